@@ -1,0 +1,470 @@
+"""Recordings in and out: any rate and channel count to mono blocks and back, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from vqcodec.errors import AudioError
+from vqcodec.soundfiles import (
+    CHUNK_LENGTH,
+    AudioInfo,
+    check_channels,
+    checked_rate,
+    create,
+    decode,
+    describe,
+    encoding_for,
+    write_errors,
+)
+
+AudioSource = str | os.PathLike[str] | BinaryIO | npt.ArrayLike
+
+TARGET_RMS = 0.06
+"""Active speech level of a normalised recording, full scale being 1."""
+
+# Integers passed as floats reach thousands; a float recording has no business 60 dB over full scale.
+_MAX_MAGNITUDE = 1000.0
+
+_GATE_FRAME_S = 0.02
+_ABSOLUTE_GATE = 1e-8  # mean square: -80 dB full scale
+_RELATIVE_GATE = 0.1  # 10 dB below the mean, ITU-R BS.1770-5, annex 1
+
+
+class Recording:
+    """A readable recording of one or more channels; made by :func:`open_recording`.
+
+    Each method reads the recording afresh from its start, holding a few hundred kilobytes of it.
+
+    Attributes:
+        name: What error messages call the recording.
+        sample_rate: Own sample rate in Hz.
+        n_samples: Samples of each channel at that rate.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        sample_rate: int,
+        n_samples: int,
+        read: Callable[[], Iterator[np.ndarray]],
+    ) -> None:
+        if n_samples == 0:
+            raise AudioError(f"{name}: holds no samples; record or export it again")
+        self.name = name
+        self.sample_rate = sample_rate
+        self.n_samples = n_samples
+        self._read = read
+
+    def blocks(self, sample_rate: int, block_length: int) -> Iterator[np.ndarray]:
+        """Read the channel mean at another rate.
+
+        Args:
+            sample_rate: Rate of the blocks in Hz; the recording's own passes samples untouched.
+            block_length: Samples in each block.
+
+        Returns:
+            Float32 blocks of shape (block_length,), the last one shorter if need be;
+            :func:`resampled_length` samples in all, the same ones whatever ``block_length``.
+
+        Raises:
+            AudioError: The rate is impossible or, while reading, the recording is damaged, cut
+                off, or holds a sample that is not finite.
+        """
+        checked_rate(self.name, sample_rate)
+        n_samples = resampled_length(self.n_samples, self.sample_rate, sample_rate)
+        resampled = resample_blocks(self._mono(), self.sample_rate, sample_rate, n_samples)
+        return _regroup(resampled, block_length)
+
+    def gain(self) -> float:
+        """Measure the active speech level, as the factor that normalisation divides by.
+
+        The level is the root mean square of the 20 ms frames of the channel mean that lie above
+        -80 dBFS and above 10 dB under the mean of those: the two gates of ITU-R BS.1770-5,
+        annex 1, without its frequency weighting.
+
+        Returns:
+            Level / ``TARGET_RMS``, a positive value that float32 holds exactly, so that
+            ``normalised = mono / gain``; 1.0 if no frame lies above -80 dBFS.
+
+        Raises:
+            AudioError: As in :meth:`blocks`.
+        """
+        frame_length = round(_GATE_FRAME_S * self.sample_rate)
+        powers = []
+        for block in _regroup(self._mono(), 50 * frame_length):
+            starts = np.arange(0, len(block), frame_length)
+            energies = np.add.reduceat(np.square(block, dtype=np.float64), starts)
+            powers.append(energies / np.diff(starts, append=len(block)))
+        power = np.concatenate(powers)
+        power = power[power > _ABSOLUTE_GATE]
+        if not power.size:
+            return 1.0
+        active = power[power > _RELATIVE_GATE * power.mean()]
+        return float(np.float32(np.sqrt(active.mean()) / TARGET_RMS))
+
+    def _mono(self) -> Iterator[np.ndarray]:
+        position = 0
+        for frames in self._read():
+            wrong = ~(np.abs(frames) <= _MAX_MAGNITUDE)
+            if wrong.any():
+                row, channel = np.argwhere(wrong)[0]
+                raise AudioError(
+                    f"{self.name}: the sample at {(position + row) / self.sample_rate:.3f} s is "
+                    f"{frames[row, channel]:g}; samples must be finite with full scale at 1: "
+                    "repair or export it again"
+                )
+            position += len(frames)
+            yield frames.mean(axis=1)
+        if position != self.n_samples:
+            raise AudioError(
+                f"{self.name}: ends at {position / self.sample_rate:.3f} s of the "
+                f"{self.n_samples / self.sample_rate:.3f} s its header promises; "
+                "copy or export it again"
+            )
+
+
+def resampled_length(n_samples: int, input_rate: int, output_rate: int) -> int:
+    """Count the samples of a recording at another rate: ``ceil(n_samples * output / input)``."""
+    return -(-n_samples * output_rate // input_rate)
+
+
+def info(path: str | os.PathLike[str]) -> AudioInfo:
+    """Describe a sound file.
+
+    The header of an MP3 may only estimate the length, so an MP3 is decoded once to count.
+
+    Args:
+        path: WAV, FLAC, Ogg (Vorbis or Opus), MP3 or whatever else libsndfile decodes.
+
+    Returns:
+        Its rate, channels, length and coding; ``n_samples`` is 0 if it holds no audio.
+
+    Raises:
+        AudioError: The file cannot be opened or decoded, or its rate or channels are impossible.
+    """
+    return describe(Path(path), str(path))
+
+
+def open_recording(source: AudioSource, sample_rate: int | None = None) -> Recording:
+    """Open a recording for reading.
+
+    Args:
+        source: Path of a sound file; a binary file object or named pipe, which is first copied to
+            a temporary file that lives as long as the recording; or an array-like of shape (T,) or
+            (channels, T), float with full scale at 1, int16 or int32.
+        sample_rate: Rate of an array in Hz, 1000 to 768000; a file knows its own.
+
+    Returns:
+        The recording, from 1 sample long and with at most 64 channels.
+
+    Raises:
+        AudioError: The source is missing, not audio, empty or of an impossible rate or shape.
+    """
+    if isinstance(source, str | os.PathLike) or hasattr(source, "read"):
+        name = str(getattr(source, "name", source) if hasattr(source, "read") else source)
+        if sample_rate is not None:
+            raise AudioError(f"{name}: a file knows its own sample rate; leave sample_rate out")
+        if hasattr(source, "read"):
+            return _spool(source, name)
+        path = Path(source)
+        if path.is_fifo():
+            with path.open("rb") as stream:
+                return _spool(stream, name)
+        return _file_recording(path, name)
+    return _array_recording(source, sample_rate)
+
+
+def load(
+    source: AudioSource, sample_rate: int, *, source_rate: int | None = None
+) -> np.ndarray:
+    """Read a whole recording at one rate, not normalised.
+
+    Args:
+        source: As in :func:`open_recording`.
+        sample_rate: Rate of the result in Hz.
+        source_rate: Rate of the source in Hz if it is an array.
+
+    Returns:
+        Channel mean, float32 of shape (T,) with T as :func:`resampled_length` says.
+
+    Raises:
+        AudioError: As in :func:`open_recording` and :meth:`Recording.blocks`.
+    """
+    recording = open_recording(source, source_rate)
+    blocks = recording.blocks(sample_rate, CHUNK_LENGTH)
+    n_samples = resampled_length(recording.n_samples, recording.sample_rate, sample_rate)
+    samples = np.empty(n_samples, dtype=np.float32)
+    for index, block in enumerate(blocks):
+        start = index * CHUNK_LENGTH
+        samples[start : start + len(block)] = block
+    return samples
+
+
+def resample_blocks(
+    blocks: Iterable[np.ndarray], input_rate: int, output_rate: int, n_samples: int
+) -> Iterator[np.ndarray]:
+    """Resample a stream of mono blocks to an exact length.
+
+    Args:
+        blocks: Float32 blocks of shape (T,), T free.
+        input_rate: Their rate in Hz; if it equals ``output_rate``, samples pass untouched.
+        output_rate: Rate of the result in Hz.
+        n_samples: Samples of the result: longer audio is trimmed, shorter is followed by zeros.
+
+    Yields:
+        Float32 blocks of free lengths; their samples do not depend on how the input was cut.
+    """
+    resampler = _ExactResampler(input_rate, output_rate, n_samples)
+    for block in blocks:
+        yield from resampler.process(block)
+    yield from resampler.finish()
+
+
+class AudioWriter:
+    """Writes mono blocks to a 16-bit sound file of exact length, which appears only when complete.
+
+    Use it as a context manager. The audio goes to a temporary file that replaces the target when
+    the block ends, or is deleted, leaving the target as it was, if the block raises.
+
+    Attributes:
+        n_clipped: Samples so far that lay outside [-1, 1] and were clipped.
+
+    Args:
+        target: Path ending in .wav, .flac, .ogg, .opus or .mp3 (a WAV over 4 GB becomes RF64), or
+            a binary file object, which receives a WAV.
+        model_rate: Rate of the blocks in Hz.
+        output_rate: Rate of the file in Hz.
+        n_samples: Samples of the file: longer audio is trimmed, shorter is followed by zeros.
+
+    Raises:
+        AudioError: The extension is unknown, the format cannot hold the rate, or the folder cannot
+            be written.
+    """
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        model_rate: int,
+        output_rate: int,
+        n_samples: int,
+    ) -> None:
+        self._path = Path(target) if isinstance(target, str | os.PathLike) else None
+        self._stream = None if isinstance(target, str | os.PathLike) else target
+        self._name = str(self._path or getattr(target, "name", "output"))
+        self._suffix = self._path.suffix.lower() if self._path else ".wav"
+        if self._suffix not in _ENCODINGS:
+            raise AudioError(
+                f"{self._name}: cannot write {self._suffix or 'a file without extension'}; "
+                f"end the name in one of {' '.join(_ENCODINGS)}"
+            )
+        checked_rate(self._name, output_rate)
+        self._rate = output_rate
+        self._format, self._subtype = _ENCODINGS[self._suffix]
+        if self._format == "WAV" and 2 * n_samples > _WAV_LIMIT_BYTES:
+            self._format = "RF64"
+        # libvorbis refuses higher rates, and libsndfile then crashes the process.
+        if self._subtype == "VORBIS" and output_rate > _VORBIS_MAX_RATE:
+            raise AudioError(
+                f"{self._name}: Ogg Vorbis cannot hold {output_rate} Hz; "
+                f"choose at most {_VORBIS_MAX_RATE} Hz or write a .wav"
+            )
+        self._resampler = _ExactResampler(model_rate, output_rate, n_samples)
+        self.n_clipped = 0
+
+    def __enter__(self) -> AudioWriter:
+        if self._path and self._path.is_dir():
+            raise AudioError(f"{self._name}: is a folder; name a file in it")
+        try:
+            self._temporary = self._create_temporary()
+        except OSError as error:
+            raise AudioError(
+                f"{self._name}: its folder cannot be written ({error.strerror}); "
+                "create it or choose another"
+            ) from error
+        try:
+            self._file = soundfile.SoundFile(
+                str(self._temporary), "w", self._rate, 1, self._subtype, format=self._format
+            )
+        except soundfile.LibsndfileError as error:
+            self._temporary.unlink()
+            raise AudioError(
+                f"{self._name}: cannot hold {self._rate} Hz ({error.error_string.strip()}); "
+                "choose another rate or write a .wav"
+            ) from error
+        return self
+
+    def write(self, block: np.ndarray) -> None:
+        """Append audio.
+
+        Args:
+            block: Samples at the model's rate, shape (T,), clipped to [-1, 1].
+
+        Raises:
+            AudioError: A sample is not finite, or the file cannot be written.
+        """
+        block = np.asarray(block, dtype=np.float32)
+        if not np.isfinite(block).all():
+            raise AudioError(
+                f"{self._name}: the audio to write holds NaN or infinite samples; "
+                "the model that made it is damaged: use another"
+            )
+        with write_errors(self._name):
+            self._put(self._resampler.process(block))
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            with write_errors(self._name), self._file:
+                if error_type is None:
+                    self._put(self._resampler.finish())
+            if error_type is None:
+                self._publish()
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def _create_temporary(self) -> Path:
+        if self._path is None:
+            descriptor, name = tempfile.mkstemp(prefix="vqcodec-", suffix=self._suffix)
+            os.close(descriptor)
+            return Path(name)
+        # mkstemp would make the finished file readable by its owner alone.
+        path = self._path.with_name(f".vqcodec-{uuid.uuid4().hex}{self._suffix}")
+        path.open("xb").close()
+        return path
+
+    def _put(self, pieces: Iterable[np.ndarray]) -> None:
+        for samples in pieces:
+            self.n_clipped += int(np.count_nonzero(np.abs(samples) > 1))
+            # The inverse of reading, which divides by 32768; libsndfile would scale by 32767.
+            pcm = np.rint(samples * 32768).clip(-32768, 32767).astype(np.int16)
+            self._file.write(pcm)
+
+    def _publish(self) -> None:
+        if self._path is not None:
+            os.replace(self._temporary, self._path)
+        elif self._stream is not None:
+            with self._temporary.open("rb") as finished:
+                shutil.copyfileobj(finished, self._stream)
+            self._stream.flush()
+
+
+class _ExactResampler:
+    """Resamples what is pushed into it, and delivers exactly ``n_samples`` in short pieces."""
+
+    def __init__(self, input_rate: int, output_rate: int, n_samples: int) -> None:
+        same = input_rate == output_rate
+        self._stream = None if same else soxr.ResampleStream(input_rate, output_rate, 1)
+        # soxr rounds the length down; one more output sample's worth of silence rounds it up.
+        self._tail = np.zeros(input_rate // output_rate + 1, dtype=np.float32)
+        self._remaining = n_samples
+
+    def process(self, block: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, len(block), CHUNK_LENGTH):
+            chunk = block[start : start + CHUNK_LENGTH]
+            yield from self._trim(self._stream.resample_chunk(chunk) if self._stream else chunk)
+
+    def finish(self) -> Iterator[np.ndarray]:
+        if self._stream:
+            yield from self._trim(self._stream.resample_chunk(self._tail, last=True))
+        while self._remaining:
+            yield from self._trim(np.zeros(CHUNK_LENGTH, dtype=np.float32))
+
+    def _trim(self, samples: np.ndarray) -> Iterator[np.ndarray]:
+        samples = samples[: self._remaining]
+        self._remaining -= len(samples)
+        # libsndfile's Vorbis encoder overflows its stack when given minutes of audio at once.
+        for start in range(0, len(samples), CHUNK_LENGTH):
+            yield samples[start : start + CHUNK_LENGTH]
+
+
+def _file_recording(path: Path, name: str) -> Recording:
+    details = describe(path, name)
+    return Recording(
+        name,
+        sample_rate=details.sample_rate,
+        n_samples=details.n_samples,
+        read=partial(decode, path, name),
+    )
+
+
+def _spool(stream: BinaryIO, name: str) -> Recording:
+    """Open a copy of a stream that may be read but once."""
+    descriptor, copy = tempfile.mkstemp(prefix="vqcodec-")
+    try:
+        with os.fdopen(descriptor, "wb") as spool:
+            shutil.copyfileobj(stream, spool)
+        recording = _file_recording(Path(copy), name)
+    except BaseException:
+        os.unlink(copy)
+        raise
+    weakref.finalize(recording, os.unlink, copy)
+    return recording
+
+
+def _array_recording(source: npt.ArrayLike, sample_rate: int | None) -> Recording:
+    name = "array"
+    if sample_rate is None:
+        raise AudioError(f"{name}: has no sample rate of its own; give sample_rate in Hz")
+    checked_rate(name, sample_rate)
+    try:
+        samples = np.atleast_2d(np.asarray(source))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AudioError(
+            f"{name}: NumPy cannot read it; give a NumPy array or a detached CPU tensor"
+        ) from error
+    if samples.dtype.kind != "f" and samples.dtype not in (np.int16, np.int32):
+        raise AudioError(
+            f"{name}: samples of type {samples.dtype}; convert them to float with full scale at 1"
+        )
+    if samples.ndim > 2:
+        raise AudioError(f"{name}: shape {samples.shape}; give (samples,) or (channels, samples)")
+    check_channels(name, samples.shape[0])
+    return Recording(
+        name,
+        sample_rate=sample_rate,
+        n_samples=samples.shape[1],
+        read=partial(_array_chunks, samples),
+    )
+
+
+def _array_chunks(samples: np.ndarray) -> Iterator[np.ndarray]:
+    full_scale = np.iinfo(samples.dtype).max + 1 if samples.dtype.kind == "i" else 1
+    for start in range(0, samples.shape[1], CHUNK_LENGTH):
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: refused later
+            chunk = samples[:, start : start + CHUNK_LENGTH].T.astype(np.float32, order="C")
+        yield chunk / np.float32(full_scale)
+
+
+def _regroup(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
+    """Cut a stream of blocks anew into blocks of one length, the last one shorter if need be."""
+    held: list[np.ndarray] = []
+    n_held = 0
+    for block in blocks:
+        held.append(block)
+        n_held += len(block)
+        if n_held >= length:
+            joined = np.concatenate(held)
+            whole = n_held // length * length
+            yield from joined[:whole].reshape(-1, length)
+            held, n_held = [joined[whole:]], n_held - whole
+    if n_held:
+        yield np.concatenate(held)

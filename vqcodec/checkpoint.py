@@ -1,0 +1,208 @@
+"""Model files: one .safetensors with weights, configuration, voices, fingerprint and provenance.
+
+The configuration and the rest stand in the file's metadata as JSON, so nothing is ever unpickled.
+Weights are stored in half precision, the bottleneck in full.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from vqcodec.errors import CheckpointError
+from vqcodec.models.config import ModelConfig
+from vqcodec.models.vqvae import VQVAE
+
+FORMAT, VERSION = "vqcodec-model", 1
+DEFAULT_MODEL = "speech-1k"
+FINGERPRINT_BYTES = 8
+# The parts that give codes and speaker vectors their meaning: a decoder may be trained further
+# and still read old files.
+MEANING = ("encoder.", "norm.", "quantizer.", "speaker.")
+FULL_PRECISION = ("norm.", "quantizer.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and what is known about it.
+
+    Attributes:
+        name: file stem.
+        model: in evaluation mode, float32, on the CPU.
+        voices: name -> (64,) int8 speaker vector.
+        fingerprint: 8 bytes; files of codes name it.
+        provenance: data, steps, hardware, licence, metrics: free JSON.
+    """
+
+    name: str
+    model: VQVAE
+    voices: dict[str, np.ndarray]
+    fingerprint: bytes
+    provenance: dict[str, Any]
+
+    @property
+    def config(self) -> ModelConfig:
+        """What the model is made of."""
+        return self.model.config
+
+
+def save(
+    path: str | Path,
+    model: VQVAE,
+    voices: Mapping[str, np.ndarray],
+    provenance: Mapping[str, Any],
+) -> bytes:
+    """Write a model file atomically; returns its fingerprint.
+
+    Args:
+        path: ends in .safetensors.
+        model: any device.
+        voices: name -> (64,) int8.
+        provenance: what JSON can hold.
+    """
+    tensors = {
+        name: _stored(name, tensor).cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    names = sorted(voices)
+    table = [np.asarray(voices[name], np.int8) for name in names]
+    tensors["voices"] = torch.from_numpy(
+        np.stack(table) if table else np.zeros((0, model.config.speaker.dim), np.int8)
+    )
+    config = model.config.model_dump_json()
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "config": config,
+        "voices": json.dumps(names),
+        "provenance": json.dumps(dict(provenance)),
+        "sha256": _digest(tensors, config).hex(),
+    }
+    write_atomically(path, safetensors_bytes(tensors, metadata))
+    return _fingerprint(tensors, config)
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Replace `path` by `data`, or leave it as it was."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(name: str | Path | None = None) -> Checkpoint:
+    """Load a packaged model by name, or a model file by path.
+
+    Args:
+        name: `speech-1k` when None.
+
+    Raises:
+        CheckpointError: no such model, or not one of ours, damaged, or too new.
+    """
+    path = find(name)
+    metadata, tensors = read_tensors(path, FORMAT)
+    if int(metadata["version"]) > VERSION:
+        raise CheckpointError(
+            f"{path}: model format {metadata['version']} is newer than {VERSION}: upgrade vqcodec"
+        )
+    config = metadata["config"]
+    if _digest(tensors, config).hex() != metadata["sha256"]:
+        raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
+    table = tensors.pop("voices").numpy()
+    voices = dict(zip(json.loads(metadata["voices"]), table, strict=True))
+    fingerprint = _fingerprint(tensors, config)
+    rows = tensors.get("speaker.embedding.weight", torch.empty(0)).shape[0]
+    try:
+        model = VQVAE(ModelConfig.model_validate_json(config), n_speakers=rows)
+        model.load_state_dict({key: value.float() for key, value in tensors.items()})
+    except (ValidationError, RuntimeError) as error:
+        fault = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: weights and configuration disagree: {fault}") from None
+    model.eval().requires_grad_(False)
+    provenance = json.loads(metadata["provenance"])
+    return Checkpoint(path.stem, model, voices, fingerprint, provenance)
+
+
+def read_tensors(path: Path, format_name: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a .safetensors file of ours.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another kind.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            if metadata.get("format") != format_name:
+                raise CheckpointError(f"{path}: not a {format_name} file")
+            return metadata, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable model file: {error}") from None
+
+
+def packaged() -> dict[str, Path]:
+    """Names and paths of the models installed with vqcodec."""
+    folder = Path(str(importlib.resources.files("vqcodec.weights")))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def find(name: str | Path | None) -> Path:
+    """Path of a model given by packaged name or by path.
+
+    Raises:
+        CheckpointError: neither exists.
+    """
+    models = packaged()
+    name = name or DEFAULT_MODEL
+    if str(name) in models:
+        return models[str(name)]
+    if Path(name).is_file():
+        return Path(name)
+    raise CheckpointError(
+        f"{name}: no such model; give a .safetensors file or one of {', '.join(models) or 'none'}"
+    )
+
+
+def _stored(name: str, tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point() and not name.startswith(FULL_PRECISION):
+        return tensor.half()
+    return tensor
+
+
+def _digest(tensors: Mapping[str, Tensor], config: str) -> bytes:
+    digest = hashlib.sha256(config.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.digest()
+
+
+def _fingerprint(tensors: Mapping[str, Tensor], config: str) -> bytes:
+    parts = json.loads(config)
+    meaning = {key: parts[key] for key in ("sample_rate", "encoder", "quantizer", "speaker")}
+    kept = {name: tensors[name] for name in tensors if name.startswith(MEANING)}
+    return _digest(kept, json.dumps(meaning, sort_keys=True))[:FINGERPRINT_BYTES]

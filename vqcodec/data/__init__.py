@@ -1,0 +1,1 @@
+"""Corpora on disk, the prepared training data made from them, and its loading."""

@@ -1,0 +1,274 @@
+"""Corpora as they lie on disk, as lists of utterances: VCTK, LibriSpeech, a folder of speakers."""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vqcodec.errors import DataError
+
+SPLITS = ("train", "valid", "test", "test_unseen")
+
+_AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+_MANIFEST_COLUMNS = ("path", "speaker", "split")
+_MIN_UTTERANCES_TO_SPLIT = 10
+_LIBRISPEECH_SPLITS = {"train": "train", "dev": "valid", "test": "test_unseen"}
+_LIBRISPEECH_DOWNLOAD = "train-clean-100"
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording of a corpus.
+
+    Attributes:
+        path: The audio file.
+        name: Identifier without suffix, unique in the corpus, such as ``p225/p225_001``.
+        speaker: Name of the voice.
+        split: One of `SPLITS`; ``test`` holds unseen clips of speakers in ``train``,
+            ``test_unseen`` speakers who are nowhere else.
+        text: What is said, or an empty string where the corpus does not tell.
+    """
+
+    path: Path
+    name: str
+    speaker: str
+    split: str
+    text: str
+
+
+def vctk(root: str | Path) -> list[Utterance]:
+    """List VCTK 0.80 or 0.92 (Yamagishi, Veaux, MacDonald, CSTR Edinburgh).
+
+    Of 0.92's two microphones mic2 is taken, and mic1 where mic2 lacks (p280, parts of p362).
+    About 2 % of the utterances of a speaker go to ``valid`` and 2 % to ``test``, chosen by a hash
+    of the name, so that both releases are split alike.
+
+    Args:
+        root: The corpus folder (with ``txt`` in it), or its parent.
+
+    Returns:
+        The utterances, sorted by name; ``text`` is empty where there is no text (p315).
+
+    Raises:
+        DataError: No recording lies where VCTK has them.
+    """
+    root = Path(root)
+    for corpus in (root, root / "VCTK-Corpus-0.92", root / "VCTK-Corpus"):
+        if recordings := _vctk_recordings(corpus):
+            break
+    else:
+        raise DataError(
+            f"{root}: no VCTK recording found; expected wav48/p225/p225_001.wav or "
+            "wav48_silence_trimmed/p225/p225_001_mic2.flac in it or in its VCTK-Corpus folder"
+        )
+    counts = Counter(path.parent.name for path in recordings.values())
+
+    def utterance(name: str, path: Path) -> Utterance:
+        speaker = path.parent.name
+        split = _hashed_split(name, counts[speaker])
+        return Utterance(path, name, speaker, split, _read_text(corpus / "txt" / f"{name}.txt"))
+
+    return _sorted_by_name(utterance(name, path) for name, path in recordings.items())
+
+
+def librispeech(root: str | Path) -> list[Utterance]:
+    """List LibriSpeech (Panayotov et al. 2015), as many of its subsets as are there.
+
+    ``dev-*`` becomes ``valid`` and ``test-*`` becomes ``test_unseen``; of ``train-*`` about 2 %
+    go to ``valid`` and 2 % to ``test``, chosen by a hash of the name.
+
+    Args:
+        root: The folder ``LibriSpeech``, or its parent.
+
+    Returns:
+        The utterances, sorted by name; speakers are named ``ls19`` and so on.
+
+    Raises:
+        DataError: No recording lies where LibriSpeech has them.
+    """
+    root = Path(root)
+    paths = [
+        path
+        for corpus in (root, root / "LibriSpeech")
+        for subset in _LIBRISPEECH_SPLITS
+        for path in corpus.glob(f"{subset}-*/*/*/*.flac")
+    ]
+    if not paths:
+        raise DataError(
+            f"{root}: no LibriSpeech recording found; "
+            "expected LibriSpeech/train-clean-100/19/198/19-198-0001.flac and the like"
+        )
+    counts = Counter(path.parts[-3] for path in paths)
+    texts = {folder: _librispeech_texts(folder) for folder in {path.parent for path in paths}}
+
+    def utterance(path: Path) -> Utterance:
+        subset, speaker = path.parts[-4], path.parts[-3]
+        name = f"ls{speaker}/{path.stem}"
+        split = _LIBRISPEECH_SPLITS[subset.split("-")[0]]
+        if split == "train":
+            split = _hashed_split(name, counts[speaker])
+        return Utterance(path, name, f"ls{speaker}", split, texts[path.parent].get(path.stem, ""))
+
+    return _sorted_by_name(map(utterance, paths))
+
+
+def folder(root: str | Path) -> list[Utterance]:
+    """List a folder that has one folder of recordings for each speaker, or a ``manifest.csv``.
+
+    Without a manifest, every WAV, FLAC, Ogg, Opus and MP3 file at any depth below
+    ``root/<speaker>/`` is an utterance of that speaker, and about 2 % go to ``valid`` and 2 % to
+    ``test``, chosen by a hash of the name. ``root/manifest.csv`` decides where it exists: its
+    columns are ``path`` (relative to root), ``speaker``, ``split`` and, if wanted, ``text``;
+    others are ignored.
+
+    Args:
+        root: The folder.
+
+    Returns:
+        The utterances, sorted by name, which is the path below root without its suffix.
+
+    Raises:
+        DataError: No recording is found, two differ in their suffix alone, or the manifest lacks
+            a column or a value, names an unknown split or a file that is not there.
+    """
+    root = Path(root)
+    manifest = root / "manifest.csv"
+    if manifest.is_file():
+        return _sorted_by_name(_manifest_utterances(manifest))
+    paths = [
+        path
+        for path in root.glob("*/**/*")
+        # Names with a leading dot are what file systems and archives leave beside the recordings.
+        if path.suffix.lower() in _AUDIO_SUFFIXES and path.is_file() and path.name[0] != "."
+    ]
+    if not paths:
+        raise DataError(
+            f"{root}: no recording found; expected {root.name}/SPEAKER/NAME.wav (or .flac, .ogg, "
+            f".opus, .mp3), or {root.name}/manifest.csv with columns path,speaker,split"
+        )
+    counts = Counter(path.relative_to(root).parts[0] for path in paths)
+
+    def utterance(path: Path) -> Utterance:
+        name = path.relative_to(root).with_suffix("").as_posix()
+        speaker = name.split("/")[0]
+        return Utterance(path, name, speaker, _hashed_split(name, counts[speaker]), "")
+
+    return _sorted_by_name(map(utterance, paths))
+
+
+CORPORA: dict[str, Callable[[str | Path], list[Utterance]]] = {
+    "vctk": vctk,
+    "librispeech": librispeech,
+    "folder": folder,
+}
+
+
+def download(corpus: str, root: str | Path) -> None:
+    """Download VCTK 0.92 (11 GB) or LibriSpeech train-clean-100 (6 GB), unless it is there.
+
+    Args:
+        corpus: ``vctk`` or ``librispeech``.
+        root: The folder to unpack into, to be given to `vctk` or `librispeech` afterwards.
+
+    Raises:
+        DataError: The corpus has no public source, or the download fails.
+    """
+    if corpus not in ("vctk", "librispeech"):
+        raise DataError(f"{corpus}: nothing to download; only vctk and librispeech can be")
+    from torchaudio import datasets
+
+    try:
+        Path(root).mkdir(parents=True, exist_ok=True)
+        if corpus == "vctk":
+            datasets.VCTK_092(str(root), download=True)
+        else:
+            datasets.LIBRISPEECH(str(root), url=_LIBRISPEECH_DOWNLOAD, download=True)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{root}: the download of {corpus} failed ({reason}); "
+            "try again, or unpack the corpus there by hand"
+        ) from error
+
+
+def _vctk_recordings(corpus: Path) -> dict[str, Path]:
+    recordings = {
+        f"{path.parent.name}/{path.stem}": path for path in corpus.glob("wav48/*/[!.]*.wav")
+    }
+    # mic2 comes after mic1 and so takes its place.
+    for microphone in ("_mic1", "_mic2"):
+        for path in corpus.glob(f"wav48_silence_trimmed/*/[!.]*{microphone}.flac"):
+            recordings[f"{path.parent.name}/{path.stem.removesuffix(microphone)}"] = path
+    return recordings
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+
+
+def _librispeech_texts(chapter: Path) -> dict[str, str]:
+    lines = _read_text(chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt").splitlines()
+    return {name: text for name, _, text in (line.partition(" ") for line in lines)}
+
+
+def _manifest_utterances(manifest: Path) -> Iterator[Utterance]:
+    try:
+        with manifest.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [c for c in _MANIFEST_COLUMNS if c not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(
+                    f"{manifest}, line 1: no column {', '.join(missing)}; "
+                    f"the first line must name {', '.join(_MANIFEST_COLUMNS)}"
+                )
+            for row in reader:
+                yield _manifest_utterance(manifest, reader.line_num, row)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{manifest}: not a CSV file in UTF-8 ({error}); save it as one") from error
+    if reader.line_num < 2:
+        raise DataError(f"{manifest}: lists no recording; add one line for each")
+
+
+def _manifest_utterance(manifest: Path, line: int, row: dict[str, str | None]) -> Utterance:
+    where = f"{manifest}, line {line}"
+    for column in _MANIFEST_COLUMNS:
+        if not row[column]:
+            raise DataError(f"{where}: no {column}; every line needs one")
+    relative, speaker, split = (str(row[column]) for column in _MANIFEST_COLUMNS)
+    if split not in SPLITS:
+        raise DataError(f"{where}: unknown split {split!r}; use one of {', '.join(SPLITS)}")
+    path = manifest.parent / relative
+    if not path.is_file():
+        raise DataError(f"{where}: no file {relative}; correct the path or remove the line")
+    name = Path(relative).with_suffix("").as_posix()
+    return Utterance(path, name, speaker, split, row.get("text") or "")
+
+
+def _hashed_split(name: str, n_utterances: int) -> str:
+    """Split an utterance by its name; a speaker with few utterances keeps all for training."""
+    if n_utterances < _MIN_UTTERANCES_TO_SPLIT:
+        return "train"
+    bucket = zlib.crc32(name.encode(errors="surrogateescape")) % 50
+    return {0: "valid", 1: "test"}.get(bucket, "train")
+
+
+def _sorted_by_name(utterances: Iterable[Utterance]) -> list[Utterance]:
+    """Sort by name, and refuse names that occur twice or cannot be written as UTF-8."""
+    by_name: dict[str, Utterance] = {}
+    for utterance in utterances:
+        try:
+            utterance.name.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{str(utterance.path)!a}: the file name is not UTF-8; rename it"
+            ) from error
+        other = by_name.setdefault(utterance.name, utterance)
+        if other is not utterance:
+            raise DataError(
+                f"{utterance.path}: has the same name as {other.path}; rename or remove one"
+            )
+    return [by_name[name] for name in sorted(by_name)]

@@ -1,0 +1,271 @@
+"""The header of a .codes file, as specified in docs/format.md. Imports no torch."""
+
+from __future__ import annotations
+
+import struct
+import unicodedata
+import zlib
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from vqcodec.errors import CodesError
+
+MAGIC = b"\x89VQC"
+VERSION = 1
+PACKED_BITS = 0
+FINGERPRINT_LENGTH = 8
+SPEAKER_LENGTH = 64
+
+_FIXED = struct.Struct("<4sBBBB8sIIQfHHH")
+_CRC = struct.Struct("<I")
+_LIMITS = {
+    "n_codebooks": (1, 32),
+    "codebook_size": (2, 65_536),
+    "sample_rate": (1, 768_000),
+    "hop_length": (1, 65_535),
+    "original_sample_rate": (1, 768_000),
+    "n_samples": (1, 10**12),
+}
+_GAIN_LIMITS = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))
+_MEND = "copy it again from its source or encode the recording again"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Metadata:
+    """What a .codes file says about its recording and its model.
+
+    Args:
+        n_codebooks: Codes per time step, 1 to 32.
+        codebook_size: Entries of a codebook, 2 to 65536.
+        sample_rate: Of the model, Hz, 1 to 768000.
+        hop_length: Samples of the model per time step, 1 to 65535.
+        fingerprint: 8 bytes that name the model whose codebook the codes index.
+        original_sample_rate: Of the recording, Hz, 1 to 768000.
+        n_samples: Of the recording, per channel, at its own rate, 1 to 10**12.
+        gain: Multiply the decoder's output by it to restore the recording's own level; positive,
+            rounded to float32.
+        speaker: Name of a voice (1 to 64 bytes of UTF-8, no control characters) or a speaker
+            vector, int8, shape (64,).
+
+    Raises:
+        CodesError: If a field has another type or is out of range.
+    """
+
+    n_codebooks: int
+    codebook_size: int
+    sample_rate: int
+    hop_length: int
+    fingerprint: bytes
+    original_sample_rate: int
+    n_samples: int
+    gain: float
+    speaker: str | npt.NDArray[np.int8]
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _LIMITS.items():
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or not low <= value <= high:
+                raise CodesError(f"{name} must be a whole number {low}..{high}, not {value!r}")
+            object.__setattr__(self, name, int(value))
+        if not isinstance(self.fingerprint, bytes) or len(self.fingerprint) != FINGERPRINT_LENGTH:
+            raise CodesError(f"fingerprint must be 8 bytes, not {self.fingerprint!r}")
+        numeric = isinstance(self.gain, (int, float, np.floating))
+        if not numeric or not _GAIN_LIMITS[0] <= self.gain <= _GAIN_LIMITS[1]:
+            raise CodesError(f"gain must be a positive, normal float32, not {self.gain!r}")
+        object.__setattr__(self, "gain", float(np.float32(self.gain)))
+        object.__setattr__(self, "speaker", _checked_speaker(self.speaker))
+
+    @property
+    def n_codes(self) -> int:
+        """Time steps: ceil(ceil(n_samples * sample_rate / original_sample_rate) / hop_length)."""
+        model_samples = ceil_div(self.n_samples * self.sample_rate, self.original_sample_rate)
+        return ceil_div(model_samples, self.hop_length)
+
+    @property
+    def duration_s(self) -> float:
+        """Duration of the recording in seconds."""
+        return self.n_samples / self.original_sample_rate
+
+    @property
+    def bits_per_code(self) -> int:
+        """Bits of one packed code: ceil(log2(codebook_size))."""
+        return (self.codebook_size - 1).bit_length()
+
+    @property
+    def nominal_bits_per_second(self) -> float:
+        """Bit rate of the packed codes alone, without header, index and CRCs."""
+        return self.n_codebooks * self.bits_per_code * self.sample_rate / self.hop_length
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Header(Metadata):
+    """The header of a .codes file, checked against the size of the file.
+
+    Args:
+        method: How the chunks are coded; 0 is packed bits.
+        chunk_length: Time steps per chunk; the last chunk may be shorter.
+        chunk_sizes: Bytes of each chunk's payload without its CRC-32, uint32, shape (n_chunks,).
+        header_size: Bytes before the first chunk.
+        file_size: Bytes of the whole file.
+    """
+
+    method: int
+    chunk_length: int
+    chunk_sizes: npt.NDArray[np.uint32]
+    header_size: int
+    file_size: int
+
+    @property
+    def bits_per_second(self) -> float:
+        """True bit rate: all bytes of the file, over the duration."""
+        return 8 * self.file_size / self.duration_s
+
+
+def pack_header(metadata: Metadata, chunk_length: int, payloads: list[bytes]) -> bytes:
+    """The header, its CRC-32 included, of a file of chunks of packed bits."""
+    name_length, speaker = _encode_speaker(metadata.speaker)
+    fixed = _FIXED.pack(
+        MAGIC,
+        VERSION,
+        PACKED_BITS,
+        metadata.n_codebooks,
+        name_length,
+        metadata.fingerprint,
+        metadata.sample_rate,
+        metadata.original_sample_rate,
+        metadata.n_samples,
+        metadata.gain,
+        metadata.codebook_size - 1,
+        metadata.hop_length,
+        chunk_length,
+    )
+    index = np.array([len(payload) for payload in payloads], "<u4").tobytes()
+    header = fixed + speaker + index
+    return header + _CRC.pack(zlib.crc32(header))
+
+
+def unpack_header(file: BinaryIO, size: int, name: str) -> Header:
+    """Read the header from the start of a file of `size` bytes and check it against that size.
+
+    Raises:
+        CodesError: If the header or the size is not as docs/format.md demands.
+    """
+    fixed = _read_fixed(file, size, name)
+    (_, _, method, n_codebooks, name_length, fingerprint, sample_rate, original_sample_rate,
+     n_samples, gain, last_code, hop_length, chunk_length) = _FIXED.unpack(fixed)  # fmt: skip
+    if not (original_sample_rate and hop_length and chunk_length):
+        raise damaged(name, "is damaged: a rate, hop length or chunk length of 0")
+    n_codes = ceil_div(ceil_div(n_samples * sample_rate, original_sample_rate), hop_length)
+    n_chunks = ceil_div(n_codes, chunk_length)
+    index_at = _FIXED.size + (name_length or SPEAKER_LENGTH)
+    crc_at = index_at + 4 * n_chunks
+    # Nothing is read on the word of the header before the file is seen to be that long.
+    least = crc_at + 4 + 4 * n_chunks
+    if least > size:
+        raise damaged(name, f"is cut short or damaged: {size} bytes, its header needs {least}")
+    header = fixed + file.read(crc_at + 4 - len(fixed))
+    if header[crc_at:] != _CRC.pack(zlib.crc32(header[:crc_at])):
+        raise damaged(name, "is damaged: the CRC of its header differs")
+    if method != PACKED_BITS:
+        raise CodesError(f"{name}: has codes coded by the unknown method {method}; upgrade vqcodec")
+    try:
+        checked = Header(
+            n_codebooks=n_codebooks,
+            codebook_size=last_code + 1,
+            sample_rate=sample_rate,
+            hop_length=hop_length,
+            fingerprint=fingerprint,
+            original_sample_rate=original_sample_rate,
+            n_samples=n_samples,
+            gain=gain,
+            speaker=_decode_speaker(name_length, header[_FIXED.size : index_at]),
+            method=method,
+            chunk_length=chunk_length,
+            chunk_sizes=np.frombuffer(header[index_at:crc_at], "<u4").astype(np.uint32),
+            header_size=crc_at + 4,
+            file_size=size,
+        )
+    except CodesError as error:
+        raise CodesError(f"{name}: {error}; encode the recording again with vqcodec") from error
+    _check_sizes(checked, name)
+    return checked
+
+
+def _read_fixed(file: BinaryIO, size: int, name: str) -> bytes:
+    fixed = file.read(_FIXED.size)
+    if not fixed.startswith(MAGIC[: len(fixed)]):
+        raise CodesError(f"{name}: is not a .codes file; make one with vqcodec encode")
+    if len(fixed) > 4 and fixed[4] != VERSION:
+        raise CodesError(
+            f"{name}: has format version {fixed[4]}, this vqcodec reads {VERSION}; upgrade vqcodec"
+        )
+    if len(fixed) < _FIXED.size:
+        raise damaged(name, f"is cut short: {size} bytes are no whole header")
+    return fixed
+
+
+def _check_sizes(header: Header, name: str) -> None:
+    chunk_sizes = header.chunk_sizes
+    last_length = header.n_codes - (len(chunk_sizes) - 1) * header.chunk_length
+    full, last = (
+        ceil_div(length * header.n_codebooks * header.bits_per_code, 8)
+        for length in (header.chunk_length, last_length)
+    )
+    if (chunk_sizes[:-1] != full).any() or chunk_sizes[-1] != last:
+        raise damaged(name, "has an index whose chunk sizes do not fit its codes")
+    end = header.header_size + int(chunk_sizes.sum(dtype=np.int64)) + 4 * len(chunk_sizes)
+    excess = header.file_size - end
+    if excess < 0:
+        raise damaged(name, f"is cut short: the last {-excess} bytes are missing")
+    if excess > 0:
+        raise damaged(name, f"has {excess} bytes after its end")
+
+
+def _checked_speaker(speaker: object) -> str | npt.NDArray[np.int8]:
+    if isinstance(speaker, str):
+        # A lone surrogate has no UTF-8; "replace" lets it through to the category check below.
+        length = len(speaker.encode(errors="replace"))
+        categories = {unicodedata.category(character) for character in speaker}
+        if not 1 <= length <= SPEAKER_LENGTH or categories & {"Cc", "Cs", "Zl", "Zp"}:
+            raise CodesError(
+                f"speaker must be 1..64 bytes of UTF-8 without control characters, not {speaker!a}"
+            )
+        return speaker
+    if (
+        isinstance(speaker, np.ndarray)
+        and speaker.dtype == np.int8
+        and speaker.shape == (SPEAKER_LENGTH,)
+    ):
+        vector = speaker.copy()
+        vector.setflags(write=False)
+        return vector
+    raise CodesError("speaker must be the name of a voice or an int8 vector of shape (64,)")
+
+
+def _encode_speaker(speaker: str | npt.NDArray[np.int8]) -> tuple[int, bytes]:
+    if isinstance(speaker, str):
+        name = speaker.encode()
+        return len(name), name
+    return 0, speaker.tobytes()
+
+
+def _decode_speaker(name_length: int, data: bytes) -> str | npt.NDArray[np.int8]:
+    if name_length == 0:
+        return np.frombuffer(data, np.int8)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise CodesError(f"speaker must be UTF-8, not {data!r}") from error
+
+
+def damaged(name: str, fault: str) -> CodesError:
+    """The error for a file whose bytes are not those that were written."""
+    return CodesError(f"{name}: {fault}; {_MEND}")
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """ceil(numerator / denominator), exactly."""
+    return -(-numerator // denominator)

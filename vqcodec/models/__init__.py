@@ -1,0 +1,6 @@
+"""The networks: encoder, quantizer, speaker, decoders, and their wiring.
+
+Shapes, everywhere: waveform (B, T) float32 at the model's sample rate, level-normalised; latents
+(B, D, N); codes (B, Q, N) int64 in [0, codebook_size), where Q is the number of codebooks;
+speaker vectors (B, S). N = ceil(T / hop_length).
+"""

@@ -1,0 +1,160 @@
+"""What a model is made of: the part of a recipe that is stored inside every checkpoint."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of a configuration: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EncoderConfig(Section):
+    """The waveform encoder (models/encoder.py).
+
+    Attributes:
+        paper: the six stride-2, kernel-4 convolutions of the paper; `strides` must then be six 2s.
+        n_filters: quadrature filter pairs of the first layer (not used by `paper`).
+        kernel_length: length of those filters in samples (not used by `paper`).
+        strides: downsampling of each layer; their product is the hop length.
+        channels: width at the first rates (`paper`: of every layer).
+        code_channels: width of the stack at the code rate (not used by `paper`).
+        dilations: of the residual units at every rate (not used by `paper`).
+    """
+
+    paper: bool = False
+    n_filters: Positive = 128
+    kernel_length: Positive = 512
+    strides: tuple[Positive, ...] = (32, 4)
+    channels: Positive = 128
+    code_channels: Positive = 256
+    dilations: tuple[Positive, ...] = (1, 3, 9)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per code."""
+        return math.prod(self.strides)
+
+    @model_validator(mode="after")
+    def _paper_strides(self) -> EncoderConfig:
+        if self.paper and self.strides != (2,) * 6:
+            raise ValueError("paper: true needs strides: [2, 2, 2, 2, 2, 2]")
+        if not self.paper and self.kernel_length < self.strides[0]:
+            raise ValueError(
+                f"kernel_length {self.kernel_length} is shorter than the first stride "
+                f"{self.strides[0]}: samples would be skipped"
+            )
+        return self
+
+
+class QuantizerConfig(Section):
+    """The bottleneck (models/quantizer.py); names as in vector-quantize-pytorch.
+
+    Attributes:
+        kind: `vq` is ours; the others are vector-quantize-pytorch's.
+        codebook_dim: dimension in which codes are compared (`fsq`, `simvq`: not used).
+        num_quantizers: codebooks of `residual_vq` and of each group of `grouped_residual_vq`.
+        groups: groups of `grouped_residual_vq`.
+        levels: levels of each dimension of `fsq`; their product is the codebook size.
+        estimator: gradient through the quantizer: straight-through, NSVQ or the rotation trick.
+        codebook_update: exponential moving average, or the paper's codebook loss.
+    """
+
+    kind: Literal["vq", "residual_vq", "grouped_residual_vq", "fsq", "simvq"] = "vq"
+    dim: Positive = 64
+    codebook_size: Annotated[int, Field(ge=2, le=65536)] = 512
+    codebook_dim: Positive = 16
+    num_quantizers: Positive = 1
+    groups: Positive = 1
+    levels: tuple[Positive, ...] = (8, 8, 8)
+    estimator: Literal["ste", "nsvq", "rotation"] = "ste"
+    codebook_update: Literal["ema", "loss"] = "ema"
+    decay: Fraction = 0.98
+    commitment_weight: Annotated[float, Field(ge=0)] = 0.25
+    use_cosine_sim: bool = True
+    threshold_ema_dead_code: Fraction = 0.05
+
+    @model_validator(mode="after")
+    def _fsq_size(self) -> QuantizerConfig:
+        if self.kind == "fsq" and math.prod(self.levels) != self.codebook_size:
+            raise ValueError(
+                f"levels {list(self.levels)} make {math.prod(self.levels)} codes, "
+                f"codebook_size says {self.codebook_size}"
+            )
+        return self
+
+    @property
+    def n_codebooks(self) -> int:
+        """Code sequences per recording."""
+        return {
+            "residual_vq": self.num_quantizers,
+            "grouped_residual_vq": self.num_quantizers * self.groups,
+        }.get(self.kind, 1)
+
+
+class SpeakerConfig(Section):
+    """Who speaks (models/speaker.py): a learned table, or an encoder of a reference clip."""
+
+    kind: Literal["encoder", "table"] = "encoder"
+    dim: Literal[64] = 64
+    channels: Positive = 128
+
+
+class SpectralDecoderConfig(Section):
+    """The fast decoder (models/spectral.py)."""
+
+    channels: Positive = 384
+    n_layers: Positive = 8
+    expansion: Positive = 2
+    kernel_size: Positive = 7
+    n_fft: Positive = 512
+
+
+class WaveNetConfig(Section):
+    """The autoregressive decoder (models/wavenet.py)."""
+
+    n_stacks: Positive = 2
+    layers_per_stack: Positive = 10
+    residual_channels: Positive = 64
+    skip_channels: Positive = 128
+    condition_channels: Positive = 128
+    pre_emphasis: Fraction = 0.86
+
+
+class ModelConfig(Section):
+    """Everything needed to build a model. `fast` or `wavenet` may be null, not both."""
+
+    sample_rate: Positive = 16000
+    encoder: EncoderConfig = EncoderConfig()
+    quantizer: QuantizerConfig = QuantizerConfig()
+    speaker: SpeakerConfig = SpeakerConfig()
+    fast: SpectralDecoderConfig | None = SpectralDecoderConfig()
+    wavenet: WaveNetConfig | None = WaveNetConfig()
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per code."""
+        return self.encoder.hop_length
+
+    @model_validator(mode="after")
+    def _decoders(self) -> ModelConfig:
+        if self.fast is None and self.wavenet is None:
+            raise ValueError("a model needs a decoder: fast, wavenet or both")
+        if self.fast is not None and self.fast.n_fft < 2 * self.hop_length:
+            raise ValueError(
+                f"fast.n_fft {self.fast.n_fft} must be at least twice the hop length "
+                f"{self.hop_length}, or the windows leave holes"
+            )
+        if self.fast is not None and (self.fast.n_fft - self.hop_length) % 2:
+            raise ValueError(
+                f"fast.n_fft {self.fast.n_fft} minus hop {self.hop_length} must be even"
+            )
+        return self

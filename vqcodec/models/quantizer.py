@@ -1,0 +1,308 @@
+"""The bottleneck: every latent vector is replaced by its nearest codebook vector.
+
+`VectorQuantizer` is the quantizer of van den Oord et al. 2017 (arXiv 1711.00937, sections 3.1-3.2
+and appendix A.1) with what later work found necessary to keep the codebook alive: comparison in a
+low-dimensional, L2-normalised space (Yu et al. 2022, arXiv 2110.04627), a k-means start, and
+restarts of dead codes (Dhariwal et al. 2020, arXiv 2005.00341). Every other quantizer comes from
+vector-quantize-pytorch through `LibraryQuantizer`, behind the same interface.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as differentiable_dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqcodec.models.config import QuantizerConfig
+
+
+class Quantized(NamedTuple):
+    """What a quantizer returns.
+
+    Attributes:
+        quantized: (B, D, N) latents, with a gradient for the encoder.
+        indices: (B, Q, N) int64 in [0, codebook_size).
+        loss: scalar, already weighted: commitment and, where it exists, codebook loss.
+    """
+
+    quantized: Tensor
+    indices: Tensor
+    loss: Tensor
+
+
+def _all_reduce(x: Tensor) -> Tensor:
+    if dist.is_initialized():
+        dist.all_reduce(x)
+    return x
+
+
+def _all_gather(x: Tensor) -> Tensor:
+    """Rows of every process, in order of rank."""
+    if not dist.is_initialized():
+        return x
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+class LatentNorm(nn.Module):
+    """Batch normalisation without affine parameters, over every process's batch.
+
+    Without it the latents' scale drifts against the codebook. torch's SyncBatchNorm does the same
+    but only on GPUs.
+
+    Args:
+        dim: channels D.
+    """
+
+    MOMENTUM, EPSILON = 0.05, 1e-5
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim, 1))
+        self.register_buffer("variance", torch.ones(dim, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, N) -> (B, D, N) float32; batch statistics in training, running ones else."""
+        x = x.float()
+        mean, variance = self.mean, self.variance
+        if self.training:
+            moments = torch.stack([x.mean((0, 2)), x.square().mean((0, 2))])[..., None]
+            if dist.is_initialized():
+                moments = differentiable_dist.all_reduce(moments) / dist.get_world_size()
+            mean, variance = moments[0], moments[1] - moments[0].square()
+            with torch.no_grad():
+                self.mean.lerp_(mean, self.MOMENTUM)
+                self.variance.lerp_(variance, self.MOMENTUM)
+        return (x - mean) * (variance.clamp(min=0) + self.EPSILON).rsqrt()
+
+
+class VectorQuantizer(nn.Module):
+    """One codebook, nearest neighbour, float32 whatever the autocast.
+
+    Until `initialize` is called latents pass unquantised (through the same projections): training
+    starts that way, because a codebook that meets an untrained encoder collapses.
+
+    Args:
+        config: see `QuantizerConfig`.
+    """
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        shape = (config.codebook_size, config.codebook_dim)
+        self.project_in = nn.Linear(config.dim, config.codebook_dim)
+        self.project_out = nn.Linear(config.codebook_dim, config.dim)
+        codebook = self._normalize(torch.randn(shape))
+        if config.codebook_update == "loss":
+            self.codebook = nn.Parameter(codebook)
+        else:
+            self.register_buffer("codebook", codebook)
+            self.register_buffer("cluster_size", torch.ones(config.codebook_size))
+            self.register_buffer("cluster_sum", codebook.clone())
+        self.register_buffer("initialized", torch.tensor(False))
+
+    def _normalize(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1) if self.config.use_cosine_sim else x
+
+    def project(self, latents: Tensor) -> Tensor:
+        """(B, D, N) -> (B, N, codebook_dim), the space in which codes are compared."""
+        return self._normalize(self.project_in(latents.float().transpose(1, 2)))
+
+    def nearest(self, projected: Tensor) -> Tensor:
+        """(..., codebook_dim) -> (...) int64: the index of the nearest codebook vector."""
+        codebook = self._normalize(self.codebook)
+        # |x - e|^2 = |x|^2 - 2 x.e + |e|^2, of which |x|^2 is the same for every e.
+        return (projected @ codebook.T - 0.5 * codebook.square().sum(-1)).argmax(-1)
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """(B, D, N) -> quantized (B, D, N), indices (B, 1, N), loss."""
+        with torch.autocast(latents.device.type, enabled=False):
+            projected = self.project(latents)
+            indices = self.nearest(projected)
+            if not self.initialized:
+                passed = self.project_out(projected).transpose(1, 2)
+                return Quantized(passed, indices[:, None], projected.new_zeros(()))
+            if self.training and self.config.codebook_update == "ema":
+                self._update_codebook(projected.detach().flatten(0, 1), indices.flatten())
+            chosen = F.embedding(indices, self._normalize(self.codebook))
+            loss = self.config.commitment_weight * _distance(projected, chosen.detach())
+            if self.training and self.config.codebook_update == "loss":
+                loss = loss + _distance(projected.detach(), chosen)
+            passed = self._estimate(projected, chosen.detach()) if self.training else chosen
+            return Quantized(self.project_out(passed).transpose(1, 2), indices[:, None], loss)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Indices (B, 1, N) -> latents (B, D, N)."""
+        chosen = F.embedding(indices[:, 0], self._normalize(self.codebook))
+        return self.project_out(chosen).transpose(1, 2)
+
+    def _estimate(self, x: Tensor, chosen: Tensor) -> Tensor:
+        """`chosen` in the forward pass (NSVQ: nearly), with a gradient for `x`."""
+        match self.config.estimator:
+            case "ste":
+                return x + (chosen - x).detach()
+            case "nsvq":
+                # Vali and Backstrom 2022: noise as large as the quantisation error.
+                noise = F.normalize(torch.randn_like(x), dim=-1)
+                return x + (chosen - x).norm(dim=-1, keepdim=True) * noise
+            case "rotation":
+                return _rotate(x, chosen)
+
+    @torch.no_grad()
+    def initialize(self, vectors: Tensor, iterations: int = 20) -> None:
+        """K-means start: the codebook becomes the centres of `vectors`.
+
+        Args:
+            vectors: (M, codebook_dim) from `project`, of several batches, M >= codebook_size.
+            iterations: of Lloyd's algorithm.
+
+        Raises:
+            ValueError: fewer vectors than codes.
+        """
+        size = self.config.codebook_size
+        vectors = _all_gather(vectors)
+        if len(vectors) < size:
+            raise ValueError(f"k-means needs at least {size} vectors, got {len(vectors)}")
+        centres = vectors[torch.linspace(0, len(vectors) - 1, size).long()].clone()
+        counts = torch.ones(size, device=vectors.device)
+        for _ in range(iterations):
+            self.codebook.copy_(centres)
+            indices = self.nearest(vectors)
+            counts = torch.bincount(indices, minlength=size).float()
+            sums = torch.zeros_like(centres).index_add_(0, indices, vectors)
+            used = counts > 0
+            centres[used] = self._normalize(sums[used] / counts[used, None])
+        self.codebook.copy_(centres)
+        if self.config.codebook_update == "ema":
+            # Counts are kept at the scale that a batch of `size` vectors would give.
+            self.cluster_size.copy_(counts * (size / counts.sum())).clamp_(min=0.1)
+            self.cluster_sum.copy_(centres * self.cluster_size[:, None])
+        self.initialized.fill_(True)
+
+    @torch.no_grad()
+    def _update_codebook(self, vectors: Tensor, indices: Tensor) -> None:
+        """Appendix A.1, eq. 6-8, then restarts; statistics are those of all processes."""
+        size, decay = self.config.codebook_size, self.config.decay
+        counts = _all_reduce(torch.bincount(indices, minlength=size).float())
+        sums = _all_reduce(torch.zeros_like(self.cluster_sum).index_add_(0, indices, vectors))
+        self.cluster_size.lerp_(counts, 1 - decay)
+        self.cluster_sum.lerp_(sums, 1 - decay)
+        mean_size = self.cluster_size.mean()
+        dead = self.cluster_size < self.config.threshold_ema_dead_code * mean_size
+        if dead.any():
+            pool = _all_gather(vectors)
+            # Evenly spaced frames of the batch: as varied as random ones, and reproducible.
+            picks = torch.linspace(0, len(pool) - 1, int(dead.sum()) + 2).long()[1:-1]
+            self.cluster_size[dead] = mean_size
+            self.cluster_sum[dead] = pool[picks] * mean_size
+        centres = self.cluster_sum / self.cluster_size[:, None].clamp(min=1e-6)
+        self.codebook.copy_(self._normalize(centres))
+
+
+def _distance(x: Tensor, target: Tensor) -> Tensor:
+    """Mean over frames of the squared Euclidean distance (eq. 3 of the paper)."""
+    return (x - target).square().sum(-1).mean()
+
+
+def _rotate(x: Tensor, target: Tensor) -> Tensor:
+    """The rotation trick (Fifty et al. 2024, arXiv 2410.06424, section 4.2).
+
+    The gradient reaches `x` through the rotation and scaling that carries x to `target`, both
+    held constant, and so keeps the angle it has to the codebook vector.
+    """
+    norm_x = x.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    norm_target = target.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    u, v = (x / norm_x).detach(), target / norm_target
+    middle = F.normalize(u + v, dim=-1)
+    reflected = x - 2 * (x * middle).sum(-1, keepdim=True) * middle
+    rotated = reflected + 2 * (x * u).sum(-1, keepdim=True) * v
+    return rotated * (norm_target / norm_x).detach()
+
+
+class LibraryQuantizer(nn.Module):
+    """ResidualVQ, GroupedResidualVQ, FSQ or SimVQ of vector-quantize-pytorch.
+
+    They start by themselves (`kmeans_init`), so there is no `initialize`.
+
+    Args:
+        config: `kind` chooses; the settings a quantizer does not know are not used.
+    """
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        # Imported here: it takes half a second, and the default model does not need it.
+        import vector_quantize_pytorch as library
+
+        self.config = config
+        size, dim = config.codebook_size, config.dim
+        residual = {
+            "codebook_dim": config.codebook_dim,
+            "decay": config.decay,
+            "commitment_weight": config.commitment_weight,
+            "kmeans_init": True,
+            "threshold_ema_dead_code": 1,
+            "use_cosine_sim": config.use_cosine_sim,
+            "rotation_trick": config.estimator == "rotation",
+        }
+        self.quantizer: nn.Module
+        match config.kind:
+            case "residual_vq":
+                self.quantizer = library.ResidualVQ(
+                    dim=dim, codebook_size=size, num_quantizers=config.num_quantizers, **residual
+                )
+            case "grouped_residual_vq":
+                self.quantizer = library.GroupedResidualVQ(
+                    dim=dim,
+                    codebook_size=size,
+                    groups=config.groups,
+                    num_quantizers=config.num_quantizers,
+                    **residual,
+                )
+            case "fsq":
+                self.quantizer = library.FSQ(list(config.levels), dim=dim)
+            case "simvq":
+                self.quantizer = library.SimVQ(
+                    dim=dim,
+                    codebook_size=size,
+                    rotation_trick=config.estimator == "rotation",
+                    commitment_weight=config.commitment_weight,
+                )
+            case _:
+                raise ValueError(f"kind {config.kind!r} is not vector-quantize-pytorch's")
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """(B, D, N) -> quantized (B, D, N), indices (B, Q, N), loss."""
+        with torch.autocast(latents.device.type, enabled=False):
+            result = self.quantizer(latents.float().transpose(1, 2))
+        quantized, indices, *losses = result
+        loss = losses[0].sum() if losses else quantized.new_zeros(())
+        match self.config.kind:
+            case "residual_vq":
+                indices = indices.permute(0, 2, 1)
+            case "grouped_residual_vq":
+                indices = indices.permute(1, 0, 3, 2).flatten(1, 2)
+            case _:
+                indices = indices[:, None]
+        return Quantized(quantized.transpose(1, 2), indices.long(), loss)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Indices (B, Q, N) -> latents (B, D, N)."""
+        match self.config.kind:
+            case "residual_vq":
+                latents = self.quantizer.get_output_from_indices(indices.permute(0, 2, 1))
+            case "grouped_residual_vq":
+                grouped = indices.unflatten(1, (self.config.groups, -1)).permute(1, 0, 3, 2)
+                latents = self.quantizer.get_output_from_indices(grouped)
+            case _:
+                latents = self.quantizer.indices_to_codes(indices[:, 0])
+        return latents.transpose(1, 2)
+
+
+def build_quantizer(config: QuantizerConfig) -> VectorQuantizer | LibraryQuantizer:
+    """The quantizer that `config` describes."""
+    return VectorQuantizer(config) if config.kind == "vq" else LibraryQuantizer(config)

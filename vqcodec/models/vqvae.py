@@ -1,0 +1,75 @@
+"""The wiring: encoder, bottleneck, speaker and decoders make one VQ-VAE (arXiv 1711.00937)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vqcodec.models.config import ModelConfig
+from vqcodec.models.encoder import build_encoder
+from vqcodec.models.quantizer import LatentNorm, Quantized, build_quantizer
+from vqcodec.models.speaker import SpeakerEncoder, SpeakerTable
+from vqcodec.models.spectral import SpectralDecoder
+from vqcodec.models.wavenet import WaveNet
+
+
+class Bottleneck(NamedTuple):
+    """What leaves the encoder: `quantized` as `Quantized`, and the speaker vectors (B, S)."""
+
+    quantized: Quantized
+    speaker: Tensor
+
+
+class VQVAE(nn.Module):
+    """A speech VQ-VAE. Absent decoders are None.
+
+    Args:
+        config: what it is made of.
+        n_speakers: rows of the speaker table; not used with a speaker encoder.
+    """
+
+    def __init__(self, config: ModelConfig, n_speakers: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        dim, speaker = config.quantizer.dim, config.speaker
+        self.encoder = build_encoder(config.encoder, dim, config.sample_rate)
+        self.norm = LatentNorm(dim)
+        self.quantizer = build_quantizer(config.quantizer)
+        self.speaker: SpeakerEncoder | SpeakerTable = (
+            SpeakerEncoder(speaker.dim, speaker.channels, config.sample_rate)
+            if speaker.kind == "encoder"
+            else SpeakerTable(n_speakers, speaker.dim)
+        )
+        self.fast = (
+            SpectralDecoder(config.fast, dim, speaker.dim, config.hop_length)
+            if config.fast
+            else None
+        )
+        self.wavenet = (
+            WaveNet(config.wavenet, dim, speaker.dim, config.hop_length)
+            if config.wavenet
+            else None
+        )
+
+    def bottleneck(self, waveform: Tensor, reference: Tensor) -> Bottleneck:
+        """Everything before the decoders, with gradients.
+
+        Args:
+            waveform: (B, N * hop_length) at normalised level.
+            reference: (B, T) another clip of each speaker, or (B,) rows of the speaker table.
+        """
+        return Bottleneck(
+            self.quantizer(self.norm(self.encoder(waveform))), self.speaker(reference)
+        )
+
+    @torch.no_grad()
+    def encode(self, waveform: Tensor) -> Tensor:
+        """Waveform (B, N * hop_length) at normalised level -> codes (B, Q, N) int64."""
+        return self.quantizer(self.norm(self.encoder(waveform))).indices
+
+    @torch.no_grad()
+    def latents(self, codes: Tensor) -> Tensor:
+        """Codes (B, Q, N) -> latents (B, D, N)."""
+        return self.quantizer.decode(codes)

@@ -1,0 +1,136 @@
+"""The paper's decoder: a WaveNet (van den Oord et al. 2016, arXiv 1609.03499) on the codes.
+
+Gated causal convolutions of kernel 2, dilations 1, 2, 4 ... per stack, predict every sample as one
+of 256 mu-law levels. Codes pass a small conditioning network; with the speaker vector they enter
+every gate, held for the hop of each code. The waveform is pre-emphasised first, so that mu-law
+noise falls under the speech (as in LPCNet, Valin and Skoglund 2019, arXiv 1810.11846).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import torchaudio.functional as AF
+from torch import Tensor, nn
+
+from vqcodec.models.config import WaveNetConfig
+
+N_LEVELS = 256
+SILENCE = 128  # the level of sample 0.0
+# Level-normalised speech has an RMS of .06 and peaks below 1; pre-emphasis lowers it by as much
+# again, and mu-law spends its levels on the middle.
+OUTPUT_GAIN = 2.0
+
+
+class GatedLayer(nn.Module):
+    """tanh(filter) * sigmoid(gate) of a dilated causal convolution plus condition.
+
+    Args:
+        config: widths.
+        dilation: in samples.
+    """
+
+    def __init__(self, config: WaveNetConfig, dilation: int) -> None:
+        super().__init__()
+        width = config.residual_channels
+        self.dilation = dilation
+        self.dilated = nn.Conv1d(width, 2 * width, 2, dilation=dilation)
+        self.condition = nn.Conv1d(config.condition_channels, 2 * width, 1)
+        self.residual = nn.Conv1d(width, width, 1)
+        self.skip = nn.Conv1d(width, config.skip_channels, 1)
+
+    def output(self, gates: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Gates (B, 2C, T) and input x (B, C, T) -> next x (B, C, T) and skip (B, K, T)."""
+        filtered, gate = gates.chunk(2, dim=1)
+        hidden = filtered.tanh() * gate.sigmoid()
+        return x + self.residual(hidden), self.skip(hidden)
+
+    def forward(self, x: Tensor, condition: Tensor, hop_length: int) -> tuple[Tensor, Tensor]:
+        """x (B, C, N * hop_length), condition (B, H, N) -> next x and skip, as long as x."""
+        gates = self.dilated(F.pad(x, (self.dilation, 0)))
+        # The condition is constant over a hop: project per code, then broadcast over its samples.
+        held = self.condition(condition)[..., None]
+        gates = (gates.unflatten(-1, (-1, hop_length)) + held).flatten(-2)
+        return self.output(gates, x)
+
+
+class WaveNet(nn.Module):
+    """Distribution of every next sample given the samples before, the codes and the speaker.
+
+    Args:
+        config: depth and widths.
+        dim: channels of the latents.
+        speaker_dim: S.
+        hop_length: samples per latent.
+    """
+
+    def __init__(
+        self, config: WaveNetConfig, dim: int, speaker_dim: int, hop_length: int
+    ) -> None:
+        super().__init__()
+        self.config, self.hop_length = config, hop_length
+        width = config.residual_channels
+        self.embedding = nn.Embedding(N_LEVELS, width)
+        self.conditioner = nn.ModuleList(
+            nn.Conv1d(before, config.condition_channels, 3, padding=1)
+            for before in (dim, config.condition_channels)
+        )
+        self.speaker = nn.Linear(speaker_dim, config.condition_channels)
+        self.layers = nn.ModuleList(
+            GatedLayer(config, 2**index)
+            for _ in range(config.n_stacks)
+            for index in range(config.layers_per_stack)
+        )
+        self.hidden = nn.Conv1d(config.skip_channels, N_LEVELS, 1)
+        self.logits = nn.Conv1d(N_LEVELS, N_LEVELS, 1)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples before the predicted one that it depends on."""
+        return 1 + sum(layer.dilation for layer in self.layers)  # type: ignore[misc]
+
+    def condition(self, latents: Tensor, speaker: Tensor) -> Tensor:
+        """Latents (B, D, N), speaker (B, S) -> condition (B, H, N), one vector per code."""
+        first, second = self.conditioner
+        x = F.gelu(first(latents) + self.speaker(speaker)[..., None])
+        return F.gelu(second(x))
+
+    def output(self, skips: Tensor) -> Tensor:
+        """Summed skips (B, K, T) -> logits (B, 256, T)."""
+        scaled = skips * len(self.layers) ** -0.5
+        return self.logits(F.gelu(self.hidden(F.gelu(scaled))))
+
+    def forward(self, levels: Tensor, latents: Tensor, speaker: Tensor) -> Tensor:
+        """Teacher forcing: logits of every sample given the true samples before it.
+
+        Args:
+            levels: (B, N * hop_length) int64 of `to_levels`, what is to be predicted.
+            latents: (B, D, N).
+            speaker: (B, S).
+
+        Returns:
+            (B, 256, N * hop_length).
+        """
+        condition = self.condition(latents, speaker)
+        previous = F.pad(levels, (1, -1), value=SILENCE)
+        x = self.embedding(previous).transpose(1, 2)
+        skips: Tensor | float = 0.0
+        for layer in self.layers:
+            x, skip = layer(x, condition, self.hop_length)
+            skips = skips + skip
+        assert isinstance(skips, Tensor)
+        return self.output(skips)
+
+    def to_levels(self, waveform: Tensor) -> Tensor:
+        """Waveform (B, T), normalised level -> mu-law levels (B, T) int64 in [0, 256)."""
+        emphasized = AF.preemphasis(waveform * OUTPUT_GAIN, self.config.pre_emphasis)
+        return AF.mu_law_encoding(emphasized.clamp(-1, 1), N_LEVELS)
+
+    def to_waveform(self, levels: Tensor) -> Tensor:
+        """Inverse of `to_levels`, up to the rounding of mu-law."""
+        emphasized = AF.mu_law_decoding(levels, N_LEVELS)
+        coefficients = emphasized.new_tensor([1.0, -self.config.pre_emphasis])
+        return (
+            AF.lfilter(emphasized, coefficients, emphasized.new_tensor([1.0, 0.0]), clamp=False)
+            / OUTPUT_GAIN
+        )

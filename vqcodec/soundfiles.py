@@ -1,0 +1,200 @@
+"""Sound files as libsndfile decodes and encodes them, with its pitfalls fenced off."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from vqcodec.errors import AudioError
+
+CHUNK_LENGTH = 16384
+
+_MIN_RATE, _MAX_RATE = 1000, 768_000
+_MAX_CHANNELS = 64
+_UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX
+_MAX_TRAILER_BYTES = 8192
+_MAX_WAV_BYTES = 2**32 - 4096
+_MAX_VORBIS_RATE = 200_000
+
+_ENCODINGS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a sound file holds.
+
+    Attributes:
+        sample_rate: Samples per second of each channel, in Hz.
+        channels: Number of channels.
+        n_samples: Samples of each channel, as many as reading delivers.
+        format: Container as libsndfile names it, such as "WAV".
+        subtype: Sample coding as libsndfile names it, such as "PCM_16".
+    """
+
+    sample_rate: int
+    channels: int
+    n_samples: int
+    format: str
+    subtype: str
+
+    @property
+    def duration_s(self) -> float:
+        """Duration in seconds."""
+        return self.n_samples / self.sample_rate
+
+
+class _SequentialFile(soundfile.SoundFile):
+    """A sound file that is only read onwards.
+
+    soundfile seeks after each read of a seekable file, and MP3 and FLAC decoders then go astray.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def checked_rate(name: str, sample_rate: int) -> int:
+    """Return a possible sample rate; raise AudioError about ``name`` for any other."""
+    if not _MIN_RATE <= sample_rate <= _MAX_RATE or sample_rate != int(sample_rate):
+        raise AudioError(
+            f"{name}: a sample rate of {sample_rate} Hz is impossible; "
+            f"it must be a whole number from {_MIN_RATE} to {_MAX_RATE}"
+        )
+    return int(sample_rate)
+
+
+def check_channels(name: str, channels: int) -> None:
+    """Raise AudioError about ``name`` unless it has 1 to 64 channels."""
+    if not 1 <= channels <= _MAX_CHANNELS:
+        raise AudioError(
+            f"{name}: {channels} channels are not supported; give 1 to {_MAX_CHANNELS}, "
+            "in an array as (channels, samples)"
+        )
+
+
+def describe(path: Path, name: str) -> AudioInfo:
+    """Do what :func:`vqcodec.audio.info` does, calling the file ``name`` in errors."""
+    with _open(path, name) as file:
+        sample_rate = checked_rate(name, file.samplerate)
+        check_channels(name, file.channels)
+        n_samples = file.frames
+        # The header of an MP3 may only estimate its length, or count frames that are not there.
+        if file.format == "MP3" or n_samples == _UNKNOWN_LENGTH:
+            n_samples = sum(len(frames) for frames in decode(path, name))
+        return AudioInfo(sample_rate, file.channels, n_samples, file.format, file.subtype)
+
+
+def decode(path: Path, name: str) -> Iterator[np.ndarray]:
+    """Decode a file from its start.
+
+    Yields:
+        Float32 samples of shape (T, channels), T being ``CHUNK_LENGTH`` for all but the last.
+
+    Raises:
+        AudioError: The file, called ``name``, cannot be opened, is damaged, or goes on after the
+            end that its header gives.
+    """
+    position = 0
+    with _open(path, name) as file:
+        try:
+            while len(frames := file.read(CHUNK_LENGTH, dtype="float32", always_2d=True)):
+                position += len(frames)
+                yield frames
+        except soundfile.LibsndfileError as error:
+            raise AudioError(
+                f"{name}: cannot be decoded beyond {position / file.samplerate:.3f} s "
+                f"({_reason(error)}); copy or export it again"
+            ) from error
+        # libsndfile ends an MP3 without a length tag where it guesses the end to be, and joined
+        # streams after the first.
+        descriptor = file.name
+        trailer = os.fstat(descriptor).st_size - os.lseek(descriptor, 0, os.SEEK_CUR)
+        if file.format in ("MP3", "OGG") and trailer > _MAX_TRAILER_BYTES:
+            raise AudioError(
+                f"{name}: more audio follows the end that its header gives, at "
+                f"{position / file.samplerate:.3f} s; convert it to WAV, for example with ffmpeg"
+            )
+
+
+@contextmanager
+def _open(path: Path, name: str) -> Iterator[_SequentialFile]:
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise AudioError(
+            f"{name}: cannot be opened ({error.strerror}); give the path of a sound file"
+        ) from error
+    with stream:
+        try:
+            file = _SequentialFile(stream.fileno(), closefd=False)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(
+                f"{name}: is not audio that can be read ({_reason(error)}); "
+                "convert it to WAV, for example with ffmpeg"
+            ) from error
+        with file:
+            yield file
+
+
+def encoding_for(name: str, suffix: str, sample_rate: int, n_samples: int) -> tuple[str, str]:
+    """Choose libsndfile's format and subtype for a mono 16-bit file to write.
+
+    Raises:
+        AudioError: No format has this suffix, or it cannot hold this rate.
+    """
+    if suffix not in _ENCODINGS:
+        raise AudioError(
+            f"{name}: cannot write {suffix or 'a file without extension'}; "
+            f"end the name in one of {' '.join(_ENCODINGS)}"
+        )
+    format, subtype = _ENCODINGS[suffix]
+    # libvorbis refuses higher rates, and libsndfile then crashes the process.
+    if subtype == "VORBIS" and sample_rate > _MAX_VORBIS_RATE:
+        raise AudioError(
+            f"{name}: Ogg Vorbis cannot hold {sample_rate} Hz; "
+            f"choose at most {_MAX_VORBIS_RATE} Hz or write a .wav"
+        )
+    if format == "WAV" and 2 * n_samples > _MAX_WAV_BYTES:
+        format = "RF64"
+    return format, subtype
+
+
+def create(
+    path: Path, name: str, *, sample_rate: int, encoding: tuple[str, str]
+) -> soundfile.SoundFile:
+    """Start a mono file; raise AudioError about ``name`` if its encoding cannot hold the rate."""
+    format, subtype = encoding
+    try:
+        return soundfile.SoundFile(str(path), "w", sample_rate, 1, subtype, format=format)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            f"{name}: cannot hold {sample_rate} Hz ({_reason(error)}); "
+            "choose another rate or write a .wav"
+        ) from error
+
+
+@contextmanager
+def write_errors(name: str) -> Iterator[None]:
+    """Turn libsndfile's failure to write into an AudioError about ``name``."""
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            f"{name}: cannot be written ({_reason(error)}); free space on its disk"
+        ) from error
+
+
+def _reason(error: soundfile.LibsndfileError) -> str:
+    return " ".join(error.error_string.split()).removeprefix("Error : ").rstrip(".")

@@ -1,0 +1,200 @@
+"""Recipes: YAML files that become one frozen, validated `Recipe`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from vqcodec.errors import ConfigError
+from vqcodec.models.config import ModelConfig, Positive, Section
+
+Weight = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class DataConfig(Section):
+    """What is trained on: a folder that `vqcodec prepare` made.
+
+    Attributes:
+        root: the prepared folder.
+        batch_size: segments of one optimiser step, over all processes.
+        segment_length: codes in a segment.
+        reference_s: seconds of the speaker encoder's reference clip.
+    """
+
+    root: str = "data/prepared"
+    batch_size: Positive = 8
+    segment_length: Positive = 64
+    reference_s: Annotated[float, Field(gt=0)] = 2.0
+
+
+class PerturbationConfig(Section):
+    """How the encoder's input is disguised, so that codes cannot hold the speaker.
+
+    Attributes:
+        probability: of disguising a segment.
+        pitch_semitones: largest shift of pitch, up or down.
+        formant_ratio: largest stretch of the spectral envelope, up or down (1 = none).
+    """
+
+    probability: Fraction = 0.0
+    pitch_semitones: Weight = 4.0
+    formant_ratio: Annotated[float, Field(ge=1, le=2)] = 1.15
+
+
+class LossConfig(Section):
+    """Weights of the losses; see `SpectralLoss`, `Quantized` and models/wavenet.py.
+
+    Attributes:
+        latent_mel: of predicting the log-mel straight from the quantised latents: it tells the
+            encoder what matters before the decoder can.
+        wavenet: of the WaveNet's cross-entropy.
+    """
+
+    mel: Weight = 1.0
+    log_stft: Weight = 0.5
+    convergence: Weight = 0.5
+    latent_mel: Weight = 0.5
+    wavenet: Weight = 1.0
+
+
+class OptimizerConfig(Section):
+    """AdamW with a linear warm-up and a cosine decay to `final_learning_rate`.
+
+    Attributes:
+        average_decay: of the moving average of the weights, which is what is validated and kept.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    final_learning_rate: Annotated[float, Field(ge=0)] = 2e-5
+    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    weight_decay: Weight = 0.01
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+
+
+class Recipe(Section):
+    """A whole training.
+
+    Attributes:
+        stage: `codec` trains encoder, quantizer, speaker and fast decoder; `wavenet` trains the
+            WaveNet on the frozen codes of `initial_model`; `joint` trains all at once.
+        output: folder of the run: checkpoints, TensorBoard logs, the model.
+        initial_model: a model file or packaged model to start from.
+        steps: optimiser steps; the learning rate reaches its end there.
+        max_minutes: stop (resumably) after this time.
+        unquantized_steps: steps before the codebook is started by k-means.
+        precision: of matrix products; everything delicate stays in float32.
+    """
+
+    stage: Literal["codec", "wavenet", "joint"] = "codec"
+    output: str = "runs/model"
+    initial_model: str | None = None
+    seed: int = 0
+    steps: Positive = 400_000
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    unquantized_steps: Annotated[int, Field(ge=0)] = 300
+    validate_every: Positive = 2000
+    checkpoint_every: Positive = 1000
+    log_every: Positive = 50
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    compile: bool = False
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    perturbation: PerturbationConfig = PerturbationConfig()
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """Names and paths of the recipes that are installed with vqcodec."""
+    folder = Path(str(importlib.resources.files("vqcodec.recipes")))
+    return {path.name: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe, with `section.key=value` overrides.
+
+    A recipe may name another one with `base: NAME.yaml` and then states only what differs. A path
+    that does not exist is looked for among the packaged recipes by its file name.
+
+    Raises:
+        ConfigError: naming every unknown key (and the nearest known one) and impossible value.
+    """
+    path = Path(path)
+    tree = _read(path)
+    for override in overrides or []:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise ConfigError(f"{override!r} is not an override: write key=value, as in steps=1000")
+        branch = tree
+        *sections, leaf = key.split(".")
+        for section in sections:
+            branch = branch.setdefault(section, {})
+            if not isinstance(branch, dict):
+                raise ConfigError(f"{override!r}: {section!r} has no keys of its own")
+        branch[leaf] = yaml.safe_load(value)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {'; '.join(_describe(error))}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        packaged = packaged_recipes()
+        if path.name not in packaged:
+            names = ", ".join(packaged)
+            raise ConfigError(f"{path}: no such recipe; the packaged ones are {names}")
+        path = packaged[path.name]
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    parent = path.parent / str(base)
+    return _merge(_read(parent), tree)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        merged[key] = (
+            _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        )
+    return merged
+
+
+def _describe(error: ValidationError) -> list[str]:
+    """One phrase per fault."""
+    faults = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(place, _known_keys(Recipe), n=1, cutoff=0)
+            faults.append(f"unknown key {place}; did you mean {near[0]}?")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            faults.append(f"{place or 'recipe'}: {message} (got {fault['input']!r})"[:300])
+    return faults
+
+
+def _known_keys(section: type[Section], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                keys += _known_keys(kind, f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,81 @@
+"""How far a decoded waveform is from the true one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
+
+
+class SpectralLoss(NamedTuple):
+    """Scalars, each a mean over resolutions.
+
+    Attributes:
+        mel: L1 of log-mel magnitudes (natural log).
+        log_stft: L1 of log magnitudes.
+        convergence: Frobenius norm of the magnitude error over that of the target (Arik et al.
+            2018, arXiv 1808.06719), which listens to the strong partials.
+    """
+
+    mel: Tensor
+    log_stft: Tensor
+    convergence: Tensor
+
+
+class MultiResolutionSpectralLoss(nn.Module):
+    """Spectral distances at several window lengths (Yamamoto et al. 2020, arXiv 1910.11480).
+
+    Args:
+        sample_rate: in Hz.
+        resolutions: (n_fft in samples, mel bands); the hop is a quarter of the window.
+    """
+
+    # About 55 dB under the magnitude of level-normalised speech: what lies lower is not heard.
+    FLOOR = 1e-2
+
+    def __init__(
+        self,
+        sample_rate: int,
+        resolutions: tuple[tuple[int, int], ...] = ((256, 32), (512, 64), (1024, 80), (2048, 128)),
+    ) -> None:
+        super().__init__()
+        self.n_ffts = [n_fft for n_fft, _ in resolutions]
+        for n_fft, n_mels in resolutions:
+            filters = melscale_fbanks(n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate)
+            # A narrow band may fall between two bins; it would be a constant.
+            filters = filters[:, filters.sum(0) > 0]
+            self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
+            self.register_buffer(f"filters_{n_fft}", filters, persistent=False)
+
+    def _magnitude(self, waveform: Tensor, n_fft: int) -> Tensor:
+        """(B, T) -> (B, frames, n_fft / 2 + 1)."""
+        window = getattr(self, f"window_{n_fft}")
+        spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, return_complex=True)
+        power = spectrum.real.square() + spectrum.imag.square()
+        return (power.transpose(1, 2) + 1e-8).sqrt()
+
+    def _log_mel(self, magnitude: Tensor, n_fft: int) -> Tensor:
+        return (magnitude @ getattr(self, f"filters_{n_fft}") + self.FLOOR).log()
+
+    def log_mel(self, waveform: Tensor, n_fft: int) -> Tensor:
+        """(B, T) -> (B, frames, bands) natural log of mel magnitudes, of one resolution."""
+        return self._log_mel(self._magnitude(waveform, n_fft), n_fft)
+
+    def forward(self, output: Tensor, target: Tensor) -> SpectralLoss:
+        """Waveforms (B, T) and (B, T) float32 -> scalars."""
+        mel, log_stft, convergence = [], [], []
+        for n_fft in self.n_ffts:
+            wanted = self._magnitude(target, n_fft)
+            got = self._magnitude(output, n_fft)
+            mel.append(F.l1_loss(self._log_mel(got, n_fft), self._log_mel(wanted, n_fft)))
+            log_stft.append(F.l1_loss((got + self.FLOOR).log(), (wanted + self.FLOOR).log()))
+            norm = wanted.square().sum((1, 2)).sqrt().clamp(min=1e-2)
+            convergence.append(((wanted - got).square().sum((1, 2)).sqrt() / norm).mean())
+        return SpectralLoss(
+            torch.stack(mel).mean(),
+            torch.stack(log_stft).mean(),
+            torch.stack(convergence).mean(),
+        )

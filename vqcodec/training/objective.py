@@ -1,0 +1,117 @@
+"""What is minimised: one module that takes a batch and returns every loss."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.transforms import MelSpectrogram
+
+from vqcodec.data.dataset import Batch
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.training.config import Recipe
+from vqcodec.training.losses import MultiResolutionSpectralLoss
+
+
+class Losses(NamedTuple):
+    """Scalars; those not trained at this stage are zero.
+
+    Attributes:
+        total: the weighted sum.
+        mel, log_stft, convergence: see `SpectralLoss`.
+        latent_mel: L1 of the log-mel predicted straight from the quantised latents.
+        commitment: the quantizer's own loss, already weighted.
+        wavenet: cross-entropy in nats per sample.
+        indices: (B, Q, N) codes of the batch.
+    """
+
+    total: Tensor
+    mel: Tensor
+    log_stft: Tensor
+    convergence: Tensor
+    latent_mel: Tensor
+    commitment: Tensor
+    wavenet: Tensor
+    indices: Tensor
+
+
+class Objective(nn.Module):
+    """Model and losses together, so that distributed training wraps one module.
+
+    Args:
+        model: to be trained.
+        recipe: stage and weights.
+    """
+
+    def __init__(self, model: VQVAE, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.stage, self.weights = model, recipe.stage, recipe.loss
+        config = model.config
+        self.spectral_loss = MultiResolutionSpectralLoss(config.sample_rate)
+        hop_length = config.hop_length
+        self.mel = MelSpectrogram(
+            config.sample_rate,
+            n_fft=max(512, 1 << (2 * hop_length - 1).bit_length()),
+            hop_length=hop_length,
+            n_mels=64,
+            power=1.0,
+        )
+        self.mel_head = nn.Sequential(
+            nn.Conv1d(config.quantizer.dim, 256, 5, padding=2), nn.GELU(), nn.Conv1d(256, 64, 1)
+        )
+        if self.stage == "wavenet":
+            self.requires_grad_(False)
+            assert model.wavenet is not None
+            model.wavenet.requires_grad_(True)
+        elif self.stage == "codec" and model.wavenet is not None:
+            model.wavenet.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Objective:
+        """Training mode; a frozen codec stays in evaluation mode."""
+        super().train(mode)
+        if self.stage == "wavenet":
+            super().train(False)
+        return self
+
+    def forward(self, batch: Batch) -> Losses:
+        """Losses of a batch."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage != "wavenet"):
+            reference = (
+                batch.speaker if self.model.config.speaker.kind == "table" else batch.reference
+            )
+            (quantized, indices, commitment), speaker = self.model.bottleneck(
+                batch.encoder_input, reference
+            )
+        zero = commitment.new_zeros(())
+        mel = log_stft = convergence = latent_mel = wavenet = zero
+        if self.stage != "wavenet":
+            latent_mel = F.l1_loss(self.mel_head(quantized).float(), self._log_mel(batch.waveform))
+            if self.model.fast is not None:
+                output = self.model.fast(quantized, speaker)
+                with torch.autocast(output.device.type, enabled=False):
+                    mel, log_stft, convergence = self.spectral_loss(output, batch.waveform)
+        if self.stage != "codec" and self.model.wavenet is not None:
+            levels = self.model.wavenet.to_levels(batch.waveform)
+            logits = self.model.wavenet(levels, quantized, speaker)
+            wavenet = F.cross_entropy(logits.float(), levels)
+        total = (
+            self.weights.mel * mel
+            + self.weights.log_stft * log_stft
+            + self.weights.convergence * convergence
+            + self.weights.latent_mel * latent_mel
+            + self.weights.wavenet * wavenet
+            + commitment
+        )
+        return Losses(
+            total, mel, log_stft, convergence, latent_mel, commitment, wavenet, indices
+        )
+
+    def _log_mel(self, waveform: Tensor) -> Tensor:
+        """(B, N * hop_length) -> (B, 64, N): frame n is centred on the middle of code n."""
+        hop_length = self.model.config.hop_length
+        with torch.autocast(waveform.device.type, enabled=False):
+            shifted = F.pad(waveform, (0, hop_length))[:, hop_length // 2 :]
+            frames = self.mel(shifted)[..., : waveform.shape[-1] // hop_length]
+            return (frames + MultiResolutionSpectralLoss.FLOOR).log()

@@ -1,0 +1,73 @@
+"""The complete state of a training, in one safetensors file: nothing is unpickled to resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vqcodec.checkpoint import read_tensors, write_atomically
+from vqcodec.errors import CheckpointError
+
+FORMAT = "vqcodec-training"
+
+
+def save_state(
+    path: Path, modules: dict[str, nn.Module], optimizer: Optimizer, progress: dict[str, Any]
+) -> None:
+    """Write weights, optimiser state and progress atomically.
+
+    Args:
+        path: ends in .safetensors.
+        modules: by name.
+        optimizer: its per-parameter state must be tensors.
+        progress: JSON.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        for key, tensor in module.state_dict().items():
+            tensors[f"{name}.{key}"] = tensor.detach().cpu().contiguous().clone()
+    for index, entries in optimizer.state_dict()["state"].items():
+        for key, tensor in entries.items():
+            tensors[f"optimizer.{index}.{key}"] = tensor.detach().cpu().contiguous()
+    metadata = {"format": FORMAT, "progress": json.dumps(progress)}
+    write_atomically(path, safetensors_bytes(tensors, metadata))
+
+
+def load_state(
+    path: Path, modules: dict[str, nn.Module], optimizer: Optimizer
+) -> dict[str, Any]:
+    """Restore in place what `save_state` wrote; returns the progress.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another model.
+    """
+    metadata, tensors = read_tensors(path, FORMAT)
+    try:
+        for name, module in modules.items():
+            prefix = f"{name}."
+            module.load_state_dict(
+                {
+                    key.removeprefix(prefix): tensor
+                    for key, tensor in tensors.items()
+                    if key.startswith(prefix)
+                }
+            )
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, entry = key.split(".")
+                state.setdefault(int(index), {})[entry] = tensor
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except RuntimeError as error:
+        fault = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: belongs to another recipe ({fault}): resume with the recipe it began with"
+        ) from None
+    progress: dict[str, Any] = json.loads(metadata["progress"])
+    return progress

@@ -1,0 +1,383 @@
+"""The training loop: the same for every stage, device and number of processes."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
+
+from vqcodec import checkpoint
+from vqcodec.data.dataset import Batch, SegmentSampler, speaker_names
+from vqcodec.data.prepared import Clip, PreparedData
+from vqcodec.errors import CheckpointError, ConfigError, DataError
+from vqcodec.models.quantizer import VectorQuantizer
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.training.config import PerturbationConfig, Recipe
+from vqcodec.training.distributed import Processes, processes
+from vqcodec.training.monitor import CodebookUsage, CollapseMonitor
+from vqcodec.training.objective import Losses, Objective
+from vqcodec.training.state import load_state, save_state
+from vqcodec.training.voices import mean_voices
+
+logger = logging.getLogger(__name__)
+
+KMEANS_VECTORS_PER_CODE = 25
+STATE_FILE, MODEL_FILE = "last.safetensors", "model.safetensors"
+
+
+class Report(NamedTuple):
+    """What `train` tells its caller now and then.
+
+    Attributes:
+        step: optimiser steps done.
+        steps: of the recipe.
+        losses: mean of each loss since the last report.
+        usage: of the codebook since the last report.
+        validation: the validation loss, at the steps that computed it.
+        warning: one line for the user, or None.
+    """
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    usage: CodebookUsage
+    validation: float | None
+    warning: str | None
+
+
+def train(
+    recipe: Recipe,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    on_report: Callable[[Report], None] = lambda report: None,
+) -> Path:
+    """Train to the end of the recipe, or of its time.
+
+    Args:
+        recipe: what to train.
+        device: `auto`, `cpu` or `cuda`. Under torchrun, one process per device.
+        resume: continue the run in `recipe.output` exactly where it stopped.
+        on_report: called every `log_every` steps, on the first process.
+
+    Returns:
+        Path of the model file: the best by validation.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: with a remedy.
+    """
+    keep_freed_memory()
+    with processes(device) as place:
+        return Trainer(recipe, place, on_report).run(resume)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc not to hand freed tensors back to the kernel.
+
+    Their page faults would otherwise take most of the time of training on a CPU.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        logger.debug("no glibc: memory settings left alone")
+
+
+class Trainer:
+    """State and steps of one training.
+
+    Args:
+        recipe: what to train.
+        place: this process.
+        on_report: see `train`.
+    """
+
+    def __init__(
+        self, recipe: Recipe, place: Processes, on_report: Callable[[Report], None]
+    ) -> None:
+        if recipe.data.batch_size % place.world_size:
+            raise ConfigError(
+                f"data.batch_size {recipe.data.batch_size} cannot be shared evenly by "
+                f"{place.world_size} processes: make it a multiple"
+            )
+        self.recipe, self.place, self.on_report = recipe, place, on_report
+        self.output = Path(recipe.output)
+        data = PreparedData(recipe.data.root)
+        if data.sample_rate != recipe.model.sample_rate:
+            raise DataError(
+                f"{recipe.data.root}: prepared at {data.sample_rate} Hz, the recipe wants "
+                f"{recipe.model.sample_rate} Hz: prepare again with --sample-rate"
+            )
+        self.data = data
+        clips = data.split("train")
+        self.sampler = self._sampler(clips, recipe.perturbation, recipe.seed)
+        undisguised = PerturbationConfig(probability=0.0)
+        self.validation = self._sampler(data.split("valid") or clips, undisguised, seed=1)
+        torch.manual_seed(recipe.seed)
+        model = self._initial_model(len(self.sampler.speakers))
+        self.objective = Objective(model, recipe).to(place.device)
+        self.average = AveragedModel(
+            self.objective, multi_avg_fn=get_ema_multi_avg_fn(recipe.optimizer.average_decay)
+        )
+        trained = [p for p in self.objective.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            trained,
+            lr=recipe.optimizer.learning_rate,
+            betas=recipe.optimizer.betas,
+            weight_decay=recipe.optimizer.weight_decay,
+            fused=True,
+        )
+        self.forward: Callable[[Batch], Losses] = self._wrapped()
+        self.monitor = CollapseMonitor(
+            recipe.model.quantizer.codebook_size, recipe.model.quantizer.n_codebooks
+        )
+        self.step, self.best = 0, math.inf
+
+    def _sampler(
+        self, clips: list[Clip], perturbation: PerturbationConfig, seed: int
+    ) -> SegmentSampler:
+        return SegmentSampler(
+            self.data,
+            clips,
+            self.recipe.data,
+            hop_length=self.recipe.model.hop_length,
+            perturbation=perturbation,
+            seed=seed,
+        )
+
+    def _initial_model(self, n_speakers: int) -> VQVAE:
+        recipe = self.recipe
+        model = VQVAE(recipe.model, n_speakers)
+        if recipe.stage != "codec" and recipe.model.wavenet is None:
+            raise ConfigError(f"stage {recipe.stage} trains a WaveNet, but model.wavenet is null")
+        if recipe.initial_model is None:
+            if recipe.stage == "wavenet":
+                raise ConfigError("stage wavenet needs initial_model: a trained codec to build on")
+            return model
+        start = checkpoint.load(recipe.initial_model).model.state_dict()
+        own = model.state_dict()
+        # Absent parts (a decoder that is new) start fresh; present parts must fit.
+        misfits = [key for key in start.keys() & own.keys() if start[key].shape != own[key].shape]
+        if misfits or start.keys() - own.keys():
+            fault = misfits or sorted(start.keys() - own.keys())
+            raise CheckpointError(
+                f"{recipe.initial_model}: does not fit the recipe's model at {fault[0]}: "
+                "use the model section that it was trained with"
+            )
+        model.load_state_dict({**own, **start})
+        return model
+
+    def _wrapped(self) -> Callable[[Batch], Losses]:
+        module: nn.Module = self.objective
+        if self.recipe.compile:
+            module = torch.compile(module)  # type: ignore[assignment]
+        if self.place.world_size > 1:
+            learned_codebook = self.recipe.model.quantizer.codebook_update == "loss"
+            module = DistributedDataParallel(
+                module, broadcast_buffers=False, find_unused_parameters=learned_codebook
+            )
+        return module
+
+    def run(self, resume: bool) -> Path:
+        """Train until the recipe's steps or time are over."""
+        recipe, is_first = self.recipe, self.place.rank == 0
+        state = self.output / STATE_FILE
+        if resume:
+            self._load(state)
+        elif state.exists():
+            raise ConfigError(
+                f"{self.output}: already holds a run; continue it with --resume, or choose another "
+                "output=FOLDER"
+            )
+        started = time.monotonic()
+        writer = SummaryWriter(str(self.output / "logs")) if is_first else None
+        totals: dict[str, float] = {}
+        self.objective.train()
+        while self.step < recipe.steps:
+            quantizer = self.objective.model.quantizer
+            if (
+                isinstance(quantizer, VectorQuantizer)
+                and not quantizer.initialized
+                and self.step >= recipe.unquantized_steps
+            ):
+                self._start_codebook(quantizer)
+            losses = self._train_step()
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + value
+            validation = None
+            if self.step % recipe.validate_every == 0 or self.step == recipe.steps:
+                validation = self._validate(writer)
+            if self.step % recipe.log_every == 0 or validation is not None:
+                self._report(totals, validation, writer)
+                totals = {}
+            late = self._is_late(started)
+            if self.step % recipe.checkpoint_every == 0 or late or self.step == recipe.steps:
+                self._save(state)
+            if late:
+                break
+        if not (self.output / MODEL_FILE).exists():
+            self._validate(writer)
+            self._save(state)
+        if writer:
+            writer.close()
+        return self.output / MODEL_FILE
+
+    def _is_late(self, started: float) -> bool:
+        """Whether time is up, by the first process's clock."""
+        limit = self.recipe.max_minutes
+        if limit is None:
+            return False
+        late = torch.tensor(time.monotonic() - started > limit * 60, device=self.place.device)
+        if self.place.world_size > 1:
+            dist.broadcast(late, 0)
+        return bool(late)
+
+    def _autocast(self) -> Any:
+        if self.recipe.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.place.device.type, torch.bfloat16)
+
+    def _train_step(self) -> dict[str, float]:
+        recipe = self.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, self.step)
+        # Every step seeds itself, so that a resumed run draws the noise of an unbroken one.
+        torch.manual_seed(recipe.seed * 1_000_003 + self.step)
+        batch = self.sampler.batch(self.step, self.place.rank, self.place.world_size)
+        with self._autocast():
+            losses = self.forward(batch.to(self.place.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        nn.utils.clip_grad_norm_(
+            [p for group in self.optimizer.param_groups for p in group["params"]],
+            recipe.optimizer.gradient_clip,
+        )
+        self.optimizer.step()
+        self.average.update_parameters(self.objective)
+        self.monitor.update(losses.indices)
+        self.step += 1
+        return _scalars(losses)
+
+    @torch.no_grad()
+    def _start_codebook(self, quantizer: VectorQuantizer) -> None:
+        wanted = KMEANS_VECTORS_PER_CODE * self.recipe.model.quantizer.codebook_size
+        vectors: list[torch.Tensor] = []
+        model = self.objective.model.eval()
+        step = self.step
+        while sum(map(len, vectors)) * self.place.world_size < wanted:
+            batch = self.sampler.batch(step, self.place.rank, self.place.world_size)
+            latents = model.norm(model.encoder(batch.waveform.to(self.place.device)))
+            vectors.append(quantizer.project(latents).flatten(0, 1))
+            step += 1
+        quantizer.initialize(torch.cat(vectors))
+        self.objective.train()
+
+    @torch.no_grad()
+    def _validate(self, writer: SummaryWriter | None) -> float:
+        """Loss of the averaged weights on fixed segments; the best model is written."""
+        objective = self.average.module.eval()
+        batches = [self.validation.batch(index) for index in range(16)]
+        totals: dict[str, float] = {}
+        for batch in batches:
+            with self._autocast():
+                losses = objective(batch.to(self.place.device))
+            for name, value in _scalars(losses).items():
+                totals[name] = totals.get(name, 0.0) + value / len(batches)
+        loss = totals["total"]
+        quantizer = objective.model.quantizer
+        started = not isinstance(quantizer, VectorQuantizer) or bool(quantizer.initialized)
+        if writer:
+            for name, value in totals.items():
+                writer.add_scalar(f"validation/{name}", value, self.step)
+            self._show(objective.model, batches[0], writer)
+        if started and loss < self.best:
+            self.best = loss
+            if self.place.rank == 0:
+                self._write_model(objective.model)
+        return loss
+
+    def _write_model(self, model: VQVAE) -> None:
+        voices = mean_voices(model, self.data, self.place.device)
+        recipe = self.recipe
+        provenance = {
+            "stage": recipe.stage,
+            "steps": self.step,
+            "validation_loss": round(self.best, 4),
+            "recipe": recipe.model_dump(mode="json"),
+            "torch": torch.__version__,
+        }
+        checkpoint.save(self.output / MODEL_FILE, model, voices, provenance)
+
+    def _show(self, model: VQVAE, batch: Batch, writer: SummaryWriter) -> None:
+        """Audio and spectrogram of one validation segment, true and decoded."""
+        if model.fast is None:
+            return
+        device = self.place.device
+        reference = batch.speaker if model.config.speaker.kind == "table" else batch.reference
+        bottleneck = model.bottleneck(batch.waveform[:1].to(device), reference[:1].to(device))
+        decoded = model.fast(bottleneck.quantized.quantized, bottleneck.speaker).cpu()
+        for name, waveform in (("true", batch.waveform[:1]), ("decoded", decoded)):
+            writer.add_audio(name, waveform.clamp(-1, 1), self.step, model.config.sample_rate)
+            log_mel = self.objective.spectral_loss.log_mel(waveform.to(device), 1024)[0].T
+            image = (log_mel - log_mel.min()) / (log_mel.max() - log_mel.min() + 1e-6)
+            writer.add_image(f"log_mel/{name}", image.flip(0)[None], self.step)
+
+    def _report(
+        self, totals: dict[str, float], validation: float | None, writer: SummaryWriter | None
+    ) -> None:
+        steps = (self.step - 1) % self.recipe.log_every + 1
+        losses = {name: total / steps for name, total in totals.items()}
+        usage = self.monitor.usage()
+        if writer is None:
+            return
+        for name, value in losses.items():
+            writer.add_scalar(f"train/{name}", value, self.step)
+        writer.add_scalar("codebook/perplexity", usage.perplexity, self.step)
+        writer.add_scalar("codebook/used", usage.used, self.step)
+        settled = self.step >= self.recipe.unquantized_steps + 200
+        warning = self.monitor.warning(usage) if settled and self.recipe.log_every >= 10 else None
+        self.on_report(
+            Report(self.step, self.recipe.steps, losses, usage, validation, warning)
+        )
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"objective": self.objective, "average": self.average}
+
+    def _save(self, path: Path) -> None:
+        if self.place.rank == 0:
+            progress = {"step": self.step, "best": self.best}
+            save_state(path, self._modules(), self.optimizer, progress)
+
+    def _load(self, path: Path) -> None:
+        progress = load_state(path, self._modules(), self.optimizer)
+        self.step, self.best = progress["step"], progress["best"]
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then a cosine to the final rate at the recipe's last step."""
+    schedule = recipe.optimizer
+    if step < schedule.warmup_steps:
+        return schedule.learning_rate * (step + 1) / schedule.warmup_steps
+    progress = (step - schedule.warmup_steps) / max(1, recipe.steps - schedule.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    final = schedule.final_learning_rate
+    return final + (schedule.learning_rate - final) * cosine
+
+
+def _scalars(losses: Losses) -> dict[str, float]:
+    values = torch.stack([loss.detach().float() for loss in losses[:-1]]).tolist()
+    return dict(zip(Losses._fields[:-1], values, strict=True))

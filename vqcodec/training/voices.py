@@ -1,0 +1,55 @@
+"""The named voices of a finished model: one mean vector per training speaker."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import torch
+
+from vqcodec.data.dataset import speaker_names
+from vqcodec.data.prepared import Clip, PreparedData
+from vqcodec.models.speaker import SpeakerTable, to_grid
+from vqcodec.models.vqvae import VQVAE
+
+MAX_CLIPS, MIN_CLIPS = 30, 8
+MIN_SECONDS = 30.0
+
+
+@torch.no_grad()
+def mean_voices(model: VQVAE, data: PreparedData, device: torch.device) -> dict[str, np.ndarray]:
+    """Vectors of the training speakers that are heard enough to be named.
+
+    A speaker needs 8 training clips, or half a minute of audio; with a speaker table every row
+    is a voice.
+
+    Returns:
+        name -> (64,) int8.
+    """
+    clips = data.split("train")
+    if isinstance(model.speaker, SpeakerTable):
+        rows = torch.arange(len(speaker_names(clips)), device=device)
+        vectors = model.speaker(rows)
+        return {
+            name: to_bytes(vector)
+            for name, vector in zip(speaker_names(clips), vectors, strict=True)
+        }
+    by_speaker: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        by_speaker[clip.speaker].append(clip)
+    voices = {}
+    for name, own in sorted(by_speaker.items()):
+        seconds = sum(clip.n_samples for clip in own) / data.sample_rate
+        if len(own) < MIN_CLIPS and seconds < MIN_SECONDS:
+            continue
+        vectors = [
+            model.speaker(torch.from_numpy(data.read(clip))[None].to(device))[0]
+            for clip in own[:MAX_CLIPS]
+        ]
+        voices[name] = to_bytes(to_grid(torch.stack(vectors).mean(0, keepdim=True))[0])
+    return voices
+
+
+def to_bytes(vector: torch.Tensor) -> np.ndarray:
+    """A speaker vector (S,) on the int8 grid -> its stored form, (S,) int8."""
+    return (vector * 32).round().to(torch.int8).cpu().numpy()

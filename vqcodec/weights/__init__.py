@@ -1,0 +1,1 @@
+"""The packaged models; see docs/models.md."""
