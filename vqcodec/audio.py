@@ -5,29 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
 import soxr
 
 from vqcodec.errors import AudioError
 from vqcodec.soundfiles import (
     CHUNK_LENGTH,
     AudioInfo,
+    AudioTarget,
     check_channels,
     checked_rate,
     create,
     decode,
     describe,
-    encoding_for,
-    write_errors,
+    name_of,
 )
 
 AudioSource = str | os.PathLike[str] | BinaryIO | npt.ArrayLike
@@ -35,7 +35,7 @@ AudioSource = str | os.PathLike[str] | BinaryIO | npt.ArrayLike
 TARGET_RMS = 0.06
 """Active speech level of a normalised recording, full scale being 1."""
 
-# Integers passed as floats reach thousands; a float recording has no business 60 dB over full scale.
+# Integer samples passed as floats reach thousands; nothing real is 60 dB over full scale.
 _MAX_MAGNITUDE = 1000.0
 
 _GATE_FRAME_S = 0.02
@@ -84,7 +84,7 @@ class Recording:
             AudioError: The rate is impossible or, while reading, the recording is damaged, cut
                 off, or holds a sample that is not finite.
         """
-        checked_rate(self.name, sample_rate)
+        sample_rate = checked_rate(self.name, sample_rate)
         n_samples = resampled_length(self.n_samples, self.sample_rate, sample_rate)
         resampled = resample_blocks(self._mono(), self.sample_rate, sample_rate, n_samples)
         return _regroup(resampled, block_length)
@@ -174,23 +174,20 @@ def open_recording(source: AudioSource, sample_rate: int | None = None) -> Recor
     Raises:
         AudioError: The source is missing, not audio, empty or of an impossible rate or shape.
     """
-    if isinstance(source, str | os.PathLike) or hasattr(source, "read"):
-        name = str(getattr(source, "name", source) if hasattr(source, "read") else source)
-        if sample_rate is not None:
-            raise AudioError(f"{name}: a file knows its own sample rate; leave sample_rate out")
-        if hasattr(source, "read"):
-            return _spool(source, name)
-        path = Path(source)
-        if path.is_fifo():
-            with path.open("rb") as stream:
-                return _spool(stream, name)
-        return _file_recording(path, name)
-    return _array_recording(source, sample_rate)
+    if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
+        return _array_recording(source, sample_rate)
+    name = name_of(source)
+    if sample_rate is not None:
+        raise AudioError(f"{name}: a file knows its own sample rate; leave sample_rate out")
+    if not isinstance(source, str | os.PathLike):
+        return _spool(cast(BinaryIO, source), name)
+    if Path(source).is_fifo():
+        with open(source, "rb") as stream:
+            return _spool(stream, name)
+    return _file_recording(Path(source), name)
 
 
-def load(
-    source: AudioSource, sample_rate: int, *, source_rate: int | None = None
-) -> np.ndarray:
+def load(source: AudioSource, sample_rate: int, *, source_rate: int | None = None) -> np.ndarray:
     """Read a whole recording at one rate, not normalised.
 
     Args:
@@ -205,12 +202,8 @@ def load(
         AudioError: As in :func:`open_recording` and :meth:`Recording.blocks`.
     """
     recording = open_recording(source, source_rate)
-    blocks = recording.blocks(sample_rate, CHUNK_LENGTH)
     n_samples = resampled_length(recording.n_samples, recording.sample_rate, sample_rate)
-    samples = np.empty(n_samples, dtype=np.float32)
-    for index, block in enumerate(blocks):
-        start = index * CHUNK_LENGTH
-        samples[start : start + len(block)] = block
+    (samples,) = recording.blocks(sample_rate, n_samples)
     return samples
 
 
@@ -235,78 +228,17 @@ def resample_blocks(
 
 
 class AudioWriter:
-    """Writes mono blocks to a 16-bit sound file of exact length, which appears only when complete.
-
-    Use it as a context manager. The audio goes to a temporary file that replaces the target when
-    the block ends, or is deleted, leaving the target as it was, if the block raises.
+    """Writes mono blocks to a sound file; made by :func:`open_writer`.
 
     Attributes:
         n_clipped: Samples so far that lay outside [-1, 1] and were clipped.
-
-    Args:
-        target: Path ending in .wav, .flac, .ogg, .opus or .mp3 (a WAV over 4 GB becomes RF64), or
-            a binary file object, which receives a WAV.
-        model_rate: Rate of the blocks in Hz.
-        output_rate: Rate of the file in Hz.
-        n_samples: Samples of the file: longer audio is trimmed, shorter is followed by zeros.
-
-    Raises:
-        AudioError: The extension is unknown, the format cannot hold the rate, or the folder cannot
-            be written.
     """
 
-    def __init__(
-        self,
-        target: str | os.PathLike[str] | BinaryIO,
-        *,
-        model_rate: int,
-        output_rate: int,
-        n_samples: int,
-    ) -> None:
-        self._path = Path(target) if isinstance(target, str | os.PathLike) else None
-        self._stream = None if isinstance(target, str | os.PathLike) else target
-        self._name = str(self._path or getattr(target, "name", "output"))
-        self._suffix = self._path.suffix.lower() if self._path else ".wav"
-        if self._suffix not in _ENCODINGS:
-            raise AudioError(
-                f"{self._name}: cannot write {self._suffix or 'a file without extension'}; "
-                f"end the name in one of {' '.join(_ENCODINGS)}"
-            )
-        checked_rate(self._name, output_rate)
-        self._rate = output_rate
-        self._format, self._subtype = _ENCODINGS[self._suffix]
-        if self._format == "WAV" and 2 * n_samples > _WAV_LIMIT_BYTES:
-            self._format = "RF64"
-        # libvorbis refuses higher rates, and libsndfile then crashes the process.
-        if self._subtype == "VORBIS" and output_rate > _VORBIS_MAX_RATE:
-            raise AudioError(
-                f"{self._name}: Ogg Vorbis cannot hold {output_rate} Hz; "
-                f"choose at most {_VORBIS_MAX_RATE} Hz or write a .wav"
-            )
-        self._resampler = _ExactResampler(model_rate, output_rate, n_samples)
+    def __init__(self, name: str, file: soundfile.SoundFile, resampler: _ExactResampler) -> None:
         self.n_clipped = 0
-
-    def __enter__(self) -> AudioWriter:
-        if self._path and self._path.is_dir():
-            raise AudioError(f"{self._name}: is a folder; name a file in it")
-        try:
-            self._temporary = self._create_temporary()
-        except OSError as error:
-            raise AudioError(
-                f"{self._name}: its folder cannot be written ({error.strerror}); "
-                "create it or choose another"
-            ) from error
-        try:
-            self._file = soundfile.SoundFile(
-                str(self._temporary), "w", self._rate, 1, self._subtype, format=self._format
-            )
-        except soundfile.LibsndfileError as error:
-            self._temporary.unlink()
-            raise AudioError(
-                f"{self._name}: cannot hold {self._rate} Hz ({error.error_string.strip()}); "
-                "choose another rate or write a .wav"
-            ) from error
-        return self
+        self._name = name
+        self._file = file
+        self._resampler = resampler
 
     def write(self, block: np.ndarray) -> None:
         """Append audio.
@@ -315,7 +247,7 @@ class AudioWriter:
             block: Samples at the model's rate, shape (T,), clipped to [-1, 1].
 
         Raises:
-            AudioError: A sample is not finite, or the file cannot be written.
+            AudioError: A sample is not finite.
         """
         block = np.asarray(block, dtype=np.float32)
         if not np.isfinite(block).all():
@@ -323,48 +255,43 @@ class AudioWriter:
                 f"{self._name}: the audio to write holds NaN or infinite samples; "
                 "the model that made it is damaged: use another"
             )
-        with write_errors(self._name):
-            self._put(self._resampler.process(block))
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            with write_errors(self._name), self._file:
-                if error_type is None:
-                    self._put(self._resampler.finish())
-            if error_type is None:
-                self._publish()
-        finally:
-            self._temporary.unlink(missing_ok=True)
-
-    def _create_temporary(self) -> Path:
-        if self._path is None:
-            descriptor, name = tempfile.mkstemp(prefix="vqcodec-", suffix=self._suffix)
-            os.close(descriptor)
-            return Path(name)
-        # mkstemp would make the finished file readable by its owner alone.
-        path = self._path.with_name(f".vqcodec-{uuid.uuid4().hex}{self._suffix}")
-        path.open("xb").close()
-        return path
+        self._put(self._resampler.process(block))
 
     def _put(self, pieces: Iterable[np.ndarray]) -> None:
         for samples in pieces:
             self.n_clipped += int(np.count_nonzero(np.abs(samples) > 1))
             # The inverse of reading, which divides by 32768; libsndfile would scale by 32767.
-            pcm = np.rint(samples * 32768).clip(-32768, 32767).astype(np.int16)
-            self._file.write(pcm)
+            self._file.write(np.rint(samples * 32768).clip(-32768, 32767).astype(np.int16))
 
-    def _publish(self) -> None:
-        if self._path is not None:
-            os.replace(self._temporary, self._path)
-        elif self._stream is not None:
-            with self._temporary.open("rb") as finished:
-                shutil.copyfileobj(finished, self._stream)
-            self._stream.flush()
+
+@contextmanager
+def open_writer(
+    target: AudioTarget, *, model_rate: int, output_rate: int, n_samples: int
+) -> Iterator[AudioWriter]:
+    """Write a 16-bit mono sound file of exact length, which appears only when complete.
+
+    The audio goes to a temporary file that takes the target's place when the ``with`` block ends;
+    if the block raises, it is deleted and the target stays as it was.
+
+    Args:
+        target: Path ending in .wav, .flac, .ogg, .opus or .mp3 (a WAV over 4 GB becomes RF64), or
+            a binary file object, which receives a WAV.
+        model_rate: Rate of the blocks in Hz.
+        output_rate: Rate of the file in Hz; if equal, samples pass untouched.
+        n_samples: Samples of the file: longer audio is trimmed, shorter is followed by zeros.
+
+    Yields:
+        The writer to pass blocks to.
+
+    Raises:
+        AudioError: The extension is unknown, the format cannot hold the rate, or the file cannot
+            be written.
+    """
+    with create(target, sample_rate=output_rate, n_samples=n_samples) as file:
+        resampler = _ExactResampler(model_rate, output_rate, n_samples)
+        writer = AudioWriter(name_of(target), file, resampler)
+        yield writer
+        writer._put(resampler.finish())
 
 
 class _ExactResampler:
@@ -391,7 +318,6 @@ class _ExactResampler:
     def _trim(self, samples: np.ndarray) -> Iterator[np.ndarray]:
         samples = samples[: self._remaining]
         self._remaining -= len(samples)
-        # libsndfile's Vorbis encoder overflows its stack when given minutes of audio at once.
         for start in range(0, len(samples), CHUNK_LENGTH):
             yield samples[start : start + CHUNK_LENGTH]
 
@@ -424,7 +350,7 @@ def _array_recording(source: npt.ArrayLike, sample_rate: int | None) -> Recordin
     name = "array"
     if sample_rate is None:
         raise AudioError(f"{name}: has no sample rate of its own; give sample_rate in Hz")
-    checked_rate(name, sample_rate)
+    sample_rate = checked_rate(name, sample_rate)
     try:
         samples = np.atleast_2d(np.asarray(source))
     except (TypeError, ValueError, RuntimeError) as error:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from vqcodec.errors import CheckpointError
+from vqcodec.files import write_atomically
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 
@@ -94,23 +93,6 @@ def save(
     }
     write_atomically(path, safetensors_bytes(tensors, metadata))
     return _fingerprint(tensors, config)
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Replace `path` by `data`, or leave it as it was."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def load(name: str | Path | None = None) -> Checkpoint:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
 from vqcodec.errors import AudioError
+
+AudioTarget = str | os.PathLike[str] | BinaryIO
 
 CHUNK_LENGTH = 16384
 
@@ -20,7 +26,6 @@ _MAX_CHANNELS = 64
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX
 _MAX_TRAILER_BYTES = 8192
 _MAX_WAV_BYTES = 2**32 - 4096
-_MAX_VORBIS_RATE = 200_000
 
 _ENCODINGS = {
     ".wav": ("WAV", "PCM_16"),
@@ -63,6 +68,11 @@ class _SequentialFile(soundfile.SoundFile):
 
     def seekable(self) -> bool:
         return False
+
+
+def name_of(file: object) -> str:
+    """Name a path or file object for error messages."""
+    return str(file if isinstance(file, str | os.PathLike) else getattr(file, "name", "stream"))
 
 
 def checked_rate(name: str, sample_rate: int) -> int:
@@ -148,52 +158,98 @@ def _open(path: Path, name: str) -> Iterator[_SequentialFile]:
             yield file
 
 
-def encoding_for(name: str, suffix: str, sample_rate: int, n_samples: int) -> tuple[str, str]:
-    """Choose libsndfile's format and subtype for a mono 16-bit file to write.
+@contextmanager
+def create(
+    target: AudioTarget, *, sample_rate: int, n_samples: int
+) -> Iterator[soundfile.SoundFile]:
+    """Write a 16-bit mono file as :func:`vqcodec.audio.open_writer` does, at its own rate.
+
+    Args:
+        target: Path whose extension tells the format, or a binary file object for a WAV.
+        sample_rate: Rate of the file in Hz.
+        n_samples: How many samples will be written.
+
+    Yields:
+        The file to write to, a little at a time: libsndfile's Vorbis encoder overflows its stack
+        when given minutes of audio at once.
 
     Raises:
-        AudioError: No format has this suffix, or it cannot hold this rate.
+        AudioError: The extension is unknown, the format cannot hold the rate, or the file cannot
+            be written.
     """
+    name = name_of(target)
+    suffix = Path(target).suffix.lower() if isinstance(target, str | os.PathLike) else ".wav"
+    sample_rate = checked_rate(name, sample_rate)
+    format, subtype = _encoding(name, suffix, sample_rate, n_samples)
+    with _replacing(target, suffix) as temporary:
+        try:
+            file = soundfile.SoundFile(str(temporary), "w", sample_rate, 1, subtype, format=format)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(
+                f"{name}: cannot hold {sample_rate} Hz ({_reason(error)}); "
+                "choose another rate or write a .wav"
+            ) from error
+        try:
+            with file:
+                yield file
+        except soundfile.LibsndfileError as error:
+            raise AudioError(
+                f"{name}: cannot be written ({_reason(error)}); free space on its disk"
+            ) from error
+
+
+def _encoding(name: str, suffix: str, sample_rate: int, n_samples: int) -> tuple[str, str]:
     if suffix not in _ENCODINGS:
         raise AudioError(
             f"{name}: cannot write {suffix or 'a file without extension'}; "
             f"end the name in one of {' '.join(_ENCODINGS)}"
         )
     format, subtype = _ENCODINGS[suffix]
-    # libvorbis refuses higher rates, and libsndfile then crashes the process.
-    if subtype == "VORBIS" and sample_rate > _MAX_VORBIS_RATE:
+    # Beyond these libsndfile crashes the process, or writes a FLAC that cannot be decoded.
+    too_fast = subtype == "VORBIS" and sample_rate > 200_000
+    unwritable = format == "FLAC" and sample_rate > 65_535 and sample_rate % 10
+    if too_fast or unwritable:
         raise AudioError(
-            f"{name}: Ogg Vorbis cannot hold {sample_rate} Hz; "
-            f"choose at most {_MAX_VORBIS_RATE} Hz or write a .wav"
+            f"{name}: cannot hold {sample_rate} Hz; choose another rate or write a .wav"
         )
     if format == "WAV" and 2 * n_samples > _MAX_WAV_BYTES:
         format = "RF64"
     return format, subtype
 
 
-def create(
-    path: Path, name: str, *, sample_rate: int, encoding: tuple[str, str]
-) -> soundfile.SoundFile:
-    """Start a mono file; raise AudioError about ``name`` if its encoding cannot hold the rate."""
-    format, subtype = encoding
-    try:
-        return soundfile.SoundFile(str(path), "w", sample_rate, 1, subtype, format=format)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(
-            f"{name}: cannot hold {sample_rate} Hz ({_reason(error)}); "
-            "choose another rate or write a .wav"
-        ) from error
-
-
 @contextmanager
-def write_errors(name: str) -> Iterator[None]:
-    """Turn libsndfile's failure to write into an AudioError about ``name``."""
+def _replacing(target: AudioTarget, suffix: str) -> Iterator[Path]:
+    """Yield the path of a temporary file that becomes, or is copied to, the target at the end."""
+    if isinstance(target, str | os.PathLike):
+        temporary = _create_beside(Path(target), suffix)
+    else:
+        descriptor, temporary_name = tempfile.mkstemp(prefix="vqcodec-", suffix=suffix)
+        os.close(descriptor)
+        temporary = Path(temporary_name)
     try:
-        yield
-    except soundfile.LibsndfileError as error:
+        yield temporary
+        if isinstance(target, str | os.PathLike):
+            os.replace(temporary, target)
+        else:
+            with temporary.open("rb") as finished:
+                shutil.copyfileobj(finished, target)
+            target.flush()
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _create_beside(path: Path, suffix: str) -> Path:
+    if path.is_dir():
+        raise AudioError(f"{path}: is a folder; name a file in it")
+    # Not mkstemp, which would make the finished file readable by its owner alone.
+    temporary = path.with_name(f".vqcodec-{uuid.uuid4().hex}{suffix}")
+    try:
+        temporary.open("xb").close()
+    except OSError as error:
         raise AudioError(
-            f"{name}: cannot be written ({_reason(error)}); free space on its disk"
+            f"{path}: its folder cannot be written ({error.strerror}); create it or choose another"
         ) from error
+    return temporary
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:

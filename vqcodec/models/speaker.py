@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,8 +72,18 @@ def to_grid(vector: Tensor) -> Tensor:
         vector: (B, S).
 
     Returns:
-        (B, S): what `from_bytes(to_bytes(...))` gives back.
+        (B, S): what `from_int8(to_int8(...))` gives back.
     """
     unit = F.normalize(vector, dim=-1) * vector.shape[-1] ** 0.5
     rounded = (unit * 32).round().clamp(-128, 127) / 32
     return unit + (rounded - unit).detach()
+
+
+def to_int8(vector: Tensor) -> np.ndarray:
+    """A speaker vector (S,) on the grid -> its stored form, (S,) int8."""
+    return (vector * 32).round().to(torch.int8).cpu().numpy()
+
+
+def from_int8(stored: np.ndarray) -> np.ndarray:
+    """The stored form (S,) int8 -> the speaker vector (S,) float32."""
+    return stored.astype(np.float32) / 32

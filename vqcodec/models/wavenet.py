@@ -126,11 +126,18 @@ class WaveNet(nn.Module):
         emphasized = AF.preemphasis(waveform * OUTPUT_GAIN, self.config.pre_emphasis)
         return AF.mu_law_encoding(emphasized.clamp(-1, 1), N_LEVELS)
 
-    def to_waveform(self, levels: Tensor) -> Tensor:
-        """Inverse of `to_levels`, up to the rounding of mu-law."""
-        emphasized = AF.mu_law_decoding(levels, N_LEVELS)
-        coefficients = emphasized.new_tensor([1.0, -self.config.pre_emphasis])
-        return (
-            AF.lfilter(emphasized, coefficients, emphasized.new_tensor([1.0, 0.0]), clamp=False)
-            / OUTPUT_GAIN
-        )
+    def to_waveform(self, levels: Tensor, last: Tensor) -> Tensor:
+        """Inverse of `to_levels`, up to the rounding of mu-law.
+
+        Args:
+            levels: (B, T) int64, the continuation of an earlier waveform.
+            last: (B,) the last sample of that waveform; zeros at the start.
+
+        Returns:
+            (B, T) float32.
+        """
+        emphasized = AF.mu_law_decoding(levels, N_LEVELS) / OUTPUT_GAIN
+        feedback = emphasized.new_tensor([1.0, -self.config.pre_emphasis])
+        start = emphasized[:, :1] + self.config.pre_emphasis * last[:, None]
+        emphasized = torch.cat([start, emphasized[:, 1:]], dim=1)
+        return AF.lfilter(emphasized, feedback, emphasized.new_tensor([1.0, 0.0]), clamp=False)

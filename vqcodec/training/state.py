@@ -10,8 +10,9 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vqcodec.checkpoint import read_tensors, write_atomically
+from vqcodec.checkpoint import read_tensors
 from vqcodec.errors import CheckpointError
+from vqcodec.files import write_atomically
 
 FORMAT = "vqcodec-training"
 

@@ -9,7 +9,7 @@ import torch
 
 from vqcodec.data.dataset import speaker_names
 from vqcodec.data.prepared import Clip, PreparedData
-from vqcodec.models.speaker import SpeakerTable, to_grid
+from vqcodec.models.speaker import SpeakerTable, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
 
 MAX_CLIPS, MIN_CLIPS = 30, 8
@@ -31,7 +31,7 @@ def mean_voices(model: VQVAE, data: PreparedData, device: torch.device) -> dict[
         rows = torch.arange(len(speaker_names(clips)), device=device)
         vectors = model.speaker(rows)
         return {
-            name: to_bytes(vector)
+            name: to_int8(vector)
             for name, vector in zip(speaker_names(clips), vectors, strict=True)
         }
     by_speaker: dict[str, list[Clip]] = defaultdict(list)
@@ -46,10 +46,5 @@ def mean_voices(model: VQVAE, data: PreparedData, device: torch.device) -> dict[
             model.speaker(torch.from_numpy(data.read(clip))[None].to(device))[0]
             for clip in own[:MAX_CLIPS]
         ]
-        voices[name] = to_bytes(to_grid(torch.stack(vectors).mean(0, keepdim=True))[0])
+        voices[name] = to_int8(to_grid(torch.stack(vectors).mean(0, keepdim=True))[0])
     return voices
-
-
-def to_bytes(vector: torch.Tensor) -> np.ndarray:
-    """A speaker vector (S,) on the int8 grid -> its stored form, (S,) int8."""
-    return (vector * 32).round().to(torch.int8).cpu().numpy()

@@ -1,0 +1,453 @@
+"""What users call: recordings to codes, codes to recordings, and one voice to another.
+
+Everything runs in windows on a fixed grid of codes, each with as much context as the networks can
+see, and on a CPU each on one thread: that bounds the memory, and makes codes and audio the same
+bits however many files, threads or blocks are involved.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqcodec import checkpoint
+from vqcodec.audio import AudioWriter, Recording, open_recording, resample_blocks, resampled_length
+from vqcodec.checkpoint import Checkpoint
+from vqcodec.codes import Codes
+from vqcodec.errors import CodesError, SpeakerError, VqcodecError
+from vqcodec.models import encoder, spectral
+from vqcodec.models.speaker import SpeakerTable, from_int8, to_grid, to_int8
+from vqcodec.sampling.reference import ReferenceSampler
+from vqcodec.speakers import Speaker, VoicesFile, unknown_voice
+
+Decoder = Literal["fast", "wavenet"]
+Source = Any  # a path, a binary file object, a numpy array or a torch tensor
+Progress = Callable[[float], None]
+T = TypeVar("T")
+
+WINDOW = 500  # codes
+REFERENCE_SECONDS, MAX_REFERENCES = 4.0, 16
+
+
+def load(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    voices: str | os.PathLike[str] | None = None,
+) -> Codec:
+    """Load a codec.
+
+    Args:
+        model: name of a packaged model, or path of a model file; the default model when None.
+        device: `auto`, `cpu` or `cuda`.
+        voices: a voices file whose voices are added to the model's.
+
+    Raises:
+        CheckpointError, SpeakerError: a file cannot be used.
+        VqcodecError: `cuda` where there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise VqcodecError("device cuda: torch sees no GPU; use device cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = checkpoint.load(None if model is None else str(model))
+    enrolled = VoicesFile(voices).voices(loaded.fingerprint) if voices is not None else {}
+    return Codec(loaded, device=device, enrolled=enrolled)
+
+
+class Codec:
+    """A model that is ready for use.
+
+    Args:
+        loaded: a model file.
+        device: `cpu` or `cuda`.
+        enrolled: further voices: name -> (64,) int8.
+
+    Attributes:
+        name: of the model.
+        config: what it is made of.
+        fingerprint: 8 bytes; code files name it.
+        provenance: how it was trained.
+        voices: name -> `Speaker`.
+    """
+
+    def __init__(
+        self,
+        loaded: Checkpoint,
+        *,
+        device: str = "cpu",
+        enrolled: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        self.name, self.config = loaded.name, loaded.config
+        self.fingerprint, self.provenance = loaded.fingerprint, loaded.provenance
+        self.device = torch.device(device)
+        self.model = loaded.model.to(self.device)
+        self.voices = {
+            name: Speaker(vector, name)
+            for name, vector in {**loaded.voices, **(enrolled or {})}.items()
+        }
+        self.sample_rate, self.hop_length = self.config.sample_rate, self.config.hop_length
+        field = encoder.receptive_field(self.config.encoder)
+        self._encoder_context = -(-field // (2 * self.hop_length)) + 1
+
+    @property
+    def decoders(self) -> tuple[Decoder, ...]:
+        """Those the model has, the best first: `fast`, `wavenet`."""
+        found: list[Decoder] = []
+        if self.model.fast is not None:
+            found.append("fast")
+        if self.model.wavenet is not None:
+            found.append("wavenet")
+        return tuple(found)
+
+    # Encoding
+
+    def encode(
+        self,
+        source: Source,
+        sample_rate: int | None = None,
+        *,
+        speaker: str | Speaker | None = None,
+        on_progress: Progress | None = None,
+    ) -> Any:
+        """Encode a recording, or a list of recordings.
+
+        Args:
+            source: path, binary file object, or array or tensor of shape (T,) or (channels, T)
+                with values in [-1, 1]; or a list of these, of any lengths.
+            sample_rate: of arrays and tensors, in Hz.
+            speaker: a known voice that the codes shall name. By default they carry the
+                recording's own 64-byte speaker vector.
+            on_progress: called with the share done, in [0, 1].
+
+        Returns:
+            `Codes`; for a list, a list of them.
+
+        Raises:
+            AudioError: the recording cannot be read.
+            SpeakerError: `speaker` is unknown, or is needed (a model with a speaker table).
+        """
+        if isinstance(source, list | tuple):
+            return [self.encode(item, sample_rate, speaker=speaker) for item in source]
+        recording = open_recording(_to_numpy(source), sample_rate)
+        gain = recording.gain()
+        if speaker is None:
+            mark: str | np.ndarray = self._own_vector(recording, gain)
+        else:
+            voice = self.speaker(speaker)
+            mark = voice.name or voice.vector
+        n_samples = resampled_length(
+            recording.n_samples, recording.sample_rate, self.sample_rate
+        )
+        n_codes = -(-n_samples // self.hop_length)
+        parts = []
+        for part in self._map(self._encode_window, self._encoder_windows(recording, gain, n_codes)):
+            parts.append(part)
+            if on_progress:
+                on_progress(min(1.0, len(parts) * WINDOW / n_codes))
+        return Codes(
+            codes=np.concatenate(parts, axis=1),
+            codebook_size=self.config.quantizer.codebook_size,
+            sample_rate=self.sample_rate,
+            hop_length=self.hop_length,
+            fingerprint=self.fingerprint,
+            original_sample_rate=recording.sample_rate,
+            n_samples=recording.n_samples,
+            gain=gain,
+            speaker=mark,
+        )
+
+    def _encoder_windows(
+        self, recording: Recording, gain: float, n_codes: int
+    ) -> Iterator[tuple[Tensor, int, int]]:
+        """Level-normalised samples of each window with context, and the codes to keep of it."""
+        hop, context = self.hop_length, self._encoder_context
+        samples = np.zeros(0, np.float32)
+        position = 0  # of samples[0], in codes
+        blocks = recording.blocks(self.sample_rate, WINDOW * hop)
+        for start in range(0, n_codes, WINDOW):
+            end = min(start + WINDOW, n_codes)
+            first, last = max(start - context, 0), min(end + context, n_codes)
+            samples = samples[(first - position) * hop :]
+            position = first
+            while len(samples) < (last - first) * hop and (block := next(blocks, None)) is not None:
+                samples = np.concatenate([samples, block / np.float32(gain)])
+            window = samples[: (last - first) * hop]
+            window = np.pad(window, (0, (last - first) * hop - len(window)))
+            yield torch.from_numpy(window)[None], start - first, end - first
+
+    def _encode_window(self, window: tuple[Tensor, int, int]) -> np.ndarray:
+        samples, start, end = window
+        codes = self.model.encode(samples.to(self.device))[0, :, start:end]
+        return codes.cpu().numpy().astype(np.int32)
+
+    # Speakers
+
+    def speaker(self, who: str | os.PathLike[str] | Speaker | Source) -> Speaker:
+        """Find a voice by its name, or hear it in a reference recording.
+
+        Args:
+            who: a voice's name, a path, an array or tensor at the model's rate, or a `Speaker`.
+
+        Raises:
+            SpeakerError: neither a known voice nor a recording, or the model has only a table.
+            AudioError: the recording cannot be read.
+        """
+        if isinstance(who, Speaker):
+            return who
+        if isinstance(who, str) and who in self.voices:
+            return self.voices[who]
+        if isinstance(who, str | os.PathLike) and not Path(who).exists():
+            raise unknown_voice(str(who), self.voices)
+        is_file = isinstance(who, str | os.PathLike) or hasattr(who, "read")
+        recording = open_recording(_to_numpy(who), None if is_file else self.sample_rate)
+        return Speaker(self._own_vector(recording, recording.gain()))
+
+    def enroll(self, name: str, clips: Sequence[Source]) -> Speaker:
+        """A new voice from recordings of one person, half a minute or more in all.
+
+        The voice is added to `voices`; `VoicesFile.add` keeps it.
+
+        Args:
+            name: of the voice.
+            clips: paths, or arrays or tensors at the model's rate.
+
+        Raises:
+            SpeakerError: no clips, or the model has only a table.
+            AudioError: a clip cannot be read.
+        """
+        if not clips:
+            raise SpeakerError(f"{name}: give at least one recording to enroll from")
+        vectors = np.stack([from_int8(self.speaker(clip).vector) for clip in clips])
+        mean = to_grid(torch.from_numpy(vectors.mean(axis=0))[None])[0]
+        voice = Speaker(to_int8(mean), name)
+        self.voices[name] = voice
+        return voice
+
+    def _own_vector(self, recording: Recording, gain: float) -> np.ndarray:
+        """(64,) int8: the mean over the first pieces of a recording."""
+        if isinstance(self.model.speaker, SpeakerTable):
+            raise SpeakerError(
+                f"{recording.name}: model {self.name} knows speakers only by name; "
+                "say who speaks with --speaker"
+            )
+        length = round(REFERENCE_SECONDS * self.sample_rate)
+        pieces = []
+        for piece in recording.blocks(self.sample_rate, length):
+            if pieces and (len(piece) < length // 2 or len(pieces) == MAX_REFERENCES):
+                break
+            # The mel spectrogram needs a window's worth of samples.
+            padded = np.pad(piece / np.float32(gain), (0, max(0, length // 8 - len(piece))))
+            pieces.append(torch.from_numpy(padded)[None])
+        vectors = list(self._map(self._speaker_vector, iter(pieces)))
+        return to_int8(to_grid(torch.stack(vectors).mean(0))[0])
+
+    @torch.no_grad()
+    def _speaker_vector(self, piece: Tensor) -> Tensor:
+        vector: Tensor = self.model.speaker(piece.to(self.device)).cpu()
+        return vector
+
+    # Decoding
+
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        speaker: str | os.PathLike[str] | Speaker | Source | None = None,
+        decoder: Decoder | None = None,
+        seed: int = 0,
+        temperature: float = 1.0,
+        sample_rate: int | None = None,
+    ) -> np.ndarray:
+        """Decode to an array: as many samples as the recording had, at its level.
+
+        Args:
+            codes: of this model.
+            speaker: another voice than the codes' own: see `speaker`.
+            decoder: `fast` (parallel) or `wavenet` (sample by sample); the best one when None.
+            seed: of the WaveNet's draws; the same seed gives the same audio.
+            temperature: of the WaveNet's draws; lower is cleaner and duller.
+            sample_rate: of the result in Hz; the recording's own when None.
+
+        Returns:
+            (T,) float32; values beyond [-1, 1] are possible where the recording clipped.
+
+        Raises:
+            CodesError: the codes belong to another model.
+            SpeakerError, AudioError: see `speaker`.
+        """
+        blocks = self._decoded(codes, speaker, decoder, seed, temperature)
+        rate, n_samples = _output(codes, sample_rate)
+        return np.concatenate(list(resample_blocks(blocks, self.sample_rate, rate, n_samples)))
+
+    def decode_to(
+        self,
+        target: Any,
+        codes: Codes,
+        *,
+        speaker: str | os.PathLike[str] | Speaker | Source | None = None,
+        decoder: Decoder | None = None,
+        seed: int = 0,
+        temperature: float = 1.0,
+        sample_rate: int | None = None,
+        on_progress: Progress | None = None,
+    ) -> None:
+        """`decode` to a sound file or a binary file object, in bounded memory.
+
+        Args:
+            target: path (.wav, .flac, .ogg, .opus, .mp3) or binary file object (gets a WAV).
+            on_progress: called with the share done, in [0, 1].
+            codes, speaker, decoder, seed, temperature, sample_rate: as in `decode`.
+
+        Raises:
+            AudioError: the file cannot be written; and as `decode`.
+        """
+        blocks = self._decoded(codes, speaker, decoder, seed, temperature)
+        rate, n_samples = _output(codes, sample_rate)
+        total, done = codes.n_codes * self.hop_length, 0
+        with AudioWriter(
+            target, model_rate=self.sample_rate, output_rate=rate, n_samples=n_samples
+        ) as writer:
+            for block in blocks:
+                writer.write(block)
+                done += len(block)
+                if on_progress:
+                    on_progress(done / total)
+
+    def convert(
+        self,
+        source: Source,
+        sample_rate: int | None = None,
+        *,
+        speaker: str | os.PathLike[str] | Speaker | Source,
+        decoder: Decoder | None = None,
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> Any:
+        """Say the same with another voice: `encode`, then `decode` with `speaker`.
+
+        Returns:
+            (T,) at the rate of the source: a tensor for a tensor, else an array; for a list, a
+            list.
+        """
+        if isinstance(source, list | tuple):
+            return [
+                self.convert(
+                    item,
+                    sample_rate,
+                    speaker=speaker,
+                    decoder=decoder,
+                    seed=seed,
+                    temperature=temperature,
+                )
+                for item in source
+            ]
+        voice = self.speaker(speaker)
+        codes = self.encode(source, sample_rate, speaker=voice)
+        samples = self.decode(codes, decoder=decoder, seed=seed, temperature=temperature)
+        return torch.from_numpy(samples) if isinstance(source, Tensor) else samples
+
+    def check(self, codes: Codes) -> None:
+        """Refuse codes of another model.
+
+        Raises:
+            CodesError: naming both models.
+        """
+        if codes.fingerprint != self.fingerprint:
+            raise CodesError(
+                f"these codes were made by model {codes.fingerprint.hex()}, and {self.name} is "
+                f"{self.fingerprint.hex()}: decode with the model that encoded (--model)"
+            )
+
+    def _decoded(
+        self, codes: Codes, speaker: Source | None, decoder: Decoder | None, seed: int, temperature: float
+    ) -> Iterator[np.ndarray]:
+        """Blocks at the model's rate and the recording's level."""
+        self.check(codes)
+        decoder = decoder or self.decoders[0]
+        if decoder not in self.decoders:
+            raise VqcodecError(
+                f"model {self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}"
+            )
+        who = codes.speaker if speaker is None else speaker
+        voice = self.speaker(Speaker(who) if isinstance(who, np.ndarray) and speaker is None else who)
+        vector = torch.from_numpy(from_int8(voice.vector))[None].to(self.device)
+        indices = torch.from_numpy(codes.codes.astype(np.int64))[None]
+        if decoder == "fast":
+            blocks = self._fast_blocks(indices, vector)
+        else:
+            blocks = self._wavenet_blocks(indices, vector, seed, temperature)
+        return (block * np.float32(codes.gain) for block in blocks)
+
+    def _latent_windows(self, indices: Tensor, context: int) -> Iterator[tuple[Tensor, int, int]]:
+        """Codes (1, Q, n) of each window with context, and the part to keep of them."""
+        n_codes = indices.shape[-1]
+        for start in range(0, n_codes, WINDOW):
+            end = min(start + WINDOW, n_codes)
+            first, last = max(start - context, 0), min(end + context, n_codes)
+            yield indices[..., first:last], start - first, end - first
+
+    def _fast_blocks(self, indices: Tensor, speaker: Tensor) -> Iterator[np.ndarray]:
+        fast, hop = self.model.fast, self.hop_length
+        assert fast is not None and self.config.fast is not None
+        context = spectral.receptive_field(self.config.fast, hop) // 2 + 1
+
+        @torch.no_grad()
+        def decode_window(window: tuple[Tensor, int, int]) -> np.ndarray:
+            codes, start, end = window
+            waveform = fast(self.model.latents(codes.to(self.device)), speaker)
+            return waveform[0, start * hop : end * hop].cpu().numpy()
+
+        return self._map(decode_window, self._latent_windows(indices, context))
+
+    @torch.no_grad()
+    def _wavenet_blocks(
+        self, indices: Tensor, speaker: Tensor, seed: int, temperature: float
+    ) -> Iterator[np.ndarray]:
+        wavenet = self.model.wavenet
+        assert wavenet is not None
+        sampler = ReferenceSampler(wavenet, speaker, seeds=[seed], temperature=temperature)
+        for codes, start, end in self._latent_windows(indices, context=2):
+            latents = self.model.latents(codes.to(self.device))
+            condition = wavenet.condition(latents, speaker)[..., start:end]
+            for block in sampler.blocks(condition):
+                yield block[0].cpu().numpy()
+
+    def _map(self, function: Callable[[Any], T], items: Iterator[Any]) -> Iterator[T]:
+        """`map` in order, over threads on a CPU; each call computes on one thread.
+
+        A matrix product split over several threads may add in another order, and a code may then
+        fall on the other side; so the threads share windows, not products.
+        """
+        if self.device.type != "cpu":
+            yield from map(function, items)
+            return
+        n_threads = torch.get_num_threads()
+        with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            try:
+                pending = []
+                for item in items:
+                    pending.append(pool.submit(function, item))
+                    if len(pending) > n_threads:
+                        yield pending.pop(0).result()
+                for future in pending:
+                    yield future.result()
+            finally:
+                torch.set_num_threads(n_threads)
+
+
+def _output(codes: Codes, sample_rate: int | None) -> tuple[int, int]:
+    """Rate in Hz and sample count of decoded audio."""
+    rate = sample_rate or codes.original_sample_rate
+    return rate, resampled_length(codes.n_samples, codes.original_sample_rate, rate)
+
+
+def _to_numpy(source: Source) -> Source:
+    return source.detach().cpu().numpy() if isinstance(source, Tensor) else source
