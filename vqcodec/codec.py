@@ -18,13 +18,19 @@ import torch
 from torch import Tensor
 
 from vqcodec import checkpoint
-from vqcodec.audio import AudioWriter, Recording, open_recording, resample_blocks, resampled_length
+from vqcodec.audio import (
+    Recording,
+    open_recording,
+    open_writer,
+    resample_blocks,
+    resampled_length,
+)
 from vqcodec.checkpoint import Checkpoint
 from vqcodec.codes import Codes
 from vqcodec.errors import CodesError, SpeakerError, VqcodecError
 from vqcodec.models import encoder, spectral
 from vqcodec.models.speaker import SpeakerTable, from_int8, to_grid, to_int8
-from vqcodec.sampling.reference import ReferenceSampler
+from vqcodec.sampling import sampler_for
 from vqcodec.speakers import Speaker, VoicesFile, unknown_voice
 
 Decoder = Literal["fast", "wavenet"]
@@ -312,7 +318,7 @@ class Codec:
         blocks = self._decoded(codes, speaker, decoder, seed, temperature)
         rate, n_samples = _output(codes, sample_rate)
         total, done = codes.n_codes * self.hop_length, 0
-        with AudioWriter(
+        with open_writer(
             target, model_rate=self.sample_rate, output_rate=rate, n_samples=n_samples
         ) as writer:
             for block in blocks:
@@ -407,16 +413,20 @@ class Codec:
 
         return self._map(decode_window, self._latent_windows(indices, context))
 
-    @torch.no_grad()
     def _wavenet_blocks(
         self, indices: Tensor, speaker: Tensor, seed: int, temperature: float
     ) -> Iterator[np.ndarray]:
         wavenet = self.model.wavenet
         assert wavenet is not None
-        sampler = ReferenceSampler(wavenet, speaker, seeds=[seed], temperature=temperature)
-        for codes, start, end in self._latent_windows(indices, context=2):
+        sampler = sampler_for(self.device)(wavenet, seeds=[seed], temperature=temperature)
+
+        @torch.no_grad()
+        def condition_window(window: tuple[Tensor, int, int]) -> Tensor:
+            codes, start, end = window
             latents = self.model.latents(codes.to(self.device))
-            condition = wavenet.condition(latents, speaker)[..., start:end]
+            return wavenet.condition(latents, speaker)[..., start:end]
+
+        for condition in self._map(condition_window, self._latent_windows(indices, context=2)):
             for block in sampler.blocks(condition):
                 yield block[0].cpu().numpy()
 

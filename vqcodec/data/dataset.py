@@ -7,12 +7,13 @@ of processes, which is what makes a resumed or distributed training follow the s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from vqcodec.data.perturb import disguise
 from vqcodec.data.prepared import Clip, PreparedData
@@ -46,6 +47,7 @@ class SegmentSampler:
     Args:
         data: the prepared folder.
         clips: those to draw from.
+        speakers: rows of the speaker table: a name for every clip's speaker.
         config: batch and segment sizes.
         hop_length: samples per code.
         perturbation: how the encoder's input is disguised.
@@ -61,6 +63,7 @@ class SegmentSampler:
         clips: Sequence[Clip],
         config: DataConfig,
         *,
+        speakers: Sequence[str],
         hop_length: int,
         perturbation: PerturbationConfig,
         seed: int,
@@ -71,8 +74,7 @@ class SegmentSampler:
         self.length = config.segment_length * hop_length
         self.reference_length = round(config.reference_s * data.sample_rate)
         self.perturbation, self.seed = perturbation, seed
-        self.speakers = speaker_names(clips)
-        self._rows = {name: row for row, name in enumerate(self.speakers)}
+        self._rows = {name: row for row, name in enumerate(speakers)}
         self._ends = np.cumsum([clip.n_samples for clip in clips])
         self._of_speaker: dict[str, list[Clip]] = defaultdict(list)
         for clip in clips:
@@ -91,6 +93,15 @@ class SegmentSampler:
             torch.from_numpy(np.stack(encoder_input)),
             torch.from_numpy(np.stack(reference)),
             torch.tensor(speaker),
+        )
+
+    def batches(self, steps: range, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """The batch of every one of `steps`, made ahead by `config.workers` processes."""
+        shard = _Shard(self, rank, world_size)
+        return iter(
+            DataLoader(
+                shard, batch_size=None, sampler=steps, num_workers=self.config.workers
+            )
         )
 
     def _row(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
@@ -126,6 +137,16 @@ class SegmentSampler:
         begin = int(rng.integers(low, high - length + 1))
         samples = self.data.read(clip, begin, length)
         return np.pad(samples, (0, self.reference_length - length))
+
+
+class _Shard(Dataset[Batch]):
+    """The batches of one process, by step, in the form that `DataLoader` reads."""
+
+    def __init__(self, sampler: SegmentSampler, rank: int, world_size: int) -> None:
+        self.sampler, self.rank, self.world_size = sampler, rank, world_size
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.sampler.batch(step, self.rank, self.world_size)
 
 
 def speaker_names(clips: Sequence[Clip]) -> list[str]:

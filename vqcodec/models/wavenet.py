@@ -98,7 +98,7 @@ class WaveNet(nn.Module):
     def output(self, skips: Tensor) -> Tensor:
         """Summed skips (B, K, T) -> logits (B, 256, T)."""
         scaled = skips * len(self.layers) ** -0.5
-        return self.logits(F.gelu(self.hidden(F.gelu(scaled))))
+        return self.logits(F.relu(self.hidden(F.relu(scaled))))
 
     def forward(self, levels: Tensor, latents: Tensor, speaker: Tensor) -> Tensor:
         """Teacher forcing: logits of every sample given the true samples before it.

@@ -6,7 +6,7 @@ of the whole receptive field. This is the plain statement of the algorithm in Py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -27,13 +27,14 @@ class _Queue:
         self.layer = layer
         older, newer = layer.dilated.weight.unbind(-1)
         self.older, self.newer = older.T.contiguous(), newer.T.contiguous()
+        self.bias = layer.dilated.bias
         self.past = older.new_zeros(layer.dilation, n_lanes, older.shape[1])
         self.position = 0
 
     def step(self, x: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, C), held condition (B, 2C) -> next x (B, C), skip (B, K)."""
         slot = self.position % len(self.past)
-        gates = held + self.past[slot] @ self.older + x @ self.newer
+        gates = held + self.bias + self.past[slot] @ self.older + x @ self.newer
         self.past[slot] = x
         self.position += 1
         x, skip = self.layer.output(gates[..., None], x[..., None])
@@ -45,20 +46,20 @@ class ReferenceSampler:
 
     Args:
         wavenet: in evaluation mode.
-        speaker: (B, S).
-        seeds: one per recording: the same seed gives the same samples whatever else is in the
-            batch.
+        seeds: one for each of the B recordings: the same seed gives the same samples whatever else
+            is in the batch.
         temperature: 1 samples the model's distribution, 0 takes its peak.
     """
 
     def __init__(
-        self, wavenet: WaveNet, speaker: Tensor, *, seeds: list[int], temperature: float = 1.0
+        self, wavenet: WaveNet, *, seeds: Sequence[int], temperature: float = 1.0
     ) -> None:
-        self.wavenet, self.speaker, self.temperature = wavenet, speaker, temperature
-        self.queues = [_Queue(layer, len(speaker)) for layer in wavenet.layers]  # type: ignore[arg-type]
+        self.wavenet, self.temperature = wavenet, temperature
+        self.queues = [_Queue(layer, len(seeds)) for layer in wavenet.layers]  # type: ignore[arg-type]
         self.generators = [np.random.default_rng(seed) for seed in seeds]
-        self.levels = torch.full((len(speaker),), SILENCE, device=speaker.device)
-        self.last = speaker.new_zeros(len(speaker))
+        device = wavenet.embedding.weight.device
+        self.levels = torch.full((len(seeds),), SILENCE, device=device)
+        self.last = torch.zeros(len(seeds), device=device)
 
     @torch.no_grad()
     def blocks(self, condition: Tensor) -> Iterator[Tensor]:

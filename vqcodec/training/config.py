@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from vqcodec.errors import ConfigError
 from vqcodec.models.config import ModelConfig, Positive, Section
 
+Count = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+LONGEST_WINDOW = 2048  # samples
 
 
 class DataConfig(Section):
@@ -25,12 +28,15 @@ class DataConfig(Section):
         batch_size: segments of one optimiser step, over all processes.
         segment_length: codes in a segment.
         reference_s: seconds of the speaker encoder's reference clip.
+        workers: processes that make batches ahead, per training process; with 0 it makes its own.
+            A GPU needs several, above all with `perturbation`.
     """
 
     root: str = "data/prepared"
     batch_size: Positive = 8
     segment_length: Positive = 64
-    reference_s: Annotated[float, Field(gt=0)] = 2.0
+    reference_s: Annotated[float, Field(ge=0.1)] = 2.0
+    workers: Count = 0
 
 
 class PerturbationConfig(Section):
@@ -72,7 +78,7 @@ class OptimizerConfig(Section):
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     final_learning_rate: Annotated[float, Field(ge=0)] = 2e-5
-    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    warmup_steps: Count = 200
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
     weight_decay: Weight = 0.01
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
@@ -96,10 +102,10 @@ class Recipe(Section):
     stage: Literal["codec", "wavenet", "joint"] = "codec"
     output: str = "runs/model"
     initial_model: str | None = None
-    seed: int = 0
+    seed: Count = 0
     steps: Positive = 400_000
     max_minutes: Annotated[float, Field(gt=0)] | None = None
-    unquantized_steps: Annotated[int, Field(ge=0)] = 300
+    unquantized_steps: Count = 300
     validate_every: Positive = 2000
     checkpoint_every: Positive = 1000
     log_every: Positive = 50
@@ -110,6 +116,30 @@ class Recipe(Section):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     perturbation: PerturbationConfig = PerturbationConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        faults = []
+        if self.stage == "codec" and self.model.fast is None:
+            faults.append("stage codec trains the fast decoder, but model.fast is null")
+        if self.stage != "codec" and self.model.wavenet is None:
+            faults.append(f"stage {self.stage} trains a WaveNet, but model.wavenet is null")
+        if self.stage == "wavenet" and self.initial_model is None:
+            faults.append("stage wavenet needs initial_model: a trained codec to build on")
+        if self.initial_model is None and self.steps <= self.unquantized_steps:
+            faults.append(
+                f"steps {self.steps} end before the codebook starts, after unquantized_steps "
+                f"{self.unquantized_steps}"
+            )
+        n_samples = self.data.segment_length * self.model.hop_length
+        if n_samples < LONGEST_WINDOW:
+            faults.append(
+                f"data.segment_length {self.data.segment_length} makes segments of {n_samples} "
+                f"samples, shorter than the losses' longest window, {LONGEST_WINDOW}"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -139,7 +169,10 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
             branch = branch.setdefault(section, {})
             if not isinstance(branch, dict):
                 raise ConfigError(f"{override!r}: {section!r} has no keys of its own")
-        branch[leaf] = yaml.safe_load(value)
+        try:
+            branch[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"{override!r}: the value is not YAML; quote it") from None
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -163,6 +196,8 @@ def _read(path: Path) -> dict[str, Any]:
     if base is None:
         return tree
     parent = path.parent / str(base)
+    if parent.exists() and parent.samefile(path):
+        raise ConfigError(f"{path}: is its own base; rename it or give base another recipe")
     return _merge(_read(parent), tree)
 
 
@@ -186,7 +221,9 @@ def _describe(error: ValidationError) -> list[str]:
             faults.append(f"unknown key {place}; did you mean {near[0]}?")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            faults.append(f"{place or 'recipe'}: {message} (got {fault['input']!r})"[:300])
+            value = fault["input"]
+            got = "" if isinstance(value, dict) else f" (got {value!r})"
+            faults.append(f"{place}: {message}{got}" if place else message)
     return faults
 
 

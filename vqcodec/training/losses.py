@@ -72,8 +72,10 @@ class MultiResolutionSpectralLoss(nn.Module):
             got = self._magnitude(output, n_fft)
             mel.append(F.l1_loss(self._log_mel(got, n_fft), self._log_mel(wanted, n_fft)))
             log_stft.append(F.l1_loss((got + self.FLOOR).log(), (wanted + self.FLOOR).log()))
-            norm = wanted.square().sum((1, 2)).sqrt().clamp(min=1e-2)
-            convergence.append(((wanted - got).square().sum((1, 2)).sqrt() / norm).mean())
+            # vector_norm has a gradient at zero, where the root of a sum of squares has none.
+            error = torch.linalg.vector_norm(wanted - got, dim=(1, 2))
+            norm = torch.linalg.vector_norm(wanted, dim=(1, 2)).clamp(min=1e-2)
+            convergence.append((error / norm).mean())
         return SpectralLoss(
             torch.stack(mel).mean(),
             torch.stack(log_stft).mean(),

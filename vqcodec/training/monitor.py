@@ -16,11 +16,13 @@ class CodebookUsage(NamedTuple):
             codebook_size at best, 1 when collapsed.
         used: share of the codebook that was used at all, in [0, 1].
         dead: codes never used, over all codebooks.
+        n_codes: codes seen, of each codebook.
     """
 
     perplexity: float
     used: float
     dead: int
+    n_codes: int
 
 
 class CollapseMonitor:
@@ -49,14 +51,21 @@ class CollapseMonitor:
         entropy = -(probability * probability.clamp(min=1e-12).log()).sum(-1)
         used = self.counts > 0
         usage = CodebookUsage(
-            entropy.exp().mean().item(), used.double().mean().item(), int((~used).sum())
+            entropy.exp().mean().item(),
+            used.double().mean().item(),
+            int((~used).sum()),
+            int(self.counts[0].sum()),
         )
         self.counts.zero_()
         return usage
 
     def warning(self, usage: CodebookUsage) -> str | None:
-        """One line with the remedy if the codebook has collapsed, else None."""
-        if usage.perplexity >= self.LOWEST_PERPLEXITY * self.codebook_size:
+        """One line with the remedy if the codebook has collapsed, else None.
+
+        Fewer codes than the codebook holds say nothing yet.
+        """
+        enough = usage.n_codes >= self.codebook_size
+        if not enough or usage.perplexity >= self.LOWEST_PERPLEXITY * self.codebook_size:
             return None
         return (
             f"the codebook is collapsing: perplexity {usage.perplexity:.1f} of "

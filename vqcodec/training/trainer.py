@@ -6,7 +6,7 @@ import ctypes
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from vqcodec import checkpoint
 from vqcodec.data.dataset import Batch, SegmentSampler, speaker_names
 from vqcodec.data.prepared import Clip, PreparedData
-from vqcodec.errors import CheckpointError, ConfigError, DataError
+from vqcodec.errors import CheckpointError, ConfigError, DataError, VqcodecError
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.config import PerturbationConfig, Recipe
@@ -35,6 +35,8 @@ from vqcodec.training.voices import mean_voices
 logger = logging.getLogger(__name__)
 
 KMEANS_VECTORS_PER_CODE = 25
+SETTLING_STEPS = 200  # after its start, before the codebook is judged
+VALIDATION_BATCHES = 16
 STATE_FILE, MODEL_FILE = "last.safetensors", "model.safetensors"
 
 
@@ -74,10 +76,12 @@ def train(
         on_report: called every `log_every` steps, on the first process.
 
     Returns:
-        Path of the model file: the best by validation.
+        Path of the model file: the best by validation. It does not exist yet if the time was over
+        before the codebook started.
 
     Raises:
         ConfigError, DataError, CheckpointError: with a remedy.
+        VqcodecError: the loss is no longer finite.
     """
     keep_freed_memory()
     with processes(device) as place:
@@ -124,11 +128,14 @@ class Trainer:
             )
         self.data = data
         clips = data.split("train")
+        self.speakers = speaker_names(clips)
         self.sampler = self._sampler(clips, recipe.perturbation, recipe.seed)
+        # An unseen speaker has no row in a table.
+        valid = [clip for clip in data.split("valid") if clip.speaker in set(self.speakers)]
         undisguised = PerturbationConfig(probability=0.0)
-        self.validation = self._sampler(data.split("valid") or clips, undisguised, seed=1)
+        self.validation = self._sampler(valid or clips, undisguised, seed=1)
         torch.manual_seed(recipe.seed)
-        model = self._initial_model(len(self.sampler.speakers))
+        model = self._initial_model()
         self.objective = Objective(model, recipe).to(place.device)
         self.average = AveragedModel(
             self.objective, multi_avg_fn=get_ema_multi_avg_fn(recipe.optimizer.average_decay)
@@ -154,19 +161,16 @@ class Trainer:
             self.data,
             clips,
             self.recipe.data,
+            speakers=self.speakers,
             hop_length=self.recipe.model.hop_length,
             perturbation=perturbation,
             seed=seed,
         )
 
-    def _initial_model(self, n_speakers: int) -> VQVAE:
+    def _initial_model(self) -> VQVAE:
         recipe = self.recipe
-        model = VQVAE(recipe.model, n_speakers)
-        if recipe.stage != "codec" and recipe.model.wavenet is None:
-            raise ConfigError(f"stage {recipe.stage} trains a WaveNet, but model.wavenet is null")
+        model = VQVAE(recipe.model, len(self.speakers))
         if recipe.initial_model is None:
-            if recipe.stage == "wavenet":
-                raise ConfigError("stage wavenet needs initial_model: a trained codec to build on")
             return model
         start = checkpoint.load(recipe.initial_model).model.state_dict()
         own = model.state_dict()

@@ -14,6 +14,8 @@ from vqcodec.models.vqvae import VQVAE
 
 MAX_CLIPS, MIN_CLIPS = 30, 8
 MIN_SECONDS = 30.0
+# Of a clip: the mel spectrogram needs a window's worth, and hours would not fit in memory.
+SHORTEST_S, LONGEST_S = 0.5, 30.0
 
 
 @torch.no_grad()
@@ -43,8 +45,14 @@ def mean_voices(model: VQVAE, data: PreparedData, device: torch.device) -> dict[
         if len(own) < MIN_CLIPS and seconds < MIN_SECONDS:
             continue
         vectors = [
-            model.speaker(torch.from_numpy(data.read(clip))[None].to(device))[0]
+            model.speaker(torch.from_numpy(_beginning(data, clip))[None].to(device))[0]
             for clip in own[:MAX_CLIPS]
         ]
         voices[name] = to_int8(to_grid(torch.stack(vectors).mean(0, keepdim=True))[0])
     return voices
+
+
+def _beginning(data: PreparedData, clip: Clip) -> np.ndarray:
+    samples = data.read(clip, 0, round(LONGEST_S * data.sample_rate))
+    missing = round(SHORTEST_S * data.sample_rate) - len(samples)
+    return np.pad(samples, (0, max(0, missing)))

@@ -1,0 +1,186 @@
+"""One file, a stream or a folder of files through the same work."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import typer
+from vqcodec_cli.display import OnProgress, progress_bar
+from vqcodec_cli.errors import message
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+STREAM = "-"
+
+# Reads a source, writes a target and tells the share done.
+Work = Callable[[str, str, OnProgress], None]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made from what.
+
+    Attributes:
+        pairs: sources and targets: paths, or `-` for a standard stream.
+        n_existing: targets of a folder that exist and are left alone.
+        is_folder: whether a folder was given.
+    """
+
+    pairs: list[tuple[str, str]]
+    n_existing: int
+    is_folder: bool
+
+
+def plan(
+    source: str, target: str, *, suffixes: tuple[str, ...], target_suffix: str, force: bool
+) -> Plan:
+    """Say what to do with a source.
+
+    Args:
+        source: a file, a folder or `-`.
+        target: as the source.
+        suffixes: of the files to take from a folder.
+        target_suffix: of the files made from a folder.
+        force: make again what exists.
+
+    Raises:
+        VqcodecError: the target exists, or the folder holds nothing or two files of one name.
+    """
+    if Path(source).is_dir():
+        return _plan_folder(Path(source), target, suffixes, target_suffix, force)
+    if target != STREAM:
+        check_absent(target, force)
+    return Plan([(source, target)], 0, is_folder=False)
+
+
+def check_absent(path: str | Path, force: bool) -> None:
+    """Refuse to overwrite a file, unless forced; and a folder, always.
+
+    Raises:
+        VqcodecError: it exists.
+    """
+    from vqcodec.errors import VqcodecError
+
+    if Path(path).is_dir():
+        raise VqcodecError(f"{path}: is a folder; name a file")
+    # What is no regular file, such as /dev/null, holds nothing to lose.
+    if Path(path).is_file() and not force:
+        raise VqcodecError(f"{path}: exists; add --force to overwrite it")
+
+
+def _plan_folder(
+    source: Path, target: str, suffixes: tuple[str, ...], target_suffix: str, force: bool
+) -> Plan:
+    from vqcodec.errors import VqcodecError
+
+    folder = Path(target)
+    if target == STREAM or folder.is_file():
+        raise VqcodecError(f"{target}: no folder, and {source} is one; name a folder to write to")
+    sources: dict[Path, Path] = {}
+    for path in sorted(source.rglob("*")):
+        is_wanted = path.suffix.lower() in suffixes and path.is_file() and path.name[0] != "."
+        is_result = folder in path.parents and folder != source
+        if not is_wanted or is_result:
+            continue
+        result = (folder / path.relative_to(source)).with_suffix(target_suffix)
+        if result == path:
+            raise VqcodecError(f"{path}: would be overwritten; name another folder to write to")
+        other = sources.setdefault(result, path)
+        if other != path:
+            raise VqcodecError(f"{path}: would become {result}, and so would {other}; rename one")
+    if not sources:
+        raise VqcodecError(f"{source}: holds no file that ends in {', '.join(suffixes)}")
+    pairs = [
+        (str(path), str(result)) for result, path in sources.items() if force or not result.exists()
+    ]
+    return Plan(pairs, len(sources) - len(pairs), is_folder=True)
+
+
+def run(plan: Plan, start: Callable[[], Work], *, label: str, jobs: int | None) -> None:
+    """Do the work; a file of a folder that fails is reported, and the others go on.
+
+    Args:
+        plan: what to do.
+        start: what to do first, such as loading the model; returns the work on one file.
+        label: of the progress bar.
+        jobs: files of a folder at a time, each on one core.
+
+    Raises:
+        typer.Exit: a file of a folder failed.
+        Exception: whatever the work on a single file raises.
+    """
+    with progress_bar(label) as on_progress:
+        if not plan.is_folder:
+            ((source, target),) = plan.pairs
+            _one(start(), source, target, on_progress)
+            return
+        n_failed = _run_all(plan.pairs, start(), jobs, on_progress) if plan.pairs else 0
+    n_done = len(plan.pairs) - n_failed
+    typer.echo(f"{n_done} done, {plan.n_existing} already there, {n_failed} failed")
+    if n_failed:
+        raise typer.Exit(1)
+
+
+def _run_all(
+    pairs: list[tuple[str, str]], work: Work, jobs: int | None, on_progress: OnProgress
+) -> int:
+    """Work through pairs on several threads; returns how many failed."""
+    import torch
+
+    stopped = threading.Event()
+
+    def watch(share: float) -> None:
+        if stopped.is_set():
+            raise InterruptedError
+
+    def one(source: str, target: str) -> None:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        _one(work, source, target, watch)
+
+    n_failed = 0
+    pool = ThreadPoolExecutor(
+        jobs or torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
+    )
+    try:
+        futures: list[Future[None]] = [pool.submit(one, *pair) for pair in pairs]
+        for n_finished, future in enumerate(as_completed(futures), 1):
+            error = future.exception()
+            if isinstance(error, Exception):
+                n_failed += 1
+                typer.echo(f"vqcodec: {message(error)}", err=True)
+                logger.debug("traceback:", exc_info=error)
+            on_progress(n_finished / len(pairs))
+    finally:
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
+    return n_failed
+
+
+def _one(work: Work, source: str, target: str, on_progress: OnProgress) -> None:
+    """Work on one pair, whose errors name the source or the target."""
+    from vqcodec.errors import VqcodecError
+
+    try:
+        work(source, target, on_progress)
+    except VqcodecError as error:
+        if source in str(error) or target in str(error):
+            raise
+        raise type(error)(f"{source}: {error}") from error
+
+
+def readable(source: str) -> str | BinaryIO:
+    """A path as it is, or standard input."""
+    return sys.stdin.buffer if source == STREAM else source
+
+
+def writable(target: str) -> str | BinaryIO:
+    """A path as it is, or standard output."""
+    return sys.stdout.buffer if target == STREAM else target

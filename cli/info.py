@@ -1,0 +1,129 @@
+"""info and verify: what a file holds, and whether it is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from vqcodec_cli.display import show
+from vqcodec_cli.errors import message
+from vqcodec_cli.models import describe
+from vqcodec_cli.options import Json
+
+MODEL_SUFFIX, CODES_SUFFIX = ".safetensors", ".codes"
+
+
+def info(
+    file: Annotated[str, typer.Argument(help="A code file, a recording, or a model.")],
+    as_json: Json = False,
+) -> None:
+    """Say what a file holds.
+
+    Example: vqcodec info out.codes
+    """
+    from vqcodec import list_models
+
+    if file in list_models() or Path(file).suffix == MODEL_SUFFIX:
+        from vqcodec import checkpoint
+
+        results = describe(checkpoint.load(file), checkpoint.find(file))
+    elif _holds_codes(Path(file)):
+        results = _describe_codes(Path(file))
+    else:
+        results = _describe_recording(Path(file))
+    show(results, as_json=as_json)
+
+
+def verify(
+    files: Annotated[
+        list[Path], typer.Argument(help="Code files, folders of them, or model files.")
+    ],
+) -> None:
+    """Check files to the last bit.
+
+    Example: vqcodec verify out.codes archive/
+    """
+    from vqcodec.errors import VqcodecError
+
+    n_bad = 0
+    for file in files:
+        paths = sorted(file.rglob(f"*{CODES_SUFFIX}")) if file.is_dir() else [file]
+        if not paths:
+            n_bad += 1
+            typer.echo(f"bad {file}: holds no {CODES_SUFFIX} file")
+        for path in paths:
+            try:
+                _check(path)
+                typer.echo(f"OK {path}")
+            except VqcodecError as error:
+                n_bad += 1
+                typer.echo(f"bad {message(error)}")
+    if n_bad:
+        raise typer.Exit(1)
+
+
+def _check(path: Path) -> None:
+    if path.suffix == MODEL_SUFFIX:
+        from vqcodec import checkpoint
+
+        checkpoint.load(path)
+    else:
+        from vqcodec import Codes
+
+        Codes.load(path)
+
+
+def _holds_codes(path: Path) -> bool:
+    from vqcodec.header import MAGIC
+
+    if path.suffix == CODES_SUFFIX or not path.is_file():
+        return path.suffix == CODES_SUFFIX
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _describe_codes(path: Path) -> dict[str, Any]:
+    from vqcodec import checkpoint
+    from vqcodec.codes import read_header
+
+    header = read_header(path)
+    makers = [
+        name
+        for name in checkpoint.packaged()
+        if checkpoint.load(name).fingerprint == header.fingerprint
+    ]
+    return {
+        "kind": "codes",
+        "file_size_bytes": header.file_size,
+        "duration_s": header.duration_s,
+        "bits_per_second": header.bits_per_second,
+        "nominal_bits_per_second": header.nominal_bits_per_second,
+        "n_samples": header.n_samples,
+        "original_sample_rate": header.original_sample_rate,
+        "gain": header.gain,
+        "speaker": header.speaker if isinstance(header.speaker, str) else None,
+        "n_codes": header.n_codes,
+        "n_codebooks": header.n_codebooks,
+        "codebook_size": header.codebook_size,
+        "sample_rate": header.sample_rate,
+        "hop_length": header.hop_length,
+        "frame_rate": header.sample_rate / header.hop_length,
+        "fingerprint": header.fingerprint.hex(),
+        "model": makers[0] if makers else None,
+    }
+
+
+def _describe_recording(path: Path) -> dict[str, Any]:
+    from vqcodec.audio import info as audio_info
+
+    recording = audio_info(path)
+    return {
+        "kind": "recording",
+        "format": recording.format,
+        "subtype": recording.subtype,
+        "sample_rate": recording.sample_rate,
+        "channels": recording.channels,
+        "n_samples": recording.n_samples,
+        "duration_s": recording.duration_s,
+    }

@@ -1,0 +1,88 @@
+"""The commands, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from vqcodec_cli.errors import USAGE_ERROR, message, usage_message
+from vqcodec_cli.info import info, verify
+from vqcodec_cli.models import models, speakers
+from vqcodec_cli.prepare import prepare
+from vqcodec_cli.train import recipes, train
+from vqcodec_cli.transcode import convert, decode, encode
+from vqcodec_cli.voices import enroll
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+for command in (
+    *(encode, decode, convert),
+    *(enroll, speakers, models, info, verify),
+    *(prepare, train, recipes),
+):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from vqcodec import __version__
+
+        typer.echo(f"vqcodec {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show the traceback of an error; may follow any command."),
+    ] = False,
+) -> None:
+    """Speech to codes, codes to speech, and one voice to another.
+
+    Example: vqcodec convert in.wav --speaker p239 -o out.wav
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: without the program's name; those of this process when None.
+
+    Returns:
+        The exit status: 0 done, 1 bad data or a failure, 2 bad arguments, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    if debug:
+        logging.basicConfig()
+        logging.getLogger("vqcodec_cli").setLevel(logging.DEBUG)
+    arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    try:
+        status = app(arguments, prog_name="vqcodec", standalone_mode=False)
+        sys.stdout.flush()
+        return int(status or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left; flushing what remains at exit would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        is_usage = isinstance(error, USAGE_ERROR)
+        if debug and not is_usage:
+            traceback.print_exc()
+        typer.echo(f"vqcodec: {usage_message(error) if is_usage else message(error)}", err=True)
+        return 2 if is_usage else 1

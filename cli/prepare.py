@@ -1,0 +1,69 @@
+"""prepare."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from vqcodec_cli.display import progress_bar, show
+from vqcodec_cli.options import Jobs
+
+
+class CorpusName(str, Enum):
+    """How recordings lie in their folder: the keys of `vqcodec.data.corpora.CORPORA`."""
+
+    vctk = "vctk"
+    librispeech = "librispeech"
+    folder = "folder"
+
+
+def prepare(
+    corpus: Annotated[
+        CorpusName, typer.Argument(help="The layout; folder: SPEAKER/NAME.wav, or a manifest.csv.")
+    ],
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="Where the corpus lies.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="The folder to make.")
+    ],
+    sample_rate: Annotated[
+        int, typer.Option(min=1000, max=768_000, help="Of the result, in Hz.")
+    ] = 16000,
+    jobs: Jobs = None,
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="Fetch vctk (11 GB) or librispeech (6 GB) to DIR first."),
+    ] = False,
+) -> None:
+    """Convert a corpus to the form that training reads; an interrupted run goes on.
+
+    Example: vqcodec prepare vctk VCTK-Corpus -o data/vctk
+    """
+    from vqcodec.data import corpora, prepared
+
+    if download:
+        corpora.download(corpus.value, root)
+    with progress_bar("preparing") as on_progress:
+        data = prepared.prepare(
+            corpora.CORPORA[corpus.value](root),
+            output,
+            sample_rate=sample_rate,
+            jobs=jobs or os.cpu_count() or 1,
+            corpus=corpus.value,
+            on_progress=lambda n_done, n_all: on_progress(n_done / n_all),
+        )
+    splits = Counter(clip.split for clip in data.clips)
+    show(
+        {
+            "output": str(output),
+            "clips": len(data.clips),
+            "hours": len(data.audio) / data.sample_rate / 3600,
+            "speakers": len({clip.speaker for clip in data.clips}),
+            "splits": {name: splits[name] for name in corpora.SPLITS if splits[name]},
+            "left_out": [failure.reason for failure in data.failures],
+        },
+        as_json=False,
+    )

@@ -1,0 +1,210 @@
+"""encode, decode, convert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from vqcodec_cli.batch import AUDIO_SUFFIXES, STREAM, Work, plan, readable, run, writable
+from vqcodec_cli.display import OnProgress
+from vqcodec_cli.options import (
+    Decoder,
+    Device,
+    DeviceName,
+    Force,
+    Jobs,
+    Model,
+    Seed,
+    Temperature,
+    Voices,
+    load_codec,
+)
+
+if TYPE_CHECKING:
+    from vqcodec import Codes
+
+Recordings = Annotated[str, typer.Argument(help="A recording, a folder of them, or -.")]
+
+
+def encode(
+    source: Recordings,
+    target: Annotated[str, typer.Argument(help="A code file, a folder, or -.")],
+    speaker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="The voice that the codes name, or a recording of it.",
+            show_default="the recording's own",
+        ),
+    ] = None,
+    model: Model = None,
+    voices: Voices = None,
+    device: Device = DeviceName.auto,
+    jobs: Jobs = None,
+    force: Force = False,
+) -> None:
+    """Make codes of recordings.
+
+    A folder is done file by file; what exists already is left alone.
+
+    Example: vqcodec encode in.wav out.codes
+    """
+    todo = plan(source, target, suffixes=AUDIO_SUFFIXES, target_suffix=".codes", force=force)
+
+    def start() -> Work:
+        codec = load_codec(model, voices, device)
+        voice = None if speaker is None else codec.speaker(speaker)
+
+        def work(source: str, target: str, on_progress: OnProgress) -> None:
+            codes = codec.encode(readable(source), speaker=voice, on_progress=on_progress)
+            _save(codes, target)
+
+        return work
+
+    run(todo, start, label="encoding", jobs=jobs)
+
+
+def decode(
+    source: Annotated[str, typer.Argument(help="A code file, a folder of them, or -.")],
+    target: Annotated[
+        str,
+        typer.Argument(help="A .wav, .flac, .ogg, .opus or .mp3 file, a folder, or - (a WAV)."),
+    ],
+    speaker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Another voice, by name or from a recording.",
+            show_default="the codes' own",
+        ),
+    ] = None,
+    decoder: Decoder = None,
+    seed: Seed = 0,
+    temperature: Temperature = 1.0,
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(
+            min=1000, max=768_000, help="Of the result, in Hz.", show_default="the recording's own"
+        ),
+    ] = None,
+    model: Model = None,
+    voices: Voices = None,
+    device: Device = DeviceName.auto,
+    jobs: Jobs = None,
+    force: Force = False,
+) -> None:
+    """Make recordings of codes, as long as the originals.
+
+    A folder is done file by file; what exists already is left alone.
+
+    Example: vqcodec decode in.codes out.wav --speaker p239
+    """
+    todo = plan(source, target, suffixes=(".codes",), target_suffix=".wav", force=force)
+
+    def start() -> Work:
+        codec = load_codec(model, voices, device)
+        voice = None if speaker is None else codec.speaker(speaker)
+
+        def work(source: str, target: str, on_progress: OnProgress) -> None:
+            codec.decode_to(
+                writable(target),
+                _load(source),
+                speaker=voice,
+                decoder=decoder and decoder.value,
+                seed=seed,
+                temperature=temperature,
+                sample_rate=sample_rate,
+                on_progress=on_progress,
+            )
+
+        return work
+
+    run(todo, start, label="decoding", jobs=jobs)
+
+
+def convert(
+    source: Recordings,
+    speaker: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="The new voice, by name or from a recording.")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="A sound file, a folder, or - (a WAV).",
+            show_default="in.SPEAKER.wav beside in.wav",
+        ),
+    ] = None,
+    decoder: Decoder = None,
+    seed: Seed = 0,
+    temperature: Temperature = 1.0,
+    model: Model = None,
+    voices: Voices = None,
+    device: Device = DeviceName.auto,
+    jobs: Jobs = None,
+    force: Force = False,
+) -> None:
+    """Say the same in another voice.
+
+    A folder is done file by file; what exists already is left alone.
+
+    Example: vqcodec convert in.wav --speaker p239 -o out.wav
+    """
+    target = output or _converted(source, speaker)
+    todo = plan(source, target, suffixes=AUDIO_SUFFIXES, target_suffix=".wav", force=force)
+
+    def start() -> Work:
+        codec = load_codec(model, voices, device)
+        voice = codec.speaker(speaker)
+
+        def work(source: str, target: str, on_progress: OnProgress) -> None:
+            codes = codec.encode(
+                readable(source), speaker=voice, on_progress=lambda share: on_progress(share / 2)
+            )
+            codec.decode_to(
+                writable(target),
+                codes,
+                speaker=voice,
+                decoder=decoder and decoder.value,
+                seed=seed,
+                temperature=temperature,
+                on_progress=lambda share: on_progress((1 + share) / 2),
+            )
+
+        return work
+
+    run(todo, start, label="converting", jobs=jobs)
+    if output is None and target != STREAM:
+        typer.echo(target)
+
+
+def _converted(source: str, speaker: str) -> str:
+    """Default target: `in.p239.wav` beside `in.wav`, folder `in.p239` beside folder `in`."""
+    if source == STREAM:
+        return STREAM
+    path = Path(source)
+    voice = Path(speaker).stem if Path(speaker).is_file() else speaker
+    if path.is_dir():
+        return f"{path.resolve()}.{voice}"
+    return str(path.with_name(f"{path.stem}.{voice}.wav"))
+
+
+def _save(codes: Codes, target: str) -> None:
+    stream = writable(target)
+    if isinstance(stream, str):
+        codes.save(stream)
+    else:
+        stream.write(codes.to_bytes())
+        stream.flush()
+
+
+def _load(source: str) -> Codes:
+    from vqcodec import Codes
+
+    stream = readable(source)
+    if isinstance(stream, str):
+        return Codes.load(stream)
+    return Codes.from_bytes(stream.read(), "<stdin>")
