@@ -8,16 +8,14 @@ bits however many files, threads or blocks are involved.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vqcodec import checkpoint
+from vqcodec import checkpoint, windows
 from vqcodec.audio import (
     Recording,
     open_recording,
@@ -30,15 +28,17 @@ from vqcodec.codes import Codes
 from vqcodec.errors import CodesError, SpeakerError, VqcodecError
 from vqcodec.models import encoder, spectral
 from vqcodec.models.speaker import SpeakerTable, from_int8, to_grid, to_int8
-from vqcodec.sampling import sampler_for
+from vqcodec.sampling import sampler_for, segments
+from vqcodec.soundfiles import checked_rate
 from vqcodec.speakers import Speaker, VoicesFile, unknown_voice
+from vqcodec.windows import Window, map_in_order
 
 Decoder = Literal["fast", "wavenet"]
 Source = Any  # a path, a binary file object, a numpy array or a torch tensor
 Progress = Callable[[float], None]
 T = TypeVar("T")
 
-WINDOW = 500  # codes
+LANES_PER_THREAD = 16  # segments that a WaveNet samples side by side
 REFERENCE_SECONDS, MAX_REFERENCES = 4.0, 16
 
 
@@ -131,7 +131,7 @@ class Codec:
             sample_rate: of arrays and tensors, in Hz.
             speaker: a known voice that the codes shall name. By default they carry the
                 recording's own 64-byte speaker vector.
-            on_progress: called with the share done, in [0, 1].
+            on_progress: called with the share done, in [0, 1]; of a list, for each recording.
 
         Returns:
             `Codes`; for a list, a list of them.
@@ -141,25 +141,19 @@ class Codec:
             SpeakerError: `speaker` is unknown, or is needed (a model with a speaker table).
         """
         if isinstance(source, list | tuple):
-            return [self.encode(item, sample_rate, speaker=speaker) for item in source]
+            return [
+                self.encode(item, sample_rate, speaker=speaker, on_progress=on_progress)
+                for item in source
+            ]
         recording = open_recording(_to_numpy(source), sample_rate)
         gain = recording.gain()
         if speaker is None:
             mark: str | np.ndarray = self._own_vector(recording, gain)
         else:
             voice = self.speaker(speaker)
-            mark = voice.name or voice.vector
-        n_samples = resampled_length(
-            recording.n_samples, recording.sample_rate, self.sample_rate
-        )
-        n_codes = -(-n_samples // self.hop_length)
-        parts = []
-        for part in self._map(self._encode_window, self._encoder_windows(recording, gain, n_codes)):
-            parts.append(part)
-            if on_progress:
-                on_progress(min(1.0, len(parts) * WINDOW / n_codes))
+            mark = voice.name if voice.name in self.voices else voice.vector
         return Codes(
-            codes=np.concatenate(parts, axis=1),
+            codes=self._codes(recording, gain, on_progress),
             codebook_size=self.config.quantizer.codebook_size,
             sample_rate=self.sample_rate,
             hop_length=self.hop_length,
@@ -170,29 +164,28 @@ class Codec:
             speaker=mark,
         )
 
-    def _encoder_windows(
-        self, recording: Recording, gain: float, n_codes: int
-    ) -> Iterator[tuple[Tensor, int, int]]:
-        """Level-normalised samples of each window with context, and the codes to keep of it."""
-        hop, context = self.hop_length, self._encoder_context
-        samples = np.zeros(0, np.float32)
-        position = 0  # of samples[0], in codes
-        blocks = recording.blocks(self.sample_rate, WINDOW * hop)
-        for start in range(0, n_codes, WINDOW):
-            end = min(start + WINDOW, n_codes)
-            first, last = max(start - context, 0), min(end + context, n_codes)
-            samples = samples[(first - position) * hop :]
-            position = first
-            while len(samples) < (last - first) * hop and (block := next(blocks, None)) is not None:
-                samples = np.concatenate([samples, block / np.float32(gain)])
-            window = samples[: (last - first) * hop]
-            window = np.pad(window, (0, (last - first) * hop - len(window)))
-            yield torch.from_numpy(window)[None], start - first, end - first
+    def _codes(
+        self, recording: Recording, gain: float, on_progress: Progress | None
+    ) -> np.ndarray:
+        """(Q, N) codes of a recording at the level that `gain` normalises."""
+        n_samples = resampled_length(recording.n_samples, recording.sample_rate, self.sample_rate)
+        n_codes = -(-n_samples // self.hop_length)
+        blocks = (
+            block / np.float32(gain)
+            for block in recording.blocks(self.sample_rate, windows.LENGTH * self.hop_length)
+        )
+        grid = windows.windows(n_codes, self._encoder_context)
+        parts = []
+        for part in self._map(self._encode_window, windows.cut(blocks, grid, self.hop_length)):
+            parts.append(part)
+            if on_progress:
+                on_progress(len(parts) / -(-n_codes // windows.LENGTH))
+        return np.concatenate(parts, axis=1)
 
-    def _encode_window(self, window: tuple[Tensor, int, int]) -> np.ndarray:
-        samples, start, end = window
-        codes = self.model.encode(samples.to(self.device))[0, :, start:end]
-        return codes.cpu().numpy().astype(np.int32)
+    def _encode_window(self, item: tuple[np.ndarray, Window]) -> np.ndarray:
+        samples, window = item
+        codes = self.model.encode(torch.from_numpy(samples)[None].to(self.device))
+        return codes[0, :, window.start : window.end].cpu().numpy().astype(np.uint16)
 
     # Speakers
 
@@ -210,7 +203,7 @@ class Codec:
             return who
         if isinstance(who, str) and who in self.voices:
             return self.voices[who]
-        if isinstance(who, str | os.PathLike) and not Path(who).exists():
+        if isinstance(who, str | os.PathLike) and not os.path.exists(who):
             raise unknown_voice(str(who), self.voices)
         is_file = isinstance(who, str | os.PathLike) or hasattr(who, "read")
         recording = open_recording(_to_numpy(who), None if is_file else self.sample_rate)
@@ -339,9 +332,16 @@ class Codec:
     ) -> Any:
         """Say the same with another voice: `encode`, then `decode` with `speaker`.
 
+        Args:
+            source, sample_rate: as in `encode`.
+            speaker, decoder, seed, temperature: as in `decode`.
+
         Returns:
             (T,) at the rate of the source: a tensor for a tensor, else an array; for a list, a
             list.
+
+        Raises:
+            AudioError, SpeakerError: as in `encode` and `decode`.
         """
         if isinstance(source, list | tuple):
             return [
@@ -357,23 +357,37 @@ class Codec:
             ]
         voice = self.speaker(speaker)
         codes = self.encode(source, sample_rate, speaker=voice)
-        samples = self.decode(codes, decoder=decoder, seed=seed, temperature=temperature)
+        samples = self.decode(
+            codes, speaker=voice, decoder=decoder, seed=seed, temperature=temperature
+        )
         return torch.from_numpy(samples) if isinstance(source, Tensor) else samples
 
     def check(self, codes: Codes) -> None:
         """Refuse codes of another model.
 
         Raises:
-            CodesError: naming both models.
+            CodesError: naming both models, or codes that only claim to be of this one.
         """
         if codes.fingerprint != self.fingerprint:
             raise CodesError(
                 f"these codes were made by model {codes.fingerprint.hex()}, and {self.name} is "
                 f"{self.fingerprint.hex()}: decode with the model that encoded (--model)"
             )
+        quantizer = self.config.quantizer
+        made = quantizer.n_codebooks, quantizer.codebook_size, self.sample_rate, self.hop_length
+        if (codes.n_codebooks, codes.codebook_size, codes.sample_rate, codes.hop_length) != made:
+            raise CodesError(
+                f"these codes name model {self.name} but are not laid out as it does: they are "
+                "damaged; encode the recording again"
+            )
 
     def _decoded(
-        self, codes: Codes, speaker: Source | None, decoder: Decoder | None, seed: int, temperature: float
+        self,
+        codes: Codes,
+        speaker: Source | None,
+        decoder: Decoder | None,
+        seed: int,
+        temperature: float,
     ) -> Iterator[np.ndarray]:
         """Blocks at the model's rate and the recording's level."""
         self.check(codes)
@@ -382,23 +396,25 @@ class Codec:
             raise VqcodecError(
                 f"model {self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}"
             )
-        who = codes.speaker if speaker is None else speaker
-        voice = self.speaker(Speaker(who) if isinstance(who, np.ndarray) and speaker is None else who)
+        voice = self._speaker_of(codes) if speaker is None else self.speaker(speaker)
         vector = torch.from_numpy(from_int8(voice.vector))[None].to(self.device)
-        indices = torch.from_numpy(codes.codes.astype(np.int64))[None]
+        indices = torch.from_numpy(codes.codes.astype(np.int64))[None].to(self.device)
         if decoder == "fast":
             blocks = self._fast_blocks(indices, vector)
         else:
             blocks = self._wavenet_blocks(indices, vector, seed, temperature)
         return (block * np.float32(codes.gain) for block in blocks)
 
-    def _latent_windows(self, indices: Tensor, context: int) -> Iterator[tuple[Tensor, int, int]]:
-        """Codes (1, Q, n) of each window with context, and the part to keep of them."""
-        n_codes = indices.shape[-1]
-        for start in range(0, n_codes, WINDOW):
-            end = min(start + WINDOW, n_codes)
-            first, last = max(start - context, 0), min(end + context, n_codes)
-            yield indices[..., first:last], start - first, end - first
+    def _speaker_of(self, codes: Codes) -> Speaker:
+        """The voice that codes carry or name; such a name is never taken for a path."""
+        if isinstance(codes.speaker, np.ndarray):
+            return Speaker(codes.speaker)
+        if codes.speaker not in self.voices:
+            raise SpeakerError(
+                f"these codes name the voice {codes.speaker}, which model {self.name} does not "
+                "know: load the voices file it is in (--voices), or give another --speaker"
+            )
+        return self.voices[codes.speaker]
 
     def _fast_blocks(self, indices: Tensor, speaker: Tensor) -> Iterator[np.ndarray]:
         fast, hop = self.model.fast, self.hop_length
@@ -406,56 +422,62 @@ class Codec:
         context = spectral.receptive_field(self.config.fast, hop) // 2 + 1
 
         @torch.no_grad()
-        def decode_window(window: tuple[Tensor, int, int]) -> np.ndarray:
-            codes, start, end = window
-            waveform = fast(self.model.latents(codes.to(self.device)), speaker)
-            return waveform[0, start * hop : end * hop].cpu().numpy()
+        def decode_window(window: Window) -> np.ndarray:
+            latents = self.model.latents(indices[..., window.first : window.last])
+            waveform = fast(latents, speaker)[0, window.start * hop : window.end * hop]
+            return waveform.cpu().numpy()
 
-        return self._map(decode_window, self._latent_windows(indices, context))
+        return self._map(decode_window, windows.windows(indices.shape[-1], context))
 
     def _wavenet_blocks(
         self, indices: Tensor, speaker: Tensor, seed: int, temperature: float
     ) -> Iterator[np.ndarray]:
-        wavenet = self.model.wavenet
+        """Segments of a long recording are sampled side by side; a short one is a single segment."""
+        wavenet, hop = self.model.wavenet, self.hop_length
         assert wavenet is not None
-        sampler = sampler_for(self.device)(wavenet, seeds=[seed], temperature=temperature)
+        warm_up = -(-wavenet.receptive_field // hop)
+        parts = segments.cut(self._power(indices, speaker), warm_up)
 
         @torch.no_grad()
-        def condition_window(window: tuple[Tensor, int, int]) -> Tensor:
-            codes, start, end = window
-            latents = self.model.latents(codes.to(self.device))
-            return wavenet.condition(latents, speaker)[..., start:end]
+        def condition(segment: segments.Segment) -> Tensor:
+            start, stop = max(0, segment.first - 2), segment.last + 2
+            heard = wavenet.condition(self.model.latents(indices[..., start:stop]), speaker)
+            return heard[0, segment.first - start : segment.last - start]
 
-        for condition in self._map(condition_window, self._latent_windows(indices, context=2)):
-            for block in sampler.blocks(condition):
-                yield block[0].cpu().numpy()
+        def waveforms() -> Iterator[np.ndarray]:
+            n_lanes = LANES_PER_THREAD * torch.get_num_threads()
+            for index in range(0, len(parts), n_lanes):
+                batch = parts[index : index + n_lanes]
+                conditions = list(self._map(condition, iter(batch)))
+                padded = torch.nn.utils.rnn.pad_sequence(conditions, batch_first=True)
+                sampler = sampler_for(self.device)(
+                    wavenet,
+                    seeds=[[seed, index + lane] for lane in range(len(batch))],
+                    temperature=temperature,
+                )
+                blocks = list(sampler.blocks(padded))
+                for waveform, heard in zip(torch.cat(blocks, 1), conditions, strict=True):
+                    yield waveform[: len(heard) * hop].cpu().numpy()
 
-    def _map(self, function: Callable[[Any], T], items: Iterator[Any]) -> Iterator[T]:
-        """`map` in order, over threads on a CPU; each call computes on one thread.
+        return segments.join(parts, waveforms(), hop)
 
-        A matrix product split over several threads may add in another order, and a code may then
-        fall on the other side; so the threads share windows, not products.
-        """
-        if self.device.type != "cpu":
-            yield from map(function, items)
-            return
-        n_threads = torch.get_num_threads()
-        with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            try:
-                pending = []
-                for item in items:
-                    pending.append(pool.submit(function, item))
-                    if len(pending) > n_threads:
-                        yield pending.pop(0).result()
-                for future in pending:
-                    yield future.result()
-            finally:
-                torch.set_num_threads(n_threads)
+    def _power(self, indices: Tensor, speaker: Tensor) -> np.ndarray:
+        """(N,) power of each code's audio: where a cut is heard least."""
+        if indices.shape[-1] <= segments.LENGTH or self.model.fast is None:
+            return np.ones(indices.shape[-1], np.float32)
+        blocks = self._fast_blocks(indices, speaker)
+        powers = [np.square(block).reshape(-1, self.hop_length).mean(-1) for block in blocks]
+        return np.concatenate(powers)
+
+    def _map(self, function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+        return map_in_order(function, items, self.device)
 
 
 def _output(codes: Codes, sample_rate: int | None) -> tuple[int, int]:
     """Rate in Hz and sample count of decoded audio."""
-    rate = sample_rate or codes.original_sample_rate
+    rate = (
+        codes.original_sample_rate if sample_rate is None else checked_rate("output", sample_rate)
+    )
     return rate, resampled_length(codes.n_samples, codes.original_sample_rate, rate)
 
 

@@ -41,9 +41,10 @@ class Weights(NamedTuple):
 
     Attributes:
         embedding: (256, C) float32.
-        condition: (layers, H + 2, 2C). The last two inputs are the constant 1: biases.
+        condition: (layers, H + 1, 2C). Here and below the last input may be the constant 1, whose
+            weights are biases.
         older, newer: (layers, C, 2C), the two taps of the dilated convolutions.
-        mixed: (layers, C + 1, C + K): residual, then skip; here and below one input is 1.
+        mixed: (layers, C + 1, C + K): residual, then skip.
         hidden: (K + 1, 256).
         logits: (256 + 1, 256).
         dilations: (layers,) int64.
@@ -117,34 +118,34 @@ def export_weights(wavenet: WaveNet, n_lanes: int) -> Weights:
         """Filter and gate, padded each for itself; outputs last."""
         return np.concatenate([padded(half, *shape) for half in tensor.chunk(2, dim=-1)], axis=-1)
 
-    def biased(weight: np.ndarray, *biases: np.ndarray) -> np.ndarray:
-        return np.concatenate([weight, *(bias[None] for bias in biases)])
+    def biased(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        return np.concatenate([weight, bias[None]])
 
     layers: list[Any] = list(wavenet.layers)
+    channels = config.residual_channels
     condition = [
-        biased(
-            halves(layer.condition.weight[..., 0].T, heard, width),
-            halves(layer.condition.bias, width),
-            halves(layer.dilated.bias, width),
-        )
+        biased(halves(layer.condition.weight.T, heard, width), halves(layer.taps.bias, width))
         for layer in layers
     ]
     older, newer = (
-        [halves(layer.dilated.weight[..., tap].T, width, width) for layer in layers]
-        for tap in (0, 1)
+        [halves(layer.taps.weight[:, tap].T, width, width) for layer in layers]
+        for tap in (slice(None, channels), slice(channels, None))
     )
     mixed = [
         np.concatenate(
             [
-                biased(padded(part.weight[..., 0].T, width, size), padded(part.bias, size))
-                for part, size in ((layer.residual, width), (layer.skip, skip))
+                biased(
+                    padded(layer.mixed.weight[part].T, width, size),
+                    padded(layer.mixed.bias[part], size),
+                )
+                for part, size in ((slice(None, channels), width), (slice(channels, None), skip))
             ],
             axis=-1,
         )
         for layer in layers
     ]
     hidden, logits = (
-        biased(padded(part.weight[..., 0].T, size, N_LEVELS), padded(part.bias, N_LEVELS))
+        biased(padded(part.weight.T, size, N_LEVELS), padded(part.bias, N_LEVELS))
         for part, size in ((wavenet.hidden, skip), (wavenet.logits, N_LEVELS))
     )
     return Weights(
@@ -238,7 +239,7 @@ def tanh(x: Any) -> Any:
 
 @compiled()
 def set_condition(weights: Any, state: Any, condition: Any) -> None:
-    """Project the condition (H + 2, L) of a code for every layer."""
+    """Project the condition (H + 1, L) of a code for every layer."""
     for layer in range(len(weights.dilations)):
         accumulate(weights.condition[layer], condition, state.zeros, state.held[layer])
 
@@ -336,7 +337,7 @@ def choose(state: Any, temperature: float, draws: Any) -> None:
 def sample(
     weights: Any, state: Any, condition: Any, draws: Any, temperature: float, levels: Any
 ) -> None:
-    """Sample all hops of condition (N, H + 2, L) with draws (N, hop, L) into levels, shaped as those."""
+    """Sample all hops of condition (N, H + 1, L) with draws (N, hop, L) into levels, shaped as those."""
     for frame in range(len(condition)):
         set_condition(weights, state, condition[frame])
         for index in range(draws.shape[1]):
@@ -359,7 +360,7 @@ class CpuSampler:
     FRAMES = 25
 
     def __init__(
-        self, wavenet: WaveNet, *, seeds: Sequence[int], temperature: float = 1.0
+        self, wavenet: WaveNet, *, seeds: Sequence[int | Sequence[int]], temperature: float = 1.0
     ) -> None:
         self.wavenet, self.temperature = wavenet, temperature
         n_lanes = len(seeds)
@@ -376,16 +377,16 @@ class CpuSampler:
         """Sample the hops of `condition`; call again with what follows to go on.
 
         Args:
-            condition: (B, H, N) of `WaveNet.condition`.
+            condition: (B, N, H) of `WaveNet.condition`.
 
         Yields:
             (B, n * hop_length) float32 waveform of a few codes.
         """
-        n_lanes, _, n_codes = condition.shape
+        n_lanes, n_codes, n_heard = condition.shape
         hop_length = self.wavenet.hop_length
         conditions = np.zeros((n_codes, self.n_inputs, n_lanes), np.float32)
-        conditions[:, : condition.shape[1]] = condition.permute(2, 1, 0).numpy()
-        conditions[:, -2:] = 1
+        conditions[:, :n_heard] = condition.permute(1, 2, 0).numpy()
+        conditions[:, -1] = 1
         with ThreadPoolExecutor(min(len(self.groups), torch.get_num_threads())) as pool:
             for start in range(0, n_codes, self.FRAMES):
                 part = conditions[start : start + self.FRAMES]

@@ -16,29 +16,26 @@ from vqcodec.models.wavenet import SILENCE, GatedLayer, WaveNet
 
 
 class _Queue:
-    """One layer of one WaveNet, fed a sample at a time.
+    """The last inputs of one layer.
 
     Args:
-        layer: whose weights are used.
+        layer: whose past this is.
         n_lanes: recordings sampled side by side, B.
     """
 
     def __init__(self, layer: GatedLayer, n_lanes: int) -> None:
         self.layer = layer
-        older, newer = layer.dilated.weight.unbind(-1)
-        self.older, self.newer = older.T.contiguous(), newer.T.contiguous()
-        self.bias = layer.dilated.bias
-        self.past = older.new_zeros(layer.dilation, n_lanes, older.shape[1])
+        width = layer.taps.in_features // 2
+        self.past = layer.taps.weight.new_zeros(layer.dilation, n_lanes, width)
         self.position = 0
 
     def step(self, x: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, C), held condition (B, 2C) -> next x (B, C), skip (B, K)."""
         slot = self.position % len(self.past)
-        gates = held + self.bias + self.past[slot] @ self.older + x @ self.newer
+        older = self.past[slot].clone()
         self.past[slot] = x
         self.position += 1
-        x, skip = self.layer.output(gates[..., None], x[..., None])
-        return x[..., 0], skip[..., 0]
+        return self.layer.step(older, x, held)
 
 
 class ReferenceSampler:
@@ -52,7 +49,7 @@ class ReferenceSampler:
     """
 
     def __init__(
-        self, wavenet: WaveNet, *, seeds: Sequence[int], temperature: float = 1.0
+        self, wavenet: WaveNet, *, seeds: Sequence[int | Sequence[int]], temperature: float = 1.0
     ) -> None:
         self.wavenet, self.temperature = wavenet, temperature
         self.queues = [_Queue(layer, len(seeds)) for layer in wavenet.layers]  # type: ignore[arg-type]
@@ -66,14 +63,14 @@ class ReferenceSampler:
         """Sample the hops of `condition`; call again with what follows to go on.
 
         Args:
-            condition: (B, H, N) of `WaveNet.condition`.
+            condition: (B, N, H) of `WaveNet.condition`.
 
         Yields:
             (B, hop_length) float32 waveform of each code.
         """
         hop_length = self.wavenet.hop_length
-        held = [queue.layer.condition(condition).permute(2, 0, 1) for queue in self.queues]
-        for frame in range(condition.shape[-1]):
+        held = [queue.layer.condition(condition).transpose(0, 1) for queue in self.queues]
+        for frame in range(condition.shape[1]):
             uniform = np.stack([rng.random(hop_length) for rng in self.generators], axis=1)
             draws = torch.from_numpy(uniform).to(condition.device)
             levels = torch.stack(
@@ -96,7 +93,7 @@ class ReferenceSampler:
             x, skip = queue.step(x, condition)
             skips = skips + skip
         assert isinstance(skips, Tensor)
-        return self.wavenet.output(skips[..., None])[..., 0]
+        return self.wavenet.output(skips)
 
     def _choose(self, logits: Tensor, draw: Tensor) -> Tensor:
         if self.temperature == 0:

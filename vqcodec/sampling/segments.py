@@ -1,0 +1,81 @@
+"""Cutting one long recording into segments that are sampled side by side, and joining them again.
+
+Cuts fall where the voice is quietest. A segment begins `WARM_UP` codes early, so that it is well
+on its way when it is first heard, and ends `OVERLAP` codes late; over these the two are crossfaded
+at equal power, since two samplings of the same codes agree in power but not in phase:
+
+    segment 0   ----------------------\\
+    segment 1            warm-up  ....../-------------------
+                                      ^ cut
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+LENGTH, SLACK = 250, 60  # codes between cuts, and how far a cut may move to find a quiet place
+OVERLAP = 4  # codes
+
+
+class Segment(NamedTuple):
+    """Codes of a segment: sampled from `first`, heard from `start`, crossfaded from `stop` to `last`."""
+
+    first: int
+    start: int
+    stop: int
+    last: int
+
+
+def cut(power: np.ndarray, warm_up: int) -> list[Segment]:
+    """Divide a recording at quiet places.
+
+    Args:
+        power: (N,) of each code.
+        warm_up: codes that a segment is sampled before it is heard.
+
+    Returns:
+        Segments in order; `start` of each is `stop` of the one before.
+    """
+    n_codes = len(power)
+    smooth = np.convolve(power, np.ones(OVERLAP), "full")[OVERLAP - 1 :]
+    cuts = [0]
+    while n_codes - cuts[-1] > LENGTH + SLACK + OVERLAP:
+        nearest, farthest = cuts[-1] + LENGTH - SLACK, cuts[-1] + LENGTH + SLACK
+        cuts.append(nearest + int(np.argmin(smooth[nearest:farthest])))
+    stops = [*cuts[1:], n_codes]
+    return [
+        Segment(max(0, start - warm_up), start, stop, min(n_codes, stop + OVERLAP))
+        for start, stop in zip(cuts, stops, strict=True)
+    ]
+
+
+def join(
+    segments: Sequence[Segment], waveforms: Iterator[np.ndarray], hop_length: int
+) -> Iterator[np.ndarray]:
+    """Crossfade sampled segments.
+
+    Args:
+        segments: of `cut`.
+        waveforms: ((last - first) * hop_length,) of each, in order.
+        hop_length: samples per code.
+
+    Yields:
+        What is heard of each segment: (stop - start) * hop_length samples.
+    """
+    fade_length = OVERLAP * hop_length
+    angle = (np.arange(fade_length, dtype=np.float32) + 0.5) / fade_length * np.float32(np.pi / 2)
+    tail = np.zeros(0, np.float32)
+    for segment, waveform in zip(segments, waveforms, strict=True):
+        heard = waveform[(segment.start - segment.first) * hop_length :]
+        if len(tail):
+            fading = min(len(tail), len(heard))
+            heard = heard.copy()
+            heard[:fading] = (
+                tail[:fading] * np.cos(angle[:fading]) + heard[:fading] * np.sin(angle[:fading])
+            )
+        length = (segment.stop - segment.start) * hop_length
+        tail = heard[length:]
+        yield heard[:length]
