@@ -16,7 +16,7 @@ from vqcodec_cli.display import OnProgress, progress_bar
 from vqcodec_cli.errors import message
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-STREAM = "-"
+STREAM, STDIN = "-", "<stdin>"
 
 # Reads a source, writes a target and tells the share done.
 Work = Callable[[str, str, OnProgress], None]
@@ -168,12 +168,13 @@ def _one(work: Work, source: str, target: str, on_progress: OnProgress) -> None:
     """Work on one pair, whose errors name the source or the target."""
     from vqcodec.errors import VqcodecError
 
+    name = STDIN if source == STREAM else source
     try:
         work(source, target, on_progress)
     except VqcodecError as error:
-        if source in str(error) or target in str(error):
+        if str(error).startswith((f"{name}: ", f"{target}: ")):
             raise
-        raise type(error)(f"{source}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
 
 
 def readable(source: str) -> str | BinaryIO:

@@ -13,7 +13,7 @@ USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 def usage_message(error: Any) -> str:
     """One line about an error in the arguments."""
     command = error.ctx.command_path if error.ctx else "vqcodec"
-    return f"{_one_line(error.format_message())} See {command} --help"
+    return f"{_one_line(error.format_message()).rstrip('.')}; see {command} --help"
 
 
 def message(error: Exception) -> str:

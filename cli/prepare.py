@@ -55,6 +55,7 @@ def prepare(
             corpus=corpus.value,
             on_progress=lambda n_done, n_all: on_progress(n_done / n_all),
         )
+    n_failed = len(data.failures)
     splits = Counter(clip.split for clip in data.clips)
     show(
         {
@@ -63,7 +64,7 @@ def prepare(
             "hours": len(data.audio) / data.sample_rate / 3600,
             "speakers": len({clip.speaker for clip in data.clips}),
             "splits": {name: splits[name] for name in corpora.SPLITS if splits[name]},
-            "left_out": [failure.reason for failure in data.failures],
+            "left_out": f"{n_failed}, see {output / 'failed.jsonl'}" if n_failed else 0,
         },
         as_json=False,
     )

@@ -44,7 +44,9 @@ def train(
     is_first = os.environ.get("RANK", "0") == "0"
     with _reporter(is_shown=is_first and sys.stderr.isatty()) as on_report:
         path = run(plan, device=device.value, resume=resume, on_report=on_report)
-    if is_first:
+    if is_first and not path.exists():
+        typer.echo("no model yet, the time was too short: go on with --resume")
+    elif is_first:
         typer.echo(f"model: {path}")
         use = ["vqcodec", "encode", "in.wav", "out.codes", "--model", str(path)]
         typer.echo(f"use it: {shlex.join(use)}")
@@ -83,11 +85,15 @@ def _reporter(*, is_shown: bool) -> Iterator[Callable[[Report], None]]:
     warned: set[str] = set()
 
     def on_report(report: Report) -> None:
-        shown = {"loss": report.losses["total"], "perplexity": report.usage.perplexity}
+        loss, perplexity = report.losses["total"], report.usage.perplexity
         # The line starts with the first report, so that resumed steps do not count as speed.
         if not progress.task_ids:
-            progress.add_task("", total=report.steps, completed=report.step, **shown)
-        progress.update(progress.task_ids[0], completed=report.step, **shown)
+            progress.add_task(
+                "", total=report.steps, completed=report.step, loss=loss, perplexity=perplexity
+            )
+        progress.update(
+            progress.task_ids[0], completed=report.step, loss=loss, perplexity=perplexity
+        )
         # The figures after the colon change with every report.
         kind = (report.warning or "").partition(":")[0]
         if report.warning and kind not in warned:

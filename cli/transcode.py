@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from vqcodec_cli.batch import AUDIO_SUFFIXES, STREAM, Work, plan, readable, run, writable
+from vqcodec_cli.batch import AUDIO_SUFFIXES, STDIN, STREAM, Work, plan, readable, run, writable
 from vqcodec_cli.display import OnProgress
 from vqcodec_cli.options import (
     Decoder,
@@ -111,7 +111,7 @@ def decode(
                 writable(target),
                 _load(source),
                 speaker=voice,
-                decoder=decoder and decoder.value,
+                decoder=None if decoder is None else decoder.value,
                 seed=seed,
                 temperature=temperature,
                 sample_rate=sample_rate,
@@ -168,7 +168,7 @@ def convert(
                 writable(target),
                 codes,
                 speaker=voice,
-                decoder=decoder and decoder.value,
+                decoder=None if decoder is None else decoder.value,
                 seed=seed,
                 temperature=temperature,
                 on_progress=lambda share: on_progress((1 + share) / 2),
@@ -207,4 +207,4 @@ def _load(source: str) -> Codes:
     stream = readable(source)
     if isinstance(stream, str):
         return Codes.load(stream)
-    return Codes.from_bytes(stream.read(), "<stdin>")
+    return Codes.from_bytes(stream.read(), STDIN)

@@ -106,6 +106,14 @@ def load(name: str | Path | None = None) -> Checkpoint:
     """
     path = find(name)
     metadata, tensors = read_tensors(path, FORMAT)
+    try:
+        return _assembled(path, metadata, tensors)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged ({error!r}): fetch it again") from None
+
+
+def _assembled(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> Checkpoint:
+    """The model of a file; KeyError or ValueError where its metadata is damaged."""
     if int(metadata["version"]) > VERSION:
         raise CheckpointError(
             f"{path}: model format {metadata['version']} is newer than {VERSION}: upgrade vqcodec"

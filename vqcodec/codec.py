@@ -8,14 +8,14 @@ bits however many files, threads or blocks are involved.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vqcodec import checkpoint, windows
+from vqcodec import checkpoint
 from vqcodec.audio import (
     Recording,
     open_recording,
@@ -25,21 +25,15 @@ from vqcodec.audio import (
 )
 from vqcodec.checkpoint import Checkpoint
 from vqcodec.codes import Codes
+from vqcodec.decoding import fast_blocks, wavenet_blocks
+from vqcodec.encoding import Progress, codes_of, speaker_vector
 from vqcodec.errors import CodesError, SpeakerError, VqcodecError
-from vqcodec.models import encoder, spectral
-from vqcodec.models.speaker import SpeakerTable, from_int8, to_grid, to_int8
-from vqcodec.sampling import sampler_for, segments
+from vqcodec.models.speaker import from_int8, to_grid, to_int8
 from vqcodec.soundfiles import checked_rate
 from vqcodec.speakers import Speaker, VoicesFile, unknown_voice
-from vqcodec.windows import Window, map_in_order
 
 Decoder = Literal["fast", "wavenet"]
 Source = Any  # a path, a binary file object, a numpy array or a torch tensor
-Progress = Callable[[float], None]
-T = TypeVar("T")
-
-LANES_PER_THREAD = 16  # segments that a WaveNet samples side by side
-REFERENCE_SECONDS, MAX_REFERENCES = 4.0, 16
 
 
 def load(
@@ -100,8 +94,6 @@ class Codec:
             for name, vector in {**loaded.voices, **(enrolled or {})}.items()
         }
         self.sample_rate, self.hop_length = self.config.sample_rate, self.config.hop_length
-        field = encoder.receptive_field(self.config.encoder)
-        self._encoder_context = -(-field // (2 * self.hop_length)) + 1
 
     @property
     def decoders(self) -> tuple[Decoder, ...]:
@@ -151,9 +143,14 @@ class Codec:
             mark: str | np.ndarray = self._own_vector(recording, gain)
         else:
             voice = self.speaker(speaker)
-            mark = voice.name if voice.name in self.voices else voice.vector
+            if voice.name is not None and voice is self.voices.get(voice.name):
+                mark = voice.name
+            else:
+                mark = voice.vector
         return Codes(
-            codes=self._codes(recording, gain, on_progress),
+            codes=codes_of(
+                self.model, recording, gain=gain, device=self.device, on_progress=on_progress
+            ),
             codebook_size=self.config.quantizer.codebook_size,
             sample_rate=self.sample_rate,
             hop_length=self.hop_length,
@@ -163,29 +160,6 @@ class Codec:
             gain=gain,
             speaker=mark,
         )
-
-    def _codes(
-        self, recording: Recording, gain: float, on_progress: Progress | None
-    ) -> np.ndarray:
-        """(Q, N) codes of a recording at the level that `gain` normalises."""
-        n_samples = resampled_length(recording.n_samples, recording.sample_rate, self.sample_rate)
-        n_codes = -(-n_samples // self.hop_length)
-        blocks = (
-            block / np.float32(gain)
-            for block in recording.blocks(self.sample_rate, windows.LENGTH * self.hop_length)
-        )
-        grid = windows.windows(n_codes, self._encoder_context)
-        parts = []
-        for part in self._map(self._encode_window, windows.cut(blocks, grid, self.hop_length)):
-            parts.append(part)
-            if on_progress:
-                on_progress(len(parts) / -(-n_codes // windows.LENGTH))
-        return np.concatenate(parts, axis=1)
-
-    def _encode_window(self, item: tuple[np.ndarray, Window]) -> np.ndarray:
-        samples, window = item
-        codes = self.model.encode(torch.from_numpy(samples)[None].to(self.device))
-        return codes[0, :, window.start : window.end].cpu().numpy().astype(np.uint16)
 
     # Speakers
 
@@ -231,27 +205,7 @@ class Codec:
         return voice
 
     def _own_vector(self, recording: Recording, gain: float) -> np.ndarray:
-        """(64,) int8: the mean over the first pieces of a recording."""
-        if isinstance(self.model.speaker, SpeakerTable):
-            raise SpeakerError(
-                f"{recording.name}: model {self.name} knows speakers only by name; "
-                "say who speaks with --speaker"
-            )
-        length = round(REFERENCE_SECONDS * self.sample_rate)
-        pieces = []
-        for piece in recording.blocks(self.sample_rate, length):
-            if pieces and (len(piece) < length // 2 or len(pieces) == MAX_REFERENCES):
-                break
-            # The mel spectrogram needs a window's worth of samples.
-            padded = np.pad(piece / np.float32(gain), (0, max(0, length // 8 - len(piece))))
-            pieces.append(torch.from_numpy(padded)[None])
-        vectors = list(self._map(self._speaker_vector, iter(pieces)))
-        return to_int8(to_grid(torch.stack(vectors).mean(0))[0])
-
-    @torch.no_grad()
-    def _speaker_vector(self, piece: Tensor) -> Tensor:
-        vector: Tensor = self.model.speaker(piece.to(self.device)).cpu()
-        return vector
+        return speaker_vector(self.model, recording, gain=gain, device=self.device)
 
     # Decoding
 
@@ -303,7 +257,12 @@ class Codec:
         Args:
             target: path (.wav, .flac, .ogg, .opus, .mp3) or binary file object (gets a WAV).
             on_progress: called with the share done, in [0, 1].
-            codes, speaker, decoder, seed, temperature, sample_rate: as in `decode`.
+            codes: as in `decode`.
+            speaker: as in `decode`.
+            decoder: as in `decode`.
+            seed: as in `decode`.
+            temperature: as in `decode`.
+            sample_rate: as in `decode`.
 
         Raises:
             AudioError: the file cannot be written; and as `decode`.
@@ -333,8 +292,12 @@ class Codec:
         """Say the same with another voice: `encode`, then `decode` with `speaker`.
 
         Args:
-            source, sample_rate: as in `encode`.
-            speaker, decoder, seed, temperature: as in `decode`.
+            source: as in `encode`.
+            sample_rate: of arrays and tensors, in Hz.
+            speaker: who shall say it: see `speaker`.
+            decoder: as in `decode`.
+            seed: as in `decode`.
+            temperature: as in `decode`.
 
         Returns:
             (T,) at the rate of the source: a tensor for a tensor, else an array; for a list, a
@@ -400,9 +363,9 @@ class Codec:
         vector = torch.from_numpy(from_int8(voice.vector))[None].to(self.device)
         indices = torch.from_numpy(codes.codes.astype(np.int64))[None].to(self.device)
         if decoder == "fast":
-            blocks = self._fast_blocks(indices, vector)
+            blocks = fast_blocks(self.model, indices, vector)
         else:
-            blocks = self._wavenet_blocks(indices, vector, seed, temperature)
+            blocks = wavenet_blocks(self.model, indices, vector, seed=seed, temperature=temperature)
         return (block * np.float32(codes.gain) for block in blocks)
 
     def _speaker_of(self, codes: Codes) -> Speaker:
@@ -415,62 +378,6 @@ class Codec:
                 "know: load the voices file it is in (--voices), or give another --speaker"
             )
         return self.voices[codes.speaker]
-
-    def _fast_blocks(self, indices: Tensor, speaker: Tensor) -> Iterator[np.ndarray]:
-        fast, hop = self.model.fast, self.hop_length
-        assert fast is not None and self.config.fast is not None
-        context = spectral.receptive_field(self.config.fast, hop) // 2 + 1
-
-        @torch.no_grad()
-        def decode_window(window: Window) -> np.ndarray:
-            latents = self.model.latents(indices[..., window.first : window.last])
-            waveform = fast(latents, speaker)[0, window.start * hop : window.end * hop]
-            return waveform.cpu().numpy()
-
-        return self._map(decode_window, windows.windows(indices.shape[-1], context))
-
-    def _wavenet_blocks(
-        self, indices: Tensor, speaker: Tensor, seed: int, temperature: float
-    ) -> Iterator[np.ndarray]:
-        """Segments of a long recording are sampled side by side; a short one is a single segment."""
-        wavenet, hop = self.model.wavenet, self.hop_length
-        assert wavenet is not None
-        warm_up = -(-wavenet.receptive_field // hop)
-        parts = segments.cut(self._power(indices, speaker), warm_up)
-
-        @torch.no_grad()
-        def condition(segment: segments.Segment) -> Tensor:
-            start, stop = max(0, segment.first - 2), segment.last + 2
-            heard = wavenet.condition(self.model.latents(indices[..., start:stop]), speaker)
-            return heard[0, segment.first - start : segment.last - start]
-
-        def waveforms() -> Iterator[np.ndarray]:
-            n_lanes = LANES_PER_THREAD * torch.get_num_threads()
-            for index in range(0, len(parts), n_lanes):
-                batch = parts[index : index + n_lanes]
-                conditions = list(self._map(condition, iter(batch)))
-                padded = torch.nn.utils.rnn.pad_sequence(conditions, batch_first=True)
-                sampler = sampler_for(self.device)(
-                    wavenet,
-                    seeds=[[seed, index + lane] for lane in range(len(batch))],
-                    temperature=temperature,
-                )
-                blocks = list(sampler.blocks(padded))
-                for waveform, heard in zip(torch.cat(blocks, 1), conditions, strict=True):
-                    yield waveform[: len(heard) * hop].cpu().numpy()
-
-        return segments.join(parts, waveforms(), hop)
-
-    def _power(self, indices: Tensor, speaker: Tensor) -> np.ndarray:
-        """(N,) power of each code's audio: where a cut is heard least."""
-        if indices.shape[-1] <= segments.LENGTH or self.model.fast is None:
-            return np.ones(indices.shape[-1], np.float32)
-        blocks = self._fast_blocks(indices, speaker)
-        powers = [np.square(block).reshape(-1, self.hop_length).mean(-1) for block in blocks]
-        return np.concatenate(powers)
-
-    def _map(self, function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
-        return map_in_order(function, items, self.device)
 
 
 def _output(codes: Codes, sample_rate: int | None) -> tuple[int, int]:

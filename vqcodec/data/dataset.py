@@ -99,9 +99,7 @@ class SegmentSampler:
         """The batch of every one of `steps`, made ahead by `config.workers` processes."""
         shard = _Shard(self, rank, world_size)
         return iter(
-            DataLoader(
-                shard, batch_size=None, sampler=steps, num_workers=self.config.workers
-            )
+            DataLoader(shard, batch_size=None, sampler=steps, num_workers=self.config.workers)
         )
 
     def _row(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

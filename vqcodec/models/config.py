@@ -117,6 +117,12 @@ class SpectralDecoderConfig(Section):
     kernel_size: Positive = 7
     n_fft: Positive = 512
 
+    @model_validator(mode="after")
+    def _odd_kernel(self) -> SpectralDecoderConfig:
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size {self.kernel_size} must be odd")
+        return self
+
 
 class WaveNetConfig(Section):
     """The autoregressive decoder (models/wavenet.py)."""
@@ -124,8 +130,8 @@ class WaveNetConfig(Section):
     n_stacks: Positive = 2
     layers_per_stack: Positive = 10
     residual_channels: Positive = 64
-    skip_channels: Positive = 128
-    condition_channels: Positive = 128
+    skip_channels: Positive = 64
+    condition_channels: Positive = 32
     pre_emphasis: Fraction = 0.86
 
 

@@ -10,6 +10,7 @@ with dilated convolutions (as in SoundStream, arXiv 2107.03312) run at every rat
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -154,7 +155,7 @@ class PaperEncoder(nn.Module):
         self.layers = nn.Sequential(
             *(
                 layer
-                for before, after in zip(widths, widths[1:], strict=False)
+                for before, after in pairwise(widths)
                 for layer in (nn.Conv1d(before, after, 4, 2, padding=1), nn.ReLU())
             ),
             nn.Conv1d(config.channels, dim, 1),

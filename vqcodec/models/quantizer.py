@@ -127,9 +127,10 @@ class VectorQuantizer(nn.Module):
             if not self.initialized:
                 passed = self.project_out(projected).transpose(1, 2)
                 return Quantized(passed, indices[:, None], projected.new_zeros(()))
+            # Before the update, which may move a vector away or restart it somewhere else.
+            chosen = F.embedding(indices, self._normalize(self.codebook))
             if self.training and self.config.codebook_update == "ema":
                 self._update_codebook(projected.detach().flatten(0, 1), indices.flatten())
-            chosen = F.embedding(indices, self._normalize(self.codebook))
             loss = self.config.commitment_weight * _distance(projected, chosen.detach())
             if self.training and self.config.codebook_update == "loss":
                 loss = loss + _distance(projected.detach(), chosen)

@@ -41,7 +41,7 @@ class ConvNeXtBlock(nn.Module):
         nn.init.zeros_(self.speaker.bias)
 
     def forward(self, x: Tensor, speaker: Tensor) -> Tensor:
-        """x (B, C, N), speaker (B, S) -> (B, C, N)."""
+        """Input (B, C, N), speaker (B, S) -> (B, C, N)."""
         gain, shift = self.speaker(speaker)[:, None].chunk(2, dim=-1)
         hidden = self.norm(self.depthwise(x).transpose(1, 2)) * (1 + gain) + shift
         hidden = self.scale * self.project(F.gelu(self.expand(hidden)))

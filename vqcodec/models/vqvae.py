@@ -48,9 +48,7 @@ class VQVAE(nn.Module):
             else None
         )
         self.wavenet = (
-            WaveNet(config.wavenet, dim, speaker.dim, config.hop_length)
-            if config.wavenet
-            else None
+            WaveNet(config.wavenet, dim, speaker.dim, config.hop_length) if config.wavenet else None
         )
 
     def bottleneck(self, waveform: Tensor, reference: Tensor) -> Bottleneck:

@@ -60,7 +60,7 @@ class GatedLayer(nn.Module):
         return x + residual, skip
 
     def forward(self, x: Tensor, condition: Tensor, hop_length: int) -> tuple[Tensor, Tensor]:
-        """x (B, N * hop_length, C), condition (B, N, H) -> next x and skip, as long as x."""
+        """Input x (B, N * hop_length, C), condition (B, N, H) -> next x and skip, as long as x."""
         older = F.pad(x, (0, 0, self.dilation, 0))[:, : x.shape[1]]
         # The condition is constant over a hop: project per code, then hold it for its samples.
         held = self.condition(condition).repeat_interleave(hop_length, dim=1)
@@ -77,9 +77,7 @@ class WaveNet(nn.Module):
         hop_length: samples per latent.
     """
 
-    def __init__(
-        self, config: WaveNetConfig, dim: int, speaker_dim: int, hop_length: int
-    ) -> None:
+    def __init__(self, config: WaveNetConfig, dim: int, speaker_dim: int, hop_length: int) -> None:
         super().__init__()
         self.config, self.hop_length = config, hop_length
         width = config.residual_channels

@@ -104,9 +104,7 @@ class Objective(nn.Module):
             + self.weights.wavenet * wavenet
             + commitment
         )
-        return Losses(
-            total, mel, log_stft, convergence, latent_mel, commitment, wavenet, indices
-        )
+        return Losses(total, mel, log_stft, convergence, latent_mel, commitment, wavenet, indices)
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         """(B, N * hop_length) -> (B, 64, N): frame n is centred on the middle of code n."""

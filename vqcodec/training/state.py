@@ -39,9 +39,7 @@ def save_state(
     write_atomically(path, safetensors_bytes(tensors, metadata))
 
 
-def load_state(
-    path: Path, modules: dict[str, nn.Module], optimizer: Optimizer
-) -> dict[str, Any]:
+def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> dict[str, Any]:
     """Restore in place what `save_state` wrote; returns the progress.
 
     Raises:

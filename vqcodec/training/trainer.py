@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -27,6 +26,7 @@ from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.config import PerturbationConfig, Recipe
 from vqcodec.training.distributed import Processes, processes
+from vqcodec.training.examples import add_example
 from vqcodec.training.monitor import CodebookUsage, CollapseMonitor
 from vqcodec.training.objective import Losses, Objective
 from vqcodec.training.state import load_state, save_state
@@ -73,7 +73,7 @@ def train(
         recipe: what to train.
         device: `auto`, `cpu` or `cuda`. Under torchrun, one process per device.
         resume: continue the run in `recipe.output` exactly where it stopped.
-        on_report: called every `log_every` steps, on the first process.
+        on_report: called every `log_every` steps and after a validation, on the first process.
 
     Returns:
         Path of the model file: the best by validation. It does not exist yet if the time was over
@@ -198,7 +198,7 @@ class Trainer:
 
     def run(self, resume: bool) -> Path:
         """Train until the recipe's steps or time are over."""
-        recipe, is_first = self.recipe, self.place.rank == 0
+        recipe, place = self.recipe, self.place
         state = self.output / STATE_FILE
         if resume:
             self._load(state)
@@ -208,37 +208,33 @@ class Trainer:
                 "output=FOLDER"
             )
         started = time.monotonic()
-        writer = SummaryWriter(str(self.output / "logs")) if is_first else None
-        totals: dict[str, float] = {}
+        writer = self._writer()
+        recent: list[dict[str, float]] = []
         self.objective.train()
-        while self.step < recipe.steps:
-            quantizer = self.objective.model.quantizer
-            if (
-                isinstance(quantizer, VectorQuantizer)
-                and not quantizer.initialized
-                and self.step >= recipe.unquantized_steps
-            ):
-                self._start_codebook(quantizer)
-            losses = self._train_step()
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + value
+        steps = range(self.step, recipe.steps)
+        for batch in self.sampler.batches(steps, place.rank, place.world_size):
+            self._start_codebook_when_due()
+            recent.append(self._train_step(batch))
+            is_last = self._is_late(started) or self.step == recipe.steps
             validation = None
-            if self.step % recipe.validate_every == 0 or self.step == recipe.steps:
+            if is_last or self.step % recipe.validate_every == 0:
                 validation = self._validate(writer)
-            if self.step % recipe.log_every == 0 or validation is not None:
-                self._report(totals, validation, writer)
-                totals = {}
-            late = self._is_late(started)
-            if self.step % recipe.checkpoint_every == 0 or late or self.step == recipe.steps:
+            if validation is not None or self.step % recipe.log_every == 0:
+                self._report(_mean(recent), validation, writer)
+                recent = []
+            if is_last or self.step % recipe.checkpoint_every == 0:
                 self._save(state)
-            if late:
+            if is_last:
                 break
-        if not (self.output / MODEL_FILE).exists():
-            self._validate(writer)
-            self._save(state)
         if writer:
             writer.close()
         return self.output / MODEL_FILE
+
+    def _writer(self) -> SummaryWriter | None:
+        """TensorBoard's, on the first process; what a broken run logged beyond here is hidden."""
+        if self.place.rank > 0:
+            return None
+        return SummaryWriter(str(self.output / "logs"), purge_step=self.step + 1)
 
     def _is_late(self, started: float) -> bool:
         """Whether time is up, by the first process's clock."""
@@ -255,13 +251,12 @@ class Trainer:
             return nullcontext()
         return torch.autocast(self.place.device.type, torch.bfloat16)
 
-    def _train_step(self) -> dict[str, float]:
+    def _train_step(self, batch: Batch) -> dict[str, float]:
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
         # Every step seeds itself, so that a resumed run draws the noise of an unbroken one.
         torch.manual_seed(recipe.seed * 1_000_003 + self.step)
-        batch = self.sampler.batch(self.step, self.place.rank, self.place.world_size)
         with self._autocast():
             losses = self.forward(batch.to(self.place.device))
         self.optimizer.zero_grad(set_to_none=True)
@@ -274,40 +269,61 @@ class Trainer:
         self.average.update_parameters(self.objective)
         self.monitor.update(losses.indices)
         self.step += 1
-        return _scalars(losses)
+        values = self._scalars(losses)
+        if not math.isfinite(values["total"]):
+            raise VqcodecError(
+                f"{self.output}: the loss is not finite at step {self.step}; continue from the "
+                "last checkpoint with --resume and a lower optimizer.learning_rate"
+            )
+        return values
+
+    def _scalars(self, losses: Losses) -> dict[str, float]:
+        """Each loss, as the mean over processes."""
+        values = torch.stack([loss.detach().float() for loss in losses[:-1]])
+        if self.place.world_size > 1:
+            dist.all_reduce(values)
+            values /= self.place.world_size
+        return dict(zip(Losses._fields[:-1], values.tolist(), strict=True))
 
     @torch.no_grad()
-    def _start_codebook(self, quantizer: VectorQuantizer) -> None:
+    def _start_codebook_when_due(self) -> None:
+        model, place = self.objective.model, self.place
+        quantizer = model.quantizer
+        if not isinstance(quantizer, VectorQuantizer) or bool(quantizer.initialized):
+            return
+        if self.step < self.recipe.unquantized_steps:
+            return
         wanted = KMEANS_VECTORS_PER_CODE * self.recipe.model.quantizer.codebook_size
         vectors: list[torch.Tensor] = []
-        model = self.objective.model.eval()
         step = self.step
-        while sum(map(len, vectors)) * self.place.world_size < wanted:
-            batch = self.sampler.batch(step, self.place.rank, self.place.world_size)
-            latents = model.norm(model.encoder(batch.waveform.to(self.place.device)))
+        model.eval()
+        while sum(map(len, vectors)) < wanted:
+            # Whole batches, of which every process gives a part: in the order of one process.
+            batch = self.sampler.batch(step)
+            latents = model.norm(model.encoder(batch.waveform.to(place.device)))
             vectors.append(quantizer.project(latents).flatten(0, 1))
             step += 1
-        quantizer.initialize(torch.cat(vectors))
+        quantizer.initialize(torch.cat(vectors).chunk(place.world_size)[place.rank])
         self.objective.train()
+        self.average.n_averaged.zero_()  # begins anew: what came before knew no codebook
 
     @torch.no_grad()
     def _validate(self, writer: SummaryWriter | None) -> float:
         """Loss of the averaged weights on fixed segments; the best model is written."""
-        objective = self.average.module.eval()
-        batches = [self.validation.batch(index) for index in range(16)]
-        totals: dict[str, float] = {}
-        for batch in batches:
+        objective, place = self.average.module.eval(), self.place
+        indices = range(VALIDATION_BATCHES)
+        values = []
+        for batch in self.validation.batches(indices, place.rank, place.world_size):
             with self._autocast():
-                losses = objective(batch.to(self.place.device))
-            for name, value in _scalars(losses).items():
-                totals[name] = totals.get(name, 0.0) + value / len(batches)
-        loss = totals["total"]
+                values.append(self._scalars(objective(batch.to(place.device))))
+        losses = _mean(values)
+        loss = losses["total"]
         quantizer = objective.model.quantizer
         started = not isinstance(quantizer, VectorQuantizer) or bool(quantizer.initialized)
         if writer:
-            for name, value in totals.items():
+            for name, value in losses.items():
                 writer.add_scalar(f"validation/{name}", value, self.step)
-            self._show(objective.model, batches[0], writer)
+            add_example(writer, objective, self.validation.batch(0).to(place.device), self.step)
         if started and loss < self.best:
             self.best = loss
             if self.place.rank == 0:
@@ -315,8 +331,14 @@ class Trainer:
         return loss
 
     def _write_model(self, model: VQVAE) -> None:
-        voices = mean_voices(model, self.data, self.place.device)
         recipe = self.recipe
+        if recipe.stage == "codec" and model.wavenet is not None:
+            # Untrained: the file is to offer only what can decode.
+            config = model.config.model_copy(update={"wavenet": None})
+            bare = VQVAE(config, len(self.speakers)).to(self.place.device).eval()
+            bare.load_state_dict(model.state_dict(), strict=False)
+            model = bare
+        voices = mean_voices(model, self.data, self.place.device)
         provenance = {
             "stage": recipe.stage,
             "steps": self.step,
@@ -326,25 +348,9 @@ class Trainer:
         }
         checkpoint.save(self.output / MODEL_FILE, model, voices, provenance)
 
-    def _show(self, model: VQVAE, batch: Batch, writer: SummaryWriter) -> None:
-        """Audio and spectrogram of one validation segment, true and decoded."""
-        if model.fast is None:
-            return
-        device = self.place.device
-        reference = batch.speaker if model.config.speaker.kind == "table" else batch.reference
-        bottleneck = model.bottleneck(batch.waveform[:1].to(device), reference[:1].to(device))
-        decoded = model.fast(bottleneck.quantized.quantized, bottleneck.speaker).cpu()
-        for name, waveform in (("true", batch.waveform[:1]), ("decoded", decoded)):
-            writer.add_audio(name, waveform.clamp(-1, 1), self.step, model.config.sample_rate)
-            log_mel = self.objective.spectral_loss.log_mel(waveform.to(device), 1024)[0].T
-            image = (log_mel - log_mel.min()) / (log_mel.max() - log_mel.min() + 1e-6)
-            writer.add_image(f"log_mel/{name}", image.flip(0)[None], self.step)
-
     def _report(
-        self, totals: dict[str, float], validation: float | None, writer: SummaryWriter | None
+        self, losses: dict[str, float], validation: float | None, writer: SummaryWriter | None
     ) -> None:
-        steps = (self.step - 1) % self.recipe.log_every + 1
-        losses = {name: total / steps for name, total in totals.items()}
         usage = self.monitor.usage()
         if writer is None:
             return
@@ -352,11 +358,9 @@ class Trainer:
             writer.add_scalar(f"train/{name}", value, self.step)
         writer.add_scalar("codebook/perplexity", usage.perplexity, self.step)
         writer.add_scalar("codebook/used", usage.used, self.step)
-        settled = self.step >= self.recipe.unquantized_steps + 200
-        warning = self.monitor.warning(usage) if settled and self.recipe.log_every >= 10 else None
-        self.on_report(
-            Report(self.step, self.recipe.steps, losses, usage, validation, warning)
-        )
+        settled = self.step >= self.recipe.unquantized_steps + SETTLING_STEPS
+        warning = self.monitor.warning(usage) if settled else None
+        self.on_report(Report(self.step, self.recipe.steps, losses, usage, validation, warning))
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"objective": self.objective, "average": self.average}
@@ -367,6 +371,8 @@ class Trainer:
             save_state(path, self._modules(), self.optimizer, progress)
 
     def _load(self, path: Path) -> None:
+        if not path.exists():
+            raise ConfigError(f"{self.output}: holds no run to continue; start without --resume")
         progress = load_state(path, self._modules(), self.optimizer)
         self.step, self.best = progress["step"], progress["best"]
 
@@ -382,6 +388,5 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return final + (schedule.learning_rate - final) * cosine
 
 
-def _scalars(losses: Losses) -> dict[str, float]:
-    values = torch.stack([loss.detach().float() for loss in losses[:-1]]).tolist()
-    return dict(zip(Losses._fields[:-1], values, strict=True))
+def _mean(values: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: math.fsum(value[name] for value in values) / len(values) for name in values[0]}

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from training_data import RECIPES
+
+from vqcodec.errors import ConfigError
+from vqcodec.models.config import ModelConfig
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.training.config import Recipe, load_recipe
+
+FOUND = sorted(RECIPES.rglob("*.yaml"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_there_are_recipes() -> None:
+    names = {path.name for path in FOUND}
+    assert {"vctk.yaml", "vctk_paper.yaml", "vctk_wavenet.yaml", "tiny.yaml"} <= names
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.name)
+def test_every_recipe_loads_and_its_model_computes(path: Path) -> None:
+    recipe = load_recipe(path)
+    model = VQVAE(recipe.model, n_speakers=3).eval()
+    codes = model.encode(torch.randn(1, 4 * recipe.model.hop_length))
+    assert codes.shape == (1, recipe.model.quantizer.n_codebooks, 4)
+    header = path.read_text(encoding="utf-8").splitlines()[:4]
+    assert header[0].startswith("# ")
+    assert [line.partition(":")[0] for line in header[1:]] == ["# Needs", "# Run", "# Override"]
+    assert f"vqcodec train {path.name}" in header[2]
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.name)
+def test_the_override_that_a_recipe_suggests_is_valid(path: Path) -> None:
+    command = path.read_text(encoding="utf-8").splitlines()[3].split()
+    overrides = command[command.index(path.name) + 1 :]
+    assert overrides
+    assert load_recipe(path, overrides) != load_recipe(path)
+
+
+def test_the_paper_recipe_is_the_paper() -> None:
+    recipe = load_recipe(RECIPES / "vctk_paper.yaml")
+    model, quantizer = recipe.model, recipe.model.quantizer
+    assert (model.hop_length, quantizer.codebook_size, quantizer.decay) == (64, 512, 0.99)
+    assert (quantizer.commitment_weight, quantizer.estimator) == (0.25, "ste")
+    assert quantizer.codebook_dim == quantizer.dim
+    assert not quantizer.use_cosine_sim
+    assert (model.speaker.kind, model.fast, recipe.stage) == ("table", None, "joint")
+
+
+def test_the_wavenet_recipe_fits_the_model_of_the_first_stage() -> None:
+    first, second = (load_recipe(RECIPES / name) for name in ("vctk.yaml", "vctk_wavenet.yaml"))
+    assert second.model == first.model
+    assert second.initial_model == f"{first.output}/model.safetensors"
+    assert second.data.root == first.data.root
+
+
+def test_one_error_names_every_fault_and_the_nearest_known_key(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "wrong.yaml",
+        "stepz: 5\nmodel:\n  quantizer:\n    codebok_size: 64\n    estimator: magic\n"
+        "optimizer:\n  learning_rate: -1\n",
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "unknown key stepz; did you mean steps?" in message
+    assert (
+        "unknown key model.quantizer.codebok_size; did you mean model.quantizer.codebook_size?"
+        in message
+    )
+    assert "model.quantizer.estimator" in message
+    assert "'magic'" in message
+    assert "optimizer.learning_rate" in message
+    assert "(got -1)" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (["model.fast=null"], "stage codec trains the fast decoder, but model.fast is null"),
+        (["stage=joint", "model.wavenet=null"], "stage joint trains a WaveNet, but model.wavenet"),
+        (["stage=wavenet"], "stage wavenet needs initial_model"),
+        (["steps=300"], "steps 300 end before the codebook starts, after unquantized_steps 300"),
+        (["data.segment_length=8"], "segments of 1024 samples, shorter than .* 2048"),
+        (["model.fast=null", "model.wavenet=null"], "a model needs a decoder"),
+        (["model.quantizer.kind=fsq", "model.quantizer.levels=[4,4]"], "make 16 codes, .* 512"),
+        (["model.encoder.paper=true"], r"strides: \[2, 2, 2, 2, 2, 2\]"),
+        (["model.encoder.strides=[640]"], "shorter than the first stride 640"),
+        (["model.encoder.strides=[32,16]"], "n_fft 512 must be at least twice the hop length 512"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(
+    tmp_path: Path, overrides: list[str], fault: str
+) -> None:
+    path = write(tmp_path / "recipe.yaml", "seed: 0\n")
+    assert load_recipe(path) == Recipe()
+    with pytest.raises(ConfigError, match=fault):
+        load_recipe(path, overrides)
+
+
+def test_overrides_are_yaml_and_reach_into_sections(tmp_path: Path) -> None:
+    path = write(tmp_path / "recipe.yaml", "data: {batch_size: 4}\n")
+    recipe = load_recipe(
+        path,
+        [
+            "steps=1000",
+            "data.root=a=b",
+            "model.encoder.strides=[20, 5]",
+            "model.wavenet=null",
+            "optimizer.learning_rate=1e-4",
+            "max_minutes=1.5",
+        ],
+    )
+    assert (recipe.steps, recipe.data.root, recipe.data.batch_size) == (1000, "a=b", 4)
+    assert recipe.model.encoder.strides == (20, 5)
+    assert recipe.model.wavenet is None
+    assert (recipe.optimizer.learning_rate, recipe.max_minutes) == (1e-4, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("steps", "'steps' is not an override: write key=value"),
+        ("steps.x=1", "'steps' has no keys of its own"),
+        ("steps=[1,", "'steps=.1,': the value is not YAML"),
+        ("data.rot=x", "unknown key data.rot; did you mean data.root?"),
+        ("steps=4e5", "steps: .* \\(got '4e5'\\)"),
+    ],
+)
+def test_wrong_overrides_are_refused(tmp_path: Path, override: str, fault: str) -> None:
+    path = write(tmp_path / "recipe.yaml", "steps: 1000\n")
+    with pytest.raises(ConfigError, match=fault):
+        load_recipe(path, [override])
+
+
+def test_a_recipe_states_only_what_differs_from_its_base(tmp_path: Path) -> None:
+    write(
+        tmp_path / "base.yaml",
+        "steps: 7000\ndata: {root: here, batch_size: 3}\nmodel: {wavenet: null}\n",
+    )
+    path = write(
+        tmp_path / "other.yaml",
+        "base: base.yaml\ndata: {batch_size: 5}\nmodel: {wavenet: {n_stacks: 3}}\n",
+    )
+    recipe = load_recipe(path, ["seed=9"])
+    assert (recipe.steps, recipe.seed, recipe.data.root) == (7000, 9, "here")
+    assert recipe.data.batch_size == 5
+    assert recipe.model.wavenet is not None
+    assert recipe.model.wavenet.n_stacks == 3
+
+
+def test_a_recipe_cannot_be_its_own_base(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.yaml", "base: mine.yaml\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: is its own base"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [("steps: [", "not YAML"), ("- 1\n", "a mapping of keys"), ("", "a mapping of keys")],
+)
+def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, fault: str) -> None:
+    path = write(tmp_path / "odd.yaml", text)
+    with pytest.raises(ConfigError, match=f"odd.yaml: .*{fault}"):
+        load_recipe(path)
+
+
+def test_a_model_section_survives_its_json_form() -> None:
+    for path in FOUND:
+        model = load_recipe(path).model
+        assert ModelConfig.model_validate_json(model.model_dump_json()) == model

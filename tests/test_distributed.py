@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.torch import load_file
+from training_data import RECIPES, data_section, model_with, prepare_speech, small_recipe
+
+from vqcodec.data.prepared import PreparedData
+from vqcodec.errors import ConfigError
+from vqcodec.training import trainer
+from vqcodec.training.distributed import Processes
+
+STEPS = 12
+SCRIPT = """
+import json, os, sys
+import torch
+from vqcodec.models.quantizer import VectorQuantizer
+from vqcodec.training import trainer
+from vqcodec.training.config import load_recipe
+torch.set_num_threads(1)
+trainer.VALIDATION_BATCHES = 2
+reports = []
+path = trainer.train(load_recipe(sys.argv[1]), device="cpu", on_report=reports.append)
+if reports:
+    found = [[*report.losses.values(), report.validation or 0.0] for report in reports]
+    with open(sys.argv[2], "w") as file:
+        json.dump(found, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    return prepare_speech(tmp_path_factory.mktemp("speech"))
+
+
+def losses(folder: Path, recipe: trainer.Recipe, n_processes: int) -> np.ndarray:
+    """(steps, losses) of a training in so many processes."""
+    folder.mkdir(exist_ok=True)
+    script, described, result = folder / "train.py", folder / "recipe.yaml", folder / "losses.json"
+    script.write_text(SCRIPT, encoding="utf-8")
+    described.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_processes}"]
+    command = [sys.executable, *(launcher if n_processes > 1 else []), str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(RECIPES.parent)}
+    done = subprocess.run(
+        [*command, str(described), str(result)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return np.array(json.loads(result.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("codebook_update", ["ema", "loss"])
+def test_two_processes_train_as_one(
+    data: PreparedData, tmp_path: Path, codebook_update: str
+) -> None:
+    # The high threshold restarts codes at nearly every step.
+    quantizer = {"codebook_update": codebook_update, "threshold_ema_dead_code": 0.5}
+    recipes = {
+        n_processes: small_recipe(
+            data,
+            tmp_path / str(n_processes) / "run",
+            steps=STEPS,
+            unquantized_steps=4,
+            validate_every=6,
+            max_minutes=60.0,
+            data={**data_section(data), "batch_size": 4},
+            model=model_with(quantizer=quantizer),
+        )
+        for n_processes in (1, 2)
+    }
+    alone, together = (losses(tmp_path / str(n), recipe, n) for n, recipe in recipes.items())
+    assert alone.shape == together.shape
+    assert len(alone) == STEPS
+    np.testing.assert_allclose(together, alone, rtol=2e-4, atol=1e-5)
+    states = [load_file(Path(r.output) / trainer.STATE_FILE) for r in recipes.values()]
+    assert states[0].keys() == states[1].keys()
+    assert all(bool(state["objective.model.quantizer.initialized"]) for state in states)
+    codebooks = [state["objective.model.quantizer.codebook"].numpy() for state in states]
+    np.testing.assert_allclose(codebooks[1], codebooks[0], atol=1e-3)
+
+
+def test_a_batch_must_divide_evenly(data: PreparedData, tmp_path: Path) -> None:
+    recipe = small_recipe(data, tmp_path)
+    with pytest.raises(ConfigError, match=r"batch_size 2 cannot be shared evenly by 4 processes"):
+        trainer.Trainer(recipe, Processes(0, 4, trainer.torch.device("cpu")), lambda _: None)

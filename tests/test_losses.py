@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from vqcodec.training.config import LONGEST_WINDOW
+from vqcodec.training.losses import MultiResolutionSpectralLoss
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def loss() -> MultiResolutionSpectralLoss:
+    return MultiResolutionSpectralLoss(RATE)
+
+
+def voiced(n_samples: int = 8000) -> Tensor:
+    """(2, n_samples) harmonics of 120 and 210 Hz at the level of normalised speech."""
+    time = torch.arange(n_samples) / RATE
+    pitches = torch.tensor([120.0, 210.0])
+    harmonics = torch.arange(1, 20)
+    phase = 2 * torch.pi * pitches[:, None, None] * harmonics[:, None] * time
+    waveform = (phase.sin() / harmonics[:, None]).sum(1)
+    return 0.06 * waveform / waveform.std(1, keepdim=True)
+
+
+def test_zero_for_identical_waveforms_only(loss: MultiResolutionSpectralLoss) -> None:
+    waveform = voiced()
+    assert [value.item() for value in loss(waveform, waveform)] == [0.0, 0.0, 0.0]
+    assert all(value > 0.01 for value in loss(0.9 * waveform, waveform))
+
+
+def test_grows_with_noise(loss: MultiResolutionSpectralLoss) -> None:
+    waveform = voiced()
+    noise = torch.randn(waveform.shape, generator=torch.Generator().manual_seed(0))
+    levels = [1e-4, 1e-3, 1e-2, 1e-1]
+    values = torch.tensor([list(loss(waveform + level * noise, waveform)) for level in levels])
+    assert (values.diff(dim=0) > 0).all()
+
+
+def test_what_cannot_be_heard_hardly_counts(loss: MultiResolutionSpectralLoss) -> None:
+    waveform = voiced()
+    noise = torch.randn(waveform.shape, generator=torch.Generator().manual_seed(0))
+    mel, log_stft, _ = loss(waveform + 1e-6 * noise, waveform)
+    assert mel < 0.01
+    assert log_stft < 0.01
+
+
+@pytest.mark.parametrize("n_samples", [LONGEST_WINDOW, 4000])
+@pytest.mark.parametrize("silent", ["output", "target", "both"])
+def test_finite_with_finite_gradient_on_silence(
+    loss: MultiResolutionSpectralLoss, silent: str, n_samples: int
+) -> None:
+    waveform, silence = voiced(n_samples), torch.zeros(2, n_samples)
+    output = (silence if silent in ("output", "both") else waveform).requires_grad_()
+    values = loss(output, silence if silent in ("target", "both") else waveform)
+    assert all(value.isfinite() for value in values)
+    sum(values, torch.zeros(())).backward()
+    assert output.grad is not None
+    assert output.grad.isfinite().all()
+
+
+def test_identical_waveforms_have_a_finite_gradient(loss: MultiResolutionSpectralLoss) -> None:
+    output = voiced().requires_grad_()
+    sum(loss(output, voiced()), torch.zeros(())).backward()
+    assert output.grad is not None
+    assert output.grad.isfinite().all()
+
+
+def test_gradient_descent_finds_the_waveform_s_spectrum(loss: MultiResolutionSpectralLoss) -> None:
+    target = voiced(4096)
+    output = (0.01 * torch.randn(2, 4096, generator=torch.Generator().manual_seed(0))).clone()
+    output.requires_grad_()
+    optimizer = torch.optim.Adam([output], lr=5e-3)
+    totals = []
+    for _ in range(30):
+        total = sum(loss(output, target), torch.zeros(()))
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert totals[-1] < 0.6 * totals[0]
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 16000, 22050, 44100])
+def test_no_mel_band_is_empty(sample_rate: int) -> None:
+    loss = MultiResolutionSpectralLoss(sample_rate)
+    for n_fft in loss.n_ffts:
+        filters = getattr(loss, f"filters_{n_fft}")
+        assert (filters.sum(0) > 0).all()
+        assert filters.shape[1] >= 16

@@ -1,0 +1,443 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_data import RECIPES, model_with, prepare_speech, small_recipe
+
+import vqcodec
+from vqcodec import checkpoint
+from vqcodec.data.prepared import PreparedData
+from vqcodec.errors import CheckpointError, ConfigError, DataError, VqcodecError
+from vqcodec.models.quantizer import VectorQuantizer
+from vqcodec.training import trainer
+from vqcodec.training.config import Recipe, load_recipe
+from vqcodec.training.losses import MultiResolutionSpectralLoss
+from vqcodec.training.monitor import CollapseMonitor
+from vqcodec.training.trainer import Report, learning_rate, train
+
+PAPER = {
+    "encoder": {"paper": True, "strides": [2] * 6, "channels": 8},
+    "speaker": {"kind": "table"},
+    "fast": None,
+    "quantizer": {"codebook_dim": 16, "use_cosine_sim": False, "decay": 0.99},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    return prepare_speech(tmp_path_factory.mktemp("speech"))
+
+
+@pytest.fixture(autouse=True)
+def _few_validation_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 2)
+
+
+@pytest.fixture(scope="module")
+def codec(data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the first stage."""
+    return run(small_recipe(data, tmp_path_factory.mktemp("codec")))[0]
+
+
+def run(recipe: Recipe, *, resume: bool = False) -> tuple[Path, list[Report]]:
+    reports: list[Report] = []
+    path = train(recipe, device="cpu", resume=resume, on_report=reports.append)
+    return path, reports
+
+
+def state_of(recipe: Recipe) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    path = Path(recipe.output) / trainer.STATE_FILE
+    with safe_open(path, framework="pt") as file:
+        return load_file(path), file.metadata()
+
+
+# --- what a user sees ------------------------------------------------------------------------
+
+
+def test_tiny_recipe_learns_and_its_model_is_a_codec(data: PreparedData, tmp_path: Path) -> None:
+    overrides = [f"data.root={data.root}", f"output={tmp_path}", "steps=100"]
+    recipe = load_recipe(RECIPES / "tiny.yaml", [*overrides, "model.wavenet={layers_per_stack: 2}"])
+    path, reports = run(recipe)
+    totals = [report.losses["total"] for report in reports]
+    assert [report.step for report in reports] == list(range(10, 101, 10))
+    assert totals[-1] < 0.7 * totals[0]
+    assert reports[-1].validation is not None
+    assert reports[-1].validation < totals[0]
+    assert {report.warning for report in reports} == {None}
+
+    codec = vqcodec.load(path, device="cpu")
+    assert codec.decoders == ("fast",)  # stage codec leaves the WaveNet untrained
+    assert codec.config.quantizer == recipe.model.quantizer
+    assert codec.provenance["steps"] == 100
+    assert Recipe.model_validate(codec.provenance["recipe"]) == recipe
+    speech = data.read(data.clips[0])
+    codes = codec.encode(speech, data.sample_rate)
+    assert len(np.unique(codes.codes)) > 4
+    decoded = codec.decode(codes)
+    assert decoded.shape == speech.shape
+    # A model that learned nothing is no nearer to the speech than silence is.
+    loss = MultiResolutionSpectralLoss(data.sample_rate)
+    true = torch.from_numpy(speech)[None]
+    error = loss(torch.from_numpy(decoded)[None], true).log_stft
+    assert error < 0.8 * loss(torch.zeros_like(true), true).log_stft
+
+
+def test_tensorboard_has_scalars_audio_and_images(data: PreparedData, tmp_path: Path) -> None:
+    run(small_recipe(data, tmp_path, validate_every=2))
+    events = EventAccumulator(str(tmp_path / "logs")).Reload()
+    tags = events.Tags()
+    assert {
+        "train/total", "train/mel", "validation/total", "codebook/perplexity", "codebook/used",
+    } <= set(tags["scalars"])  # fmt: skip
+    assert set(tags["images"]) == {"log_mel/true", "log_mel/decoded"}
+    assert {tag.removesuffix("/audio") for tag in tags["audio"]} == {"true", "decoded"}
+    assert [event.step for event in events.Scalars("train/total")] == [1, 2, 3]
+    assert [event.step for event in events.Scalars("validation/total")] == [2, 3]
+
+
+def test_reports_are_means_since_the_last(data: PreparedData, tmp_path: Path) -> None:
+    single = run(small_recipe(data, tmp_path / "a", steps=7))[1]
+    grouped = run(small_recipe(data, tmp_path / "b", steps=7, log_every=3, validate_every=4))[1]
+    assert [report.step for report in grouped] == [3, 4, 6, 7]
+    totals = [report.losses["total"] for report in single]
+    expected = [np.mean(totals[:3]), totals[3], np.mean(totals[4:6]), totals[6]]
+    np.testing.assert_allclose([report.losses["total"] for report in grouped], expected)
+    assert [report.validation is None for report in grouped] == [True, False, True, False]
+
+
+def test_the_named_voices_are_those_heard_enough(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(small_recipe(data, tmp_path / "a"))[0]
+    assert not checkpoint.load(tmp_path / "a" / trainer.MODEL_FILE).voices  # 3 clips, 14 s each
+    monkeypatch.setattr("vqcodec.training.voices.MIN_CLIPS", 3)
+    path, _ = run(small_recipe(data, tmp_path / "b"))
+    voices = checkpoint.load(path).voices
+    assert sorted(voices) == ["awb", "espeak", "kal16", "rms", "slt"]
+    assert {voice.shape for voice in voices.values()} == {(64,)}
+
+
+# --- stages ----------------------------------------------------------------------------------
+
+
+def test_wavenet_stage_leaves_the_codec_as_it_is(
+    data: PreparedData, codec: Path, tmp_path: Path
+) -> None:
+    path, reports = run(
+        small_recipe(data, tmp_path, stage="wavenet", initial_model=str(codec), steps=4)
+    )
+    before, after = vqcodec.load(codec, device="cpu"), vqcodec.load(path, device="cpu")
+    assert after.fingerprint == before.fingerprint
+    assert after.decoders == ("fast", "wavenet")
+    kept, found = before.model.state_dict(), after.model.state_dict()
+    assert kept.keys() == {key for key in found if not key.startswith("wavenet.")}
+    assert all(torch.equal(kept[key], found[key]) for key in kept)
+    initial = trainer.VQVAE(after.config).wavenet
+    assert initial is not None
+    assert [report.losses["mel"] for report in reports] == [0.0] * 4
+    losses = [report.losses["wavenet"] for report in reports]
+    assert losses[0] == pytest.approx(np.log(256), abs=0.3)  # of guessing
+    assert losses[-1] < losses[0]
+
+
+def test_the_paper_trains_jointly_with_a_table_of_speakers(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    section = {**small_recipe(data, tmp_path).data.model_dump(), "segment_length": 32}
+    path, reports = run(
+        small_recipe(data, tmp_path, stage="joint", data=section, model=model_with(**PAPER))
+    )
+    assert reports[-1].losses["wavenet"] > 0
+    loaded = vqcodec.load(path, device="cpu")
+    assert loaded.decoders == ("wavenet",)
+    assert sorted(loaded.voices) == ["awb", "espeak", "kal16", "rms", "slt"]
+    codes = loaded.encode(data.read(data.clips[0])[:6400], data.sample_rate, speaker="slt")
+    assert codes.codes.shape == (1, 100)
+
+
+def test_validation_uses_the_table_s_rows_of_training_speakers(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [
+        vqcodec.data.prepared.Clip(**{**vars(clip), "split": split})
+        for clip, split in zip(data.clips, _splits(data), strict=True)
+    ]
+    monkeypatch.setattr(
+        PreparedData, "split", lambda _, name: [c for c in clips if c.split == name]
+    )
+    recipe = small_recipe(
+        data, tmp_path, stage="joint", model=model_with(**PAPER | {"encoder": {}})
+    )
+    job = trainer.Trainer(recipe, trainer.Processes(0, 1, torch.device("cpu")), lambda _: None)
+    assert job.speakers == ["awb", "kal16", "rms", "slt"]
+    # kal16 is valid's only speaker whom training knows; espeak has no row.
+    assert set(job.validation.batch(0).speaker.tolist()) == {1}
+
+
+def _splits(data: PreparedData) -> list[str]:
+    """espeak, and one clip of kal16, for validation; the rest for training."""
+    return [
+        "valid" if clip.speaker == "espeak" or clip.name == "kal16/0" else "train"
+        for clip in data.clips
+    ]
+
+
+def test_initial_model_must_fit(data: PreparedData, codec: Path, tmp_path: Path) -> None:
+    wider = model_with(quantizer={"codebook_size": 32})
+    recipe = small_recipe(data, tmp_path, initial_model=str(codec), model=wider)
+    with pytest.raises(CheckpointError, match=r"does not fit the recipe's model at quantizer\."):
+        run(recipe)
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        {"estimator": "ste"},
+        {"estimator": "nsvq"},
+        {"estimator": "rotation"},
+        {"codebook_update": "loss"},
+        {"use_cosine_sim": False},
+        {"kind": "residual_vq", "num_quantizers": 2},
+        {"kind": "grouped_residual_vq", "num_quantizers": 2, "groups": 2},
+        {"kind": "fsq", "levels": [4, 4]},
+        {"kind": "simvq"},
+    ],
+    ids=lambda quantizer: "-".join(str(value) for value in quantizer.values()),
+)
+def test_every_quantizer_trains(
+    data: PreparedData, tmp_path: Path, quantizer: dict[str, Any]
+) -> None:
+    recipe = small_recipe(data, tmp_path, model=model_with(quantizer=quantizer))
+    path, reports = run(recipe)
+    assert [report.step for report in reports] == [1, 2, 3]
+    assert all(np.isfinite(report.losses["total"]) for report in reports)
+    loaded = vqcodec.load(path, device="cpu")
+    codes = loaded.encode(data.read(data.clips[0])[:6400], data.sample_rate)
+    assert codes.codes.shape == (recipe.model.quantizer.n_codebooks, 50)
+    assert np.isfinite(loaded.decode(codes)).all()
+    initial = trainer.VQVAE(recipe.model).encoder.state_dict()
+    trained = loaded.model.encoder.state_dict()
+    assert any(not torch.equal(initial[key], trained[key]) for key in initial)
+
+
+def test_bfloat16_and_disguises_train(data: PreparedData, tmp_path: Path) -> None:
+    changes = {"precision": "bfloat16", "perturbation": {"probability": 1.0}, "stage": "joint"}
+    _, reports = run(small_recipe(data, tmp_path, **changes))
+    assert all(np.isfinite(report.losses["total"]) for report in reports)
+
+
+def test_learning_rate_rises_then_falls_to_the_final_one() -> None:
+    recipe = Recipe.model_validate(
+        {"steps": 1000, "optimizer": {"learning_rate": 1e-3, "warmup_steps": 100}}
+    )
+    rates = [learning_rate(recipe, step) for step in range(1000)]
+    assert rates[0] == pytest.approx(1e-5)
+    assert rates[99] == rates[100] == 1e-3
+    assert (np.diff(rates[:100]) > 0).all()
+    assert (np.diff(rates[100:]) < 0).all()
+    assert rates[-1] == pytest.approx(2e-5, rel=1e-2)
+
+
+# --- stopping and continuing -----------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys, yaml
+from vqcodec.training import trainer
+from vqcodec.training.config import load_recipe
+trainer.VALIDATION_BATCHES = 2
+path, resume, last = sys.argv[1], sys.argv[2] == "resume", int(sys.argv[3])
+def on_report(report):
+    if report.step == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+trainer.train(load_recipe(path), device="cpu", resume=resume, on_report=on_report)
+"""
+
+
+def in_a_process(recipe: Recipe, mode: str, *, killed_at: int = -1) -> int:
+    path = Path(recipe.output).with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
+    command = [sys.executable, "-c", KILLED, str(path), mode, str(killed_at)]
+    result = subprocess.run(command, cwd=RECIPES.parent, stderr=subprocess.PIPE, text=True)
+    assert result.returncode in (0, -signal.SIGKILL), result.stderr
+    return result.returncode
+
+
+def test_resume_after_sigkill_is_bit_for_bit(data: PreparedData, tmp_path: Path) -> None:
+    def recipe(name: str) -> Recipe:
+        return small_recipe(
+            data,
+            tmp_path / name,
+            stage="joint",
+            steps=16,
+            unquantized_steps=6,
+            checkpoint_every=4,
+            validate_every=5,
+            perturbation={"probability": 0.5},
+            model=model_with(quantizer={"estimator": "nsvq", "threshold_ema_dead_code": 0.5}),
+        )
+
+    whole, broken = recipe("whole"), recipe("broken")
+    assert in_a_process(whole, "start") == 0
+    # Before the codebook starts, and after: each time two steps past the last checkpoint.
+    assert in_a_process(broken, "start", killed_at=6) == -signal.SIGKILL
+    assert in_a_process(broken, "resume", killed_at=10) == -signal.SIGKILL
+    tensors, metadata = state_of(broken)
+    assert '"step": 8' in metadata["progress"]
+    assert tensors["objective.model.quantizer.initialized"]
+    assert in_a_process(broken, "resume") == 0
+    (expected, of_whole), (found, of_broken) = state_of(whole), state_of(broken)
+    assert of_broken == of_whole
+    assert found.keys() == expected.keys()
+    assert [key for key in found if not torch.equal(found[key], expected[key])] == []
+    assert any(key.startswith("optimizer.") for key in found)
+    models = [checkpoint.load(Path(r.output) / trainer.MODEL_FILE) for r in (whole, broken)]
+    assert models[0].fingerprint == models[1].fingerprint
+    # What the broken run logged past its checkpoint is not shown twice.
+    events = EventAccumulator(str(Path(broken.output) / "logs")).Reload()
+    assert [event.step for event in events.Scalars("train/total")] == list(range(1, 17))
+
+
+def test_max_minutes_stops_and_the_run_goes_on(data: PreparedData, tmp_path: Path) -> None:
+    recipe = small_recipe(data, tmp_path / "limited", steps=4, max_minutes=1e-9)
+    path, reports = run(recipe)
+    assert [report.step for report in reports] == [1]
+    assert not path.exists()  # its codebook had not started
+    path, reports = run(recipe, resume=True)
+    assert [report.step for report in reports] == [2]
+    assert vqcodec.load(path, device="cpu").provenance["steps"] == 2
+    _, reports = run(recipe.model_copy(update={"max_minutes": 60.0}), resume=True)
+    assert [report.step for report in reports] == [3, 4]
+    unbroken = small_recipe(data, tmp_path / "unbroken", steps=4)
+    run(unbroken)
+    found, expected = state_of(recipe)[0], state_of(unbroken)[0]
+    assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
+
+
+def test_a_finished_run_has_nothing_left_to_do(data: PreparedData, tmp_path: Path) -> None:
+    recipe = small_recipe(data, tmp_path)
+    path, _ = run(recipe)
+    before = path.read_bytes()
+    assert run(recipe, resume=True) == (path, [])
+    assert path.read_bytes() == before
+
+
+def test_a_run_is_not_overwritten(data: PreparedData, tmp_path: Path) -> None:
+    recipe = small_recipe(data, tmp_path)
+    run(recipe)
+    before = (tmp_path / trainer.STATE_FILE).read_bytes()
+    with pytest.raises(ConfigError, match=f"{tmp_path}: already holds a run; .*--resume"):
+        run(recipe)
+    assert (tmp_path / trainer.STATE_FILE).read_bytes() == before
+
+
+def test_no_run_to_resume(data: PreparedData, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{tmp_path}: holds no run to continue"):
+        run(small_recipe(data, tmp_path), resume=True)
+
+
+def test_a_run_is_not_continued_with_another_model(data: PreparedData, tmp_path: Path) -> None:
+    run(small_recipe(data, tmp_path))
+    other = model_with(quantizer={"codebook_size": 32})
+    with pytest.raises(CheckpointError, match=r"last\.safetensors: belongs to another recipe"):
+        run(small_recipe(data, tmp_path, model=other), resume=True)
+
+
+def test_a_damaged_state_is_refused(data: PreparedData, tmp_path: Path) -> None:
+    run(small_recipe(data, tmp_path))
+    state = tmp_path / trainer.STATE_FILE
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"last\.safetensors: not a readable model file"):
+        run(small_recipe(data, tmp_path), resume=True)
+
+
+def test_a_model_file_is_no_state(data: PreparedData, tmp_path: Path) -> None:
+    path, _ = run(small_recipe(data, tmp_path))
+    (tmp_path / trainer.STATE_FILE).write_bytes(path.read_bytes())
+    with pytest.raises(CheckpointError, match="not a vqcodec-training file"):
+        run(small_recipe(data, tmp_path), resume=True)
+
+
+# --- faults ----------------------------------------------------------------------------------
+
+
+def test_sample_rates_must_agree(data: PreparedData, tmp_path: Path) -> None:
+    recipe = small_recipe(data, tmp_path, model=model_with() | {"sample_rate": 24000})
+    with pytest.raises(DataError, match="prepared at 16000 Hz, the recipe wants 24000 Hz"):
+        run(recipe)
+
+
+def test_no_prepared_folder(data: PreparedData, tmp_path: Path) -> None:
+    section = {**small_recipe(data, tmp_path).data.model_dump(), "root": str(tmp_path / "none")}
+    with pytest.raises(DataError, match="none: no such folder; run vqcodec prepare"):
+        run(small_recipe(data, tmp_path, data=section))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small_recipe(data, tmp_path, steps=6, checkpoint_every=2)
+    job = VectorQuantizer.forward
+
+    def broken(self: VectorQuantizer, latents: torch.Tensor) -> Any:
+        result = job(self, latents)
+        return result._replace(loss=result.loss * float("nan")) if self.initialized else result
+
+    monkeypatch.setattr(VectorQuantizer, "forward", broken)
+    with pytest.raises(VqcodecError, match=r"loss is not finite at step 2; .*learning_rate"):
+        run(recipe)
+    assert not (tmp_path / trainer.STATE_FILE).exists()  # no checkpoint of broken weights
+
+
+# --- the codebook monitor --------------------------------------------------------------------
+
+
+def test_usage_of_known_codes() -> None:
+    monitor = CollapseMonitor(8, n_codebooks=2)
+    monitor.update(torch.tensor([[[0, 1, 2, 3], [5, 5, 5, 5]], [[0, 1, 2, 3], [5, 5, 5, 5]]]))
+    usage = monitor.usage()
+    assert usage.perplexity == pytest.approx((4 + 1) / 2)
+    assert usage.used == pytest.approx(5 / 16)
+    assert (usage.dead, usage.n_codes) == (11, 8)
+    assert monitor.usage().n_codes == 0
+
+
+def test_monitor_warns_of_a_collapse_only() -> None:
+    monitor = CollapseMonitor(512, n_codebooks=1)
+    healthy = torch.arange(2048).remainder(512).view(4, 1, 512)
+    monitor.update(healthy)
+    assert monitor.warning(monitor.usage()) is None
+    monitor.update(healthy.remainder(3))
+    warning = monitor.warning(monitor.usage())
+    assert warning is not None
+    assert "perplexity 3.0 of 512, 509 codes unused" in warning
+    assert "use model.quantizer.codebook_dim" in warning
+    assert "\n" not in warning
+    monitor.update(healthy[:1, :, :100].remainder(3))  # too few codes to tell
+    assert monitor.warning(monitor.usage()) is None
+
+
+@pytest.mark.parametrize("collapsed", [True, False])
+def test_a_training_that_collapses_says_so(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collapsed: bool
+) -> None:
+    monkeypatch.setattr(trainer, "SETTLING_STEPS", 2)
+    if collapsed:
+        nearest = VectorQuantizer.nearest
+        monkeypatch.setattr(
+            VectorQuantizer, "nearest", lambda self, x: torch.zeros_like(nearest(self, x))
+        )
+    _, reports = run(small_recipe(data, tmp_path, steps=5))
+    warnings = [report.warning for report in reports]
+    assert warnings[:2] == [None, None]
+    assert all(bool(warning) == collapsed for warning in warnings[2:])
