@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 from training_data import RECIPES, data_section, model_with, prepare_speech, small_recipe
@@ -15,6 +16,7 @@ from training_data import RECIPES, data_section, model_with, prepare_speech, sma
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
 from vqcodec.training import trainer
+from vqcodec.training.config import Recipe
 from vqcodec.training.distributed import Processes
 
 STEPS = 12
@@ -40,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     return prepare_speech(tmp_path_factory.mktemp("speech"))
 
 
-def losses(folder: Path, recipe: trainer.Recipe, n_processes: int) -> np.ndarray:
+def losses(folder: Path, recipe: Recipe, n_processes: int) -> np.ndarray:
     """(steps, losses) of a training in so many processes."""
     folder.mkdir(exist_ok=True)
     script, described, result = folder / "train.py", folder / "recipe.yaml", folder / "losses.json"
@@ -93,4 +95,4 @@ def test_two_processes_train_as_one(
 def test_a_batch_must_divide_evenly(data: PreparedData, tmp_path: Path) -> None:
     recipe = small_recipe(data, tmp_path)
     with pytest.raises(ConfigError, match=r"batch_size 2 cannot be shared evenly by 4 processes"):
-        trainer.Trainer(recipe, Processes(0, 4, trainer.torch.device("cpu")), lambda _: None)
+        trainer.Trainer(recipe, Processes(0, 4, torch.device("cpu")), lambda _: None)

@@ -311,6 +311,11 @@ class Trainer:
     def _validate(self, writer: SummaryWriter | None) -> float:
         """Loss of the averaged weights on fixed segments; the best model is written."""
         objective, place = self.average.module.eval(), self.place
+        pairs = zip(objective.parameters(), self.objective.parameters(), strict=True)
+        for averaged, parameter in pairs:
+            if not parameter.requires_grad:
+                # Averaging makes -0.0 of a frozen codec 0.0: another fingerprint.
+                averaged.copy_(parameter)
         indices = range(VALIDATION_BATCHES)
         values = []
         for batch in self.validation.batches(indices, place.rank, place.world_size):

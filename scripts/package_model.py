@@ -1,0 +1,39 @@
+"""Turn a trained model into a packaged one: choose its voices, record what it is made of.
+
+    python scripts/package_model.py runs/x/model.safetensors speech-1k \\
+        --voices p225,p226 --provenance provenance.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from vqcodec import checkpoint
+
+WEIGHTS = Path(__file__).parents[1] / "vqcodec" / "weights"
+LARGEST_BYTES = 16_000_000
+
+
+def main() -> None:
+    """Write vqcodec/weights/NAME.safetensors."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="a model file")
+    parser.add_argument("name", help="of the packaged model")
+    parser.add_argument("--voices", required=True, help="names to keep, with commas between")
+    parser.add_argument("--provenance", type=Path, required=True, help="JSON to add")
+    arguments = parser.parse_args()
+    loaded = checkpoint.load(arguments.model)
+    voices = {name: loaded.voices[name] for name in arguments.voices.split(",")}
+    provenance = {**loaded.provenance, **json.loads(arguments.provenance.read_text())}
+    target = WEIGHTS / f"{arguments.name}.safetensors"
+    fingerprint = checkpoint.save(target, loaded.model, voices, provenance)
+    size = target.stat().st_size
+    print(f"{target}: {size} bytes, {len(voices)} voices, fingerprint {fingerprint.hex()}")
+    if size > LARGEST_BYTES:
+        raise SystemExit(f"{target}: over {LARGEST_BYTES} bytes, too large to package")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,445 @@
+"""The laws of the codec: length, level, and the same bits however the work is cut."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import vqcodec
+from vqcodec import Codes, Speaker, checkpoint, windows
+from vqcodec.audio import load as load_audio
+from vqcodec.audio import open_recording
+from vqcodec.codec import Codec
+from vqcodec.errors import AudioError, CodesError, SpeakerError, VqcodecError
+from vqcodec.models.config import ModelConfig
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.speakers import VoicesFile
+
+
+@pytest.fixture(scope="module")
+def samples(speech: Path) -> np.ndarray:
+    """The speech as an array at 16 kHz."""
+    return load_audio(speech, 16000)
+
+
+@pytest.fixture(scope="module")
+def model_file(
+    tiny_model: Path, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tiny model with a codebook made for the speech: nearly every frame has its own code."""
+    loaded = checkpoint.load(tiny_model)
+    model = loaded.model
+    gain = open_recording(samples, 16000).gain()
+    # Two alignments make more frames than there are codes.
+    shifted = np.stack([samples[at : at + 256 * 128] for at in (0, 64, 1000)]) / np.float32(gain)
+    latents = model.encoder(torch.from_numpy(shifted))
+    model.norm.mean.copy_(latents.mean((0, 2))[:, None])
+    model.norm.variance.copy_(latents.var((0, 2))[:, None])
+    model.quantizer.initialize(model.quantizer.project(model.norm(latents)).flatten(0, 1))
+    path = tmp_path_factory.mktemp("codec") / "tiny.safetensors"
+    checkpoint.save(path, model, loaded.voices, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def codec(model_file: Path) -> Codec:
+    return vqcodec.load(model_file, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def codes(codec: Codec, speech: Path) -> Codes:
+    return codec.encode(speech)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def rms(waveform: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))
+
+
+def tone(n_samples: int, sample_rate: int) -> np.ndarray:
+    return (0.2 * np.sin(2 * np.pi * 200 * np.arange(n_samples) / sample_rate)).astype(np.float32)
+
+
+# Length and level
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 16000, 22050, 44100, 48000, 192000])
+def test_what_goes_in_comes_out_as_long(codec, sample_rate):
+    for n_samples in (1, 127, 129, 12_345):
+        codes = codec.encode(tone(n_samples, sample_rate), sample_rate)
+        n_samples_16k = math.ceil(n_samples * 16000 / sample_rate)
+        assert codes.codes.shape == (1, math.ceil(n_samples_16k / 128))
+        decoded = codec.decode(codes)
+        assert decoded.shape == (n_samples,)
+        assert decoded.dtype == np.float32
+        assert np.isfinite(decoded).all()
+        assert len(codec.decode(codes, sample_rate=16000)) == n_samples_16k
+
+
+@pytest.mark.parametrize("gain", [1e-3, 0.01, 0.25, 4.0])
+def test_the_level_is_kept(codec, samples, codes, gain):
+    scaled = codec.encode(np.float32(gain) * samples, 16000)
+    ratio = rms(codec.decode(scaled)) / rms(codec.decode(codes))
+    assert 20 * np.log10(ratio / gain) == pytest.approx(0, abs=1)
+
+
+def test_a_power_of_two_changes_the_gain_alone(codec, samples, codes):
+    louder = codec.encode(2 * samples, 16000)
+    assert np.array_equal(louder.codes, codes.codes)
+    assert louder.gain == 2 * codes.gain
+    assert np.array_equal(codec.decode(louder), 2 * codec.decode(codes))
+
+
+def test_channels_are_averaged(codec, samples, codes):
+    stereo = codec.encode(np.stack([1.5 * samples, 0.5 * samples]), 16000)
+    assert np.mean(stereo.codes == codes.codes) > 0.99
+    same = codec.encode(np.stack([samples] * 8), 16000)
+    assert np.array_equal(same.codes, codes.codes)
+
+
+# The same bits however the work is cut
+
+
+@pytest.mark.parametrize("length", [20, 37, 50])
+def test_windows_leave_no_seam(codec, speech, codes, monkeypatch, length):
+    assert 200 < codes.n_codes < windows.LENGTH
+    assert len(np.unique(codes.codes)) > 100
+    whole = codec.decode(codes)
+    monkeypatch.setattr(windows, "LENGTH", length)
+    assert np.array_equal(codec.encode(speech).codes, codes.codes)
+    cut = codec.decode(codes)
+    np.testing.assert_allclose(cut, whole, atol=1e-5 * np.abs(whole).max())
+
+
+def test_windows_give_what_the_model_gives_at_once(codec, samples, codes, monkeypatch):
+    monkeypatch.setattr(windows, "LENGTH", 50)
+    padded = np.zeros(codes.n_codes * 128, np.float32)
+    padded[: len(samples)] = samples / np.float32(codes.gain)
+    expected = codec.model.encode(torch.from_numpy(padded)[None])[0].numpy()
+    assert np.array_equal(codec.encode(samples, 16000).codes, expected)
+
+
+def test_threads_change_no_bit(codec, speech, threads, monkeypatch):
+    monkeypatch.setattr(windows, "LENGTH", 40)
+    results = set()
+    for n_threads in (1, 2, 4):
+        torch.set_num_threads(n_threads)
+        codes = codec.encode(speech)
+        results.add((codes.to_bytes(), codec.decode(codes).tobytes()))
+        assert torch.get_num_threads() == n_threads
+    assert len(results) == 1
+
+
+def test_the_thread_count_of_the_caller_stays(codec, samples, threads):
+    """In this thread and, which torch counts apart, in those that start later."""
+    torch.set_num_threads(3)
+    blocks = windows.map_in_order(lambda _: torch.get_num_threads(), range(9), codec.device)
+    assert next(blocks) == 1
+    counts: list[int] = []
+    observer = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
+    observer.start()
+    observer.join()
+    assert counts == [3]
+    assert torch.get_num_threads() == 3
+    assert list(blocks) == [1] * 8
+
+
+def test_order_survives_threads(codec, threads):
+    torch.set_num_threads(4)
+    assert list(windows.map_in_order(lambda n: n * n, range(100), codec.device)) == [
+        n * n for n in range(100)
+    ]
+
+
+def test_a_fault_in_a_window_is_raised(codec):
+    def fail(number: int) -> int:
+        if number == 3:
+            raise AudioError("three")
+        return number
+
+    with pytest.raises(AudioError, match="three"):
+        list(windows.map_in_order(fail, range(10), codec.device))
+
+
+def test_a_list_is_each_for_itself(codec, samples):
+    recordings = [samples, samples[:5000], samples[3000:3001]]
+    assert codec.encode(recordings, 16000) == [codec.encode(one, 16000) for one in recordings]
+    converted = codec.convert(recordings[:2], 16000, speaker="anna")
+    assert [len(one) for one in converted] == [len(samples), 5000]
+
+
+def test_array_tensor_file_and_stream_are_the_same(codec, speech, samples, codes):
+    array = codec.encode(samples, 16000)
+    assert array == codes
+    assert codec.encode(torch.from_numpy(samples), 16000) == array
+    assert codec.encode(torch.from_numpy(samples)[None], 16000) == array
+    assert codec.encode(str(speech)) == array
+    with speech.open("rb") as stream:
+        assert codec.encode(stream) == array
+
+
+def test_codes_survive_the_file(codec, codes, tmp_path):
+    codes.save(tmp_path / "a.codes")
+    again = Codes.load(tmp_path / "a.codes")
+    assert again == codes
+    assert np.array_equal(codec.decode(again), codec.decode(codes))
+
+
+@pytest.mark.parametrize("rate", [8000, 16000])
+def test_memory_does_not_grow_with_the_recording(codec, samples, tmp_path, rate):
+    """Four minutes are 15 MB as float32 at the model's rate."""
+    path, target = tmp_path / "long.wav", tmp_path / "decoded.wav"
+    soundfile.write(path, np.resize(samples, 240 * rate), rate)
+    tracemalloc.start()
+    try:
+        codes = codec.encode(path)
+        codec.decode_to(target, codes)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert codes.n_codes == 30_000
+    assert soundfile.info(target).frames == 240 * rate
+    assert peak < 6e6
+
+
+# Files and progress
+
+
+def test_decoding_to_a_file(codec, speech, codes, tmp_path):
+    decoded = codec.decode(codes)
+    codec.decode_to(tmp_path / "a.wav", codes)
+    written = load_audio(tmp_path / "a.wav", 16000)
+    np.testing.assert_allclose(written, decoded.clip(-1, 32767 / 32768), atol=0.51 / 32768)
+    codec.decode_to(tmp_path / "a.flac", codes, sample_rate=48000)
+    info = soundfile.info(tmp_path / "a.flac")
+    assert (info.samplerate, info.frames) == (48000, 3 * codes.n_samples)
+    stream = io.BytesIO()
+    codec.decode_to(stream, codes)
+    assert stream.getvalue() == (tmp_path / "a.wav").read_bytes()
+
+
+def test_progress_runs_to_the_end(codec, speech, codes, tmp_path, monkeypatch):
+    monkeypatch.setattr(windows, "LENGTH", 50)
+    encoding: list[float] = []
+    codec.encode(speech, on_progress=encoding.append)
+    decoding: list[float] = []
+    codec.decode_to(tmp_path / "a.wav", codes, on_progress=decoding.append)
+    for shares in (encoding, decoding):
+        assert len(shares) == -(-codes.n_codes // 50)
+        assert shares == sorted(shares)
+        assert shares[0] > 0
+        assert shares[-1] == 1
+
+
+def test_a_failed_decoding_leaves_the_old_file(codec, codes, tmp_path):
+    target = tmp_path / "a.wav"
+    target.write_bytes(b"old")
+    with pytest.raises(CodesError):
+        codec.decode_to(target, replace(codes, fingerprint=bytes(8)))
+    with pytest.raises(AudioError, match="sample rate of 5 Hz is impossible"):
+        codec.decode_to(target, codes, sample_rate=5)
+    assert target.read_bytes() == b"old"
+
+
+# Voices
+
+
+def test_conversion_keeps_the_codes_and_changes_the_voice(codec, speech, samples, codes):
+    converted = codec.convert(speech, speaker="anna")
+    assert np.array_equal(converted, codec.decode(codes, speaker="anna"))
+    assert not np.array_equal(converted, codec.convert(speech, speaker="p225"))
+    assert codec.encode(speech, speaker="anna").speaker == "anna"
+    assert np.array_equal(codec.encode(speech, speaker="anna").codes, codes.codes)
+    tensor = codec.convert(torch.from_numpy(samples), 16000, speaker="anna")
+    assert isinstance(tensor, torch.Tensor)
+    assert np.array_equal(tensor.numpy(), converted)
+
+
+def test_a_recording_carries_its_own_voice(codec, speech, samples, codes):
+    own = codec.decode(codes)
+    assert isinstance(codes.speaker, np.ndarray)
+    for same in (speech, str(speech), samples, torch.from_numpy(samples), Speaker(codes.speaker)):
+        assert np.array_equal(codec.decode(codes, speaker=same), own)
+    named = codec.voices["anna"]
+    assert np.array_equal(
+        codec.decode(codes, speaker=Speaker(named.vector)), codec.decode(codes, speaker="anna")
+    )
+
+
+def test_a_voice_of_elsewhere_is_stored_as_its_vector(codec, samples):
+    """Its name would mean nothing, or somebody else, to whoever decodes."""
+    stranger = Speaker(codec.voices["anna"].vector, "p225")
+    codes = codec.encode(samples, 16000, speaker=stranger)
+    assert np.array_equal(codes.speaker, stranger.vector)
+    converted = codec.convert(samples, 16000, speaker=stranger)
+    assert np.array_equal(converted, codec.convert(samples, 16000, speaker="anna"))
+
+
+def test_an_unknown_voice_is_answered_with_the_nearest(codec, codes):
+    with pytest.raises(SpeakerError, match=r"p226: neither a voice nor a recording; .*: p225"):
+        codec.decode(codes, speaker="p226")
+    with pytest.raises(SpeakerError, match="neither a voice nor a recording"):
+        codec.speaker("x" * 5000)
+
+
+def test_a_voice_named_by_codes_is_never_opened_as_a_file(codec, speech, tmp_path, monkeypatch):
+    named = replace(codec.encode(speech, speaker="anna"), speaker="ben")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ben").write_bytes(speech.read_bytes())
+    with pytest.raises(SpeakerError, match="name the voice ben, which model tiny does not know"):
+        codec.decode(named)
+    assert len(codec.decode(named, speaker="anna")) == named.n_samples
+
+
+def test_enrolling_a_voice(model_file, samples, tmp_path):
+    codec = vqcodec.load(model_file, device="cpu")
+    voice = codec.enroll("ben", [samples[:9000], samples[9000:]])
+    assert voice.name == "ben"
+    assert codec.voices["ben"] is voice
+    assert codec.encode(samples, 16000, speaker="ben").speaker == "ben"
+    alone = codec.enroll("one", [samples])
+    assert np.array_equal(alone.vector, codec.speaker(samples).vector)
+    VoicesFile(tmp_path / "voices.json").add(codec.fingerprint, "ben", voice.vector)
+    other = vqcodec.load(model_file, device="cpu", voices=tmp_path / "voices.json")
+    assert np.array_equal(other.voices["ben"].vector, voice.vector)
+    with pytest.raises(SpeakerError, match="nobody: give at least one recording"):
+        codec.enroll("nobody", [])
+
+
+def test_the_voice_does_not_depend_on_the_level(codec, samples):
+    loud, quiet = (codec.speaker(level * samples).vector for level in (np.float32(1), 2**-5))
+    assert np.array_equal(loud, quiet)
+
+
+# Other models and devices
+
+
+def test_codes_of_another_model_are_refused(codec, codes):
+    foreign = replace(codes, fingerprint=b"\xab" * 8)
+    with pytest.raises(
+        CodesError, match=f"by model {'ab' * 8}, and tiny is {codec.fingerprint.hex()}"
+    ):
+        codec.decode(foreign)
+
+
+@pytest.mark.parametrize(
+    ("n_codebooks", "codebook_size", "hop_length"), [(2, 512, 128), (1, 600, 128), (1, 512, 127)]
+)
+def test_codes_that_only_claim_to_be_of_the_model_are_refused(
+    codec, codes, n_codebooks, codebook_size, hop_length
+):
+    forged = replace(
+        codes,
+        codes=np.zeros((n_codebooks, -(-codes.n_samples // hop_length)), np.uint16),
+        codebook_size=codebook_size,
+        hop_length=hop_length,
+    )
+    with pytest.raises(CodesError, match="not laid out as it does: they are damaged"):
+        codec.decode(forged)
+
+
+def table_model(path: Path, **parts) -> Path:
+    torch.manual_seed(0)
+    config = {
+        "encoder": {"n_filters": 4, "channels": 8, "code_channels": 8, "dilations": (1,)},
+        "speaker": {"kind": "table"},
+        "fast": {"channels": 8, "n_layers": 1},
+        "wavenet": None,
+    }
+    model = VQVAE(ModelConfig.model_validate(config | parts), n_speakers=2)
+    model.quantizer.initialized.fill_(True)
+    checkpoint.save(path, model, {"p225": np.ones(64, np.int8)}, {})
+    return path
+
+
+def test_a_model_with_a_table_needs_a_name(samples, tmp_path):
+    codec = vqcodec.load(table_model(tmp_path / "table.safetensors"), device="cpu")
+    with pytest.raises(SpeakerError, match="knows speakers only by name; say who speaks"):
+        codec.encode(samples, 16000)
+    codes = codec.encode(samples, 16000, speaker="p225")
+    assert len(codec.decode(codes)) == len(samples)
+    with pytest.raises(SpeakerError, match="knows speakers only by name"):
+        codec.decode(codes, speaker=samples)
+
+
+def test_several_codebooks_travel_too(samples, tmp_path):
+    quantizer = {"kind": "residual_vq", "num_quantizers": 3, "codebook_size": 32}
+    path = table_model(tmp_path / "residual.safetensors")
+    torch.manual_seed(0)
+    config = checkpoint.load(path).config.model_dump() | {"quantizer": quantizer}
+    model = VQVAE(ModelConfig.model_validate(config), n_speakers=2)
+    model.train().quantizer(torch.randn(4, 64, 100))
+    checkpoint.save(path, model, {"p225": np.ones(64, np.int8)}, {})
+    codec = vqcodec.load(path, device="cpu")
+    codes = codec.encode(samples, 16000, speaker="p225")
+    assert codes.codes.shape[0] == 3
+    assert len(np.unique(codes.codes)) > 3
+    assert len(codec.decode(Codes.from_bytes(codes.to_bytes()))) == len(samples)
+
+
+def test_a_decoder_that_is_not_there_is_refused(codes, tmp_path):
+    codec = vqcodec.load(table_model(tmp_path / "fast.safetensors"), device="cpu")
+    assert codec.decoders == ("fast",)
+    mine = codec.encode(np.zeros(1000), 16000, speaker="p225")
+    with pytest.raises(VqcodecError, match="model fast has no decoder 'wavenet'; it has fast"):
+        codec.decode(mine, decoder="wavenet")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_said(tiny_model):
+    with pytest.raises(VqcodecError, match="device cuda: torch sees no GPU; use device cpu"):
+        vqcodec.load(tiny_model, device="cuda")
+    assert vqcodec.load(tiny_model).device.type == "cpu"
+
+
+# The WaveNet
+
+
+def test_the_wavenet_repeats_itself_on_any_thread_count(codec, samples, threads):
+    codes = codec.encode(samples[:4000], 16000)
+    torch.set_num_threads(1)
+    first = codec.decode(codes, decoder="wavenet", seed=3)
+    torch.set_num_threads(4)
+    assert np.array_equal(codec.decode(codes, decoder="wavenet", seed=3), first)
+    assert first.shape == (4000,)
+    assert np.isfinite(first).all()
+    assert not np.array_equal(codec.decode(codes, decoder="wavenet", seed=4), first)
+    cold = [codec.decode(codes, decoder="wavenet", seed=s, temperature=0) for s in (3, 4)]
+    assert np.array_equal(*cold)
+
+
+def test_long_recordings_are_sampled_in_segments_of_the_same_bits(codec, samples, threads):
+    codes = codec.encode(np.resize(samples, 45_000), 16000)
+    decoded = []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        decoded.append(codec.decode(codes, decoder="wavenet", seed=1))
+    assert decoded[0].shape == (45_000,)
+    assert np.array_equal(*decoded)
+
+
+def test_the_gain_scales_the_wavenet_too(codec, samples):
+    codes = codec.encode(samples[:2000], 16000)
+    louder = replace(codes, gain=2 * codes.gain)
+    first, second = (codec.decode(c, decoder="wavenet") for c in (codes, louder))
+    assert np.array_equal(2 * first, second)
+
+
+def test_gain_is_that_of_the_recording(codes, speech):
+    assert codes.gain == open_recording(speech).gain()

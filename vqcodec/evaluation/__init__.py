@@ -1,0 +1,1 @@
+"""Evaluation: measures of decoded speech, reference codecs, and what reports are made of."""

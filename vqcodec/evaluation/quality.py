@@ -1,0 +1,322 @@
+"""How close a decoded recording is to its original, by the measures of the field.
+
+Waveforms are float arrays of shape (T,), full scale 1, at `SAMPLE_RATE`. The two of a pair have
+one length and no delay between them: see `align`. Every measure needs the extra `eval`, and raises
+`UndefinedMetricError` where it has no value, such as for silence.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import librosa
+import numpy as np
+
+from vqcodec.errors import VqcodecError
+
+SAMPLE_RATE = 16000
+MAX_LAG_MS = 50
+
+_HOP_LENGTH = SAMPLE_RATE // 1000  # of `align`: 1 ms
+_MIN_VOICED_FRAMES = 10
+
+
+class UndefinedMetricError(VqcodecError):
+    """A measure has no value for a pair; the message is the reason."""
+
+
+class Aligned(NamedTuple):
+    """A decoded waveform without the delay of its codec.
+
+    Attributes:
+        waveform: (T,), T as in the reference.
+        lag: samples by which it came late, a multiple of 1 ms; negative if early.
+    """
+
+    waveform: np.ndarray
+    lag: int
+
+
+class Score(NamedTuple):
+    """One measure of one pair.
+
+    Attributes:
+        value: None where the measure is undefined.
+        reason: why it is undefined; empty where it is not.
+    """
+
+    value: float | None
+    reason: str
+
+
+def align(reference: np.ndarray, decoded: np.ndarray) -> Aligned:
+    """Remove a delay of at most 50 ms.
+
+    The lag is the peak of the cross-correlation of log-mel spectrograms, 1 ms to a frame. (That of
+    the waveforms has its peak anywhere within pitch periods of the truth for codecs that keep no
+    phase, such as Codec 2 or a sampled WaveNet.)
+
+    Args:
+        reference: (T,).
+        decoded: (any,); what lies outside the reference's T samples is dropped, what it lacks of
+            them is silence.
+    """
+    length = max(len(reference), len(decoded))
+    original, late = (
+        _mel_contours(np.pad(waveform, (0, length - len(waveform))))
+        for waveform in (reference, decoded)
+    )
+    n_frames = original.shape[1]
+
+    def correlation(lag: int) -> float:
+        overlap = n_frames - abs(lag)
+        first = original[:, max(0, -lag) :][:, :overlap]
+        second = late[:, max(0, lag) :][:, :overlap]
+        return float(np.vdot(first, second))
+
+    # The shortest lag comes first and wins a tie: silence has none.
+    lags = sorted(range(-min(MAX_LAG_MS, n_frames - 1), min(MAX_LAG_MS, n_frames - 1) + 1), key=abs)
+    lag = max(lags, key=correlation) * _HOP_LENGTH
+    shifted = decoded[lag:] if lag >= 0 else np.pad(decoded, (-lag, 0))
+    shifted = shifted[: len(reference)]
+    return Aligned(np.pad(shifted, (0, len(reference) - len(shifted))), lag)
+
+
+def stoi(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Short-time objective intelligibility, up to 1; higher is better.
+
+    Source: Taal, Hendriks, Heusdens, Jensen 2011, IEEE Trans. ASLP 19(7), as in pystoi.
+
+    Raises:
+        UndefinedMetricError: under 0.4 s of sound, or silence.
+    """
+    return _stoi(reference, decoded, extended=False)
+
+
+def estoi(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Extended STOI, which also hears modulated distortion, up to 1; higher is better.
+
+    Source: Jensen, Taal 2016, IEEE/ACM Trans. ASLP 24(11), as in pystoi.
+
+    Raises:
+        UndefinedMetricError: under 0.4 s of sound, or silence.
+    """
+    return _stoi(reference, decoded, extended=True)
+
+
+def pesq_wb(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Wide-band perceptual evaluation of speech quality, 1.04 to 4.64; higher is better.
+
+    Source: ITU-T P.862.2 (mapped to a mean opinion score), as in the package pesq.
+
+    Raises:
+        UndefinedMetricError: no utterance is found, under 0.25 s, or silence.
+    """
+    pesq = _library("pesq")
+    _check(reference, decoded)
+    try:
+        return float(pesq.pesq(SAMPLE_RATE, reference, decoded, "wb"))
+    except pesq.PesqError as error:
+        reason = error.args[0]
+        text = reason.decode() if isinstance(reason, bytes) else str(reason)
+        raise UndefinedMetricError(text) from error
+
+
+def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Mean absolute difference of log-mel spectrograms in nepers, from 0; lower is better.
+
+    80 mel bands of magnitudes in windows of 64 ms every 16 ms, natural logarithm, floor 1e-5: the
+    spectrogram of Kong, Kim, Bae 2020 (HiFi-GAN, arXiv 2010.05646), section 2.3, at 16 kHz.
+
+    Raises:
+        UndefinedMetricError: silence.
+    """
+    _check(reference, decoded)
+    first, second = (
+        np.log(
+            np.maximum(
+                librosa.feature.melspectrogram(
+                    y=waveform, sr=SAMPLE_RATE, n_fft=1024, hop_length=256, n_mels=80, power=1
+                ),
+                1e-5,
+            )
+        )
+        for waveform in (reference, decoded)
+    )
+    return float(np.abs(first - second).mean())
+
+
+def f0_correlation(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Pearson correlation of log F0 where both are voiced, -1 to 1; higher is better.
+
+    F0 every 5 ms by DIO and StoneMask (Morise, Yokomori, Ozawa 2016, WORLD), as in pyworld.
+
+    Raises:
+        UndefinedMetricError: fewer than ten frames are voiced in both, or F0 never moves.
+    """
+    _check(reference, decoded)
+    first, second = _f0(reference), _f0(decoded)
+    both = (first > 0) & (second > 0)
+    if both.sum() < _MIN_VOICED_FRAMES:
+        raise UndefinedMetricError(f"fewer than {_MIN_VOICED_FRAMES} frames are voiced in both")
+    first, second = np.log(first[both]), np.log(second[both])
+    if not (first.std() and second.std()):
+        raise UndefinedMetricError("the pitch never moves")
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def voicing_error(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Share of 5 ms frames voiced in one and unvoiced in the other, 0 to 1; lower is better.
+
+    Voicing is that of F0 by DIO (Morise, Yokomori, Ozawa 2016, WORLD), as in pyworld.
+
+    Raises:
+        UndefinedMetricError: silence.
+    """
+    _check(reference, decoded)
+    return float(((_f0(reference) > 0) != (_f0(decoded) > 0)).mean())
+
+
+def speaker_similarity(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Cosine of the two `speaker_embedding`s, 0 to 1; higher is more alike.
+
+    Raises:
+        UndefinedMetricError: no voice is found in one of them.
+    """
+    _check(reference, decoded)
+    return float(speaker_embedding(reference) @ speaker_embedding(decoded))
+
+
+def speaker_embedding(waveform: np.ndarray) -> np.ndarray:
+    """Who speaks, as a vector (256,) of length 1 without negative values.
+
+    Source: Wan, Wang, Papir, Moreno 2018 (GE2E, arXiv 1710.10467), as trained in resemblyzer.
+
+    Raises:
+        UndefinedMetricError: no voice is found.
+    """
+    encoder = _voice_encoder()
+    if not np.any(waveform):
+        raise UndefinedMetricError("silence has no speaker")
+    # resemblyzer's voice detector works on 16-bit samples, which would wrap.
+    voiced = _library("resemblyzer").preprocess_wav(np.clip(waveform, -1, 1))
+    if not len(voiced):
+        raise UndefinedMetricError("no voice is found")
+    embedding: np.ndarray = encoder.embed_utterance(voiced)
+    return embedding
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure as reports show it.
+
+    Attributes:
+        name: the column's.
+        higher_is_better: else lower is.
+        function: (reference, decoded) -> value; raises `UndefinedMetricError`.
+    """
+
+    name: str
+    higher_is_better: bool
+    function: Callable[[np.ndarray, np.ndarray], float]
+
+
+METRICS = (
+    Metric("STOI", True, stoi),
+    Metric("ESTOI", True, estoi),
+    Metric("PESQ-WB", True, pesq_wb),
+    Metric("mel distance", False, mel_distance),
+    Metric("F0 correlation", True, f0_correlation),
+    Metric("voicing error", False, voicing_error),
+    Metric("speaker similarity", True, speaker_similarity),
+)
+
+
+def measure(reference: np.ndarray, decoded: np.ndarray) -> dict[str, Score]:
+    """All of `METRICS`, by name.
+
+    Args:
+        reference: (T,).
+        decoded: (T,), aligned.
+
+    Raises:
+        VqcodecError: the lengths differ, or the extra `eval` is not installed.
+    """
+    scores = {}
+    for metric in METRICS:
+        try:
+            scores[metric.name] = Score(metric.function(reference, decoded), "")
+        except UndefinedMetricError as error:
+            scores[metric.name] = Score(None, str(error))
+    return scores
+
+
+def _stoi(reference: np.ndarray, decoded: np.ndarray, *, extended: bool) -> float:
+    pystoi = _library("pystoi")
+    _check(reference, decoded)
+    with warnings.catch_warnings():
+        # pystoi says so, and returns 1e-5, where too little is left without the silence.
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            return float(pystoi.stoi(reference, decoded, SAMPLE_RATE, extended=extended))
+        except RuntimeWarning as warning:
+            raise UndefinedMetricError("less than 0.4 s of sound") from warning
+
+
+def _f0(waveform: np.ndarray) -> np.ndarray:
+    """F0 in Hz every 5 ms, 0 where unvoiced."""
+    pyworld = _library("pyworld")
+    samples = waveform.astype(np.float64)
+    coarse, times = pyworld.dio(samples, SAMPLE_RATE)
+    f0: np.ndarray = pyworld.stonemask(samples, coarse, times, SAMPLE_RATE)
+    return f0
+
+
+def _mel_contours(waveform: np.ndarray) -> np.ndarray:
+    """Log-mel bands that every codec keeps, each about its mean: (40, frames), 1 ms to a frame."""
+    mel = librosa.feature.melspectrogram(
+        y=waveform.astype(np.float32),
+        sr=SAMPLE_RATE,
+        n_fft=512,
+        hop_length=_HOP_LENGTH,
+        n_mels=40,
+        fmin=200,
+        fmax=3500,
+        power=1,
+    )
+    log_mel = np.log(np.maximum(mel, max(1e-3 * mel.max(), 1e-10)))
+    contours: np.ndarray = log_mel - log_mel.mean(axis=1, keepdims=True)
+    return contours
+
+
+def _check(reference: np.ndarray, decoded: np.ndarray) -> None:
+    if reference.ndim != 1 or reference.shape != decoded.shape:
+        raise VqcodecError(
+            f"waveforms of shapes {reference.shape} and {decoded.shape} cannot be compared; "
+            "align the decoded one first"
+        )
+    for name, waveform in (("original", reference), ("decoded recording", decoded)):
+        if not np.any(waveform):
+            raise UndefinedMetricError(f"the {name} is silent")
+
+
+@cache
+def _voice_encoder() -> Any:
+    return _library("resemblyzer").VoiceEncoder("cpu", verbose=False)
+
+
+def _library(name: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            # pyworld and resemblyzer import what setuptools and scipy have deprecated.
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise VqcodecError(
+            f"{name}: cannot be imported ({error}); pip install 'vqcodec[eval]'"
+        ) from error

@@ -1,0 +1,81 @@
+"""What reports are made from and made of: the clips of a corpus, and tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vqcodec.data.corpora import Utterance, folder
+from vqcodec.errors import DataError
+from vqcodec.files import write_atomically
+
+
+def clips(
+    corpus: Path, split: str, *, speaker: str | None = None, limit: int | None = None
+) -> list[Utterance]:
+    """Recordings of one split of a corpus, sorted by name.
+
+    Args:
+        corpus: a folder as `vqcodec.data.corpora.folder` reads it, or the manifest.csv in it.
+        split: `train`, `valid`, `test` or `test_unseen`.
+        speaker: whose; everybody's when None.
+        limit: how many at most, spread evenly over the list.
+
+    Raises:
+        DataError: the corpus cannot be read, or has no such recording.
+    """
+    if corpus.is_file() and corpus.name != "manifest.csv":
+        raise DataError(f"{corpus}: not a corpus; give a folder or its manifest.csv")
+    root = corpus.parent if corpus.is_file() else corpus
+    found = [
+        utterance
+        for utterance in folder(root)
+        if utterance.split == split and speaker in (None, utterance.speaker)
+    ]
+    if not found:
+        whose = f" of {speaker}" if speaker else ""
+        raise DataError(f"{corpus}: no recording{whose} in split {split}; choose another")
+    if limit is None or limit >= len(found):
+        return found
+    return [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows with the same keys as a Markdown table, the first column left, the others right."""
+    columns = list(rows[0])
+    lines = [columns, ["---"] + ["---:"] * (len(columns) - 1), *(list(r.values()) for r in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def csv_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
+    """Rows with the same keys as a CSV file: floats to six digits, None empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow(
+            f"{value:.6g}" if isinstance(value, float) else value for value in row.values()
+        )
+    return text.getvalue().encode()
+
+
+def write_report(
+    output: Path, name: str, rows: Sequence[Mapping[str, object]], summary: str
+) -> None:
+    """Write `name`.csv and `name`.md into a folder, which is made if need be.
+
+    Args:
+        output: the folder.
+        name: stem of both.
+        rows: of the CSV file.
+        summary: the Markdown page.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    write_atomically(output / f"{name}.csv", csv_bytes(rows))
+    write_atomically(output / f"{name}.md", summary.encode())
