@@ -27,8 +27,9 @@ def clips(n_clips: int, n_samples: int = 16000) -> torch.Tensor:
 
 def test_stored_vectors_are_the_vectors():
     torch.manual_seed(0)
-    lone = torch.zeros(1, 64)
-    lone[0, 3] = -5  # Scaled to unit RMS it would be -8, beyond the grid.
+    # Scaled to unit RMS these would be 8 and -8, beyond the grid.
+    lone = torch.zeros(2, 64)
+    lone[:, 3] = torch.tensor([5.0, -5.0])
     vectors = torch.cat([to_grid(torch.randn(100, 64) * torch.rand(100, 1) * 9), to_grid(lone)])
     for vector in vectors:
         stored = to_int8(vector)

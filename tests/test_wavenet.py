@@ -115,8 +115,8 @@ def fixed_distribution() -> tuple[WaveNet, torch.Tensor]:
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_samples_follow_the_distribution(temperature):
     wavenet, logits = fixed_distribution()
-    condition = torch.zeros(200, 4, wavenet.config.condition_channels)
-    waveform = sampled(wavenet, condition, list(range(200)), temperature=temperature)
+    condition = torch.zeros(400, 8, wavenet.config.condition_channels)
+    waveform = sampled(wavenet, condition, list(range(400)), temperature=temperature)
     levels = wavenet.to_levels(waveform)
     counts = torch.bincount(levels.flatten(), minlength=N_LEVELS).double()
     expected = (logits.double() / temperature).softmax(0) * counts.sum()

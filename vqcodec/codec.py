@@ -320,9 +320,7 @@ class Codec:
             ]
         voice = self.speaker(speaker)
         codes = self.encode(source, sample_rate, speaker=voice)
-        samples = self.decode(
-            codes, speaker=voice, decoder=decoder, seed=seed, temperature=temperature
-        )
+        samples = self.decode(codes, decoder=decoder, seed=seed, temperature=temperature)
         return torch.from_numpy(samples) if isinstance(source, Tensor) else samples
 
     def check(self, codes: Codes) -> None:
