@@ -1,6 +1,6 @@
-"""Turn a trained model into a packaged one: choose its voices, record what it is made of.
+r"""Turn a trained model into a packaged one: choose its voices, record what it is made of.
 
-    python scripts/package_model.py runs/x/model.safetensors speech-1k \\
+python scripts/package_model.py runs/x/model.safetensors speech-1k \
         --voices p225,p226 --provenance provenance.json
 """
 

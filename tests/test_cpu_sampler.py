@@ -71,7 +71,7 @@ def test_logits_are_those_of_the_module(preset: str, n_lanes: int) -> None:
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-4)
 
 
-@pytest.fixture()
+@pytest.fixture
 def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield

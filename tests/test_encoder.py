@@ -56,6 +56,9 @@ def test_receptive_field_is_exact(name):
         seen |= waveform.grad[0] != 0
     first, last = seen.nonzero()[[0, -1], 0].tolist()
     assert last + 1 - first == field
+    # Centred on the hop, as far as odd strides allow.
+    before, after = code * hop_length - first, last + 1 - (code + 1) * hop_length
+    assert abs(before - after) <= hop_length // 2
     # What the codec relies on: so many codes on either side are context enough.
     context = -(-field // (2 * hop_length)) + 1
     assert code - context <= first // hop_length

@@ -1,4 +1,4 @@
-"""The GPU sampler's steps, run uncaptured, against the plain sampler; captured where there is a GPU."""
+"""The GPU sampler's steps against the plain sampler: uncaptured, and captured on a GPU."""
 
 from __future__ import annotations
 

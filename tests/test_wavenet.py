@@ -120,7 +120,7 @@ def test_samples_follow_the_distribution(temperature):
     levels = wavenet.to_levels(waveform)
     counts = torch.bincount(levels.flatten(), minlength=N_LEVELS).double()
     expected = (logits.double() / temperature).softmax(0) * counts.sum()
-    kept = expected > 3
+    kept = expected > expected.quantile(0.2)  # rare levels are counted together
     assert (
         stats.chisquare(
             [*counts[kept], counts[~kept].sum()], [*expected[kept], expected[~kept].sum()]

@@ -1,10 +1,10 @@
 """vqcodec: a neural speech codec and voice conversion.
 
-    import vqcodec
-    codec = vqcodec.load()
-    codes = codec.encode("in.wav")
-    codes.save("out.codes")
-    audio = codec.decode(codes, speaker="p225")
+import vqcodec
+codec = vqcodec.load()
+codes = codec.encode("in.wav")
+codes.save("out.codes")
+audio = codec.decode(codes, speaker="p225")
 """
 
 from __future__ import annotations

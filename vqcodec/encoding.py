@@ -90,7 +90,7 @@ def speaker_vector(
         )
     sample_rate = model.config.sample_rate
     length = round(REFERENCE_SECONDS * sample_rate)
-    pieces = []
+    pieces: list[torch.Tensor] = []
     for piece in recording.blocks(sample_rate, length):
         if pieces and (len(piece) < length // 2 or len(pieces) == MAX_REFERENCES):
             break

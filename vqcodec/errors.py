@@ -1,4 +1,4 @@
-"""The errors that vqcodec raises on purpose; every message is one line with the fault and the remedy."""
+"""The errors that vqcodec raises on purpose: one line each, with the fault and the remedy."""
 
 from __future__ import annotations
 

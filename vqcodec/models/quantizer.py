@@ -9,7 +9,7 @@ vector-quantize-pytorch through `LibraryQuantizer`, behind the same interface.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -60,6 +60,8 @@ class LatentNorm(nn.Module):
     """
 
     MOMENTUM, EPSILON = 0.05, 1e-5
+    mean: Tensor
+    variance: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -90,6 +92,11 @@ class VectorQuantizer(nn.Module):
     Args:
         config: see `QuantizerConfig`.
     """
+
+    codebook: Tensor
+    cluster_size: Tensor
+    cluster_sum: Tensor
+    initialized: Tensor
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
@@ -250,7 +257,7 @@ class LibraryQuantizer(nn.Module):
             "use_cosine_sim": config.use_cosine_sim,
             "rotation_trick": config.estimator == "rotation",
         }
-        self.quantizer: nn.Module
+        self.quantizer: Any
         match config.kind:
             case "residual_vq":
                 self.quantizer = library.ResidualVQ(

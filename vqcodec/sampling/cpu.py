@@ -188,7 +188,7 @@ def new_state(weights: Weights, n_lanes: int) -> State:
 
 @compiled()
 def accumulate(weights: Any, x: Any, starts: Any, sums: Any) -> None:
-    """sums (O, L) = starts (O, L) + weights (I, O)^T x (I, L).
+    """Sums (O, L) = starts (O, L) + weights (I, O)^T x (I, L).
 
     O is a multiple of 16, L is 1 (weights are float16 bits) or a multiple of 16 (float32); `sums`
     may be `starts`.
@@ -337,7 +337,7 @@ def choose(state: Any, temperature: float, draws: Any) -> None:
 def sample(
     weights: Any, state: Any, condition: Any, draws: Any, temperature: float, levels: Any
 ) -> None:
-    """Sample all hops of condition (N, H + 1, L) with draws (N, hop, L) into levels, shaped as those."""
+    """Sample all hops of condition (N, H + 1, L) by draws (N, hop, L) into levels (N, hop, L)."""
     for frame in range(len(condition)):
         set_condition(weights, state, condition[frame])
         for index in range(draws.shape[1]):

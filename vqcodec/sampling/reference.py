@@ -30,7 +30,7 @@ class _Queue:
         self.position = 0
 
     def step(self, x: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, C), held condition (B, 2C) -> next x (B, C), skip (B, K)."""
+        """X (B, C), held condition (B, 2C) -> next x (B, C), skip (B, K)."""
         slot = self.position % len(self.past)
         older = self.past[slot].clone()
         self.past[slot] = x

@@ -1,10 +1,10 @@
-"""Cutting one long recording into segments that are sampled side by side, and joining them again.
+r"""Cutting one long recording into segments that are sampled side by side, and joining them again.
 
 Cuts fall where the voice is quietest. A segment begins `WARM_UP` codes early, so that it is well
 on its way when it is first heard, and ends `OVERLAP` codes late; over these the two are crossfaded
 at equal power, since two samplings of the same codes agree in power but not in phase:
 
-    segment 0   ----------------------\\
+    segment 0   ----------------------\
     segment 1            warm-up  ....../-------------------
                                       ^ cut
 """
@@ -21,7 +21,7 @@ OVERLAP = 4  # codes
 
 
 class Segment(NamedTuple):
-    """Codes of a segment: sampled from `first`, heard from `start`, crossfaded from `stop` to `last`."""
+    """Codes: sampled from `first`, heard from `start`, crossfaded from `stop` to `last`."""
 
     first: int
     start: int
@@ -73,9 +73,8 @@ def join(
         if len(tail):
             fading = min(len(tail), len(heard))
             heard = heard.copy()
-            heard[:fading] = (
-                tail[:fading] * np.cos(angle[:fading]) + heard[:fading] * np.sin(angle[:fading])
-            )
+            heard[:fading] *= np.sin(angle[:fading])
+            heard[:fading] += tail[:fading] * np.cos(angle[:fading])
         length = (segment.stop - segment.start) * hop_length
         tail = heard[length:]
         yield heard[:length]

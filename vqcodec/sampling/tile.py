@@ -43,11 +43,14 @@ def accumulate_tile(
         context: numba's.
         sums: address of float32 (n_scalars, n_vectors * 16).
         starts: address of float32, shaped as the sums; it may be the same.
-        sums_stride: elements between rows of both; likewise for the others.
+        sums_stride: elements between rows of both.
         scalars: address of float32 (depth, n_scalars).
+        scalars_stride: elements between its rows.
         vectors: address of float32 or float16 (depth, n_vectors * 16).
+        vectors_stride: elements between its rows.
         depth: K.
-        n_scalars, n_vectors: literal integers; their product should leave registers free (16).
+        n_scalars: literal, rows of the block.
+        n_vectors: literal, vectors in a row; rows times vectors should leave registers free (16).
         vector_bytes: literal, of an element of `vectors`: 4 or 2.
     """
     if not isinstance(n_scalars, types.IntegerLiteral):
@@ -58,9 +61,8 @@ def accumulate_tile(
     def generate(
         codegen_context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any
     ) -> Any:
-        sums_at, starts_at, sums_by, scalars_at, scalars_by, vectors_at, vectors_by, n = (
-            arguments[:8]
-        )
+        sums_at, starts_at, sums_by, *sources, n, _, _, _ = arguments
+        scalars_at, scalars_by, vectors_at, vectors_by = sources
 
         def pointer(address: Any, index: Any, kind: Any, element: Any = _FLOAT) -> Any:
             start = builder.inttoptr(address, element.as_pointer())

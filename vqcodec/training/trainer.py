@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -310,7 +310,7 @@ class Trainer:
     @torch.no_grad()
     def _validate(self, writer: SummaryWriter | None) -> float:
         """Loss of the averaged weights on fixed segments; the best model is written."""
-        objective, place = self.average.module.eval(), self.place
+        objective, place = cast(Objective, self.average.module).eval(), self.place
         pairs = zip(objective.parameters(), self.objective.parameters(), strict=True)
         for averaged, parameter in pairs:
             if not parameter.requires_grad:
