@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vqcodec.codec import Codec
 
 
-class DeviceName(str, Enum):
+class DeviceName(StrEnum):
     """Where to compute."""
 
     auto = "auto"
@@ -20,7 +20,7 @@ class DeviceName(str, Enum):
     cuda = "cuda"
 
 
-class DecoderName(str, Enum):
+class DecoderName(StrEnum):
     """The two decoders."""
 
     fast = "fast"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from vqcodec_cli.display import progress_bar, show
 from vqcodec_cli.options import Jobs
 
 
-class CorpusName(str, Enum):
+class CorpusName(StrEnum):
     """How recordings lie in their folder: the keys of `vqcodec.data.corpora.CORPORA`."""
 
     vctk = "vctk"
