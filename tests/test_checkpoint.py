@@ -221,7 +221,7 @@ def test_other_files_are_refused(tmp_path):
 def test_weights_that_do_not_fit_the_configuration_are_refused(path):
     metadata, tensors = checkpoint.read_tensors(path, checkpoint.FORMAT)
     tensors["encoder.output.weight"] = torch.zeros(3, 3).half()
-    metadata["sha256"] = checkpoint._digest(tensors, metadata["config"]).hex()
+    metadata["sha256"] = checkpoint._checksum(tensors, metadata)
     save_file(tensors, path, metadata)
     assert "weights and configuration disagree" in refusal(path)
 
@@ -257,3 +257,10 @@ def test_nothing_is_ever_unpickled():
     assert len(sources) > 30
     for source in sources:
         assert not forbidden.search(source.read_text(encoding="utf-8")), source
+
+
+@pytest.mark.parametrize(
+    "changes", [{"voices": '["anna", "p226"]'}, {"provenance": '{"licence": "none"}'}]
+)
+def test_changed_metadata_is_noticed(path, changes):
+    assert "does not match" in refusal(rewritten(path, **changes))

@@ -76,7 +76,7 @@ def test_two_processes_train_as_one(
             unquantized_steps=4,
             validate_every=6,
             max_minutes=60.0,
-            data={**data_section(data), "batch_size": 4},
+            data=data_section(data, batch_size=4),
             model=model_with(quantizer=quantizer),
         )
         for n_processes in (1, 2)

@@ -13,7 +13,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_data import RECIPES, model_with, prepare_speech, small_recipe
+from training_data import RECIPES, data_section, model_with, prepare_speech, small_recipe
 
 import vqcodec
 from vqcodec import checkpoint
@@ -153,7 +153,7 @@ def test_wavenet_stage_leaves_the_codec_as_it_is(
 def test_the_paper_trains_jointly_with_a_table_of_speakers(
     data: PreparedData, tmp_path: Path
 ) -> None:
-    section = {**small_recipe(data, tmp_path).data.model_dump(), "segment_length": 32}
+    section = data_section(data, segment_length=32)
     path, reports = run(
         small_recipe(data, tmp_path, stage="joint", data=section, model=model_with(**PAPER))
     )
@@ -363,7 +363,7 @@ def test_sample_rates_must_agree(data: PreparedData, tmp_path: Path) -> None:
 
 
 def test_no_prepared_folder(data: PreparedData, tmp_path: Path) -> None:
-    section = {**small_recipe(data, tmp_path).data.model_dump(), "root": str(tmp_path / "none")}
+    section = data_section(data, root=str(tmp_path / "none"))
     with pytest.raises(DataError, match="none: no such folder; run vqcodec prepare"):
         run(small_recipe(data, tmp_path, data=section))
 

@@ -50,7 +50,7 @@ def _target(folder: Path, speaker: str, index: int) -> Path:
     return path
 
 
-def small_recipe(data: PreparedData, output: Path, **changes: Any) -> Recipe:
+def small_recipe(prepared: PreparedData, output: Path, **changes: Any) -> Recipe:
     """A recipe that takes a few milliseconds a step; `changes` replace whole top-level keys."""
     return Recipe.model_validate(
         {
@@ -59,15 +59,16 @@ def small_recipe(data: PreparedData, output: Path, **changes: Any) -> Recipe:
             "unquantized_steps": 1,
             "precision": "float32",
             "log_every": 1,
-            "data": data_section(data),
+            "data": data_section(prepared),
             "model": MODEL,
             **changes,
         }
     )
 
 
-def data_section(data: PreparedData) -> dict[str, Any]:
-    return {"root": str(data.root), "batch_size": 2, "segment_length": 16, "reference_s": 0.5}
+def data_section(prepared: PreparedData, **changes: Any) -> dict[str, Any]:
+    section = {"root": str(prepared.root), "batch_size": 2, "segment_length": 16}
+    return {**section, "reference_s": 0.5, **changes}
 
 
 def model_with(**sections: dict[str, Any] | None) -> dict[str, Any]:

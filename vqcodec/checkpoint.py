@@ -89,8 +89,8 @@ def save(
         "config": config,
         "voices": json.dumps(names),
         "provenance": json.dumps(dict(provenance)),
-        "sha256": _digest(tensors, config).hex(),
     }
+    metadata["sha256"] = _checksum(tensors, metadata)
     write_atomically(path, safetensors_bytes(tensors, metadata))
     return _fingerprint(tensors, config)
 
@@ -119,7 +119,7 @@ def _assembled(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor])
             f"{path}: model format {metadata['version']} is newer than {VERSION}: upgrade vqcodec"
         )
     config = metadata["config"]
-    if _digest(tensors, config).hex() != metadata["sha256"]:
+    if _checksum(tensors, metadata) != metadata["sha256"]:
         raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
     table = tensors.pop("voices").numpy()
     voices = dict(zip(json.loads(metadata["voices"]), table, strict=True))
@@ -183,12 +183,19 @@ def _stored(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _digest(tensors: Mapping[str, Tensor], config: str) -> bytes:
-    digest = hashlib.sha256(config.encode())
+def _digest(tensors: Mapping[str, Tensor], text: str) -> bytes:
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].numpy().tobytes())
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
     return digest.digest()
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of everything in the file but itself."""
+    rest = {key: value for key, value in metadata.items() if key != "sha256"}
+    return _digest(tensors, json.dumps(rest, sort_keys=True)).hex()
 
 
 def _fingerprint(tensors: Mapping[str, Tensor], config: str) -> bytes:
