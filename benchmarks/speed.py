@@ -22,8 +22,10 @@ from vqcodec.sampling.reference import ReferenceSampler
 
 ENCODE, FAST = "vqcodec encode", "vqcodec decode (fast)"
 WAVENET, REFERENCE = "vqcodec decode (wavenet)", "vqcodec decode (wavenet, reference sampler)"
+SEGMENTS = "vqcodec decode (wavenet, long enough for 16 segments)"
 ENCODEC_ENCODE, ENCODEC_DECODE = "EnCodec encode", "EnCodec decode"
 MATRIX_SIZE = 1024
+SEGMENTS_SECONDS = 32.0
 
 Timed = dict[str, tuple[float, Callable[[], object]]]
 """Name -> seconds of audio that a call handles, and the call."""
@@ -42,19 +44,24 @@ def our_parts(codec: vqcodec.Codec, folder: Path, seconds: float) -> Timed:
         return folder / name
 
     # A sampled second takes about a second, and the reference sampler minutes.
-    long, medium, short = (
+    longest, long, medium, short = (
+        recording("longest.wav", SEGMENTS_SECONDS),
         recording("long.wav", seconds),
         recording("medium.wav", 1.0),
         recording("short.wav", 0.1),
     )
     # A model with a speaker table must be told who speaks.
     speaker = next(iter(codec.voices)) if codec.config.speaker.kind == "table" else None
-    encoded = {path: codec.encode(path, speaker=speaker) for path in (long, medium, short)}
+    encoded = {path: codec.encode(path, speaker=speaker) for path in (longest, long, medium, short)}
     parts: Timed = {ENCODE: (seconds, lambda: codec.encode(long, speaker=speaker))}
     if codec.model.fast is not None:
         parts[FAST] = seconds, lambda: codec.decode(encoded[long], decoder="fast")
     if codec.model.wavenet is not None:
         parts[WAVENET] = 1.0, lambda: codec.decode(encoded[medium], decoder="wavenet")
+        parts[SEGMENTS] = (
+            SEGMENTS_SECONDS,
+            lambda: codec.decode(encoded[longest], decoder="wavenet"),
+        )
         parts[REFERENCE] = 0.1, lambda: sample_by_reference(codec, encoded[short])
     return parts
 

@@ -33,6 +33,8 @@ FINGERPRINT_BYTES = 8
 # and still read old files.
 MEANING = ("encoder.", "norm.", "quantizer.", "speaker.")
 FULL_PRECISION = ("norm.", "quantizer.")
+# Follows from the configuration, and is not stored.
+DERIVED = ("speaker.mel.",)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def save(
     tensors = {
         name: _stored(name, tensor).cpu().contiguous()
         for name, tensor in model.state_dict().items()
+        if not name.startswith(DERIVED)
     }
     names = sorted(voices)
     table = [np.asarray(voices[name], np.int8) for name in names]
@@ -127,7 +130,8 @@ def _assembled(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor])
     rows = tensors.get("speaker.embedding.weight", torch.empty(0)).shape[0]
     try:
         model = VQVAE(ModelConfig.model_validate_json(config), n_speakers=rows)
-        model.load_state_dict({key: value.float() for key, value in tensors.items()})
+        derived = {k: v for k, v in model.state_dict().items() if k.startswith(DERIVED)}
+        model.load_state_dict(derived | {key: value.float() for key, value in tensors.items()})
     except (ValidationError, RuntimeError) as error:
         fault = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: weights and configuration disagree: {fault}") from None
