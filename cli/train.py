@@ -42,7 +42,7 @@ def train(
         changes.append(f"max_minutes={max_minutes}")
     plan = load_recipe(recipe, changes)
     is_first = os.environ.get("RANK", "0") == "0"
-    with _reporter(is_shown=is_first and sys.stderr.isatty()) as on_report:
+    with _reporter(is_live=is_first and sys.stderr.isatty()) as on_report:
         path = run(plan, device=device.value, resume=resume, on_report=on_report)
     if is_first and not path.exists():
         typer.echo("no model yet, the time was too short: go on with --resume")
@@ -67,8 +67,11 @@ def recipes() -> None:
 
 
 @contextmanager
-def _reporter(*, is_shown: bool) -> Iterator[Callable[[Report], None]]:
-    """A live line of reports; warnings appear once each, also where the line does not."""
+def _reporter(*, is_live: bool) -> Iterator[Callable[[Report], None]]:
+    """A live line of reports, or where there is no terminal a line for each validation.
+
+    Warnings appear once each.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -80,7 +83,7 @@ def _reporter(*, is_shown: bool) -> Iterator[Callable[[Report], None]]:
         console=Console(stderr=True),
         speed_estimate_period=600,
         redirect_stdout=False,
-        disable=not is_shown,
+        disable=not is_live,
     )
     warned: set[str] = set()
 
@@ -94,6 +97,12 @@ def _reporter(*, is_shown: bool) -> Iterator[Callable[[Report], None]]:
         progress.update(
             progress.task_ids[0], completed=report.step, loss=loss, perplexity=perplexity
         )
+        if not is_live and report.validation is not None:
+            typer.echo(
+                f"step {report.step}/{report.steps}  loss {loss:.3f}  "
+                f"validation {report.validation:.3f}  perplexity {perplexity:.0f}",
+                err=True,
+            )
         # The figures after the colon change with every report.
         kind = (report.warning or "").partition(":")[0]
         if report.warning and kind not in warned:
