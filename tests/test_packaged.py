@@ -1,0 +1,73 @@
+"""The packaged model, out of the box, as the README promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vqcodec
+from vqcodec import audio, checkpoint
+from vqcodec.evaluation import quality
+
+VOICES = {"p225", "p226", "p227", "p228", "p239", "ls19", "ls26", "ls27"}
+
+
+@pytest.fixture(scope="module")
+def codec() -> vqcodec.Codec:
+    return vqcodec.load(device="cpu")
+
+
+def test_what_is_packaged_fits() -> None:
+    assert checkpoint.DEFAULT_MODEL in vqcodec.list_models()
+    sizes = [path.stat().st_size for path in checkpoint.packaged().values()]
+    assert max(sizes) < 16_000_000
+    assert sum(sizes) < 40_000_000
+
+
+def test_it_is_the_codec_that_is_documented(codec: vqcodec.Codec) -> None:
+    assert codec.voices.keys() >= VOICES
+    assert codec.decoders == ("fast", "wavenet")
+    assert {"attribution", "licence", "data", "hardware", "metrics"} <= codec.provenance.keys()
+    assert codec.sample_rate / codec.hop_length == 125
+    assert codec.config.quantizer.codebook_size == 512
+
+
+def test_speech_comes_back_intelligible(codec: vqcodec.Codec, speech: Path) -> None:
+    codes = codec.encode(speech)
+    original = audio.load(speech, 16000)
+    decoded = codec.decode(codes, sample_rate=16000)
+    assert len(decoded) == len(original)
+    # A wrong voice, a shuffled code or a shifted frame falls far below.
+    assert quality.stoi(original, decoded) > 0.7
+    shuffled = np.random.default_rng(0).permutation(codes.codes, axis=1)
+    assert (
+        quality.stoi(original, codec.decode(replace(codes, codes=shuffled), sample_rate=16000))
+        < 0.4
+    )
+
+
+def test_conversion_changes_the_voice_and_not_the_codes(codec: vqcodec.Codec, speech: Path) -> None:
+    codes = codec.encode(speech)
+    own = codec.decode(codes, sample_rate=16000)
+    target = codec.decode(codes, speaker="ls26", sample_rate=16000)
+    other = codec.decode(codes, speaker="p225", sample_rate=16000)
+    assert quality.speaker_similarity(own, target) < 0.95
+    assert quality.speaker_similarity(target, other) < 0.95
+
+
+def test_the_wavenet_follows_the_codes(codec: vqcodec.Codec, speech: Path) -> None:
+    codes = codec.encode(speech)
+    fast = codec.decode(codes, sample_rate=16000)
+    sampled = codec.decode(codes, decoder="wavenet", sample_rate=16000)
+
+    def envelope(waveform: np.ndarray) -> np.ndarray:
+        frames = waveform[: len(waveform) // 320 * 320].reshape(-1, 320)
+        return np.log(np.square(frames).sum(1) + 1e-3)
+
+    assert np.corrcoef(envelope(fast), envelope(sampled))[0, 1] > 0.7
+    assert np.array_equal(sampled, codec.decode(codes, decoder="wavenet", sample_rate=16000))
+    reseeded = codec.decode(codes, decoder="wavenet", seed=1, sample_rate=16000)
+    assert not np.array_equal(sampled, reseeded)
