@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import struct
 import zlib
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vqcodec.errors import CodesError
+from vqcodec.files import replacing
 from vqcodec.header import Header, Metadata, ceil_div, damaged, pack_header, unpack_header
 
 CHUNK_LENGTH = 1250
@@ -105,12 +105,8 @@ class Codes(Metadata):
         try:
             if path.exists() and not path.is_file():
                 raise CodesError(f"{path}: is not a regular file; give the path of a .codes file")
-            temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-            try:
+            with replacing(path) as temporary:
                 temporary.write_bytes(data)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise CodesError(
                 f"{path}: cannot be written ({error.strerror}); "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import soundfile
 
 from vqcodec.errors import AudioError
+from vqcodec.files import replacing
 
 AudioTarget = str | os.PathLike[str] | BinaryIO
 
@@ -221,35 +221,28 @@ def _encoding(name: str, suffix: str, sample_rate: int, n_samples: int) -> tuple
 def _replacing(target: AudioTarget, suffix: str) -> Iterator[Path]:
     """Yield the path of a temporary file that becomes, or is copied to, the target at the end."""
     if isinstance(target, str | os.PathLike):
-        temporary = _create_beside(Path(target), suffix)
-    else:
-        descriptor, temporary_name = tempfile.mkstemp(prefix="vqcodec-", suffix=suffix)
-        os.close(descriptor)
-        temporary = Path(temporary_name)
-    try:
-        yield temporary
-        if isinstance(target, str | os.PathLike):
-            os.replace(temporary, target)
-        else:
-            with temporary.open("rb") as finished:
-                shutil.copyfileobj(finished, target)
-            target.flush()
-    finally:
-        temporary.unlink(missing_ok=True)
+        if Path(target).is_dir():
+            raise AudioError(f"{target}: is a folder; name a file in it")
+        with replacing(target) as temporary:
+            _create_empty(temporary, target)
+            yield temporary
+        return
+    with tempfile.NamedTemporaryFile(prefix="vqcodec-", suffix=suffix) as file:
+        yield Path(file.name)
+        with open(file.name, "rb") as finished:
+            shutil.copyfileobj(finished, target)
+        target.flush()
 
 
-def _create_beside(path: Path, suffix: str) -> Path:
-    if path.is_dir():
-        raise AudioError(f"{path}: is a folder; name a file in it")
-    # Not mkstemp, which would make the finished file readable by its owner alone.
-    temporary = path.with_name(f".vqcodec-{uuid.uuid4().hex}{suffix}")
+def _create_empty(temporary: Path, target: str | os.PathLike[str]) -> None:
+    """Learn before anything is decoded whether the folder can be written."""
     try:
         temporary.open("xb").close()
     except OSError as error:
         raise AudioError(
-            f"{path}: its folder cannot be written ({error.strerror}); create it or choose another"
+            f"{target}: its folder cannot be written ({error.strerror}); "
+            "create it or choose another"
         ) from error
-    return temporary
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:

@@ -28,6 +28,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from vqcodec import audio
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import AudioError, DataError
+from vqcodec.files import write_atomically
 
 _FORMAT = "vqcodec-prepared"
 _VERSION = 1
@@ -392,6 +393,4 @@ def _line(record: Clip | Failure) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, text.encode())

@@ -1,6 +1,6 @@
 r"""Cutting one long recording into segments that are sampled side by side, and joining them again.
 
-Cuts fall where the voice is quietest. A segment begins `WARM_UP` codes early, so that it is well
+Cuts fall where the voice is quietest. A segment begins `warm_up` codes early, so that it is well
 on its way when it is first heard, and ends `OVERLAP` codes late; over these the two are crossfaded
 at equal power, since two samplings of the same codes agree in power but not in phase:
 
