@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple, get_args
 
+import numpy as np
 import pytest
 import soundfile
 from conftest import TINY, save_tiny_model
@@ -409,8 +410,10 @@ def test_interrupt_leaves_nothing_behind(speech, tiny_model, tmp_path, is_folder
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     out.mkdir()
+    samples, rate = soundfile.read(speech)
     for name in ("a.wav", "b.wav"):
-        (source / name).write_bytes(speech.read_bytes())
+        # Minutes of audio: nothing may be finished before the interrupt.
+        soundfile.write(source / name, np.tile(samples, 80), rate)
     pair = (source, out) if is_folder else (source / "a.wav", out / "a.wav")
     options = ["--speaker", "anna", "--decoder", "wavenet", "--model", tiny_model]
     command = [sys.executable, "-m", "vqcodec", "convert", pair[0], "-o", pair[1], *options]
