@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
+from command import run
 
 import vqcodec
 from vqcodec.audio import load
 from vqcodec.codec import Decoder
 from vqcodec.data.corpora import Utterance
-from vqcodec.errors import DataError, VqcodecError
+from vqcodec.errors import DataError
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, speaker_embedding
 from vqcodec.evaluation.report import clips, markdown_table, write_report
 
@@ -110,7 +110,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except VqcodecError as error:
-        sys.exit(f"error: {error}")
+    run(main)

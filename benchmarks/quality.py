@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -13,12 +12,12 @@ from typing import Annotated, Any, NamedTuple, cast
 import numpy as np
 import torch
 import typer
+from command import run
 
 import vqcodec
 from vqcodec.audio import load
 from vqcodec.codec import Decoder
 from vqcodec.data.corpora import Utterance
-from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.baselines import Coded, baseline
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE, align, measure
 from vqcodec.evaluation.report import clips, markdown_table, write_report
@@ -154,7 +153,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except VqcodecError as error:
-        sys.exit(f"error: {error}")
+    run(main)

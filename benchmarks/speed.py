@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,10 +12,10 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from command import run
 
 import vqcodec
 from vqcodec import audio
-from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.sampling.reference import ReferenceSampler
 
@@ -157,7 +156,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except VqcodecError as error:
-        sys.exit(f"error: {error}")
+    run(main)
