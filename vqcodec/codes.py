@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import io
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from vqcodec.errors import CodesError
 from vqcodec.files import replacing
-from vqcodec.header import Header, Metadata, ceil_div, damaged, pack_header, unpack_header
-
-CHUNK_LENGTH = 1250
+from vqcodec.header import (
+    Header,
+    Metadata,
+    Prologue,
+    StreamMetadata,
+    ceil_div,
+    damaged,
+    pack_header,
+    read_prologue,
+    unpack_header,
+)
+from vqcodec.payload import chunk_crc, pack, unpack
+from vqcodec.streams import CHUNK_LENGTH, CodesStream, read_stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,13 +78,17 @@ class Codes(Metadata):
     def to_bytes(self) -> bytes:
         """The .codes file as bytes; the same codes and metadata always give the same bytes."""
         payloads = [
-            _pack(self.codes[:, start : start + CHUNK_LENGTH], self.bits_per_code)
+            pack(self.codes[:, start : start + CHUNK_LENGTH], self.bits_per_code)
             for start in range(0, self.n_codes, CHUNK_LENGTH)
         ]
-        parts = [pack_header(self, CHUNK_LENGTH, payloads)]
-        for number, payload in enumerate(payloads):
-            parts += [payload, _chunk_crc(number, payload)]
-        return b"".join(parts)
+        header = pack_header(
+            self,
+            n_samples=self.n_samples,
+            chunk_length=CHUNK_LENGTH,
+            chunk_sizes=[len(payload) for payload in payloads],
+        )
+        chunks = (payload + chunk_crc(number, payload) for number, payload in enumerate(payloads))
+        return header + b"".join(chunks)
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "<bytes>") -> Codes:
@@ -125,30 +137,77 @@ class Codes(Metadata):
             return cls._read(file, size, str(path))
 
     @classmethod
+    def collect(cls, stream: CodesStream) -> Codes:
+        """Wait for the end of a stream.
+
+        Raises:
+            CodesError: Whatever the stream raises.
+        """
+        codes = np.concatenate(list(stream), axis=1)
+        return cls(codes, **_fields(stream.metadata), n_samples=stream.n_samples or 0)
+
+    @classmethod
     def _read(cls, file: BinaryIO, size: int, name: str) -> Codes:
-        header = unpack_header(file, size, name)
-        return cls(
-            _read_codes(file, header, name, 0, header.n_codes),
-            codebook_size=header.codebook_size,
-            sample_rate=header.sample_rate,
-            hop_length=header.hop_length,
-            fingerprint=header.fingerprint,
-            original_sample_rate=header.original_sample_rate,
-            n_samples=header.n_samples,
-            gain=header.gain,
-            speaker=header.speaker,
-        )
+        prologue = read_prologue(file, name)
+        if prologue.n_samples == 0:
+            return _read_whole_stream(file, prologue, name)
+        header = unpack_header(file, prologue, size, name)
+        codes = _read_codes(file, header, name, 0, header.n_codes)
+        return cls(codes, **_fields(header), n_samples=header.n_samples)
+
+
+def _read_whole_stream(file: BinaryIO, prologue: Prologue, name: str) -> Codes:
+    codes = Codes.collect(read_stream(file, prologue, name))
+    if file.read(1):
+        raise damaged(name, "has bytes after its end")
+    return codes
+
+
+def read_pipe(file: BinaryIO, name: str) -> Codes | CodesStream:
+    """Read codes from a pipe: a streamed file as it comes, any other whole.
+
+    Args:
+        file: A binary file object that need not seek.
+        name: What to call it in an error message.
+
+    Raises:
+        CodesError: If the bytes are not as docs/format.md demands; of a streamed file only the
+            header is read here.
+    """
+    prologue = read_prologue(file, name)
+    if prologue.n_samples == 0:
+        return read_stream(file, prologue, name)
+    return Codes.from_bytes(prologue.to_bytes() + file.read(), name)
+
+
+def _fields(metadata: StreamMetadata) -> dict[str, Any]:
+    """What a stream's metadata says and `Codes` takes."""
+    names = {field.name for field in fields(StreamMetadata)} - {"n_codebooks"}
+    return {name: getattr(metadata, name) for name in names}
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """Read and check the header of a .codes file; no payload is read.
+    """Read and check the header of a .codes file; no payload is read, unless it is streamed.
 
     Raises:
         CodesError: If the file cannot be read, or its header or size is not as docs/format.md
             demands.
     """
     with _opened(path) as (file, size):
-        return unpack_header(file, size, str(path))
+        prologue = read_prologue(file, str(path))
+        if prologue.n_samples:
+            return unpack_header(file, prologue, size, str(path))
+        codes = _read_whole_stream(file, prologue, str(path))
+    return Header(
+        **_fields(codes),
+        n_codebooks=codes.n_codebooks,
+        n_samples=codes.n_samples,
+        method=prologue.method,
+        chunk_length=prologue.chunk_length,
+        chunk_sizes=np.zeros(0, np.uint32),
+        header_size=prologue.index_at + 4,
+        file_size=size,
+    )
 
 
 def read_chunks(path: str | os.PathLike[str], start: int, stop: int) -> npt.NDArray[np.uint16]:
@@ -167,13 +226,22 @@ def read_chunks(path: str | os.PathLike[str], start: int, stop: int) -> npt.NDAr
             as docs/format.md demands.
     """
     with _opened(path) as (file, size):
-        header = unpack_header(file, size, str(path))
-        if not 0 <= start < stop <= header.n_codes:
-            raise CodesError(
-                f"{path}: has no time steps {start} to {stop}; "
-                f"choose 0 <= start < stop <= {header.n_codes}"
-            )
+        prologue = read_prologue(file, str(path))
+        if prologue.n_samples == 0:
+            codes = _read_whole_stream(file, prologue, str(path))
+            _check_range(codes, str(path), start, stop)
+            return codes.codes[:, start:stop]
+        header = unpack_header(file, prologue, size, str(path))
+        _check_range(header, str(path), start, stop)
         return _read_codes(file, header, str(path), start, stop)
+
+
+def _check_range(metadata: Metadata, name: str, start: int, stop: int) -> None:
+    if not 0 <= start < stop <= metadata.n_codes:
+        raise CodesError(
+            f"{name}: has no time steps {start} to {stop}; "
+            f"choose 0 <= start < stop <= {metadata.n_codes}"
+        )
 
 
 @contextmanager
@@ -196,38 +264,9 @@ def _read_codes(
     chunks = []
     for number in range(first, ceil_div(stop, header.chunk_length)):
         payload = file.read(chunk_sizes[number])
-        if file.read(4) != _chunk_crc(number, payload):
+        if file.read(4) != chunk_crc(number, payload):
             raise damaged(name, f"is damaged: the CRC of chunk {number} differs")
         length = min(header.chunk_length, header.n_codes - number * header.chunk_length)
-        codes, padding = _unpack(payload, length * header.n_codebooks, header.bits_per_code)
-        if padding.any():
-            raise damaged(name, f"has padding bits that are not zero in chunk {number}")
-        if codes.max() >= header.codebook_size:
-            raise damaged(
-                name,
-                f"has code {codes.max()} in chunk {number}, the codebook has "
-                f"{header.codebook_size} entries",
-            )
-        chunks.append(codes.reshape(length, header.n_codebooks).T)
+        chunks.append(unpack(payload, length, header, name=name, number=number))
     offset = first * header.chunk_length
     return np.ascontiguousarray(np.concatenate(chunks, axis=1)[:, start - offset : stop - offset])
-
-
-def _pack(codes: npt.NDArray[np.uint16], bits: int) -> bytes:
-    """Codes (n_codebooks, length), time-major, most significant bit first, padded with zeros."""
-    words = codes.T.astype(">u2").reshape(-1, 1).view(np.uint8)
-    return np.packbits(np.unpackbits(words, axis=1)[:, 16 - bits :]).tobytes()
-
-
-def _unpack(
-    payload: bytes, n: int, bits: int
-) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8]]:
-    """The first n codes of `bits` bits, shape (n,), and the bits left over."""
-    stream = np.unpackbits(np.frombuffer(payload, np.uint8))
-    words = np.zeros((n, 16), np.uint8)
-    words[:, 16 - bits :] = stream[: n * bits].reshape(n, bits)
-    return np.packbits(words, axis=1).view(">u2").ravel().astype(np.uint16), stream[n * bits :]
-
-
-def _chunk_crc(number: int, payload: bytes) -> bytes:
-    return struct.pack("<I", zlib.crc32(payload, zlib.crc32(struct.pack("<Q", number))))

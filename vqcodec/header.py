@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 import unicodedata
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,8 @@ _MEND = "copy it again from its source or encode the recording again"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Metadata:
-    """What a .codes file says about its recording and its model.
+class StreamMetadata:
+    """What is known of a recording's codes before the recording has ended.
 
     Args:
         n_codebooks: Codes per time step, 1 to 32.
@@ -44,7 +45,6 @@ class Metadata:
         hop_length: Samples of the model per time step, 1 to 65535.
         fingerprint: 8 bytes that name the model whose codebook the codes index.
         original_sample_rate: Of the recording, Hz, 1 to 768000.
-        n_samples: Of the recording, per channel, at its own rate, 1 to 10**12.
         gain: Multiply the decoder's output by it to restore the recording's own level; positive,
             rounded to float32.
         speaker: Name of a voice (1 to 64 bytes of UTF-8, no control characters) or a speaker
@@ -60,16 +60,16 @@ class Metadata:
     hop_length: int
     fingerprint: bytes
     original_sample_rate: int
-    n_samples: int
     gain: float
     speaker: str | npt.NDArray[np.int8]
 
     def __post_init__(self) -> None:
         for name, (low, high) in _LIMITS.items():
-            value = getattr(self, name)
+            value = getattr(self, name, low)  # a stream has no n_samples
             if not isinstance(value, (int, np.integer)) or not low <= value <= high:
                 raise CodesError(f"{name} must be a whole number {low}..{high}, not {value!r}")
-            object.__setattr__(self, name, int(value))
+            if hasattr(self, name):
+                object.__setattr__(self, name, int(value))
         if not isinstance(self.fingerprint, bytes) or len(self.fingerprint) != FINGERPRINT_LENGTH:
             raise CodesError(f"fingerprint must be 8 bytes, not {self.fingerprint!r}")
         numeric = isinstance(self.gain, (int, float, np.floating))
@@ -77,17 +77,6 @@ class Metadata:
             raise CodesError(f"gain must be a positive, normal float32, not {self.gain!r}")
         object.__setattr__(self, "gain", float(np.float32(self.gain)))
         object.__setattr__(self, "speaker", _checked_speaker(self.speaker))
-
-    @property
-    def n_codes(self) -> int:
-        """Time steps: ceil(ceil(n_samples * sample_rate / original_sample_rate) / hop_length)."""
-        model_samples = ceil_div(self.n_samples * self.sample_rate, self.original_sample_rate)
-        return ceil_div(model_samples, self.hop_length)
-
-    @property
-    def duration_s(self) -> float:
-        """Duration of the recording in seconds."""
-        return self.n_samples / self.original_sample_rate
 
     @property
     def bits_per_code(self) -> int:
@@ -98,6 +87,35 @@ class Metadata:
     def nominal_bits_per_second(self) -> float:
         """Bit rate of the packed codes alone, without header, index and CRCs."""
         return self.n_codebooks * self.bits_per_code * self.sample_rate / self.hop_length
+
+    def n_codes_of(self, n_samples: int) -> int:
+        """Time steps of a recording of n_samples, as docs/format.md counts them."""
+        model_samples = ceil_div(n_samples * self.sample_rate, self.original_sample_rate)
+        return ceil_div(model_samples, self.hop_length)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Metadata(StreamMetadata):
+    """What a .codes file says about its recording and its model.
+
+    Args:
+        n_samples: Of the recording, per channel, at its own rate, 1 to 10**12.
+
+    Raises:
+        CodesError: If a field has another type or is out of range.
+    """
+
+    n_samples: int
+
+    @property
+    def n_codes(self) -> int:
+        """Time steps: ceil(ceil(n_samples * sample_rate / original_sample_rate) / hop_length)."""
+        return self.n_codes_of(self.n_samples)
+
+    @property
+    def duration_s(self) -> float:
+        """Duration of the recording in seconds."""
+        return self.n_samples / self.original_sample_rate
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -124,8 +142,89 @@ class Header(Metadata):
         return 8 * self.file_size / self.duration_s
 
 
-def pack_header(metadata: Metadata, chunk_length: int, payloads: list[bytes]) -> bytes:
-    """The header, its CRC-32 included, of a file of chunks of packed bits."""
+class Prologue(NamedTuple):
+    """The fixed part of a header as it stands in the file, only its form checked.
+
+    Attributes:
+        n_samples: 0 in a streamed file, which tells it at its end.
+    """
+
+    magic: bytes
+    version: int
+    method: int
+    n_codebooks: int
+    speaker_length: int
+    fingerprint: bytes
+    sample_rate: int
+    original_sample_rate: int
+    n_samples: int
+    gain: float
+    last_code: int
+    hop_length: int
+    chunk_length: int
+
+    def to_bytes(self) -> bytes:
+        """As it stands in the file."""
+        return _FIXED.pack(*self)
+
+    @property
+    def index_at(self) -> int:
+        """Bytes before the index: the fixed part and the speaker."""
+        return _FIXED.size + (self.speaker_length or SPEAKER_LENGTH)
+
+    def checked(self, header: bytes, name: str) -> dict[str, Any]:
+        """The fields of `StreamMetadata`.
+
+        Args:
+            header: The whole header with its CRC-32, which starts with this prologue.
+            name: What to call the file in an error message.
+
+        Raises:
+            CodesError: If the CRC differs or the method or the speaker's name is impossible.
+        """
+        if header[-4:] != _CRC.pack(zlib.crc32(header[:-4])):
+            raise damaged(name, "is damaged: the CRC of its header differs")
+        if self.method != PACKED_BITS:
+            raise CodesError(
+                f"{name}: has codes coded by the unknown method {self.method}; upgrade vqcodec"
+            )
+        return {
+            "n_codebooks": self.n_codebooks,
+            "codebook_size": self.last_code + 1,
+            "sample_rate": self.sample_rate,
+            "hop_length": self.hop_length,
+            "fingerprint": self.fingerprint,
+            "original_sample_rate": self.original_sample_rate,
+            "gain": self.gain,
+            "speaker": _decode_speaker(self.speaker_length, header[_FIXED.size : self.index_at]),
+        }
+
+
+def read_prologue(file: BinaryIO, name: str) -> Prologue:
+    """Read the first 42 bytes of a .codes file.
+
+    Raises:
+        CodesError: If they are not as docs/format.md demands.
+    """
+    fixed = file.read(_FIXED.size)
+    if not fixed.startswith(MAGIC[: len(fixed)]):
+        raise CodesError(f"{name}: is not a .codes file; make one with vqcodec encode")
+    if len(fixed) > 4 and fixed[4] != VERSION:
+        raise CodesError(
+            f"{name}: has format version {fixed[4]}, this vqcodec reads {VERSION}; upgrade vqcodec"
+        )
+    if len(fixed) < _FIXED.size:
+        raise damaged(name, f"is cut short: {len(fixed)} bytes are no whole header")
+    prologue = Prologue._make(_FIXED.unpack(fixed))
+    if not (prologue.original_sample_rate and prologue.hop_length and prologue.chunk_length):
+        raise damaged(name, "is damaged: a rate, hop length or chunk length of 0")
+    return prologue
+
+
+def pack_header(
+    metadata: StreamMetadata, *, n_samples: int, chunk_length: int, chunk_sizes: Sequence[int] = ()
+) -> bytes:
+    """The header, its CRC-32 included; of a streamed file without n_samples and index."""
     name_length, speaker = _encode_speaker(metadata.speaker)
     fixed = _FIXED.pack(
         MAGIC,
@@ -136,75 +235,63 @@ def pack_header(metadata: Metadata, chunk_length: int, payloads: list[bytes]) ->
         metadata.fingerprint,
         metadata.sample_rate,
         metadata.original_sample_rate,
-        metadata.n_samples,
+        n_samples,
         metadata.gain,
         metadata.codebook_size - 1,
         metadata.hop_length,
         chunk_length,
     )
-    index = np.array([len(payload) for payload in payloads], "<u4").tobytes()
-    header = fixed + speaker + index
+    header = fixed + speaker + np.array(chunk_sizes, "<u4").tobytes()
     return header + _CRC.pack(zlib.crc32(header))
 
 
-def unpack_header(file: BinaryIO, size: int, name: str) -> Header:
-    """Read the header from the start of a file of `size` bytes and check it against that size.
+def unpack_header(file: BinaryIO, prologue: Prologue, size: int, name: str) -> Header:
+    """Read the header of a file of `size` bytes after its prologue and check it against that size.
 
     Raises:
         CodesError: If the header or the size is not as docs/format.md demands.
     """
-    fixed = _read_fixed(file, size, name)
-    (_, _, method, n_codebooks, name_length, fingerprint, sample_rate, original_sample_rate,
-     n_samples, gain, last_code, hop_length, chunk_length) = _FIXED.unpack(fixed)  # fmt: skip
-    if not (original_sample_rate and hop_length and chunk_length):
-        raise damaged(name, "is damaged: a rate, hop length or chunk length of 0")
-    n_codes = ceil_div(ceil_div(n_samples * sample_rate, original_sample_rate), hop_length)
-    n_chunks = ceil_div(n_codes, chunk_length)
-    index_at = _FIXED.size + (name_length or SPEAKER_LENGTH)
+    model_samples = ceil_div(
+        prologue.n_samples * prologue.sample_rate, prologue.original_sample_rate
+    )
+    n_chunks = ceil_div(ceil_div(model_samples, prologue.hop_length), prologue.chunk_length)
+    index_at = prologue.index_at
     crc_at = index_at + 4 * n_chunks
     # Nothing is read on the word of the header before the file is seen to be that long.
     least = crc_at + 4 + 4 * n_chunks
     if least > size:
         raise damaged(name, f"is cut short or damaged: {size} bytes, its header needs {least}")
-    header = fixed + file.read(crc_at + 4 - len(fixed))
-    if header[crc_at:] != _CRC.pack(zlib.crc32(header[:crc_at])):
-        raise damaged(name, "is damaged: the CRC of its header differs")
-    if method != PACKED_BITS:
-        raise CodesError(f"{name}: has codes coded by the unknown method {method}; upgrade vqcodec")
+    header = prologue.to_bytes() + file.read(crc_at + 4 - _FIXED.size)
     try:
         checked = Header(
-            n_codebooks=n_codebooks,
-            codebook_size=last_code + 1,
-            sample_rate=sample_rate,
-            hop_length=hop_length,
-            fingerprint=fingerprint,
-            original_sample_rate=original_sample_rate,
-            n_samples=n_samples,
-            gain=gain,
-            speaker=_decode_speaker(name_length, header[_FIXED.size : index_at]),
-            method=method,
-            chunk_length=chunk_length,
+            **prologue.checked(header, name),
+            n_samples=prologue.n_samples,
+            method=prologue.method,
+            chunk_length=prologue.chunk_length,
             chunk_sizes=np.frombuffer(header[index_at:crc_at], "<u4").astype(np.uint32),
             header_size=crc_at + 4,
             file_size=size,
         )
     except CodesError as error:
-        raise CodesError(f"{name}: {error}; encode the recording again with vqcodec") from error
+        raise named(error, name) from error
     _check_sizes(checked, name)
     return checked
 
 
-def _read_fixed(file: BinaryIO, size: int, name: str) -> bytes:
-    fixed = file.read(_FIXED.size)
-    if not fixed.startswith(MAGIC[: len(fixed)]):
-        raise CodesError(f"{name}: is not a .codes file; make one with vqcodec encode")
-    if len(fixed) > 4 and fixed[4] != VERSION:
-        raise CodesError(
-            f"{name}: has format version {fixed[4]}, this vqcodec reads {VERSION}; upgrade vqcodec"
-        )
-    if len(fixed) < _FIXED.size:
-        raise damaged(name, f"is cut short: {size} bytes are no whole header")
-    return fixed
+def unpack_stream_header(file: BinaryIO, prologue: Prologue, name: str) -> StreamMetadata:
+    """Read the header of a streamed file after its prologue.
+
+    Raises:
+        CodesError: If it is not as docs/format.md demands.
+    """
+    rest = prologue.index_at + 4 - _FIXED.size
+    header = prologue.to_bytes() + file.read(rest)
+    if len(header) < prologue.index_at + 4:
+        raise damaged(name, f"is cut short: {len(header)} bytes are no whole header")
+    try:
+        return StreamMetadata(**prologue.checked(header, name))
+    except CodesError as error:
+        raise named(error, name) from error
 
 
 def _check_sizes(header: Header, name: str) -> None:
@@ -259,6 +346,13 @@ def _decode_speaker(name_length: int, data: bytes) -> str | npt.NDArray[np.int8]
         return data.decode()
     except UnicodeDecodeError as error:
         raise CodesError(f"speaker must be UTF-8, not {data!r}") from error
+
+
+def named(error: CodesError, name: str) -> CodesError:
+    """An error about a field, as an error about the file that holds it."""
+    if str(error).startswith(f"{name}: "):
+        return error
+    return CodesError(f"{name}: {error}; encode the recording again with vqcodec")
 
 
 def damaged(name: str, fault: str) -> CodesError:

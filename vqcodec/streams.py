@@ -1,0 +1,114 @@
+"""Codes of a recording that is still going on, and the streamed layout of docs/format.md.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Generator, Iterator
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from vqcodec.header import (
+    Prologue,
+    StreamMetadata,
+    damaged,
+    pack_header,
+    unpack_stream_header,
+)
+from vqcodec.payload import chunk_crc, pack, payload_size, unpack
+
+Blocks = Generator[npt.NDArray[np.uint16], None, int]
+"""Yields codes, uint16, shape (n_codebooks, n); returns the samples of the recording."""
+
+CHUNK_LENGTH = 1250
+_LENGTH, _END = struct.Struct("<H"), struct.Struct("<HQ")
+_LONGEST = 10**12  # samples
+
+
+class CodesStream:
+    """Codes as they come. Iterate over it once: it yields blocks as `Blocks` says.
+
+    Args:
+        metadata: What is known beforehand.
+        blocks: The codes.
+
+    Attributes:
+        metadata: As given.
+        n_samples: Of the recording, per channel, at its own rate; None until the iteration ends.
+    """
+
+    def __init__(self, metadata: StreamMetadata, blocks: Blocks) -> None:
+        self.metadata = metadata
+        self.n_samples: int | None = None
+        self._blocks = blocks
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint16]]:
+        self.n_samples = yield from self._blocks
+
+    def write(self, file: BinaryIO) -> None:
+        """Write the streamed layout, every block as soon as it is there.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        file.write(pack_header(self.metadata, n_samples=0, chunk_length=CHUNK_LENGTH))
+        file.flush()
+        number = 0
+        for block in self:
+            for start in range(0, block.shape[1], CHUNK_LENGTH):
+                codes = block[:, start : start + CHUNK_LENGTH]
+                chunk = _LENGTH.pack(codes.shape[1]) + pack(codes, self.metadata.bits_per_code)
+                file.write(chunk + chunk_crc(number, chunk))
+                number += 1
+            file.flush()
+        end = _END.pack(0, self.n_samples or 0)
+        file.write(end + chunk_crc(number, end))
+        file.flush()
+
+
+def read_stream(file: BinaryIO, prologue: Prologue, name: str) -> CodesStream:
+    """Read the streamed layout, never more of it than the next chunk.
+
+    Args:
+        file: After its prologue.
+        prologue: Of the file.
+        name: What to call the file in an error message.
+
+    Raises:
+        CodesError: If the header, or while iterating a chunk, is not as docs/format.md demands.
+    """
+    metadata = unpack_stream_header(file, prologue, name)
+    return CodesStream(metadata, _chunks(file, metadata, prologue.chunk_length, name))
+
+
+def _chunks(file: BinaryIO, metadata: StreamMetadata, chunk_length: int, name: str) -> Blocks:
+    number, n_codes = 0, 0
+    while length := _LENGTH.unpack(start := _read(file, _LENGTH.size, name))[0]:
+        if length > chunk_length:
+            raise damaged(name, f"is damaged: chunk {number} claims {length} time steps")
+        payload = _read_checked(file, start, payload_size(length, metadata), number, name)
+        yield unpack(payload, length, metadata, name=name, number=number)
+        number, n_codes = number + 1, n_codes + length
+    (n_samples,) = struct.unpack("<Q", _read_checked(file, start, 8, number, name))
+    if not 1 <= n_samples <= _LONGEST or metadata.n_codes_of(n_samples) != n_codes:
+        raise damaged(name, f"has {n_codes} time steps, which {n_samples} samples do not make")
+    return int(n_samples)
+
+
+def _read_checked(file: BinaryIO, start: bytes, size: int, number: int, name: str) -> bytes:
+    """Read what follows `start` in a chunk, and its CRC."""
+    data = _read(file, size + 4, name)
+    if data[size:] != chunk_crc(number, start + data[:size]):
+        raise damaged(name, f"is damaged: the CRC of chunk {number} differs")
+    return data[:size]
+
+
+def _read(file: BinaryIO, size: int, name: str) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise damaged(name, "is cut short: the recording's end is missing")
+    return data
