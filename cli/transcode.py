@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from vqcodec_cli.batch import AUDIO_SUFFIXES, STDIN, STREAM, Work, plan, readable, run, writable
@@ -22,7 +23,8 @@ from vqcodec_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from vqcodec import Codes
+    from vqcodec.codes import Codes
+    from vqcodec.streams import CodesStream
 
 Recordings = Annotated[str, typer.Argument(help="A recording, a folder of them, or -.")]
 
@@ -46,17 +48,25 @@ def encode(
 ) -> None:
     """Make codes of recordings.
 
-    A folder is done file by file; what exists already is left alone.
+    A folder is done file by file; what exists already is left alone. From pipe to pipe (- -) a WAV
+    is encoded while it is being made.
 
     Example: vqcodec encode in.wav out.codes
     """
     todo = plan(source, target, suffixes=AUDIO_SUFFIXES, target_suffix=".codes", force=force)
 
     def start() -> Work:
+        from vqcodec.live import open_live
+
         codec = load_codec(model, voices, device)
         voice = None if speaker is None else codec.speaker(speaker)
 
         def work(source: str, target: str, on_progress: OnProgress) -> None:
+            if source == target == STREAM:
+                with open_live(sys.stdin.buffer) as live:
+                    stream = codec.stream_encode(live.blocks, live.sample_rate, speaker=voice)
+                    stream.write(sys.stdout.buffer)
+                return
             codes = codec.encode(readable(source), speaker=voice, on_progress=on_progress)
             _save(codes, target)
 
@@ -96,27 +106,37 @@ def decode(
 ) -> None:
     """Make recordings of codes, as long as the originals.
 
-    A folder is done file by file; what exists already is left alone.
+    A folder is done file by file; what exists already is left alone. From pipe to pipe (- -) live
+    codes are decoded while they come.
 
     Example: vqcodec decode in.codes out.wav --speaker p239
     """
     todo = plan(source, target, suffixes=(".codes",), target_suffix=".wav", force=force)
 
     def start() -> Work:
+        from vqcodec.codes import Codes
+        from vqcodec.live import write_live
+        from vqcodec.streams import CodesStream
+
         codec = load_codec(model, voices, device)
         voice = None if speaker is None else codec.speaker(speaker)
 
         def work(source: str, target: str, on_progress: OnProgress) -> None:
-            codec.decode_to(
-                writable(target),
-                _load(source),
-                speaker=voice,
-                decoder=None if decoder is None else decoder.value,
-                seed=seed,
-                temperature=temperature,
-                sample_rate=sample_rate,
-                on_progress=on_progress,
-            )
+            choices: dict[str, Any] = {
+                "speaker": voice,
+                "decoder": None if decoder is None else decoder.value,
+                "seed": seed,
+                "temperature": temperature,
+                "sample_rate": sample_rate,
+            }
+            codes = _load(source)
+            if isinstance(codes, CodesStream) and target == STREAM:
+                rate = sample_rate or codes.metadata.original_sample_rate
+                write_live(sys.stdout.buffer, codec.stream_decode(codes, **choices), rate)
+                return
+            if isinstance(codes, CodesStream):
+                codes = Codes.collect(codes)
+            codec.decode_to(writable(target), codes, on_progress=on_progress, **choices)
 
         return work
 
@@ -149,7 +169,8 @@ def convert(
 ) -> None:
     """Say the same in another voice.
 
-    A folder is done file by file; what exists already is left alone.
+    A folder is done file by file; what exists already is left alone. From pipe to pipe (- -o -) a
+    WAV is converted while it is being made.
 
     Example: vqcodec convert in.wav --speaker p239 -o out.wav
     """
@@ -157,21 +178,32 @@ def convert(
     todo = plan(source, target, suffixes=AUDIO_SUFFIXES, target_suffix=".wav", force=force)
 
     def start() -> Work:
+        from vqcodec.live import open_live, write_live
+
         codec = load_codec(model, voices, device)
         voice = codec.speaker(speaker)
 
         def work(source: str, target: str, on_progress: OnProgress) -> None:
-            codes = codec.encode(
-                readable(source), speaker=voice, on_progress=lambda share: on_progress(share / 2)
-            )
+            choices: dict[str, Any] = {
+                "decoder": None if decoder is None else decoder.value,
+                "seed": seed,
+                "temperature": temperature,
+            }
+            if source == target == STREAM:
+                with open_live(sys.stdin.buffer) as live:
+                    codes = codec.stream_encode(live.blocks, live.sample_rate, speaker=voice)
+                    blocks = codec.stream_decode(codes, **choices)
+                    write_live(sys.stdout.buffer, blocks, live.sample_rate)
+                return
             codec.decode_to(
                 writable(target),
-                codes,
-                speaker=voice,
-                decoder=None if decoder is None else decoder.value,
-                seed=seed,
-                temperature=temperature,
+                codec.encode(
+                    readable(source),
+                    speaker=voice,
+                    on_progress=lambda share: on_progress(share / 2),
+                ),
                 on_progress=lambda share: on_progress((1 + share) / 2),
+                **choices,
             )
 
         return work
@@ -201,10 +233,8 @@ def _save(codes: Codes, target: str) -> None:
         stream.flush()
 
 
-def _load(source: str) -> Codes:
-    from vqcodec import Codes
+def _load(source: str) -> Codes | CodesStream:
+    from vqcodec.codes import Codes, read_pipe
 
     stream = readable(source)
-    if isinstance(stream, str):
-        return Codes.load(stream)
-    return Codes.from_bytes(stream.read(), STDIN)
+    return Codes.load(stream) if isinstance(stream, str) else read_pipe(stream, STDIN)

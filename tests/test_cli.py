@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -24,9 +25,14 @@ from vqcodec_cli.prepare import CorpusName
 import vqcodec
 from vqcodec import Codes, checkpoint
 from vqcodec.codec import Decoder
+from vqcodec.codes import read_pipe
 from vqcodec.data.corpora import CORPORA
 
-COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+COMMANDS = [
+    command.name or command.callback.__name__.replace("_", "-")
+    for command in app.registered_commands
+    if command.callback
+]
 
 
 class Stream(io.BytesIO):
@@ -261,19 +267,64 @@ def test_convert_to_the_voice_of_a_recording(run, clip, speech, tiny_model, tmp_
     assert (tmp_path / "clip.speech.wav").is_file()
 
 
-def test_streams_are_the_files(run, clip, codes, tiny_model, tmp_path):
-    encoded = process("encode", "-", "-", "--model", tiny_model, input=clip.read_bytes())
+def test_a_pipe_and_a_file_are_two_files(run, clip, codes, tiny_model, tmp_path):
+    model = ["--model", tiny_model]
+    encoded = run("encode", "-", tmp_path / "in.codes", *model, stdin=clip.read_bytes())
+    assert encoded.status == 0
+    assert (tmp_path / "in.codes").read_bytes() == codes.read_bytes()
+    assert run("encode", clip, "-", *model).data == codes.read_bytes()
+    assert run("decode", codes, tmp_path / "out.wav", *model).status == 0
+    decoded = run("decode", "-", "-", *model, stdin=codes.read_bytes())
+    assert decoded.data == (tmp_path / "out.wav").read_bytes()
+
+
+def test_from_pipe_to_pipe_everything_is_live(run, clip, codes, tiny_model, tmp_path):
+    """A clip of less than four seconds is heard whole before its level is known: it is the same."""
+    model = ["--model", str(tiny_model)]
+    encoded = process("encode", "-", "-", *model, input=clip.read_bytes())
     assert (encoded.returncode, encoded.stderr) == (0, b"")
-    assert encoded.stdout == codes.read_bytes()
-    decoded = process("decode", "-", "-", "--model", tiny_model, input=encoded.stdout)
+    assert Codes.from_bytes(encoded.stdout) == Codes.load(codes)
+    decoded = process("decode", "-", "-", *model, input=encoded.stdout)
     assert (decoded.returncode, decoded.stderr) == (0, b"")
-    assert run("decode", codes, tmp_path / "out.wav", "--model", tiny_model).status == 0
-    assert decoded.stdout == (tmp_path / "out.wav").read_bytes()
-    converted = run(
-        "convert", "-", "--speaker", "anna", "--model", tiny_model, stdin=clip.read_bytes()
+    assert run("decode", codes, tmp_path / "out.wav", *model).status == 0
+    assert decoded.stdout[44:] == (tmp_path / "out.wav").read_bytes()[44:]
+    converted = process("convert", "-", "--speaker", "anna", *model, input=clip.read_bytes())
+    assert run("convert", clip, "--speaker", "anna", *model).status == 0
+    assert converted.stdout[44:] == (tmp_path / "clip.anna.wav").read_bytes()[44:]
+    (tmp_path / "live.codes").write_bytes(encoded.stdout)
+    assert run("verify", tmp_path / "live.codes").status == 0
+    assert run("decode", "-", tmp_path / "live.wav", *model, stdin=encoded.stdout).status == 0
+
+
+def test_a_live_stream_is_answered_before_it_ends(clip, tiny_model):
+    """The level needs four seconds; then codes come as they are made."""
+    command = [sys.executable, "-m", "vqcodec", "encode", "-", "-", "--speaker", "anna"]
+    child = subprocess.Popen(
+        [*command, "--model", str(tiny_model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert run("convert", clip, "--speaker", "anna", "--model", tiny_model).status == 0
-    assert converted.data == (tmp_path / "clip.anna.wav").read_bytes()
+    assert child.stdin is not None
+    assert child.stdout is not None
+    samples, sample_rate = soundfile.read(clip, dtype="int16")
+    file = io.BytesIO()
+    soundfile.write(file, np.tile(samples, 1 + 5 * sample_rate // len(samples)), sample_rate,
+                    format="WAV", subtype="PCM_16")  # fmt: skip
+    child.stdin.write(file.getvalue()[:-2])
+    child.stdin.flush()
+    stream = read_pipe(child.stdout, "pipe")  # blocks for ever if nothing comes
+    heard = iter(stream)
+    assert next(heard).shape == (1, 25)
+    child.stdin.write(file.getvalue()[-2:])
+    child.stdin.close()
+    list(heard)
+    assert stream.n_samples == (len(file.getvalue()) - 44) // 2
+    assert child.wait() == 0
+
+
+def test_a_live_stream_that_breaks_off_says_so(run, codes, clip, tiny_model):
+    encoded = process("encode", "-", "-", "--model", tiny_model, input=clip.read_bytes())
+    result = process("decode", "-", "-", "--model", tiny_model, input=encoded.stdout[:-20])
+    assert result.returncode == 1
+    assert b"<stdin>: is cut short: the recording's end is missing" in result.stderr
 
 
 def test_stdin_that_is_no_audio_is_named(run, tiny_model):
@@ -442,11 +493,16 @@ def test_a_reader_that_leaves_causes_no_complaint(tiny_model):
 def test_progress_goes_to_the_terminal_and_codes_to_stdout(clip, codes, tiny_model):
     terminal, stderr = pty.openpty()
     command = [sys.executable, "-m", "vqcodec", "encode", str(clip), "-", "--model", tiny_model]
-    child = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, check=True)
-    shown = os.read(terminal, 65536)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
     os.close(stderr)
+    shown = b""
+    with contextlib.suppress(OSError):  # which is how a terminal ends
+        # Read on, or a slow child would wait for ever for room to draw its bar in.
+        while data := os.read(terminal, 65536):
+            shown += data
     os.close(terminal)
-    assert child.stdout == codes.read_bytes()
+    assert child.communicate()[0] == codes.read_bytes()
+    assert child.returncode == 0
     assert b"encoding" in shown
 
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from vqcodec.models.config import EncoderConfig
-from vqcodec.models.encoder import Filterbank, build_encoder, receptive_field
+from vqcodec.models.encoder import Filterbank, build_encoder, context, receptive_field
 
 TINY = {"n_filters": 4, "channels": 8, "code_channels": 8}
 CONFIGS = {
@@ -16,6 +16,8 @@ CONFIGS = {
     "320": EncoderConfig(**TINY, strides=(32, 5, 2), kernel_length=64, dilations=(1, 3)),
     "640": EncoderConfig(**TINY, strides=(32, 5, 4), kernel_length=33, dilations=(1, 2)),
     "one stride": EncoderConfig(**TINY, strides=(64,), kernel_length=65, dilations=(1,)),
+    "causal": EncoderConfig(**TINY, strides=(32, 4), causal=True),
+    "causal, odd": EncoderConfig(**TINY, strides=(32, 5, 2), kernel_length=33, causal=True),
     "paper": EncoderConfig(paper=True, channels=16, strides=(2,) * 6),
 }
 
@@ -46,8 +48,11 @@ def test_receptive_field_is_exact(name):
     config = CONFIGS[name]
     hop_length, field = config.hop_length, receptive_field(config)
     encoder = make(config)
-    code = field // (2 * hop_length) + 2
-    seen = torch.zeros((2 * code + 1) * hop_length, dtype=torch.bool)
+    before, after = context(config)
+    assert before + hop_length + after == field
+    code = before // hop_length + 2
+    seen = torch.zeros((code + 3) * hop_length + after, dtype=torch.bool)
+    seen = seen[: len(seen) // hop_length * hop_length]
     for seed in range(3):
         torch.manual_seed(seed)
         waveform = 0.06 * torch.randn(1, len(seen))
@@ -55,14 +60,21 @@ def test_receptive_field_is_exact(name):
         encoder(waveform)[0, :, code].sum().backward()
         seen |= waveform.grad[0] != 0
     first, last = seen.nonzero()[[0, -1], 0].tolist()
-    assert last + 1 - first == field
-    # Centred on the hop, as far as odd strides allow.
-    before, after = code * hop_length - first, last + 1 - (code + 1) * hop_length
-    assert abs(before - after) <= hop_length // 2
-    # What the codec relies on: so many codes on either side are context enough.
-    context = -(-field // (2 * hop_length)) + 1
-    assert code - context <= first // hop_length
-    assert last // hop_length <= code + context
+    assert code * hop_length - first == before
+    assert last + 1 - (code + 1) * hop_length == after
+
+
+def test_a_causal_encoder_sees_no_later_sample():
+    assert context(CONFIGS["causal"])[1] == 0
+    before, after = context(CONFIGS["128"])
+    # Elsewhere as many samples come after as before, as far as odd strides allow.
+    assert abs(before - after) <= CONFIGS["128"].hop_length // 2
+
+
+def test_models_from_before_the_choice_are_described_as_they_were():
+    """Fingerprints are taken of this description, and code files name them."""
+    assert "causal" not in EncoderConfig().model_dump()
+    assert EncoderConfig(causal=True).model_dump()["causal"]
 
 
 def test_receptive_fields_known_beforehand():
@@ -72,7 +84,7 @@ def test_receptive_fields_known_beforehand():
 
 def test_codes_can_tell_tones_apart_from_the_start():
     """Each filter of the untrained filterbank answers most to its own frequency."""
-    bank = Filterbank(16, 512, 32, 16000)
+    bank = Filterbank(16, 512, 32, 16000, causal=False)
     time = torch.arange(4096) / 16000
     peaks = []
     for frequency in (200.0, 700.0, 2500.0, 6000.0):
@@ -87,6 +99,7 @@ def test_codes_can_tell_tones_apart_from_the_start():
         ({"paper": True}, "paper: true needs strides"),
         ({"kernel_length": 16}, "kernel_length 16 is shorter than the first stride 32"),
         ({"stride": [2]}, "stride"),
+        ({"paper": True, "strides": [2] * 6, "causal": True}, "set paper or causal, not both"),
     ],
 )
 def test_impossible_settings_are_refused(settings, fault):

@@ -8,14 +8,21 @@ from pydantic import ValidationError
 from torch import nn
 
 from vqcodec.models.config import ModelConfig, SpectralDecoderConfig
-from vqcodec.models.spectral import SpectralDecoder, receptive_field
+from vqcodec.models.spectral import SpectralDecoder, context, look_ahead, receptive_field
 
 DIM, SPEAKER_DIM = 6, 5
 
 
-def make(hop_length: int = 128, n_fft: int = 512, n_layers: int = 2) -> SpectralDecoder:
+# (hop_length, n_fft, upsample)
+SHAPES = [
+    (128, 512, 1), (128, 256, 1), (64, 250, 1), (128, 640, 1),
+    (640, 512, 5), (320, 400, 2), (128, 512, 4), (60, 70, 3),
+]  # fmt: skip
+
+
+def make(hop_length: int = 128, **settings: int) -> SpectralDecoder:
     torch.manual_seed(0)
-    config = SpectralDecoderConfig(channels=16, n_layers=n_layers, n_fft=n_fft)
+    config = SpectralDecoderConfig(channels=16, **{"n_layers": 2, **settings})
     decoder = SpectralDecoder(config, DIM, SPEAKER_DIM, hop_length)
     for block in decoder.blocks:
         # They start close to no influence.
@@ -28,7 +35,7 @@ def make(hop_length: int = 128, n_fft: int = 512, n_layers: int = 2) -> Spectral
 )
 @pytest.mark.parametrize("n_frames", [1, 2, 9])
 def test_synthesis_inverts_the_analysis_of_the_same_frames(hop_length, n_fft, n_frames):
-    decoder = make(hop_length, n_fft)
+    decoder = make(hop_length, n_fft=n_fft)
     waveform = torch.randn(2, n_frames * hop_length)
     # Frame n lies around the middle of hop n, reaching into silence at the ends.
     cut = (n_fft - hop_length) // 2
@@ -38,9 +45,11 @@ def test_synthesis_inverts_the_analysis_of_the_same_frames(hop_length, n_fft, n_
     torch.testing.assert_close(decoder.synthesize(spectrum), waveform, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("upsample", [1, 4])
 @pytest.mark.parametrize("n_codes", [1, 2, 33])
-def test_a_hop_of_samples_for_every_code(n_codes):
-    decoder = make()
+def test_a_hop_of_samples_for_every_code(n_codes, upsample, causal):
+    decoder = make(upsample=upsample, causal=causal)
     output = decoder(torch.randn(2, DIM, n_codes), torch.randn(2, SPEAKER_DIM))
     assert output.shape == (2, n_codes * 128)
     assert output.isfinite().all()
@@ -52,18 +61,44 @@ def test_absurd_latents_stay_finite():
     assert output.isfinite().all()
 
 
-@pytest.mark.parametrize(("hop_length", "n_fft"), [(128, 512), (128, 256), (64, 250)])
-def test_the_receptive_field_is_exact(hop_length, n_fft):
-    decoder = make(hop_length, n_fft)
-    reach = (receptive_field(SpectralDecoderConfig(n_layers=2, n_fft=n_fft), hop_length) - 1) // 2
-    n_codes = 2 * reach + 5
-    middle = n_codes // 2
-    latents = torch.randn(1, DIM, n_codes, requires_grad=True)
-    waveform = decoder(latents, torch.randn(1, SPEAKER_DIM))
-    waveform[0, middle * hop_length : (middle + 1) * hop_length].square().sum().backward()
-    seen = (latents.grad[0] != 0).any(0).nonzero()[:, 0] - middle
-    assert -reach <= seen.min() <= -reach + 1
-    assert reach - 1 <= seen.max() <= reach
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("hop_length", "n_fft", "upsample"), SHAPES)
+def test_a_code_changes_the_samples_that_the_context_promises_and_no_others(
+    hop_length, n_fft, upsample, causal
+):
+    settings = {"n_fft": n_fft, "upsample": upsample, "causal": causal}
+    decoder = make(hop_length, **settings)
+    decoder.window.fill_(1.0)  # Hann's ends are too faint to be felt
+    config = SpectralDecoderConfig(n_layers=2, **settings)
+    before, after = context(config, hop_length)
+    assert receptive_field(config, hop_length) == before + 1 + after
+    # A code is heard by those that see it: `before` of them come after it.
+    middle, n_codes = after + 2, before + after + 5
+    latents, speaker = torch.randn(1, DIM, n_codes), torch.randn(1, SPEAKER_DIM)
+    changed = latents.clone()
+    changed[..., middle] += 1
+    moved = (decoder(changed, speaker) != decoder(latents, speaker))[0].nonzero()[:, 0]
+    codes = moved // hop_length - middle
+    assert (int(codes.min()), int(codes.max())) == (-after, before)
+    assert middle * hop_length - int(moved.min()) == look_ahead(config, hop_length)
+
+
+@pytest.mark.parametrize(("hop_length", "n_fft", "upsample"), SHAPES)
+def test_a_causal_decoder_waits_for_half_a_window_only(hop_length, n_fft, upsample):
+    config = SpectralDecoderConfig(n_layers=2, n_fft=n_fft, upsample=upsample, causal=True)
+    assert look_ahead(config, hop_length) == (n_fft - hop_length // upsample) // 2
+
+
+def test_a_causal_decoder_continues_from_its_context():
+    """The end of a long input is the end of its last codes, given their context."""
+    settings = {"upsample": 4, "n_fft": 128, "causal": True}
+    decoder, hop_length = make(**settings), 128
+    before, after = context(SpectralDecoderConfig(n_layers=2, **settings), hop_length)
+    latents, speaker = torch.randn(1, DIM, 40), torch.randn(1, SPEAKER_DIM)
+    whole = decoder(latents, speaker)[:, 30 * hop_length : 31 * hop_length]
+    part = decoder(latents[..., 30 - before : 31 + after], speaker)
+    kept = part[:, before * hop_length : (before + 1) * hop_length]
+    torch.testing.assert_close(kept, whole, atol=1e-5, rtol=1e-4)
 
 
 def test_another_speaker_makes_another_sound_of_the_same_length():
@@ -78,6 +113,9 @@ def test_another_speaker_makes_another_sound_of_the_same_length():
     [
         ({"n_fft": 200}, "fast.n_fft 200 must be at least twice the hop length 128"),
         ({"n_fft": 513}, "fast.n_fft 513 minus hop 128 must be even"),
+        ({"n_fft": 60, "upsample": 4}, "n_fft 60 must be at least twice the hop length 32 of its"),
+        ({"n_fft": 513, "upsample": 4}, "fast.n_fft 513 minus hop 32 must be even"),
+        ({"upsample": 3}, "fast.upsample 3 must divide the hop length 128"),
         ({"kernel_size": 6}, "kernel_size 6 must be odd"),
     ],
 )

@@ -15,9 +15,9 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import soxr
 
 from vqcodec.errors import AudioError
+from vqcodec.resampling import ExactResampler, resample_blocks, resampled_length
 from vqcodec.soundfiles import (
     CHUNK_LENGTH,
     AudioInfo,
@@ -118,17 +118,9 @@ class Recording:
 
     def _mono(self) -> Iterator[np.ndarray]:
         position = 0
-        for frames in self._read():
-            wrong = ~(np.abs(frames) <= _MAX_MAGNITUDE)
-            if wrong.any():
-                row, channel = np.argwhere(wrong)[0]
-                raise AudioError(
-                    f"{self.name}: the sample at {(position + row) / self.sample_rate:.3f} s is "
-                    f"{frames[row, channel]:g}; samples must be finite with full scale at 1: "
-                    "repair or export it again"
-                )
-            position += len(frames)
-            yield frames.mean(axis=1)
+        for block in mix(self._read(), self.name, self.sample_rate):
+            position += len(block)
+            yield block
         if position != self.n_samples:
             raise AudioError(
                 f"{self.name}: ends at {position / self.sample_rate:.3f} s of the "
@@ -137,9 +129,32 @@ class Recording:
             )
 
 
-def resampled_length(n_samples: int, input_rate: int, output_rate: int) -> int:
-    """Count the samples of a recording at another rate: ``ceil(n_samples * output / input)``."""
-    return -(-n_samples * output_rate // input_rate)
+def mix(frames: Iterable[np.ndarray], name: str, sample_rate: int) -> Iterator[np.ndarray]:
+    """Average the channels of a recording.
+
+    Args:
+        frames: Float32 blocks of shape (T, channels), T free.
+        name: What to call the recording in an error message.
+        sample_rate: Of the frames, in Hz.
+
+    Yields:
+        Float32 blocks of shape (T,).
+
+    Raises:
+        AudioError: A sample is not finite or far beyond full scale.
+    """
+    position = 0
+    for block in frames:
+        wrong = ~(np.abs(block) <= _MAX_MAGNITUDE)
+        if wrong.any():
+            row, channel = np.argwhere(wrong)[0]
+            raise AudioError(
+                f"{name}: the sample at {(position + row) / sample_rate:.3f} s is "
+                f"{block[row, channel]:g}; samples must be finite with full scale at 1: "
+                "repair or export it again"
+            )
+        position += len(block)
+        yield block.mean(axis=1)
 
 
 def info(path: str | os.PathLike[str]) -> AudioInfo:
@@ -180,10 +195,10 @@ def open_recording(source: AudioSource, sample_rate: int | None = None) -> Recor
     if sample_rate is not None:
         raise AudioError(f"{name}: a file knows its own sample rate; leave sample_rate out")
     if not isinstance(source, str | os.PathLike):
-        return _spool(cast(BinaryIO, source), name)
+        return spool(cast(BinaryIO, source), name)
     if Path(source).is_fifo():
         with open(source, "rb") as stream:
-            return _spool(stream, name)
+            return spool(stream, name)
     return _file_recording(Path(source), name)
 
 
@@ -207,26 +222,6 @@ def load(source: AudioSource, sample_rate: int, *, source_rate: int | None = Non
     return samples
 
 
-def resample_blocks(
-    blocks: Iterable[np.ndarray], input_rate: int, output_rate: int, n_samples: int
-) -> Iterator[np.ndarray]:
-    """Resample a stream of mono blocks to an exact length.
-
-    Args:
-        blocks: Float32 blocks of shape (T,), T free.
-        input_rate: Their rate in Hz; if it equals ``output_rate``, samples pass untouched.
-        output_rate: Rate of the result in Hz.
-        n_samples: Samples of the result: longer audio is trimmed, shorter is followed by zeros.
-
-    Yields:
-        Float32 blocks of free lengths; their samples do not depend on how the input was cut.
-    """
-    resampler = _ExactResampler(input_rate, output_rate, n_samples)
-    for block in blocks:
-        yield from resampler.process(block)
-    yield from resampler.finish()
-
-
 class AudioWriter:
     """Writes mono blocks to a sound file; made by :func:`open_writer`.
 
@@ -234,7 +229,7 @@ class AudioWriter:
         n_clipped: Samples so far that lay outside [-1, 1] and were clipped.
     """
 
-    def __init__(self, name: str, file: soundfile.SoundFile, resampler: _ExactResampler) -> None:
+    def __init__(self, name: str, file: soundfile.SoundFile, resampler: ExactResampler) -> None:
         self.n_clipped = 0
         self._name = name
         self._file = file
@@ -260,8 +255,13 @@ class AudioWriter:
     def _put(self, pieces: Iterable[np.ndarray]) -> None:
         for samples in pieces:
             self.n_clipped += int(np.count_nonzero(np.abs(samples) > 1))
-            # The inverse of reading, which divides by 32768; libsndfile would scale by 32767.
-            self._file.write(np.rint(samples * 32768).clip(-32768, 32767).astype(np.int16))
+            self._file.write(to_int16(samples))
+
+
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """Samples with full scale at 1, clipped to [-1, 1], as int16."""
+    # The inverse of reading, which divides by 32768; libsndfile would scale by 32767.
+    return np.rint(samples * 32768).clip(-32768, 32767).astype(np.int16)
 
 
 @contextmanager
@@ -288,38 +288,10 @@ def open_writer(
             be written.
     """
     with create(target, sample_rate=output_rate, n_samples=n_samples) as file:
-        resampler = _ExactResampler(model_rate, output_rate, n_samples)
+        resampler = ExactResampler(model_rate, output_rate, n_samples)
         writer = AudioWriter(name_of(target), file, resampler)
         yield writer
         writer._put(resampler.finish())
-
-
-class _ExactResampler:
-    """Resamples what is pushed into it, and delivers exactly ``n_samples`` in short pieces."""
-
-    def __init__(self, input_rate: int, output_rate: int, n_samples: int) -> None:
-        same = input_rate == output_rate
-        self._stream = None if same else soxr.ResampleStream(input_rate, output_rate, 1)
-        # soxr rounds the length down; one more output sample's worth of silence rounds it up.
-        self._tail = np.zeros(input_rate // output_rate + 1, dtype=np.float32)
-        self._remaining = n_samples
-
-    def process(self, block: np.ndarray) -> Iterator[np.ndarray]:
-        for start in range(0, len(block), CHUNK_LENGTH):
-            chunk = block[start : start + CHUNK_LENGTH]
-            yield from self._trim(self._stream.resample_chunk(chunk) if self._stream else chunk)
-
-    def finish(self) -> Iterator[np.ndarray]:
-        if self._stream:
-            yield from self._trim(self._stream.resample_chunk(self._tail, last=True))
-        while self._remaining:
-            yield from self._trim(np.zeros(CHUNK_LENGTH, dtype=np.float32))
-
-    def _trim(self, samples: np.ndarray) -> Iterator[np.ndarray]:
-        samples = samples[: self._remaining]
-        self._remaining -= len(samples)
-        for start in range(0, len(samples), CHUNK_LENGTH):
-            yield samples[start : start + CHUNK_LENGTH]
 
 
 def _file_recording(path: Path, name: str) -> Recording:
@@ -332,11 +304,12 @@ def _file_recording(path: Path, name: str) -> Recording:
     )
 
 
-def _spool(stream: BinaryIO, name: str) -> Recording:
-    """Open a copy of a stream that may be read but once."""
+def spool(stream: BinaryIO, name: str, head: bytes = b"") -> Recording:
+    """Open a copy of a stream that may be read but once, and of which `head` has been read."""
     descriptor, copy = tempfile.mkstemp(prefix="vqcodec-")
     try:
         with os.fdopen(descriptor, "wb") as spool:
+            spool.write(head)
             shutil.copyfileobj(stream, spool)
         recording = _file_recording(Path(copy), name)
     except BaseException:
@@ -350,7 +323,28 @@ def _array_recording(source: npt.ArrayLike, sample_rate: int | None) -> Recordin
     name = "array"
     if sample_rate is None:
         raise AudioError(f"{name}: has no sample rate of its own; give sample_rate in Hz")
-    sample_rate = checked_rate(name, sample_rate)
+    samples = as_channels(source, name)
+    return Recording(
+        name,
+        sample_rate=checked_rate(name, sample_rate),
+        n_samples=samples.shape[1],
+        read=partial(array_frames, samples),
+    )
+
+
+def as_channels(source: npt.ArrayLike, name: str) -> np.ndarray:
+    """Check an array-like of samples.
+
+    Args:
+        source: As in :func:`open_recording`.
+        name: What to call it in an error message.
+
+    Returns:
+        Samples of shape (channels, T), of the type of the source.
+
+    Raises:
+        AudioError: Its type or shape is impossible.
+    """
     try:
         samples = np.atleast_2d(np.asarray(source))
     except (TypeError, ValueError, RuntimeError) as error:
@@ -364,15 +358,11 @@ def _array_recording(source: npt.ArrayLike, sample_rate: int | None) -> Recordin
     if samples.ndim > 2:
         raise AudioError(f"{name}: shape {samples.shape}; give (samples,) or (channels, samples)")
     check_channels(name, samples.shape[0])
-    return Recording(
-        name,
-        sample_rate=sample_rate,
-        n_samples=samples.shape[1],
-        read=partial(_array_chunks, samples),
-    )
+    return samples
 
 
-def _array_chunks(samples: np.ndarray) -> Iterator[np.ndarray]:
+def array_frames(samples: np.ndarray) -> Iterator[np.ndarray]:
+    """Samples (channels, T), as `as_channels` gives them, as float32 blocks (n, channels)."""
     full_scale = np.iinfo(samples.dtype).max + 1 if samples.dtype.kind == "i" else 1
     for start in range(0, samples.shape[1], CHUNK_LENGTH):
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: refused later

@@ -1,14 +1,14 @@
 """What users call: recordings to codes, codes to recordings, and one voice to another.
 
-Everything runs in windows on a fixed grid of codes, each with as much context as the networks can
-see, and on a CPU each on one thread: that bounds the memory, and makes codes and audio the same
-bits however many files, threads or blocks are involved.
+Everything runs in windows, each with as much context as the networks can see, and on a CPU each
+on one thread: that bounds the memory, and makes codes and audio the same however many files,
+threads or blocks are involved.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,23 +16,21 @@ import torch
 from torch import Tensor
 
 from vqcodec import checkpoint
-from vqcodec.audio import (
-    Recording,
-    open_recording,
-    open_writer,
-    resample_blocks,
-    resampled_length,
-)
+from vqcodec.audio import Recording, open_recording, open_writer
 from vqcodec.checkpoint import Checkpoint
 from vqcodec.codes import Codes
 from vqcodec.decoding import fast_blocks, wavenet_blocks
-from vqcodec.encoding import Progress, codes_of, speaker_vector
+from vqcodec.encoding import Progress, code_blocks, listened, live_codes, speaker_vector
 from vqcodec.errors import CodesError, SpeakerError, VqcodecError
+from vqcodec.header import StreamMetadata
 from vqcodec.models.speaker import from_int8, to_grid, to_int8
+from vqcodec.resampling import resample_blocks, resampled_length
 from vqcodec.soundfiles import checked_rate
 from vqcodec.speakers import Speaker, VoicesFile, unknown_voice
+from vqcodec.streams import CodesStream
 
 Decoder = Literal["fast", "wavenet"]
+BLOCK_LENGTH = 1 << 16  # samples read at a time
 Source = Any  # a path, a binary file object, a numpy array or a torch tensor
 
 
@@ -139,27 +137,74 @@ class Codec:
             ]
         recording = open_recording(_to_numpy(source), sample_rate)
         gain = recording.gain()
-        if speaker is None:
-            mark: str | np.ndarray = self._own_vector(recording, gain)
-        else:
-            voice = self.speaker(speaker)
-            if voice.name is not None and voice is self.voices.get(voice.name):
-                mark = voice.name
-            else:
-                mark = voice.vector
+        mark = self._own_vector(recording, gain) if speaker is None else self._mark(speaker)
+        n_samples = resampled_length(recording.n_samples, recording.sample_rate, self.sample_rate)
+        n_codes, n_done = -(-n_samples // self.hop_length), 0
+        blocks = recording.blocks(self.sample_rate, BLOCK_LENGTH)
+        parts = []
+        for part in code_blocks(
+            self.model, (block / np.float32(gain) for block in blocks), self.device
+        ):
+            parts.append(part)
+            n_done += part.shape[1]
+            if on_progress:
+                on_progress(n_done / n_codes)
         return Codes(
-            codes=codes_of(
-                self.model, recording, gain=gain, device=self.device, on_progress=on_progress
-            ),
-            codebook_size=self.config.quantizer.codebook_size,
-            sample_rate=self.sample_rate,
-            hop_length=self.hop_length,
-            fingerprint=self.fingerprint,
-            original_sample_rate=recording.sample_rate,
+            codes=np.concatenate(parts, axis=1),
             n_samples=recording.n_samples,
-            gain=gain,
-            speaker=mark,
+            **self._layout(recording.sample_rate, gain, mark),
         )
+
+    def stream_encode(
+        self,
+        blocks: Iterable[Any],
+        sample_rate: int | None = None,
+        *,
+        speaker: str | Speaker | None = None,
+        gain: float | None = None,
+    ) -> CodesStream:
+        """Encode a recording while it is being made, in bounded memory.
+
+        A code comes when the encoder's look-ahead and a window of 25 codes have been heard:
+        0.37 s of the default model. The codes are those that `encode` gives with the same gain.
+
+        Args:
+            blocks: arrays or tensors of shape (T,) or (channels, T), T free, values in [-1, 1].
+            sample_rate: of the blocks in Hz; the model's when None.
+            speaker: a known voice that the codes shall name; when None, the voice of the first
+                four seconds, for which they are held back.
+            gain: the level of the recording, as `Codes.gain`; when None, that of the first four
+                seconds, for which they are held back.
+
+        Returns:
+            Codes to iterate over; they can be written to a pipe or decoded by `stream_decode`.
+
+        Raises:
+            AudioError: here or while iterating, a block is no audio.
+            SpeakerError: as `encode`.
+        """
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        mark = None if speaker is None else self._mark(speaker)
+        heard, beginning = listened(map(_to_numpy, blocks), rate, hold=mark is None or gain is None)
+        if gain is None:
+            gain = beginning.gain()
+        if mark is None:
+            mark = self._own_vector(beginning, gain)
+        metadata = StreamMetadata(
+            n_codebooks=self.config.quantizer.n_codebooks, **self._layout(rate, gain, mark)
+        )
+        return CodesStream(metadata, live_codes(self.model, heard, metadata, self.device))
+
+    def _layout(self, rate: int, gain: float, mark: str | np.ndarray) -> dict[str, Any]:
+        return {
+            "codebook_size": self.config.quantizer.codebook_size,
+            "sample_rate": self.sample_rate,
+            "hop_length": self.hop_length,
+            "fingerprint": self.fingerprint,
+            "original_sample_rate": rate,
+            "gain": gain,
+            "speaker": mark,
+        }
 
     # Speakers
 
@@ -204,6 +249,13 @@ class Codec:
         self.voices[name] = voice
         return voice
 
+    def _mark(self, speaker: str | Speaker) -> str | np.ndarray:
+        """What codes say of a voice: its name, if this codec knows it by that."""
+        voice = self.speaker(speaker)
+        if voice.name is not None and voice is self.voices.get(voice.name):
+            return voice.name
+        return voice.vector
+
     def _own_vector(self, recording: Recording, gain: float) -> np.ndarray:
         return speaker_vector(self.model, recording, gain=gain, device=self.device)
 
@@ -236,7 +288,7 @@ class Codec:
             CodesError: the codes belong to another model.
             SpeakerError, AudioError: see `speaker`.
         """
-        blocks = self._decoded(codes, speaker, decoder, seed, temperature)
+        blocks = self._decoded(codes, [codes.codes], speaker, decoder, seed, temperature)
         rate, n_samples = _output(codes, sample_rate)
         return np.concatenate(list(resample_blocks(blocks, self.sample_rate, rate, n_samples)))
 
@@ -267,7 +319,7 @@ class Codec:
         Raises:
             AudioError: the file cannot be written; and as `decode`.
         """
-        blocks = self._decoded(codes, speaker, decoder, seed, temperature)
+        blocks = self._decoded(codes, [codes.codes], speaker, decoder, seed, temperature)
         rate, n_samples = _output(codes, sample_rate)
         total, done = codes.n_codes * self.hop_length, 0
         with open_writer(
@@ -278,6 +330,55 @@ class Codec:
                 done += len(block)
                 if on_progress:
                     on_progress(done / total)
+
+    def stream_decode(
+        self,
+        codes: CodesStream | Codes,
+        *,
+        speaker: str | os.PathLike[str] | Speaker | Source | None = None,
+        decoder: Decoder | None = None,
+        seed: int = 0,
+        temperature: float = 1.0,
+        sample_rate: int | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Decode codes while they come, in bounded memory, to what `decode` gives.
+
+        The fast decoder answers a code when 25 codes and its look-ahead have come: 0.43 s of the
+        default model. The WaveNet samples segments of at most 310 codes, each when it has
+        come.
+
+        Args:
+            codes: a stream, of which nothing is read before the result is iterated over.
+            speaker: as in `decode`.
+            decoder: as in `decode`.
+            seed: as in `decode`.
+            temperature: as in `decode`.
+            sample_rate: as in `decode`.
+
+        Yields:
+            (T,) float32, T free; as many samples in all as the recording had.
+
+        Raises:
+            CodesError: while iterating, a chunk is damaged; and as `decode`.
+        """
+        metadata = codes.metadata if isinstance(codes, CodesStream) else codes
+        blocks = self._decoded(
+            metadata,
+            codes if isinstance(codes, CodesStream) else [codes.codes],
+            speaker,
+            decoder,
+            seed,
+            temperature,
+            live=True,
+        )
+        rate = _output_rate(metadata, sample_rate)
+
+        def n_samples() -> int | None:
+            if codes.n_samples is None:
+                return None
+            return resampled_length(codes.n_samples, metadata.original_sample_rate, rate)
+
+        return resample_blocks(blocks, self.sample_rate, rate, n_samples)
 
     def convert(
         self,
@@ -323,7 +424,7 @@ class Codec:
         samples = self.decode(codes, decoder=decoder, seed=seed, temperature=temperature)
         return torch.from_numpy(samples) if isinstance(source, Tensor) else samples
 
-    def check(self, codes: Codes) -> None:
+    def check(self, codes: StreamMetadata) -> None:
         """Refuse codes of another model.
 
         Raises:
@@ -344,29 +445,33 @@ class Codec:
 
     def _decoded(
         self,
-        codes: Codes,
+        metadata: StreamMetadata,
+        codes: Iterable[np.ndarray],
         speaker: Source | None,
         decoder: Decoder | None,
         seed: int,
         temperature: float,
+        *,
+        live: bool = False,
     ) -> Iterator[np.ndarray]:
         """Blocks at the model's rate and the recording's level."""
-        self.check(codes)
+        self.check(metadata)
         decoder = decoder or self.decoders[0]
         if decoder not in self.decoders:
             raise VqcodecError(
                 f"model {self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}"
             )
-        voice = self._speaker_of(codes) if speaker is None else self.speaker(speaker)
+        voice = self._speaker_of(metadata) if speaker is None else self.speaker(speaker)
         vector = torch.from_numpy(from_int8(voice.vector))[None].to(self.device)
-        indices = torch.from_numpy(codes.codes.astype(np.int64))[None].to(self.device)
         if decoder == "fast":
-            blocks = fast_blocks(self.model, indices, vector)
+            blocks = fast_blocks(self.model, codes, vector, live=live)
         else:
-            blocks = wavenet_blocks(self.model, indices, vector, seed=seed, temperature=temperature)
-        return (block * np.float32(codes.gain) for block in blocks)
+            blocks = wavenet_blocks(
+                self.model, codes, vector, seed=seed, temperature=temperature, live=live
+            )
+        return (block * np.float32(metadata.gain) for block in blocks)
 
-    def _speaker_of(self, codes: Codes) -> Speaker:
+    def _speaker_of(self, codes: StreamMetadata) -> Speaker:
         """The voice that codes carry or name; such a name is never taken for a path."""
         if isinstance(codes.speaker, np.ndarray):
             return Speaker(codes.speaker)
@@ -380,10 +485,14 @@ class Codec:
 
 def _output(codes: Codes, sample_rate: int | None) -> tuple[int, int]:
     """Rate in Hz and sample count of decoded audio."""
-    rate = (
+    rate = _output_rate(codes, sample_rate)
+    return rate, resampled_length(codes.n_samples, codes.original_sample_rate, rate)
+
+
+def _output_rate(codes: StreamMetadata, sample_rate: int | None) -> int:
+    return (
         codes.original_sample_rate if sample_rate is None else checked_rate("output", sample_rate)
     )
-    return rate, resampled_length(codes.n_samples, codes.original_sample_rate, rate)
 
 
 def _to_numpy(source: Source) -> Source:

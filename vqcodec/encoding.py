@@ -2,67 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 
 from vqcodec import windows
-from vqcodec.audio import Recording, resampled_length
-from vqcodec.errors import SpeakerError
+from vqcodec.audio import Recording, array_frames, as_channels, mix, open_recording
+from vqcodec.errors import AudioError, SpeakerError
+from vqcodec.header import StreamMetadata
 from vqcodec.models import encoder
+from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.speaker import SpeakerTable, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
+from vqcodec.resampling import resample_blocks, resampled_length
+from vqcodec.soundfiles import checked_rate
+from vqcodec.streams import Blocks
 
 Progress = Callable[[float], None]
 
+# Another window is another shape of matrix products, which moves a margin by some 1e-7.
+DOUBT = 2e-5
 REFERENCE_SECONDS, MAX_REFERENCES = 4.0, 16
 
 
-def codes_of(
-    model: VQVAE,
-    recording: Recording,
-    *,
-    gain: float,
-    device: torch.device,
-    on_progress: Progress | None = None,
-) -> np.ndarray:
+def code_blocks(
+    model: VQVAE, blocks: Iterable[np.ndarray], device: torch.device, *, live: bool = False
+) -> Iterator[np.ndarray]:
     """Encode.
 
     Args:
         model: on `device`.
-        recording: of any rate.
-        gain: of the recording.
+        blocks: (T,) float32 at the model's rate and normalised level.
         device: a CPU or a GPU.
-        on_progress: called with the share done, in [0, 1].
+        live: in short windows, each as soon as it is heard; the codes are the same.
 
-    Returns:
-        (Q, N) uint16.
-
-    Raises:
-        AudioError: the recording cannot be read.
+    Yields:
+        (Q, n) uint16.
     """
-    sample_rate, hop_length = model.config.sample_rate, model.config.hop_length
-    n_samples = resampled_length(recording.n_samples, recording.sample_rate, sample_rate)
-    n_codes = -(-n_samples // hop_length)
-    context = -(-encoder.receptive_field(model.config.encoder) // (2 * hop_length)) + 1
-    blocks = (
-        block / np.float32(gain)
-        for block in recording.blocks(sample_rate, windows.LENGTH * hop_length)
+    hop_length, quantizer = model.config.hop_length, model.quantizer
+    before, after = (-(-n // hop_length) for n in encoder.context(model.config.encoder))
+    # The codes of the other quantizers cannot be settled, so their windows never move.
+    is_settled = isinstance(quantizer, VectorQuantizer)
+    grid = windows.windows(
+        blocks,
+        length=windows.LIVE_LENGTH if live and is_settled else windows.LENGTH,
+        context=(before, after),
+        step=hop_length,
     )
 
-    def encode(item: tuple[np.ndarray, windows.Window]) -> np.ndarray:
-        samples, window = item
-        indices = model.encode(torch.from_numpy(samples)[None].to(device))
-        return indices[0, :, window.start : window.end].cpu().numpy().astype(np.uint16)
+    @torch.no_grad()
+    def encode(window: windows.Window) -> np.ndarray:
+        waveform = torch.from_numpy(window.data)[None].to(device)
+        latents = model.norm(model.encoder(waveform))
+        indices = quantizer(latents).indices[0]
+        if isinstance(quantizer, VectorQuantizer):
+            for frame in (quantizer.margin(latents)[0] < DOUBT).nonzero()[:, 0].tolist():
+                if window.start <= frame < window.end:
+                    indices[:, frame] = settle(waveform, frame)
+        return indices[:, window.start : window.end].cpu().numpy().astype(np.uint16)
 
-    items = windows.cut(blocks, windows.windows(n_codes, context), hop_length)
-    parts: list[np.ndarray] = []
-    for part in windows.map_in_order(encode, items, device):
-        parts.append(part)
-        if on_progress:
-            on_progress(len(parts) / -(-n_codes // windows.LENGTH))
-    return np.concatenate(parts, axis=1)
+    def settle(waveform: torch.Tensor, frame: int) -> torch.Tensor:
+        """The code of a frame from just what it sees, wherever the window lay."""
+        first = max(frame - before, 0)
+        seen = waveform[:, first * hop_length : (frame + after + 1) * hop_length]
+        return model.encode(seen)[0, :, frame - first]
+
+    return windows.map_in_order(encode, grid, device, live=live)
+
+
+def live_codes(
+    model: VQVAE, blocks: Iterable[np.ndarray], metadata: StreamMetadata, device: torch.device
+) -> Blocks:
+    """Encode a recording while it is being made.
+
+    Args:
+        model: on `device`.
+        blocks: (T,) float32 at the recording's own rate and level.
+        metadata: of the recording.
+        device: a CPU or a GPU.
+
+    Returns:
+        A generator as of a `CodesStream`.
+
+    Raises:
+        AudioError: the recording ends before it has begun.
+    """
+    n_samples, has_ended = 0, False
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal n_samples, has_ended
+        for block in blocks:
+            n_samples += len(block)
+            yield block
+        has_ended = True
+
+    rates = metadata.original_sample_rate, metadata.sample_rate
+    resampled = resample_blocks(
+        counted(), *rates, lambda: resampled_length(n_samples, *rates) if has_ended else None
+    )
+    normalised = (block / np.float32(metadata.gain) for block in resampled)
+    yield from code_blocks(model, normalised, device, live=True)
+    if not n_samples:
+        raise AudioError("stream: holds no samples; record it again")
+    return n_samples
+
+
+def listened(
+    blocks: Iterable[np.ndarray], sample_rate: int, *, hold: bool
+) -> tuple[Iterator[np.ndarray], Recording]:
+    """Mix a live recording to mono, and hold back its beginning if need be.
+
+    Args:
+        blocks: (T,) or (channels, T) samples, T free.
+        sample_rate: in Hz.
+        hold: hold back the first `REFERENCE_SECONDS`.
+
+    Returns:
+        (T,) float32 blocks of the whole recording, and a recording of what was held back, which is
+        a moment of silence if nothing was.
+
+    Raises:
+        AudioError: here or while iterating, a block is no audio.
+    """
+    name = "stream"
+    frames = (frame for block in blocks for frame in array_frames(as_channels(block, name)))
+    mono = mix(frames, name, checked_rate(name, sample_rate))
+    held: list[np.ndarray] = []
+    wanted = round(REFERENCE_SECONDS * sample_rate) if hold else 0
+    while sum(map(len, held)) < wanted and (block := next(mono, None)) is not None:
+        held.append(block)
+    beginning = np.concatenate(held) if held else np.zeros(1, np.float32)
+    return itertools.chain(held, mono), open_recording(beginning, sample_rate)
 
 
 def speaker_vector(

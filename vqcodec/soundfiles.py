@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -139,6 +142,32 @@ def decode(path: Path, name: str) -> Iterator[np.ndarray]:
 
 
 @contextmanager
+def listen(stream: BinaryIO, head: bytes, name: str) -> Iterator[_SequentialFile]:
+    """Read a WAV from a pipe while it is being written.
+
+    Args:
+        stream: The pipe.
+        head: What has already been read of it.
+        name: What to call it in an error message.
+
+    Raises:
+        AudioError: It is no WAV that can be read.
+    """
+    reader, writer = os.pipe()
+
+    def forward() -> None:
+        # libsndfile reads from descriptors, and `head` cannot be put back into that of `stream`.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb", buffering=0) as sink:
+            sink.write(head)
+            while data := cast(io.BufferedReader, stream).read1(1 << 16):
+                sink.write(data)
+
+    threading.Thread(target=forward, daemon=True).start()
+    with os.fdopen(reader, "rb") as source, _decoder(source, name) as file:
+        yield file
+
+
+@contextmanager
 def _open(path: Path, name: str) -> Iterator[_SequentialFile]:
     try:
         stream = path.open("rb")
@@ -146,16 +175,21 @@ def _open(path: Path, name: str) -> Iterator[_SequentialFile]:
         raise AudioError(
             f"{name}: cannot be opened ({error.strerror}); give the path of a sound file"
         ) from error
-    with stream:
-        try:
-            file = _SequentialFile(stream.fileno(), closefd=False)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(
-                f"{name}: is not audio that can be read ({_reason(error)}); "
-                "convert it to WAV, for example with ffmpeg"
-            ) from error
-        with file:
-            yield file
+    with stream, _decoder(stream, name) as file:
+        yield file
+
+
+@contextmanager
+def _decoder(stream: BinaryIO, name: str) -> Iterator[_SequentialFile]:
+    try:
+        file = _SequentialFile(stream.fileno(), closefd=False)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            f"{name}: is not audio that can be read ({_reason(error)}); "
+            "convert it to WAV, for example with ffmpeg"
+        ) from error
+    with file:
+        yield file
 
 
 @contextmanager

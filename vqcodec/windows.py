@@ -1,11 +1,12 @@
-"""Windows on a fixed grid of codes, and threads that share them.
+"""Windows with context over a stream, and threads that share them.
 
-A matrix product split over several threads may add in another order, and a code may then fall on
-the other side; so threads share windows, not products, and the grid never moves.
+A matrix product split over several threads may add in another order; so threads share windows,
+not products.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,61 +21,67 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LENGTH = 500  # codes
+LIVE_LENGTH = 25  # codes: 0.2 s of the default model
 _starting = threading.Lock()
 
 
 class Window(NamedTuple):
-    """Codes `first` to `last` are computed; of these, `start` to `end` (from `first`) are kept."""
+    """`data` (..., n * step) is computed; of its n codes, `start` to `end` are kept."""
 
-    first: int
-    last: int
+    data: np.ndarray
     start: int
     end: int
 
 
-def windows(n_codes: int, context: int) -> Iterator[Window]:
-    """The grid.
+def windows(
+    blocks: Iterable[np.ndarray], *, length: int, context: tuple[int, int], step: int
+) -> Iterator[Window]:
+    """Cut a stream into windows, each as soon as what it needs is there.
 
     Args:
-        n_codes: of the recording.
-        context: codes that are computed and dropped on each side, where the recording has them.
-    """
-    for start in range(0, n_codes, LENGTH):
-        end = min(start + LENGTH, n_codes)
-        first = max(start - context, 0)
-        yield Window(first, min(end + context, n_codes), start - first, end - first)
-
-
-def cut(
-    blocks: Iterable[np.ndarray], grid: Iterable[Window], hop_length: int
-) -> Iterator[tuple[np.ndarray, Window]]:
-    """Cut a stream of samples into windows, holding little more than one of them.
-
-    Args:
-        blocks: (T,) float32 samples, T free.
-        grid: of `windows`.
-        hop_length: samples per code.
+        blocks: (..., T) of samples or codes, T free.
+        length: codes that a window keeps.
+        context: codes to the left and right that are computed and dropped, where there are any.
+        step: of `data` per code: the hop length for samples, 1 for codes.
 
     Yields:
-        ((last - first) * hop_length,) samples, zeros where the stream has ended; the window.
+        Windows; the last code of all is filled up with zeros.
     """
     stream = iter(blocks)
-    held = np.zeros(0, np.float32)
-    position = 0  # of held[0], in codes
-    for window in grid:
-        held = held[(window.first - position) * hop_length :]
-        position = window.first
-        length = (window.last - window.first) * hop_length
-        while len(held) < length and (block := next(stream, None)) is not None:
-            held = np.concatenate([held, block])
-        samples = held[:length]
-        yield np.pad(samples, (0, length - len(samples))), window
+    held: list[np.ndarray] = []
+    n_held, position = 0, 0  # length of `held`, and where it begins in the stream
+    for start in itertools.count(0, length):
+        first = max(start - context[0], 0)
+        wanted = (start + length + context[1]) * step
+        while position + n_held < wanted and (block := next(stream, None)) is not None:
+            held.append(block)
+            n_held += block.shape[-1]
+        if position + n_held <= start * step:
+            return
+        joined = np.concatenate(held, axis=-1)[..., first * step - position :]
+        position, n_held, held = first * step, joined.shape[-1], [joined]
+        n_codes = -(-(position + n_held) // step)
+        last = min(start + length + context[1], n_codes)
+        data = joined[..., : (last - first) * step]
+        room = [(0, 0)] * (data.ndim - 1) + [(0, (last - first) * step - data.shape[-1])]
+        yield Window(np.pad(data, room), start - first, min(start + length, n_codes) - first)
 
 
 def map_in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], device: torch.device
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    device: torch.device,
+    *,
+    live: bool = False,
 ) -> Iterator[Result]:
-    """`map`, on a CPU over as many threads as torch has; each call computes on one thread."""
+    """`map`, on a CPU over as many threads as torch has; each call computes on one thread.
+
+    Args:
+        function: what to do.
+        items: with what.
+        device: a CPU or a GPU.
+        live: give each result before asking for the next item.
+    """
     if device.type != "cpu":
         yield from map(function, items)
         return
@@ -82,7 +89,7 @@ def map_in_order(
         pending: deque[Future[Result]] = deque()
         for item in items:
             pending.append(pool.submit(function, item))
-            if len(pending) > n_threads:
+            if live or len(pending) > n_threads:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

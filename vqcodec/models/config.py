@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -28,6 +29,7 @@ class EncoderConfig(Section):
         channels: width at the first rates (`paper`: of every layer).
         code_channels: width of the stack at the code rate (not used by `paper`).
         dilations: of the residual units at every rate (not used by `paper`).
+        causal: a latent sees no sample after its hop (not with `paper`).
     """
 
     paper: bool = False
@@ -37,6 +39,8 @@ class EncoderConfig(Section):
     channels: Positive = 128
     code_channels: Positive = 256
     dilations: tuple[Positive, ...] = (1, 3, 9)
+    # Left out where it is off: the fingerprint of models from before it existed stays.
+    causal: bool = Field(default=False, exclude_if=operator.not_)
 
     @property
     def hop_length(self) -> int:
@@ -47,6 +51,8 @@ class EncoderConfig(Section):
     def _paper_strides(self) -> EncoderConfig:
         if self.paper and self.strides != (2,) * 6:
             raise ValueError("paper: true needs strides: [2, 2, 2, 2, 2, 2]")
+        if self.paper and self.causal:
+            raise ValueError("the paper's encoder is not causal: set paper or causal, not both")
         if not self.paper and self.kernel_length < self.strides[0]:
             raise ValueError(
                 f"kernel_length {self.kernel_length} is shorter than the first stride "
@@ -109,13 +115,26 @@ class SpeakerConfig(Section):
 
 
 class SpectralDecoderConfig(Section):
-    """The fast decoder (models/spectral.py)."""
+    """The fast decoder (models/spectral.py).
+
+    Attributes:
+        channels: width of every block.
+        n_layers: ConvNeXt blocks.
+        expansion: of their perceptrons over `channels`.
+        kernel_size: of their convolutions, odd.
+        n_fft: of the inverse STFT, in samples.
+        upsample: frames per code; long hops need several, or `n_fft` grows beyond what speech
+            stands still for.
+        causal: convolutions see no later code; half a window of look-ahead remains.
+    """
 
     channels: Positive = 384
     n_layers: Positive = 8
     expansion: Positive = 2
     kernel_size: Positive = 7
     n_fft: Positive = 512
+    upsample: Positive = 1
+    causal: bool = False
 
     @model_validator(mode="after")
     def _odd_kernel(self) -> SpectralDecoderConfig:
@@ -154,13 +173,20 @@ class ModelConfig(Section):
     def _decoders(self) -> ModelConfig:
         if self.fast is None and self.wavenet is None:
             raise ValueError("a model needs a decoder: fast, wavenet or both")
-        if self.fast is not None and self.fast.n_fft < 2 * self.hop_length:
-            raise ValueError(
-                f"fast.n_fft {self.fast.n_fft} must be at least twice the hop length "
-                f"{self.hop_length}, or the windows leave holes"
-            )
-        if self.fast is not None and (self.fast.n_fft - self.hop_length) % 2:
-            raise ValueError(
-                f"fast.n_fft {self.fast.n_fft} minus hop {self.hop_length} must be even"
-            )
+        if self.fast is not None:
+            self._fits_hop(self.fast)
         return self
+
+    def _fits_hop(self, fast: SpectralDecoderConfig) -> None:
+        if self.hop_length % fast.upsample:
+            raise ValueError(
+                f"fast.upsample {fast.upsample} must divide the hop length {self.hop_length}"
+            )
+        frame_hop = self.hop_length // fast.upsample
+        if fast.n_fft < 2 * frame_hop:
+            raise ValueError(
+                f"fast.n_fft {fast.n_fft} must be at least twice the hop length {frame_hop} of its "
+                "frames, or the windows leave holes; raise it or fast.upsample"
+            )
+        if (fast.n_fft - frame_hop) % 2:
+            raise ValueError(f"fast.n_fft {fast.n_fft} minus hop {frame_hop} must be even")

@@ -4,7 +4,8 @@ Two encoders. `PaperEncoder` is van den Oord et al. 2017 (arXiv 1711.00937, sect
 strided convolutions with stride 2 and kernel 4. `FilterbankEncoder` is the default: the first
 strided convolution starts as a bank of quadrature filters and passes on their log power, as in
 learnable audio front ends (Zeghidour et al. 2021, LEAF, arXiv 2101.08596), then residual units
-with dilated convolutions (as in SoundStream, arXiv 2107.03312) run at every rate.
+with dilated convolutions (as in SoundStream, arXiv 2107.03312) run at every rate. It pads both
+sides of each convolution alike, or, causal, only the left.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ class ResidualUnit(nn.Module):
     Args:
         channels: width in and out.
         dilation: of the kernel-3 convolution.
+        causal: pad the left only.
     """
 
-    def __init__(self, channels: int, dilation: int) -> None:
+    def __init__(self, channels: int, dilation: int, causal: bool) -> None:
         super().__init__()
-        self.dilated = nn.Conv1d(channels, channels, 3, dilation=dilation, padding=dilation)
+        padding = 2 * dilation if causal else dilation
+        self.dilated = nn.Conv1d(channels, channels, 3, dilation=dilation, padding=padding)
         self.mix = nn.Conv1d(channels, channels, 1)
         kaiming_init_(self)
         with torch.no_grad():
@@ -50,7 +53,8 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, N) -> (B, C, N)."""
-        return x + self.mix(F.gelu(self.dilated(F.gelu(x))))
+        dilated = self.dilated(F.gelu(x))[..., : x.shape[-1]]
+        return x + self.mix(F.gelu(dilated))
 
 
 class Filterbank(nn.Module):
@@ -64,14 +68,17 @@ class Filterbank(nn.Module):
         kernel_length: filter length in samples.
         stride: in samples.
         sample_rate: in Hz.
+        causal: pad the left only.
     """
 
     POWER_FLOOR = 1e-4
 
-    def __init__(self, n_filters: int, kernel_length: int, stride: int, sample_rate: int) -> None:
+    def __init__(
+        self, n_filters: int, kernel_length: int, stride: int, sample_rate: int, causal: bool
+    ) -> None:
         super().__init__()
         self.stride = stride
-        self.padding = (kernel_length - stride) // 2, (kernel_length - stride + 1) // 2
+        self.padding = _padding(kernel_length, stride, causal)
         n_linear = n_filters // 2
         low = torch.linspace(40.0, 1000.0, n_linear + 1)[:-1]
         top = 0.48 * sample_rate
@@ -106,16 +113,19 @@ class FilterbankEncoder(nn.Module):
     def __init__(self, config: EncoderConfig, dim: int, sample_rate: int) -> None:
         super().__init__()
         first, *later = config.strides
-        self.filterbank = Filterbank(config.n_filters, config.kernel_length, first, sample_rate)
+        causal = config.causal
+        self.filterbank = Filterbank(
+            config.n_filters, config.kernel_length, first, sample_rate, causal
+        )
         width = config.channels if later else config.code_channels
         self.input = nn.Conv1d(config.n_filters, width, 1)
         layers: list[nn.Module] = []
         for index, stride in enumerate(later):
-            layers += [ResidualUnit(width, dilation) for dilation in config.dilations]
+            layers += [ResidualUnit(width, dilation, causal) for dilation in config.dilations]
             wider = config.code_channels if index == len(later) - 1 else config.channels
-            layers.append(StridedConv(width, wider, stride))
+            layers.append(StridedConv(width, wider, stride, causal))
             width = wider
-        layers += [ResidualUnit(width, dilation) for dilation in config.dilations]
+        layers += [ResidualUnit(width, dilation, causal) for dilation in config.dilations]
         self.layers = nn.Sequential(*layers)
         self.output = nn.Conv1d(width, dim, 1)
         kaiming_init_(self.input)
@@ -130,9 +140,9 @@ class FilterbankEncoder(nn.Module):
 class StridedConv(nn.Module):
     """GELU, then a convolution whose kernel is twice its stride: T -> T / stride."""
 
-    def __init__(self, channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, channels: int, out_channels: int, stride: int, causal: bool) -> None:
         super().__init__()
-        self.padding = stride // 2, (stride + 1) // 2
+        self.padding = _padding(2 * stride, stride, causal)
         self.conv = nn.Conv1d(channels, out_channels, 2 * stride, stride)
         kaiming_init_(self)
 
@@ -175,19 +185,30 @@ def build_encoder(config: EncoderConfig, dim: int, sample_rate: int) -> nn.Modul
     return FilterbankEncoder(config, dim, sample_rate)
 
 
-def receptive_field(config: EncoderConfig) -> int:
-    """Samples that one latent vector sees."""
+def _padding(kernel: int, stride: int, causal: bool) -> tuple[int, int]:
+    """Zeros before and after T inputs that make T / stride outputs."""
+    excess = kernel - stride
+    return (excess, 0) if causal else (excess // 2, (excess + 1) // 2)
+
+
+def context(config: EncoderConfig) -> tuple[int, int]:
+    """Samples before, and samples after its hop, that one latent vector sees."""
     if config.paper:
-        kernels = [(4, 2)] * len(config.strides)
+        layers = [(4, 2)] * len(config.strides)
     else:
         first, *later = config.strides
         units = [(1 + 2 * dilation, 1) for dilation in config.dilations]
-        kernels = [(config.kernel_length, first)]
+        layers = [(config.kernel_length, first)]
         for stride in later:
-            kernels += [*units, (2 * stride, stride)]
-        kernels += units
-    field, rate = 1, 1
-    for kernel, stride in kernels:
-        field += (kernel - 1) * rate
-        rate *= stride
-    return field
+            layers += [*units, (2 * stride, stride)]
+        layers += units
+    before, after, rate = 0, 0, 1
+    for kernel, stride in layers:
+        left, right = _padding(kernel, stride, config.causal)
+        before, after, rate = before + left * rate, after + right * rate, rate * stride
+    return before, after
+
+
+def receptive_field(config: EncoderConfig) -> int:
+    """Samples that one latent vector sees."""
+    return sum(context(config)) + config.hop_length

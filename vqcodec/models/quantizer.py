@@ -122,9 +122,20 @@ class VectorQuantizer(nn.Module):
 
     def nearest(self, projected: Tensor) -> Tensor:
         """(..., codebook_dim) -> (...) int64: the index of the nearest codebook vector."""
+        return self._closeness(projected).argmax(-1)
+
+    def margin(self, latents: Tensor) -> Tensor:
+        """(B, D, N) -> (B, N): by how much the nearest codebook vector wins over the second.
+
+        Half the difference of the squared distances.
+        """
+        best = self._closeness(self.project(latents)).topk(2, dim=-1).values
+        return best[..., 0] - best[..., 1]
+
+    def _closeness(self, projected: Tensor) -> Tensor:
         codebook = self._normalize(self.codebook)
         # |x - e|^2 = |x|^2 - 2 x.e + |e|^2, of which |x|^2 is the same for every e.
-        return (projected @ codebook.T - 0.5 * codebook.square().sum(-1)).argmax(-1)
+        return projected @ codebook.T - 0.5 * codebook.square().sum(-1)
 
     def forward(self, latents: Tensor) -> Quantized:
         """(B, D, N) -> quantized (B, D, N), indices (B, 1, N), loss."""

@@ -1,8 +1,8 @@
 """The fast decoder: latents become a waveform in one pass, through an inverse STFT.
 
-ConvNeXt blocks at the code rate predict the magnitude and the phase of every frame, as in Vocos
-(Siuzdak 2023, arXiv 2306.00814); the speaker vector sets scale and shift of every block's
-normalisation (adaptive layer norm, Perez et al. 2018, arXiv 1709.07871).
+ConvNeXt blocks predict the magnitude and the phase of every frame, as in Vocos (Siuzdak 2023,
+arXiv 2306.00814); the speaker vector sets scale and shift of every block's normalisation (adaptive
+layer norm, Perez et al. 2018, arXiv 1709.07871). There are `upsample` frames per code.
 """
 
 from __future__ import annotations
@@ -17,33 +17,30 @@ from vqcodec.models.config import SpectralDecoderConfig
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution, speaker-conditioned layer norm, and a two-layer perceptron.
 
+    The residual branch starts small: 1 / n_layers.
+
     Args:
-        channels: width in and out.
-        expansion: hidden width of the perceptron over `channels`.
-        kernel_size: of the depthwise convolution, odd.
+        config: width, kernel and depth.
         speaker_dim: S.
-        scale: initial size of the residual branch.
     """
 
-    def __init__(
-        self, channels: int, expansion: int, kernel_size: int, speaker_dim: int, scale: float
-    ) -> None:
+    def __init__(self, config: SpectralDecoderConfig, speaker_dim: int) -> None:
         super().__init__()
-        self.depthwise = nn.Conv1d(
-            channels, channels, kernel_size, padding=kernel_size // 2, groups=channels
-        )
+        channels, expansion = config.channels, config.expansion
+        self.depthwise = _convolution(config, channels, groups=channels)
         self.norm = nn.LayerNorm(channels, elementwise_affine=False)
         self.speaker = nn.Linear(speaker_dim, 2 * channels)
         self.expand = nn.Linear(channels, expansion * channels)
         self.project = nn.Linear(expansion * channels, channels)
-        self.scale = nn.Parameter(torch.full((channels,), scale))
+        self.scale = nn.Parameter(torch.full((channels,), 1 / config.n_layers))
         nn.init.normal_(self.speaker.weight, std=0.02)
         nn.init.zeros_(self.speaker.bias)
 
     def forward(self, x: Tensor, speaker: Tensor) -> Tensor:
         """Input (B, C, N), speaker (B, S) -> (B, C, N)."""
+        depthwise = self.depthwise(x)[..., : x.shape[-1]]
         gain, shift = self.speaker(speaker)[:, None].chunk(2, dim=-1)
-        hidden = self.norm(self.depthwise(x).transpose(1, 2)) * (1 + gain) + shift
+        hidden = self.norm(depthwise.transpose(1, 2)) * (1 + gain) + shift
         hidden = self.scale * self.project(F.gelu(self.expand(hidden)))
         return x + hidden.transpose(1, 2)
 
@@ -65,19 +62,16 @@ class SpectralDecoder(nn.Module):
         self, config: SpectralDecoderConfig, dim: int, speaker_dim: int, hop_length: int
     ) -> None:
         super().__init__()
-        self.n_fft, self.hop_length = config.n_fft, hop_length
-        self.input = nn.Conv1d(
-            dim, config.channels, config.kernel_size, padding=config.kernel_size // 2
+        self.n_fft, self.frame_hop = config.n_fft, hop_length // config.upsample
+        self.input = _convolution(config, dim)
+        # A transposed convolution whose kernel is its stride, written as the product that it is.
+        self.upsample = (
+            nn.Linear(config.channels, config.upsample * config.channels)
+            if config.upsample > 1
+            else nn.Identity()
         )
         self.blocks = nn.ModuleList(
-            ConvNeXtBlock(
-                config.channels,
-                config.expansion,
-                config.kernel_size,
-                speaker_dim,
-                scale=1 / config.n_layers,
-            )
-            for _ in range(config.n_layers)
+            ConvNeXtBlock(config, speaker_dim) for _ in range(config.n_layers)
         )
         self.norm = nn.LayerNorm(config.channels)
         self.head = nn.Linear(config.channels, config.n_fft + 2)
@@ -85,7 +79,8 @@ class SpectralDecoder(nn.Module):
 
     def forward(self, latents: Tensor, speaker: Tensor) -> Tensor:
         """Latents (B, D, N), speaker (B, S) -> waveform (B, N * hop_length), normalised level."""
-        x = self.input(latents)
+        x = _as_product(self.input, latents)[:, : latents.shape[-1]]
+        x = self.upsample(x).reshape(len(x), -1, x.shape[-1]).transpose(1, 2)
         for block in self.blocks:
             x = block(x, speaker)
         log_magnitude, phase = self.head(self.norm(x.transpose(1, 2))).float().chunk(2, dim=-1)
@@ -93,7 +88,7 @@ class SpectralDecoder(nn.Module):
         return self.synthesize(torch.polar(magnitude, phase))
 
     def synthesize(self, spectrum: Tensor) -> Tensor:
-        """Inverse STFT whose frame n is centred on the hop of code n.
+        """Inverse STFT whose frame n is centred on the hop of frame n.
 
         torch.istft cannot do this: its frames are centred on hop boundaries and N frames give
         (N - 1) hops. Overlap-add by `fold`, then division by the summed squared windows:
@@ -103,28 +98,71 @@ class SpectralDecoder(nn.Module):
             output       |hop 0|hop 1|     (n_fft - hop) / 2 is cut from each end
 
         Args:
-            spectrum: (B, N, n_fft / 2 + 1) complex.
+            spectrum: (B, N, n_fft / 2 + 1) complex, N frames.
 
         Returns:
-            (B, N * hop_length).
+            (B, N * hop_length / upsample).
         """
         n_frames = spectrum.shape[1]
         window: Tensor = self.window  # type: ignore[assignment]
         frames = torch.fft.irfft(spectrum, n=self.n_fft, dim=-1) * window
         squares = window.square().expand(1, n_frames, -1)
-        length = (n_frames - 1) * self.hop_length + self.n_fft
+        length = (n_frames - 1) * self.frame_hop + self.n_fft
 
         def overlap_add(x: Tensor) -> Tensor:
             return F.fold(
-                x.transpose(1, 2), (1, length), (1, self.n_fft), stride=(1, self.hop_length)
+                x.transpose(1, 2), (1, length), (1, self.n_fft), stride=(1, self.frame_hop)
             )[:, 0, 0]
 
-        cut = (self.n_fft - self.hop_length) // 2
-        output = slice(cut, cut + n_frames * self.hop_length)
+        cut = (self.n_fft - self.frame_hop) // 2
+        output = slice(cut, cut + n_frames * self.frame_hop)
         return overlap_add(frames)[:, output] / overlap_add(squares)[:, output].clamp(min=1e-4)
 
 
+def _convolution(config: SpectralDecoderConfig, in_channels: int, groups: int = 1) -> nn.Conv1d:
+    """N inputs -> N outputs, then as many more to be dropped as the causal padding adds."""
+    padding = config.kernel_size - 1 if config.causal else config.kernel_size // 2
+    return nn.Conv1d(
+        in_channels, config.channels, config.kernel_size, padding=padding, groups=groups
+    )
+
+
+def _as_product(convolution: nn.Conv1d, x: Tensor) -> Tensor:
+    """(B, C, N) -> (B, N', C'), one matrix product over the taps of every output.
+
+    Its sums are the same bits for any N, which those of a library's convolution need not be.
+    """
+    padding, kernel_size = int(convolution.padding[0]), convolution.kernel_size[0]
+    taps = F.pad(x, (padding, padding)).unfold(-1, kernel_size, 1)
+    return F.linear(
+        taps.transpose(1, 2).flatten(2), convolution.weight.flatten(1), convolution.bias
+    )
+
+
+def _reach(config: SpectralDecoderConfig, hop_length: int) -> tuple[int, int]:
+    """Samples before and after the hop of a code that its latent takes part in."""
+    frame_hop = hop_length // config.upsample
+    window = (config.n_fft - frame_hop) // 2
+    forward = backward = (config.kernel_size // 2) * (hop_length + config.n_layers * frame_hop)
+    if config.causal:
+        backward, forward = 0, 2 * forward
+    return window + backward, window + forward
+
+
+def look_ahead(config: SpectralDecoderConfig, hop_length: int) -> int:
+    """Samples before a code's hop that already depend on the code.
+
+    A causal decoder has only the inverse STFT's: half of what its window exceeds a hop.
+    """
+    return _reach(config, hop_length)[0]
+
+
+def context(config: SpectralDecoderConfig, hop_length: int) -> tuple[int, int]:
+    """Codes before, and codes after its own, that the samples of a code's hop depend on."""
+    backward, forward = _reach(config, hop_length)
+    return -(-forward // hop_length), -(-backward // hop_length)
+
+
 def receptive_field(config: SpectralDecoderConfig, hop_length: int) -> int:
-    """Latents that one output sample depends on."""
-    convolutions = (config.n_layers + 1) * (config.kernel_size - 1)
-    return 1 + convolutions + 2 * -(-config.n_fft // (2 * hop_length))
+    """Latents that the samples of a code's hop depend on."""
+    return 1 + sum(context(config, hop_length))

@@ -11,7 +11,7 @@ at equal power, since two samplings of the same codes agree in power but not in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -29,31 +29,34 @@ class Segment(NamedTuple):
     last: int
 
 
-def cut(power: np.ndarray, warm_up: int) -> list[Segment]:
-    """Divide a recording at quiet places.
+def cut(power: Iterable[np.ndarray], warm_up: int) -> Iterator[Segment]:
+    """Divide a recording at quiet places, each segment as soon as its end is known.
 
     Args:
-        power: (N,) of each code.
+        power: (n,) of each code, in blocks, n free.
         warm_up: codes that a segment is sampled before it is heard.
 
-    Returns:
+    Yields:
         Segments in order; `start` of each is `stop` of the one before.
     """
-    n_codes = len(power)
-    smooth = np.convolve(power, np.ones(OVERLAP), "full")[OVERLAP - 1 :]
-    cuts = [0]
-    while n_codes - cuts[-1] > LENGTH + SLACK + OVERLAP:
-        nearest, farthest = cuts[-1] + LENGTH - SLACK, cuts[-1] + LENGTH + SLACK
-        cuts.append(nearest + int(np.argmin(smooth[nearest:farthest])))
-    stops = [*cuts[1:], n_codes]
-    return [
-        Segment(max(0, start - warm_up), start, stop, min(n_codes, stop + OVERLAP))
-        for start, stop in zip(cuts, stops, strict=True)
-    ]
+    stream, start = iter(power), 0
+    held = np.zeros(0, np.float32)  # power from `start` on
+    while True:
+        while len(held) <= LENGTH + SLACK + OVERLAP and (block := next(stream, None)) is not None:
+            held = np.concatenate([held, block])
+        first = max(0, start - warm_up)
+        if len(held) <= LENGTH + SLACK + OVERLAP:
+            yield Segment(first, start, start + len(held), start + len(held))
+            return
+        choices = held[LENGTH - SLACK : LENGTH + SLACK + OVERLAP - 1]
+        quiet = np.lib.stride_tricks.sliding_window_view(choices, OVERLAP).sum(axis=-1)
+        length = LENGTH - SLACK + int(np.argmin(quiet))
+        yield Segment(first, start, start + length, start + length + OVERLAP)
+        start, held = start + length, held[length:]
 
 
 def join(
-    segments: Sequence[Segment], waveforms: Iterator[np.ndarray], hop_length: int
+    segments: Iterable[Segment], waveforms: Iterator[np.ndarray], hop_length: int
 ) -> Iterator[np.ndarray]:
     """Crossfade sampled segments.
 
