@@ -1,157 +1,173 @@
-"""Speed on one core, beside EnCodec's architecture; see benchmarks/README.md."""
+"""Speed and memory of every part on one core and on two; see benchmarks/README.md."""
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 from command import run
+from parts import PARTS, Measured, Request
 
-import vqcodec
-from vqcodec import audio
+from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.report import markdown_table, write_report
-from vqcodec.sampling.reference import ReferenceSampler
 
-ENCODE, FAST = "vqcodec encode", "vqcodec decode (fast)"
-WAVENET, REFERENCE = "vqcodec decode (wavenet)", "vqcodec decode (wavenet, reference sampler)"
-SEGMENTS = "vqcodec decode (wavenet, long enough for 16 segments)"
-ENCODEC_ENCODE, ENCODEC_DECODE = "EnCodec encode", "EnCodec decode"
-MATRIX_SIZE = 1024
-SEGMENTS_SECONDS = 32.0
+TITLES = {
+    "encoding": "encode",
+    "encodec_encoding": "EnCodec encode",
+    "fast_decoding": "decode, fast",
+    "encodec_decoding": "EnCodec decode",
+    "codec2": "Codec 2, both ways",
+    "live_conversion": "convert live, fast",
+    "one_stream": "WaveNet, one stream",
+    "side_by_side": "WaveNet, 16 streams a core",
+    "segments": "WaveNet, a long recording in segments",
+    "queues": "WaveNet, PyTorch with queues",
+    "naive": "WaveNet, whole receptive field anew",
+    "gpu_1": "WaveNet on a GPU, 1 stream",
+    "gpu_32": "WaveNet on a GPU, 32 streams",
+    "gpu_512": "WaveNet on a GPU, 512 streams",
+}
+GROWING = ("encoding", "fast_decoding", "segments")
+LENGTHS = (10.0, 100.0, 1000.0)
+SECONDS = {"segments": 64.0}
+"""Of audio: enough segments for the lanes of two cores."""
 
-Timed = dict[str, tuple[float, Callable[[], object]]]
-"""Name -> seconds of audio that a call handles, and the call."""
 
+def timed(request: Request) -> Measured:
+    """Time a part in a process of its own.
 
-def our_parts(codec: vqcodec.Codec, folder: Path, seconds: float) -> Timed:
-    """Encode a sound file, and decode its codes by every decoder there is."""
-
-    def recording(name: str, seconds: float) -> Path:
-        # Noise will do: the time does not depend on the content.
-        n_samples = round(seconds * codec.sample_rate)
-        noise = 0.1 * np.random.default_rng(0).standard_normal(n_samples)
-        rates = {"model_rate": codec.sample_rate, "output_rate": codec.sample_rate}
-        with audio.open_writer(folder / name, n_samples=n_samples, **rates) as writer:
-            writer.write(noise.astype(np.float32))
-        return folder / name
-
-    # A sampled second takes about a second, and the reference sampler minutes.
-    longest, long, medium, short = (
-        recording("longest.wav", SEGMENTS_SECONDS),
-        recording("long.wav", seconds),
-        recording("medium.wav", 1.0),
-        recording("short.wav", 0.1),
+    Raises:
+        VqcodecError: the part fails, in the words of its last line.
+    """
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("parts.py"), json.dumps(asdict(request))],
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    # A model with a speaker table must be told who speaks.
-    speaker = next(iter(codec.voices)) if codec.config.speaker.kind == "table" else None
-    encoded = {path: codec.encode(path, speaker=speaker) for path in (longest, long, medium, short)}
-    parts: Timed = {ENCODE: (seconds, lambda: codec.encode(long, speaker=speaker))}
-    if codec.model.fast is not None:
-        parts[FAST] = seconds, lambda: codec.decode(encoded[long], decoder="fast")
-    if codec.model.wavenet is not None:
-        parts[WAVENET] = 1.0, lambda: codec.decode(encoded[medium], decoder="wavenet")
-        parts[SEGMENTS] = (
-            SEGMENTS_SECONDS,
-            lambda: codec.decode(encoded[longest], decoder="wavenet"),
-        )
-        parts[REFERENCE] = 0.1, lambda: sample_by_reference(codec, encoded[short])
-    return parts
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise VqcodecError(f"{request.part}: {lines[-1]}")
+    return Measured(**json.loads(done.stdout))
 
 
-@torch.no_grad()
-def sample_by_reference(codec: vqcodec.Codec, codes: vqcodec.Codes) -> list[torch.Tensor]:
-    """Decode by the sampler in plain PyTorch, with a silent speaker vector."""
-    wavenet = codec.model.wavenet
-    assert wavenet is not None
-    latents = codec.model.latents(torch.from_numpy(codes.codes.astype(np.int64))[None])
-    condition = wavenet.condition(latents, torch.zeros(1, codec.config.speaker.dim))
-    return list(ReferenceSampler(wavenet, seeds=[0]).blocks(condition))
+def speed(measured: Measured) -> float:
+    """Seconds of audio in a second."""
+    return measured.audio_s / measured.time_s
 
 
-def encodec_parts(seconds: float) -> Timed:
-    """EnCodec for 24 kHz at 1.5 kbit/s with random weights, from and to a tensor in memory."""
-    try:
-        from encodec import EncodecModel
-    except ImportError:
-        typer.echo("EnCodec is left out: pip install 'vqcodec[bench]'", err=True)
-        return {}
-    model = EncodecModel.encodec_model_24khz(pretrained=False).eval()
-    model.set_target_bandwidth(1.5)
-    waveform = 0.1 * torch.randn(
-        1, 1, round(seconds * model.sample_rate), generator=torch.Generator().manual_seed(0)
+def table(measured: dict[tuple[str, int], Measured], cores: list[int]) -> str:
+    """One row for each part, in columns for each number of cores."""
+    rows = []
+    for part, title in TITLES.items():
+        row = {"part": title}
+        for n in cores:
+            found, peak = measured.get((part, n)), measured["product", n].gmacs
+            assert peak is not None
+            row |= {
+                f"x real time, {n}": f"{speed(found):.3g}" if found else "",
+                f"GMAC/s, {n}": f"{found.gmacs:.3g}" if found and found.gmacs else "",
+                f"of peak, {n}": f"{found.gmacs / peak:.0%}" if found and found.gmacs else "",
+                f"MB, {n}": f"{found.memory_mb:.0f}" if found else "",
+            }
+        if any(list(row.values())[1:]):
+            rows.append(row)
+    return markdown_table(rows)
+
+
+def growth_table(growth: dict[tuple[str, float], Measured]) -> str:
+    """How time and memory grow with the length of a recording."""
+    rows = [
+        {
+            "part": TITLES[part],
+            **{f"{length:g} s": f"{growth[part, length].time_s:.3g} s" for length in LENGTHS},
+            **{f"MB, {length:g} s": f"{growth[part, length].memory_mb:.0f}" for length in LENGTHS},
+        }
+        for part in GROWING
+    ]
+    return markdown_table(rows)
+
+
+def plot(
+    path: Path,
+    measured: dict[tuple[str, int], Measured],
+    growth: dict[tuple[str, float], Measured],
+    cores: list[int],
+) -> None:
+    """Bars of the speeds; lines of time and memory over length."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (bars, lines) = pyplot.subplots(
+        1, 2, figsize=(13, 5), width_ratios=(3, 2), layout="constrained"
     )
-    with torch.no_grad():
-        frames = model.encode(waveform)
-    return {
-        ENCODEC_ENCODE: (seconds, torch.no_grad()(lambda: model.encode(waveform))),
-        ENCODEC_DECODE: (seconds, torch.no_grad()(lambda: model.decode(frames))),
-    }
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+    parts = [part for part in TITLES if any((part, n) in measured for n in cores)]
+    for index, n in enumerate(cores):
+        heights = [speed(measured[p, n]) if (p, n) in measured else 0 for p in parts]
+        places = [at + 0.4 * index for at in range(len(parts))]
+        drawn = bars.barh(places, heights, 0.4, label=f"{n} core{'s' * (n > 1)}")
+        bars.bar_label(drawn, [f"{h:.3g}" if h else "" for h in heights], padding=2, fontsize=8)
+    bars.set_yticks([at + 0.2 for at in range(len(parts))], [TITLES[p] for p in parts])
+    bars.axvline(1, color="black", linewidth=0.8)
+    bars.set(xscale="log", xlabel="seconds of audio in a second")
+    bars.margins(x=0.15)
+    bars.invert_yaxis()
+    bars.legend(loc="lower right")
+    for part in GROWING if growth else ():
+        times = [growth[part, length].time_s for length in LENGTHS]
+        memory = growth[part, LENGTHS[-1]].memory_mb
+        lines.plot(LENGTHS, times, "o-", label=f"{TITLES[part]} ({memory:.0f} MB at the end)")
+    lines.plot(LENGTHS, LENGTHS, "k--", linewidth=0.8, label="real time")
+    lines.set(xscale="log", yscale="log", xlabel="recording (s)", ylabel="time (s)")
+    lines.legend()
+    figure.savefig(path, dpi=120)
 
 
 def main(
     model: Annotated[str | None, typer.Option(help="Name or path of a model.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length of the recording.")] = 10.0,
-    repeats: Annotated[int, typer.Option(min=1, help="Of which the median counts.")] = 5,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of the recordings.")] = 10.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Of which the fastest counts.")] = 3,
+    growth: Annotated[bool, typer.Option(help="Also time 10, 100 and 1000 s.")] = True,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
 ) -> None:
-    """Time a model and EnCodec on one thread of the CPU; write speed.csv and speed.md."""
-    torch.set_num_threads(1)
-    codec = vqcodec.load(model, device="cpu")
-    matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE, generator=torch.Generator().manual_seed(0))
-    with tempfile.TemporaryDirectory() as folder:
-        parts = our_parts(codec, Path(folder), seconds) | encodec_parts(seconds)
-        calls = {name: call for name, (_, call) in parts.items()}
-        calls["matmul"] = lambda: matrix @ matrix
-        for call in calls.values():
-            call()
-        # In turns, so that what else the machine does strikes all alike.
-        rounds = [{name: timed(call) for name, call in calls.items()} for _ in range(repeats)]
-
-    times = {name: median(one[name] for one in rounds) for name in calls}
-    speeds = {name: length / times[name] for name, (length, _) in parts.items()}
-    gflops = 2 * MATRIX_SIZE**3 / times["matmul"] / 1e9
-    rivals = {ENCODE: ENCODEC_ENCODE, FAST: ENCODEC_DECODE}
-    ratios = {
-        ours: speeds[ours] / speeds[theirs]
-        for ours, theirs in rivals.items()
-        if ours in speeds and theirs in speeds
+    """Time every part; write speed.csv, speed.md and speed.png."""
+    cores = [n for n in (1, 2) if n <= len(os.sched_getaffinity(0))]
+    measured: dict[tuple[str, int], Measured] = {}
+    for part in PARTS:
+        for n in cores:
+            is_idle = part.startswith("gpu") and (n > 1 or not torch.cuda.is_available())
+            if is_idle or (part == "codec2" and n > 1):
+                continue
+            measured[part, n] = timed(Request(part, model, n, SECONDS.get(part, seconds), repeats))
+            typer.echo(f"{part}, {n}: {speed(measured[part, n]):.3g} x real time", err=True)
+    grown = {
+        (part, length): timed(Request(part, model, cores[-1], length, 1))
+        for part in (GROWING if growth else ())
+        for length in LENGTHS
     }
-    summary = [
-        {
-            "part": name,
-            "audio (s)": f"{parts[name][0]:g}",
-            "time (s)": f"{times[name]:.3g}",
-            "audio seconds per second": f"{speed:.3g}",
-            "ours / EnCodec": f"{ratios[name]:.2f}" if name in ratios else "",
-        }
-        for name, speed in speeds.items()
-    ]
+
+    peaks = ", ".join(f"{measured['product', n].gmacs:.1f} on {n}" for n in cores)
     page = (
-        f"One thread, torch {torch.__version__}, model {codec.name}, medians of {repeats}.\n\n"
-        f"{markdown_table(summary)}\n"
-        f"This core: {gflops:.1f} GFLOP/s in torch's float32 product of two matrices of "
-        f"{MATRIX_SIZE} by {MATRIX_SIZE}.\n"
+        f"torch {torch.__version__}, model {model or 'by default'}, the best of {repeats}; "
+        f"{' and '.join(map(str, cores))} core(s).\n\n{table(measured, cores)}\n"
+        f"Peak: float32 products of torch, in GMAC/s: {peaks}.\n"
     )
+    if grown:
+        page += f"\nGrowth, on {cores[-1]} core(s):\n\n{growth_table(grown)}"
     rows = [
-        {"part": name, "audio_s": parts[name][0] if name in parts else None, "time_s": one[name]}
-        for one in rounds
-        for name in calls
-    ]
+        {"part": part, "cores": n, **asdict(found)} for (part, n), found in measured.items()
+    ] + [{"part": part, "cores": cores[-1], **asdict(found)} for (part, _), found in grown.items()]
     write_report(output, "speed", rows, page)
+    plot(output / "speed.png", measured, grown, cores)
     typer.echo(page)
 
 

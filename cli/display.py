@@ -37,6 +37,26 @@ def progress_bar(label: str) -> Iterator[OnProgress]:
         yield lambda share: progress.update(task, total=1.0, completed=share)
 
 
+@contextmanager
+def compilation_notice() -> Iterator[None]:
+    """Say on stderr when the sampler is being compiled, lest it be taken for a hang."""
+    from numba.core import event
+
+    class Notice(event.Listener):
+        is_told = False
+
+        def on_start(self, event: Any) -> None:
+            if not self.is_told:
+                typer.echo("compiling the sampler for this processor, once: some seconds", err=True)
+            self.is_told = True
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Notice()):
+        yield
+
+
 def show(results: Mapping[str, Any] | list[dict[str, Any]], *, as_json: bool) -> None:
     """Print results as JSON, or one row each; of a list, one table each."""
     if as_json:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from vqcodec_cli.batch import AUDIO_SUFFIXES, STDIN, STREAM, Work, plan, readable, run, writable
-from vqcodec_cli.display import OnProgress
+from vqcodec_cli.display import OnProgress, compilation_notice
 from vqcodec_cli.options import (
     Decoder,
+    DecoderName,
     Device,
     DeviceName,
     Force,
@@ -23,6 +24,7 @@ from vqcodec_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from vqcodec.codec import Codec
     from vqcodec.codes import Codes
     from vqcodec.streams import CodesStream
 
@@ -138,7 +140,7 @@ def decode(
                 codes = Codes.collect(codes)
             codec.decode_to(writable(target), codes, on_progress=on_progress, **choices)
 
-        return work
+        return _announcing(work, codec, decoder)
 
     run(todo, start, label="decoding", jobs=jobs)
 
@@ -206,11 +208,23 @@ def convert(
                 **choices,
             )
 
-        return work
+        return _announcing(work, codec, decoder)
 
     run(todo, start, label="converting", jobs=jobs)
     if output is None and target != STREAM:
         typer.echo(target)
+
+
+def _announcing(work: Work, codec: Codec, decoder: DecoderName | None) -> Work:
+    """The same work; if it needs the compiled sampler, it says when that is being compiled."""
+    if (decoder or codec.decoders[0]) != DecoderName.wavenet or codec.device.type != "cpu":
+        return work
+
+    def announced(source: str, target: str, on_progress: OnProgress) -> None:
+        with compilation_notice():
+            work(source, target, on_progress)
+
+    return announced
 
 
 def _converted(source: str, speaker: str) -> str:

@@ -506,6 +506,15 @@ def test_progress_goes_to_the_terminal_and_codes_to_stdout(clip, codes, tiny_mod
     assert b"encoding" in shown
 
 
+def test_compiling_the_sampler_is_announced_once(clip, codes, tiny_model, tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    notice = b"compiling the sampler for this processor, once: some seconds\n"
+    for name, shown in (("a.wav", notice), ("b.wav", b"")):
+        arguments = ["decode", codes, tmp_path / name, "--decoder", "wavenet"]
+        done = process(*arguments, "--model", tiny_model, env=environment)
+        assert (done.returncode, done.stderr) == (0, shown)
+
+
 # info, verify, models, speakers
 
 

@@ -1,0 +1,281 @@
+"""What benchmarks/speed.py times: each part runs alone, in a process of its own.
+
+Called as `python parts.py REQUEST`, with a JSON object that has the fields of `Request`; prints the
+fields of `Measured` as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import vqcodec
+from vqcodec.evaluation.baselines import baseline
+from vqcodec.models.wavenet import SILENCE, WaveNet
+from vqcodec.sampling import sampler_for
+from vqcodec.sampling.reference import ReferenceSampler
+
+LANES_PER_CORE = 16
+MATRIX_SIZE = 1024
+NAIVE_SAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """One part to be timed.
+
+    Attributes:
+        part: a key of `PARTS`.
+        model: name or path; the default model when None.
+        cores: that the process may use.
+        seconds: of audio, for the parts whose length is free.
+        repeats: of which the fastest counts: what else the machine does can only slow a part down.
+    """
+
+    part: str
+    model: str | None
+    cores: int
+    seconds: float
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a part did.
+
+    Attributes:
+        audio_s: seconds of audio that a call handles, over all streams.
+        time_s: that the call took.
+        gmacs: 10^9 multiplications and additions of the networks in a second of time, if known.
+        memory_mb: largest resident memory of the process.
+    """
+
+    audio_s: float
+    time_s: float
+    gmacs: float | None
+    memory_mb: float
+
+
+class Part(NamedTuple):
+    """A call that handles `audio_s` seconds, with `macs` of the networks for each of them."""
+
+    audio_s: float
+    call: Callable[[], object]
+    macs: float | None = None
+
+
+def noise(codec: vqcodec.Codec, seconds: float) -> np.ndarray:
+    """White noise (T,): the time does not depend on the content."""
+    n_samples = round(seconds * codec.sample_rate)
+    return 0.1 * np.random.default_rng(0).standard_normal(n_samples, dtype=np.float32)
+
+
+def macs_of(codec: vqcodec.Codec, call: Callable[[Tensor, Tensor, Tensor], object]) -> float:
+    """Multiplications and additions for a second; `call` gets a waveform, latents, a speaker."""
+    n_codes = codec.sample_rate // codec.hop_length
+    shapes = (1, n_codes * codec.hop_length), (1, codec.config.quantizer.dim, n_codes)
+    arguments = [torch.zeros(shape, device=codec.device) for shape in shapes]
+    arguments.append(torch.zeros(1, codec.config.speaker.dim, device=codec.device))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call(*arguments)
+    return counter.get_total_flops() / 2
+
+
+def encoding(codec: vqcodec.Codec, request: Request) -> Part:
+    """From an array to codes."""
+    samples, voice = noise(codec, request.seconds), next(iter(codec.voices))
+    macs = macs_of(codec, lambda waveform, *_: codec.model.encode(waveform))
+    return Part(
+        request.seconds, lambda: codec.encode(samples, codec.sample_rate, speaker=voice), macs
+    )
+
+
+def _encoded(codec: vqcodec.Codec, seconds: float) -> vqcodec.Codes:
+    voice = next(iter(codec.voices))
+    return codec.encode(noise(codec, seconds), codec.sample_rate, speaker=voice)
+
+
+def fast_decoding(codec: vqcodec.Codec, request: Request) -> Part:
+    """From codes to an array, by the fast decoder."""
+    fast = codec.model.fast
+    assert fast is not None
+    codes = _encoded(codec, request.seconds)
+    macs = macs_of(codec, lambda _, latents, speaker: fast(latents, speaker))
+    return Part(request.seconds, lambda: codec.decode(codes, decoder="fast"), macs)
+
+
+def live_conversion(codec: vqcodec.Codec, request: Request) -> Part:
+    """A stream in blocks of 20 ms to another voice."""
+    samples, voice = noise(codec, request.seconds), next(iter(codec.voices))
+    blocks = np.array_split(samples, round(request.seconds / 0.02))
+
+    def call() -> object:
+        stream = codec.stream_encode(iter(blocks), speaker=voice, gain=1.0)
+        return sum(len(block) for block in codec.stream_decode(stream, decoder="fast"))
+
+    return Part(request.seconds, call)
+
+
+def _wavenet(codec: vqcodec.Codec) -> tuple[WaveNet, float]:
+    wavenet = codec.model.wavenet
+    assert wavenet is not None
+
+    def forward(waveform: Tensor, latents: Tensor, speaker: Tensor) -> Tensor:
+        return wavenet(wavenet.to_levels(waveform), latents, speaker)
+
+    return wavenet, macs_of(codec, forward)
+
+
+def _lanes(codec: vqcodec.Codec, n_lanes: int, seconds: float) -> Part:
+    """Several recordings side by side, each as long."""
+    wavenet, macs = _wavenet(codec)
+    n_codes = round(seconds * codec.sample_rate / codec.hop_length)
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(n_lanes, codec.config.quantizer.dim, n_codes, generator=generator)
+    speaker = torch.zeros(n_lanes, codec.config.speaker.dim, device=codec.device)
+    with torch.no_grad():
+        condition = wavenet.condition(latents.to(codec.device), speaker)
+    sampler = sampler_for(codec.device)
+
+    def call() -> object:
+        blocks = list(sampler(wavenet, seeds=list(range(n_lanes))).blocks(condition))
+        return torch.cat(blocks, dim=1).cpu()
+
+    return Part(n_lanes * n_codes * codec.hop_length / codec.sample_rate, call, macs)
+
+
+def one_stream(codec: vqcodec.Codec, request: Request) -> Part:
+    """The WaveNet alone with one recording."""
+    return _lanes(codec, 1, 1.0)
+
+
+def side_by_side(codec: vqcodec.Codec, request: Request) -> Part:
+    """The WaveNet with as many recordings as fill the lanes of every core."""
+    return _lanes(codec, LANES_PER_CORE * request.cores, 1.0)
+
+
+def segments(codec: vqcodec.Codec, request: Request) -> Part:
+    """One long recording through the WaveNet, cut where it is quiet and joined again."""
+    codes, (_, macs) = _encoded(codec, request.seconds), _wavenet(codec)
+    return Part(request.seconds, lambda: codec.decode(codes, decoder="wavenet"), macs)
+
+
+def queues(codec: vqcodec.Codec, request: Request) -> Part:
+    """The same WaveNet in plain PyTorch, with queues."""
+    wavenet, macs = _wavenet(codec)
+    latents = torch.zeros(1, codec.config.quantizer.dim, 10)
+    with torch.no_grad():
+        condition = wavenet.condition(latents, torch.zeros(1, codec.config.speaker.dim))
+    seconds = 10 * codec.hop_length / codec.sample_rate
+    return Part(seconds, lambda: list(ReferenceSampler(wavenet, seeds=[0]).blocks(condition)), macs)
+
+
+def naive(codec: vqcodec.Codec, request: Request) -> Part:
+    """The same WaveNet without memory: its whole receptive field anew for every sample."""
+    wavenet, _ = _wavenet(codec)
+    n_codes = -(-wavenet.receptive_field // codec.hop_length)
+    levels = torch.full((1, n_codes * codec.hop_length), SILENCE)
+    latents = torch.zeros(1, codec.config.quantizer.dim, n_codes)
+    speaker = torch.zeros(1, codec.config.speaker.dim)
+
+    @torch.no_grad()
+    def call() -> object:
+        for _ in range(NAIVE_SAMPLES):
+            share = wavenet(levels, latents, speaker)[:, :, -1].softmax(-1)
+            levels.copy_(torch.roll(levels, -1, dims=1))
+            levels[:, -1] = share.multinomial(1)[:, 0]
+        return levels
+
+    return Part(NAIVE_SAMPLES / codec.sample_rate, call)
+
+
+def _encodec(seconds: float, *, decode: bool) -> Part:
+    from encodec import EncodecModel
+
+    model = EncodecModel.encodec_model_24khz(pretrained=False).eval()
+    model.set_target_bandwidth(1.5)
+    waveform = 0.1 * torch.randn(1, 1, round(seconds * model.sample_rate))
+    if not decode:
+        return Part(seconds, torch.no_grad()(lambda: model.encode(waveform)))
+    with torch.no_grad():
+        frames = model.encode(waveform)
+    return Part(seconds, torch.no_grad()(lambda: model.decode(frames)))
+
+
+def encodec_encoding(codec: vqcodec.Codec, request: Request) -> Part:
+    """EnCodec for 24 kHz at 1.5 kbit/s with random weights, on a tensor in memory."""
+    return _encodec(request.seconds, decode=False)
+
+
+def encodec_decoding(codec: vqcodec.Codec, request: Request) -> Part:
+    """The same, decoding."""
+    return _encodec(request.seconds, decode=True)
+
+
+def codec2(codec: vqcodec.Codec, request: Request) -> Part:
+    """Codec 2 at 2400 bit/s, c2enc and c2dec one after the other, their start included."""
+    samples, run = noise(codec, request.seconds), baseline("codec2-2400")
+    return Part(request.seconds, lambda: run(samples))
+
+
+def product(codec: vqcodec.Codec, request: Request) -> Part:
+    """A float32 matrix product: what the cores can do at best."""
+    matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE)
+    return Part(1.0, lambda: matrix @ matrix, MATRIX_SIZE**3)
+
+
+def gpu_1(codec: vqcodec.Codec, request: Request) -> Part:
+    """The WaveNet on a GPU with one recording."""
+    return _lanes(codec, 1, 1.0)
+
+
+def gpu_32(codec: vqcodec.Codec, request: Request) -> Part:
+    """The WaveNet on a GPU with 32 recordings."""
+    return _lanes(codec, 32, 1.0)
+
+
+def gpu_512(codec: vqcodec.Codec, request: Request) -> Part:
+    """The WaveNet on a GPU with 512 recordings."""
+    return _lanes(codec, 512, 1.0)
+
+
+PARTS: dict[str, Callable[[vqcodec.Codec, Request], Part]] = {
+    part.__name__: part
+    for part in (
+        *(encoding, encodec_encoding, fast_decoding, encodec_decoding, codec2, live_conversion),
+        *(one_stream, side_by_side, segments, queues, naive, product, gpu_1, gpu_32, gpu_512),
+    )
+}
+
+
+def measure(request: Request) -> Measured:
+    """Time one part in this process, which is kept to the first of its cores."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: request.cores])
+    torch.set_num_threads(request.cores)
+    on_gpu = request.part.startswith("gpu")
+    codec = vqcodec.load(request.model, device="cuda" if on_gpu else "cpu")
+    part = PARTS[request.part](codec, request)
+    times = []
+    part.call()  # compiles, and fills caches
+    for _ in range(request.repeats):
+        start = time.perf_counter()
+        part.call()
+        times.append(time.perf_counter() - start)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    gmacs = None if part.macs is None else part.macs * part.audio_s / min(times) / 1e9
+    return Measured(part.audio_s, min(times), gmacs, memory)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measure(Request(**json.loads(sys.argv[1]))))))
