@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
+from vqcodec import checkpoint
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.wavenet import SILENCE, WaveNet
 from vqcodec.sampling.cpu import CpuSampler, choose, set_condition, step
@@ -25,6 +26,10 @@ PRESETS = {
 
 
 def make_wavenet(preset: str, seed: int = 0) -> WaveNet:
+    if preset == "packaged":
+        trained = checkpoint.load().model.wavenet
+        assert trained is not None
+        return trained.requires_grad_(False)
     torch.manual_seed(seed)
     wavenet = WaveNet(PRESETS[preset], DIM, SPEAKER_DIM, HOP_LENGTH).eval().requires_grad_(False)
     for parameter in wavenet.parameters():
@@ -35,21 +40,22 @@ def make_wavenet(preset: str, seed: int = 0) -> WaveNet:
 
 def make_condition(wavenet: WaveNet, n_lanes: int, n_codes: int) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
-    latents = torch.randn(n_lanes, DIM, n_codes, generator=generator)
+    dim = wavenet.conditioner[0].in_channels
+    latents = torch.randn(n_lanes, dim, n_codes, generator=generator)
     speaker = torch.randn(n_lanes, SPEAKER_DIM, generator=generator)
     return latents, speaker, wavenet.condition(latents, speaker)
 
 
 def forced_logits(sampler: CpuSampler, levels: np.ndarray, condition: torch.Tensor) -> np.ndarray:
     """(B, 256, T) logits of the kernel when it is told the levels (B, T)."""
-    (group,) = sampler.groups
+    (group,), hop_length = sampler.groups, sampler.wavenet.hop_length
     n_lanes, width = len(levels), len(group.state.levels)
     padded = np.zeros((sampler.n_inputs, width), np.float32)
     padded[-1] = 1
     logits = []
     for index in range(levels.shape[1]):
-        if index % HOP_LENGTH == 0:
-            code = condition[:, index // HOP_LENGTH].T.numpy()
+        if index % hop_length == 0:
+            code = condition[:, index // hop_length].T.numpy()
             padded[: len(code), :n_lanes] = code
             set_condition(group.weights, group.state, padded)
         step(group.weights, group.state)
@@ -59,11 +65,11 @@ def forced_logits(sampler: CpuSampler, levels: np.ndarray, condition: torch.Tens
 
 
 @pytest.mark.parametrize("n_lanes", [1, 9])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [*PRESETS, "packaged"])
 def test_logits_are_those_of_the_module(preset: str, n_lanes: int) -> None:
     wavenet = make_wavenet(preset)
     latents, speaker, condition = make_condition(wavenet, n_lanes, n_codes=5)
-    levels = torch.randint(0, 256, (n_lanes, 5 * HOP_LENGTH))
+    levels = torch.randint(0, 256, (n_lanes, 5 * wavenet.hop_length))
     expected = wavenet(levels, latents, speaker)
     assert expected.std() > 0.05
     sampler = CpuSampler(wavenet, seeds=range(n_lanes))
