@@ -1,0 +1,103 @@
+r"""Label the phones of a corpus by forced alignment of its transcripts.
+
+python scripts/label_corpus.py CORPUS labels/ --splits train,test --train-minutes 45
+
+Needs pocketsphinx (pip install 'vqcodec[eval]'), whose acoustic model and dictionary are American
+English. Clips without a text, with a word that is not in the dictionary, or that
+cannot be aligned are left out and counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pocketsphinx import Decoder
+
+from vqcodec import audio
+from vqcodec.data.corpora import SPLITS, folder
+from vqcodec.evaluation.report import spread
+from vqcodec.files import write_atomically
+from vqcodec.units import Interval, textgrid
+
+SAMPLE_RATE = 16000
+FRAME_RATE = 100
+
+
+def words_of(text: str, decoder: Decoder) -> list[str] | None:
+    """The words as the dictionary spells them; None if it lacks one."""
+    words = re.sub(r"[^a-z' ]", " ", text.lower().replace("\u2019", "'")).split()
+    known = [word if decoder.lookup_word(word) else word.strip("'") for word in words]
+    return known if known and all(map(decoder.lookup_word, known)) else None
+
+
+def align(decoder: Decoder, waveform: np.ndarray, words: Sequence[str]) -> list[Interval]:
+    """Phones of a recording and when they are said; RuntimeError where there is no path.
+
+    Args:
+        decoder: of pocketsphinx, with its own beams.
+        waveform: (T,) at `SAMPLE_RATE`.
+        words: all in the dictionary.
+    """
+    pcm = np.rint(waveform * 32767).clip(-32768, 32767).astype("<i2").tobytes()
+    decoder.set_align_text(" ".join(words))
+    for is_second in (False, True):
+        # Words first, then their phones: pocketsphinx does not do both at once.
+        if is_second:
+            decoder.set_alignment()
+        decoder.start_utt()
+        decoder.process_raw(pcm, full_utt=True)
+        decoder.end_utt()
+    phones = [phone for word in decoder.get_alignment() for phone in word]
+    duration = len(waveform) / SAMPLE_RATE
+    starts = [phone.start / FRAME_RATE for phone in phones]
+    ends = [*starts[1:], duration]
+    return [
+        Interval(start, end, phone.name)
+        for start, end, phone in zip(starts, ends, phones, strict=True)
+    ]
+
+
+def main() -> None:
+    """Write OUTPUT/NAME.TextGrid for every clip that can be aligned."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", help="a folder with a manifest.csv that has texts")
+    parser.add_argument("output", type=Path, help="folder of the TextGrids")
+    parser.add_argument("--splits", default=",".join(SPLITS), help="with commas between")
+    parser.add_argument(
+        "--train-minutes", type=float, default=45, help="of the split train, evenly over it"
+    )
+    arguments = parser.parse_args()
+
+    # The best path through a lattice may give a phone less than the three frames that its second
+    # pass needs.
+    decoder = Decoder(samprate=SAMPLE_RATE, bestpath=False, loglevel="FATAL")
+    utterances = [utterance for utterance in folder(arguments.corpus) if utterance.text]
+    for split in arguments.splits.split(","):
+        clips = [utterance for utterance in utterances if utterance.split == split]
+        if split == "train":
+            minutes = sum(audio.info(clip.path).duration_s for clip in clips) / 60
+            clips = spread(clips, round(len(clips) * arguments.train_minutes / minutes))
+        outcomes: Counter[str] = Counter()
+        for clip in clips:
+            words = words_of(clip.text, decoder)
+            if words is None:
+                outcomes["with a word not in the dictionary"] += 1
+                continue
+            try:
+                phones = align(decoder, audio.load(clip.path, SAMPLE_RATE), words)
+            except RuntimeError:
+                outcomes["not alignable"] += 1
+                continue
+            target = arguments.output / f"{clip.name}.TextGrid"
+            write_atomically(target, textgrid(phones, tier="phones").encode())
+            outcomes["labelled"] += 1
+        print(f"{split}: {', '.join(f'{n} {what}' for what, n in outcomes.items())}")
+
+
+if __name__ == "__main__":
+    main()
