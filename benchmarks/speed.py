@@ -136,13 +136,15 @@ def main(
     model: Annotated[str | None, typer.Option(help="Name or path of a model.")] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Length of the recordings.")] = 10.0,
     repeats: Annotated[int, typer.Option(min=1, help="Of which the fastest counts.")] = 3,
-    growth: Annotated[bool, typer.Option(help="Also time 10, 100 and 1000 s.")] = True,
+    parts: Annotated[
+        str, typer.Option(metavar="A,B", help="Only these of benchmarks/parts.py, without growth.")
+    ] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
 ) -> None:
     """Time every part; write speed.csv, speed.md and speed.png."""
     cores = [n for n in (1, 2) if n <= len(os.sched_getaffinity(0))]
     measured: dict[tuple[str, int], Measured] = {}
-    for part in PARTS:
+    for part in (*parts.split(","), "product") if parts else PARTS:
         for n in cores:
             is_idle = part.startswith("gpu") and (n > 1 or not torch.cuda.is_available())
             if is_idle or (part == "codec2" and n > 1):
@@ -151,13 +153,13 @@ def main(
             typer.echo(f"{part}, {n}: {speed(measured[part, n]):.3g} x real time", err=True)
     grown = {
         (part, length): timed(Request(part, model, cores[-1], length, 1))
-        for part in (GROWING if growth else ())
+        for part in (() if parts else GROWING)
         for length in LENGTHS
     }
 
     peaks = ", ".join(f"{measured['product', n].gmacs:.1f} on {n}" for n in cores)
     page = (
-        f"torch {torch.__version__}, model {model or 'by default'}, the best of {repeats}; "
+        f"torch {torch.__version__}, model {Path(model).stem if model else 'by default'}, the best of {repeats}; "
         f"{' and '.join(map(str, cores))} core(s).\n\n{table(measured, cores)}\n"
         f"Peak: float32 products of torch, in GMAC/s: {peaks}.\n"
     )

@@ -7,23 +7,27 @@ one length and no delay between them: see `align`. Every measure needs the extra
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import librosa
 import numpy as np
 
 from vqcodec.errors import VqcodecError
+from vqcodec.evaluation.libraries import library
 
 SAMPLE_RATE = 16000
 MAX_LAG_MS = 50
 
 _HOP_LENGTH = SAMPLE_RATE // 1000  # of `align`: 1 ms
 _MIN_VOICED_FRAMES = 10
+_N_MEL_CEPSTRUM = 24
+_ROUNDING_NOISE = 2**-30 / 12  # variance, of 16-bit samples
+_DYNAMIC_RANGE_DB = 40  # of `mel_cepstral_distortion`, as STOI has it
 
 
 class UndefinedMetricError(VqcodecError):
@@ -117,7 +121,7 @@ def pesq_wb(reference: np.ndarray, decoded: np.ndarray) -> float:
     Raises:
         UndefinedMetricError: no utterance is found, under 0.25 s, or silence.
     """
-    pesq = _library("pesq")
+    pesq = library("pesq")
     _check(reference, decoded)
     try:
         return float(pesq.pesq(SAMPLE_RATE, reference, decoded, "wb"))
@@ -151,6 +155,28 @@ def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
     return float(np.abs(first - second).mean())
 
 
+def mel_cepstral_distortion(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Mean distance of mel cepstra c1 to c24 in dB, from 0; lower is better.
+
+    10 / ln 10 · sqrt(2 Σ (difference)²), frame by frame on the aligned audio, over the frames less
+    than 40 dB below the original's loudest, for without c0 the noise of pauses would count like
+    speech. The cepstra are those of spectral envelopes by CheapTrick every 5 ms (Morise 2015), as
+    in pyworld, not below the rounding noise of 16-bit samples. A narrow band costs much.
+
+    Source: Kubichek 1993, Mel-cepstral distance measure for objective speech quality assessment,
+    IEEE Pacific Rim Conference.
+
+    Raises:
+        UndefinedMetricError: silence.
+    """
+    _check(reference, decoded)
+    level = librosa.feature.rms(y=reference, frame_length=400, hop_length=80)[0]
+    is_loud = level > 10 ** (-_DYNAMIC_RANGE_DB / 20) * level.max()
+    difference = (_mel_cepstra(reference) - _mel_cepstra(decoded))[is_loud, 1:]
+    # WORLD's coefficients of the log power are those of the log amplitude times sqrt(2).
+    return float(10 / np.log(10) * np.sqrt((difference**2).sum(axis=1)).mean())
+
+
 def f0_correlation(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Pearson correlation of log F0 where both are voiced, -1 to 1; higher is better.
 
@@ -182,6 +208,26 @@ def voicing_error(reference: np.ndarray, decoded: np.ndarray) -> float:
     return float(((_f0(reference) > 0) != (_f0(decoded) > 0)).mean())
 
 
+def dnsmos(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Overall opinion score that a network predicts, about 1 to 5; higher is better.
+
+    It hears noise and is blind to naturalness: a formant synthesiser scores like a person. A check
+    for gross faults, not a measure of quality.
+
+    Source: Reddy, Gopal, Cutler 2022, DNSMOS P.835, ICASSP, as in speechmos (`ovrl_mos`).
+
+    Args:
+        reference: not listened to.
+        decoded: (T,).
+
+    Raises:
+        UndefinedMetricError: silence.
+    """
+    _check(reference, decoded)
+    found = _dnsmos()(np.clip(decoded, -1, 1), SAMPLE_RATE, is_personalized_MOS=False)
+    return float(found["ovrl_mos"])
+
+
 def speaker_similarity(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Cosine of the two `speaker_embedding`s, 0 to 1; higher is more alike.
 
@@ -204,7 +250,7 @@ def speaker_embedding(waveform: np.ndarray) -> np.ndarray:
     if not np.any(waveform):
         raise UndefinedMetricError("silence has no speaker")
     # resemblyzer's voice detector works on 16-bit samples, which would wrap.
-    voiced = _library("resemblyzer").preprocess_wav(np.clip(waveform, -1, 1))
+    voiced = library("resemblyzer").preprocess_wav(np.clip(waveform, -1, 1))
     if not len(voiced):
         raise UndefinedMetricError("no voice is found")
     embedding: np.ndarray = encoder.embed_utterance(voiced)
@@ -231,9 +277,11 @@ METRICS = (
     Metric("ESTOI", True, estoi),
     Metric("PESQ-WB", True, pesq_wb),
     Metric("mel distance", False, mel_distance),
+    Metric("MCD (dB)", False, mel_cepstral_distortion),
     Metric("F0 correlation", True, f0_correlation),
     Metric("voicing error", False, voicing_error),
     Metric("speaker similarity", True, speaker_similarity),
+    Metric("DNSMOS", True, dnsmos),
 )
 
 
@@ -257,7 +305,7 @@ def measure(reference: np.ndarray, decoded: np.ndarray) -> dict[str, Score]:
 
 
 def _stoi(reference: np.ndarray, decoded: np.ndarray, *, extended: bool) -> float:
-    pystoi = _library("pystoi")
+    pystoi = library("pystoi")
     _check(reference, decoded)
     with warnings.catch_warnings():
         # pystoi says so, and returns 1e-5, where too little is left without the silence.
@@ -268,13 +316,31 @@ def _stoi(reference: np.ndarray, decoded: np.ndarray, *, extended: bool) -> floa
             raise UndefinedMetricError("less than 0.4 s of sound") from warning
 
 
-def _f0(waveform: np.ndarray) -> np.ndarray:
-    """F0 in Hz every 5 ms, 0 where unvoiced."""
-    pyworld = _library("pyworld")
+class _Pitch(NamedTuple):
+    f0: np.ndarray  # in Hz, 0 where unvoiced
+    times: np.ndarray  # in seconds, every 5 ms
+
+
+def _pitch(waveform: np.ndarray) -> _Pitch:
+    pyworld = library("pyworld")
     samples = waveform.astype(np.float64)
     coarse, times = pyworld.dio(samples, SAMPLE_RATE)
-    f0: np.ndarray = pyworld.stonemask(samples, coarse, times, SAMPLE_RATE)
-    return f0
+    return _Pitch(pyworld.stonemask(samples, coarse, times, SAMPLE_RATE), times)
+
+
+def _f0(waveform: np.ndarray) -> np.ndarray:
+    return _pitch(waveform).f0
+
+
+def _mel_cepstra(waveform: np.ndarray) -> np.ndarray:
+    """WORLD's mel cepstrum of the log power, with c0: (frames, 25)."""
+    pyworld = library("pyworld")
+    samples = waveform.astype(np.float64)
+    envelopes = pyworld.cheaptrick(samples, *_pitch(waveform), SAMPLE_RATE)
+    # Else the depth of a resampler's stop band would count.
+    audible = np.maximum(envelopes, _ROUNDING_NOISE)
+    cepstra: np.ndarray = pyworld.code_spectral_envelope(audible, SAMPLE_RATE, _N_MEL_CEPSTRUM + 1)
+    return cepstra
 
 
 def _mel_contours(waveform: np.ndarray) -> np.ndarray:
@@ -307,16 +373,19 @@ def _check(reference: np.ndarray, decoded: np.ndarray) -> None:
 
 @cache
 def _voice_encoder() -> Any:
-    return _library("resemblyzer").VoiceEncoder("cpu", verbose=False)
+    return library("resemblyzer").VoiceEncoder("cpu", verbose=False)
 
 
-def _library(name: str) -> Any:
-    try:
-        with warnings.catch_warnings():
-            # pyworld and resemblyzer import what setuptools and scipy have deprecated.
-            warnings.simplefilter("ignore")
-            return importlib.import_module(name)
-    except ImportError as error:
-        raise VqcodecError(
-            f"{name}: cannot be imported ({error}); pip install 'vqcodec[eval]'"
-        ) from error
+@cache
+def _dnsmos() -> Any:
+    module, onnxruntime = library("speechmos.dnsmos"), library("onnxruntime")
+    folder = Path(module.__file__).parent / "dnsmos_models"
+    paths = str(folder / "sig_bak_ovr.onnx"), str(folder / "model_v8.onnx")
+    judge = module.DNSMOS(*paths)
+    # Its own sessions would each take every core, in every process.
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    judge.onnx_sess, judge.p808_onnx_sess = (
+        onnxruntime.InferenceSession(path, options) for path in paths
+    )
+    return judge

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from vqcodec.data.corpora import Utterance, folder
 from vqcodec.errors import DataError
 from vqcodec.files import write_atomically
+
+_Item = TypeVar("_Item")
 
 
 def clips(
@@ -31,17 +35,21 @@ def clips(
     if corpus.is_file() and corpus.name != "manifest.csv":
         raise DataError(f"{corpus}: not a corpus; give a folder or its manifest.csv")
     root = corpus.parent if corpus.is_file() else corpus
-    found = [
-        utterance
-        for utterance in folder(root)
-        if utterance.split == split and speaker in (None, utterance.speaker)
-    ]
+    everything = [each for each in folder(root) if speaker in (None, each.speaker)]
+    found = [utterance for utterance in everything if utterance.split == split]
     if not found:
         whose = f" of {speaker}" if speaker else ""
-        raise DataError(f"{corpus}: no recording{whose} in split {split}; choose another")
-    if limit is None or limit >= len(found):
-        return found
-    return [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+        counts = Counter(utterance.split for utterance in everything)
+        there = ", ".join(f"{n} in {name}" for name, n in sorted(counts.items())) or "none at all"
+        raise DataError(f"{corpus}: no recording{whose} in split {split} ({there}); choose another")
+    return found if limit is None else spread(found, limit)
+
+
+def spread(items: Sequence[_Item], number: int) -> list[_Item]:
+    """So many of the items, or all if they are fewer, spread evenly over them."""
+    if number >= len(items):
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, number).round().astype(int)]
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -1,0 +1,78 @@
+"""eval."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from vqcodec_cli.display import progress_bar
+from vqcodec_cli.options import Decoder, Jobs, Model
+
+
+def evaluate(
+    corpus: Annotated[
+        Path, typer.Argument(metavar="FOLDER|MANIFEST", help="SPEAKER/NAME.wav, or a manifest.csv.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the report goes.")
+    ] = Path("report"),
+    model: Model = None,
+    split: Annotated[str, typer.Option(help="train, valid, test or test_unseen.")] = "test",
+    decoder: Decoder = None,
+    baselines: Annotated[
+        str,
+        typer.Option(
+            metavar="CODEC,...", help="Reference codecs: codec2-MODE, opus-KBITS; may be empty."
+        ),
+    ] = "codec2-1200,codec2-2400,codec2-3200,opus-6",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Files at most; with --conversion, of each voice."),
+    ] = None,
+    jobs: Jobs = None,
+    conversion: Annotated[
+        bool, typer.Option("--conversion", help="Convert voices instead of comparing codecs.")
+    ] = False,
+    speakers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Voices to convert between.",
+            show_default="those of the model with 6 recordings or more",
+        ),
+    ] = None,
+) -> None:
+    """Measure a model, and reference codecs beside it; an interrupted run goes on.
+
+    Writes tables, a plot and a page with examples: open report/index.html.
+
+    Example: vqcodec eval corpus/ --baselines codec2-2400,opus-6 -o report/
+    """
+    if speakers is not None and not conversion:
+        raise typer.BadParameter("--speakers goes with --conversion")
+    options: dict[str, Any] = {
+        "split": split,
+        "model": model,
+        "decoder": decoder and decoder.value,
+        "limit": limit,
+        "jobs": jobs or os.cpu_count() or 1,
+    }
+    with progress_bar("measuring") as on_progress:
+        options["on_progress"] = lambda n_done, n_all: on_progress(n_done / n_all)
+        if conversion:
+            from vqcodec.evaluation.conversion import convert_pairs
+
+            text = convert_pairs(corpus, output, speakers=_names(speakers), **options)
+        else:
+            from vqcodec.evaluation.comparison import compare
+
+            text = compare(corpus, output, baselines=_names(baselines), **options)
+    typer.echo(text)
+    typer.echo(f"written to {output}")
+
+
+def _names(text: str | None) -> list[str]:
+    """Names separated by commas."""
+    return [name for name in (text or "").split(",") if name]

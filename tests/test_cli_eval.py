@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from vqcodec_cli.main import main
+
+from vqcodec.errors import AudioError
+from vqcodec.evaluation import comparison, conversion, run
+
+SAID = {
+    "slt": "The quick brown fox jumps over the lazy dog.",
+    "rms": "She had your dark suit in greasy wash water.",
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recordings by synthesizers, of voices that the tiny model has; one without a text."""
+    root = tmp_path_factory.mktemp("corpus")
+    for name, (voice, text) in zip("ba", SAID.items(), strict=True):
+        path = str(root / f"{name}.wav")
+        subprocess.run(["flite", "-voice", voice, "-t", text, "-o", path], check=True)
+    lines = ["path,speaker,split,text", f"b.wav,p225,test,{SAID['slt']}", "a.wav,anna,test,"]
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def arguments(corpus: Path, tiny_model: Path, output: Path, *more: str) -> list[str]:
+    options = ["--model", str(tiny_model), "--baselines", "codec2-1200", "-o", str(output)]
+    return ["eval", str(corpus), *options, *more]
+
+
+@pytest.fixture(scope="module")
+def measured(corpus: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of one run of two processes."""
+    output = tmp_path_factory.mktemp("reports") / "report"
+    assert main(arguments(corpus, tiny_model, output, "--jobs", "2")) == 0
+    return output
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_all(function: Any, tasks: list[Any], **_: Any) -> list[Any]:
+        return [function(task) for task in tasks]
+
+    monkeypatch.setattr(comparison, "run_all", run_all)
+    monkeypatch.setattr(conversion, "run_all", run_all)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_every_codec_is_measured_on_every_file(measured: Path) -> None:
+    rows = table(measured / "quality.csv")
+    assert [(row["file"], row["speaker"], row["codec"]) for row in rows] == [
+        ("a", "anna", "original"),
+        ("a", "anna", "vqcodec (fast)"),
+        ("a", "anna", "codec2-1200"),
+        ("b", "p225", "original"),
+        ("b", "p225", "vqcodec (fast)"),
+        ("b", "p225", "codec2-1200"),
+    ]
+    original, ours, codec2 = rows[3:]
+    assert float(original["STOI"]) == pytest.approx(1)
+    assert float(original["PESQ-WB"]) == pytest.approx(4.644, abs=1e-3)
+    assert float(original["kbit/s"]) == 256
+    assert float(ours["STOI"]) < float(codec2["STOI"])  # random weights
+    assert 1.125 < float(ours["kbit/s"]) < 2  # 9 bits for 128 samples, and the header
+    assert int(original["word errors"]) <= 2 < int(ours["word errors"])
+    assert {row["words"] for row in rows[3:]} == {"9"}
+    assert rows[0]["word errors"] == ""
+    assert rows[0]["undefined"] == "WER: the corpus does not tell what is said"
+
+
+def test_the_summary_has_means_and_says_what_they_are_over(measured: Path) -> None:
+    rows, text = table(measured / "quality.csv"), (measured / "quality.md").read_text()
+    assert "Split test: 2 files" in text
+    assert "Codebook: perplexity" in text
+    lines = {line.split(" | ")[0]: line for line in text.splitlines()}
+    mean = np.mean([float(row["PESQ-WB"]) for row in rows if row["codec"] == "codec2-1200"])
+    assert f" {mean:.3f} " in lines["| codec2-1200"]
+    assert "(1 of 2 files)" in lines["| original"]  # that have a text
+
+
+def test_the_page_plays_what_it_links_to(measured: Path) -> None:
+    text = (measured / "index.html").read_text()
+    sources = [part.split('"')[0] for part in text.split('src="')[1:]]
+    assert len(sources) == 1 + 2 * 3 * 2  # the plot; files, codecs, sound and image
+    for source in sources:
+        assert (measured / source).is_file(), source
+    sounds = [soundfile.info(str(measured / source)) for source in sources if "wav" in source]
+    assert {sound.samplerate for sound in sounds} == {16000}
+    assert len({sound.frames for sound in sounds}) == 2  # aligned: as long as the original
+    assert SAID["slt"] in text
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_run_goes_on_and_gives_the_same_report(
+    corpus: Path, tiny_model: Path, measured: Path, tmp_path: Path, capsys: Any
+) -> None:
+    names = ["quality.csv", "quality.md", "rate.png", "index.html"]
+    before = {name: (measured / name).read_bytes() for name in names}
+    kept = sorted((measured / "cache").iterdir())
+    (stale,) = [path for path in kept if path.name.startswith("a_codec2-1200")]
+    stale.unlink()
+    times = {path: path.stat().st_mtime_ns for path in kept if path != stale}
+    for name in names:
+        (measured / name).unlink()
+
+    assert main(arguments(corpus, tiny_model, measured)) == 0
+    assert {name: (measured / name).read_bytes() for name in names} == before
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert sorted((measured / "cache").iterdir()) == kept
+    assert before["quality.md"].decode() in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_every_ordered_pair_is_converted(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
+    options = ["--conversion", "--speakers", "p225,anna"]
+    assert main(arguments(corpus, tiny_model, tmp_path, *options)) == 0
+    rows = table(tmp_path / "conversion.csv")
+    assert [(row["file"], row["source"], row["target"]) for row in rows] == [
+        ("b", "p225", "anna"),
+        ("a", "anna", "p225"),
+    ]
+    assert int(rows[0]["word errors of original"]) <= 2
+    assert rows[1]["words"] == ""
+    records = [json.loads(path.read_text()) for path in sorted((tmp_path / "cache").iterdir())]
+    voices = {name: record["embedding"] for name, record in zip("ab", records[3::4], strict=True)}
+    similarity = np.dot(voices["b"], voices["a"])
+    assert float(rows[0]["original to target"]) == pytest.approx(similarity, abs=1e-5)
+
+    text = (tmp_path / "conversion.md").read_text()
+    header, _, *lines = (line for line in text.splitlines() if line.startswith("|"))
+    cells = [dict(zip(header.split(" | "), line.split(" | "), strict=True)) for line in lines]
+    assert [line["target"] for line in cells] == ["anna", "p225", "all"]
+    for line, row in zip(cells, rows, strict=False):
+        nearer = float(row["to target"]) > float(row["to source"])
+        assert line["target > source"] == ("yes" if nearer else "no")
+        assert line["nearer to target"] == f"{int(nearer)} of 1"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--baselines", "opus-x"], 1, "opus-x: no such reference codec; use codec2-MODE"),
+        (["--split", "valid"], 1, "no recording in split valid (2 in test); choose another"),
+        (["--model", "none"], 1, "none: no such model; give a .safetensors file or one of"),
+        (["--conversion"], 1, "0 voices of the model have 6 recordings or more in split test"),
+        (["--conversion", "--speakers", "anna"], 1, "a conversion needs two voices, not 1"),
+        (["--conversion", "--speakers", "anna,eve"], 1, "eve: neither a voice nor a recording"),
+        (["--speakers", "anna,p225"], 2, "--speakers goes with --conversion; see vqcodec eval"),
+    ],
+)
+def test_a_wrong_wish_is_refused_in_one_line(
+    corpus: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: Any,
+    options: list[str],
+    status: int,
+    message: str,
+) -> None:
+    assert main(arguments(corpus, tiny_model, tmp_path / "report", *options)) == status
+    stderr = capsys.readouterr().err
+    assert message in stderr
+    assert stderr.count("\n") == 1
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_recording_that_cannot_be_read_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    (tmp_path / "manifest.csv").write_text("path,speaker,split\nbad.wav,anna,test\n")
+    with pytest.raises(AudioError, match=r"bad\.wav: "):
+        comparison.compare(tmp_path, tmp_path / "report", model=str(tiny_model))
+
+
+def test_a_missing_library_is_told_before_anything_is_measured(
+    corpus: Path, tiny_model: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def versions() -> dict[str, str]:
+        raise run.VqcodecError("pesq: not installed; pip install 'vqcodec[eval]'")
+
+    monkeypatch.setattr(run, "versions", versions)
+    assert main(arguments(corpus, tiny_model, tmp_path)) == 1
+    assert capsys.readouterr().err == "vqcodec: pesq: not installed; pip install 'vqcodec[eval]'\n"

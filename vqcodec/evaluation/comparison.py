@@ -1,0 +1,232 @@
+"""A model beside reference codecs on the recordings of a corpus: the report on quality.
+
+Results do not depend on how many processes work, nor on how often the run was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from vqcodec.audio import load, open_writer
+from vqcodec.codec import Codec, Decoder
+from vqcodec.data.corpora import Utterance
+from vqcodec.evaluation import plots
+from vqcodec.evaluation.baselines import Coded, baseline
+from vqcodec.evaluation.page import Example, Player, page
+from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, align, measure
+from vqcodec.evaluation.recognition import word_errors
+from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
+from vqcodec.evaluation.run import Setting, file_stem, kept, run_all, setting
+from vqcodec.evaluation.summary import summarised, table_row
+from vqcodec.files import write_atomically
+from vqcodec.training.monitor import CollapseMonitor
+
+ORIGINAL = "original"
+N_EXAMPLES = 8
+
+_NOTES = (
+    "Means over files; the word error rate is all errors over all words, and what the recogniser "
+    "itself gets wrong stands in the line `original`. kbit/s counts every byte of the .codes file "
+    "with its header, of the bare Codec 2 stream, of the .opus file with its container, and of the "
+    "original's 16-bit samples. ↑ higher is better, ↓ lower. DNSMOS is blind to naturalness."
+)
+
+
+class _Task(NamedTuple):
+    """What a process is to do: one recording through every codec."""
+
+    utterance: Utterance
+    setting: Setting
+    codecs: tuple[str, ...]
+    output: Path
+    is_example: bool
+
+
+def compare(
+    corpus: Path,
+    output: Path,
+    *,
+    split: str = "test",
+    model: str | None = None,
+    decoder: Decoder | None = None,
+    baselines: Sequence[str] = (),
+    limit: int | None = None,
+    jobs: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> str:
+    """Send recordings through a model and reference codecs, and measure what comes out.
+
+    Writes quality.csv (a line for each file and codec), quality.md, rate.png and index.html, which
+    plays examples. Files that were measured before by the same model and setting are not again.
+
+    Args:
+        corpus: a folder as `vqcodec.data.corpora.folder` reads it, or the manifest.csv in it.
+        output: the folder to write; its `cache` holds what was measured.
+        split: of the corpus.
+        model: name or path; the default model when None.
+        decoder: the model's best when None.
+        baselines: reference codecs, as `vqcodec.evaluation.baselines.baseline` names them.
+        limit: files at most, spread over the split.
+        jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.
+        on_progress: called with the number of files done and of all.
+
+    Returns:
+        The text of quality.md.
+
+    Raises:
+        DataError, AudioError: the corpus or one of its recordings cannot be read.
+        VqcodecError: there is no such model, decoder or codec, or a library or tool is missing.
+        OSError: the folder cannot be written.
+    """
+    for name in baselines:
+        baseline(name)
+    made_of = setting(model, decoder)
+    utterances = clips(corpus, split, limit=limit)
+    codecs = (ORIGINAL, our_label(made_of.decoder), *baselines)
+    played = _played(utterances)
+    tasks = [
+        _Task(utterance, made_of, codecs, output, utterance in played) for utterance in utterances
+    ]
+    records = run_all(_measure_recording, tasks, jobs=jobs, on_progress=on_progress)
+
+    rows = [record["row"] for found in records for record in found]
+    codes = [record["codes"] for found in records for record in found if record["codes"]]
+    summaries = [summarised([row for row in rows if row["codec"] == name]) for name in codecs]
+    table = [table_row(summary) for summary in summaries]
+    notes = [_about(made_of.codec(), split, rows), _codebook(made_of.codec(), codes), _NOTES]
+    text = f"{notes[0]}\n\n{markdown_table(table)}\n{notes[1]}\n\n{notes[2]}\n"
+    write_report(output, "quality", rows, text)
+    write_atomically(output / "rate.png", plots.rates(summaries, original=ORIGINAL))
+    examples = [
+        _example(task, found) for task, found in zip(tasks, records, strict=True) if task.is_example
+    ]
+    write_atomically(output / "index.html", page(notes, table, examples).encode())
+    return text
+
+
+def our_label(decoder: Decoder) -> str:
+    """Our name in the tables."""
+    return f"vqcodec ({decoder})"
+
+
+def _measure_recording(task: _Task) -> list[dict[str, Any]]:
+    """What was found out with every codec; examples are left in the folder to be played."""
+    found = []
+    for codec in task.codecs:
+        stem = file_stem(task.setting, task.utterance, codec)
+        examples = _example_paths(task.output, stem) if task.is_example else []
+        make = partial(_measure_codec, task, codec, examples)
+        found.append(kept(task.output / "cache" / f"{stem}.json", make, also=examples))
+    return found
+
+
+def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> dict[str, Any]:
+    """A row of the CSV file and, of our codec, the codes (Q, N)."""
+    utterance = task.utterance
+    reference = load(utterance.path, SAMPLE_RATE)
+    codes = None
+    if codec == ORIGINAL:
+        coded = Coded(reference, 2 * len(reference))
+    elif codec == our_label(task.setting.decoder):
+        ours = task.setting.codec()
+        made = ours.encode(utterance.path, speaker=task.setting.own_name(utterance))
+        decoded = ours.decode(made, decoder=task.setting.decoder, sample_rate=SAMPLE_RATE)
+        coded, codes = Coded(decoded, len(made.to_bytes())), made.codes.tolist()
+    else:
+        coded = baseline(codec)(reference)
+
+    seconds = len(reference) / SAMPLE_RATE
+    aligned = align(reference, coded.waveform)
+    scores = measure(reference, aligned.waveform)
+    reasons = [f"{name}: {score.reason}" for name, score in scores.items() if score.reason]
+    errors, words = None, None
+    try:
+        errors, words = word_errors(utterance.text, aligned.waveform)
+    except UndefinedMetricError as error:
+        reasons.append(f"WER: {error}")
+    row = {
+        "file": utterance.name,
+        "speaker": utterance.speaker,
+        "codec": codec,
+        "seconds": seconds,
+        "kbit/s": 8 * coded.n_bytes / seconds / 1000,
+        "lag (ms)": 1000 * aligned.lag / SAMPLE_RATE,
+        **{name: score.value for name, score in scores.items()},
+        "word errors": errors,
+        "words": words,
+        "undefined": "; ".join(reasons),
+    }
+    for path in example_paths:
+        _write_example(path, aligned.waveform)
+    return {"row": row, "codes": codes}
+
+
+def _played(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Those to be heard: of as many speakers as may be."""
+    occurrence: Counter[str] = Counter()
+    rounds = []
+    for utterance in utterances:
+        occurrence[utterance.speaker] += 1
+        rounds.append((occurrence[utterance.speaker], utterance.name, utterance))
+    turns = [utterance for *_, utterance in sorted(rounds, key=lambda entry: entry[:2])]
+    return spread(turns[: max(N_EXAMPLES, len(occurrence))], N_EXAMPLES)
+
+
+def _example_paths(output: Path, stem: str) -> list[Path]:
+    return [output / "examples" / f"{stem}{suffix}" for suffix in (".wav", ".png")]
+
+
+def _write_example(path: Path, waveform: np.ndarray) -> None:
+    if path.suffix == ".png":
+        write_atomically(path, plots.spectrogram(waveform, SAMPLE_RATE))
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rates = {"model_rate": SAMPLE_RATE, "output_rate": SAMPLE_RATE}
+    with open_writer(path, n_samples=len(waveform), **rates) as writer:
+        writer.write(waveform)
+
+
+def _example(task: _Task, found: Sequence[dict[str, Any]]) -> Example:
+    players = []
+    for codec, record in zip(task.codecs, found, strict=True):
+        paths = _example_paths(task.output, file_stem(task.setting, task.utterance, codec))
+        audio, image = (path.relative_to(task.output).as_posix() for path in paths)
+        row = record["row"]
+        scores = [
+            f"{name} {row[name]:.2f}"
+            for name in ("STOI", "PESQ-WB", "speaker similarity")
+            if row[name] is not None
+        ]
+        if row["words"]:
+            scores.append(f"{row['word errors']} errors in {row['words']} words")
+        players.append(Player(f"{codec}, {row['kbit/s']:.2f} kbit/s", audio, image, scores))
+    return Example(task.utterance.name, task.utterance.speaker, task.utterance.text, players)
+
+
+def _about(codec: Codec, split: str, rows: Sequence[dict[str, Any]]) -> str:
+    seconds = {row["file"]: row["seconds"] for row in rows}
+    return (
+        f"Split {split}: {len(seconds)} files, {sum(seconds.values()) / 60:.1f} minutes, "
+        f"{len({row['speaker'] for row in rows})} speakers; "
+        f"model {codec.name} ({codec.fingerprint.hex()})."
+    )
+
+
+def _codebook(codec: Codec, codes: Sequence[list[list[int]]]) -> str:
+    """How evenly the codes of all files use the codebook."""
+    quantizer = codec.config.quantizer
+    monitor = CollapseMonitor(quantizer.codebook_size, quantizer.n_codebooks)
+    for one in codes:
+        monitor.update(torch.tensor(one)[None])
+    usage = monitor.usage()
+    return (
+        f"Codebook: perplexity {usage.perplexity:.1f} of {quantizer.codebook_size}, "
+        f"{usage.used:.1%} of the codes used."
+    )

@@ -1,0 +1,265 @@
+"""Voices of a model turned into each other: the report on conversion.
+
+Results do not depend on how many processes work, nor on how often the run was interrupted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vqcodec.audio import load
+from vqcodec.codec import Decoder
+from vqcodec.data.corpora import Utterance
+from vqcodec.errors import DataError
+from vqcodec.evaluation.quality import (
+    SAMPLE_RATE,
+    UndefinedMetricError,
+    align,
+    f0_correlation,
+    speaker_embedding,
+)
+from vqcodec.evaluation.recognition import word_errors
+from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
+from vqcodec.evaluation.run import Setting, file_stem, kept, run_all, setting
+from vqcodec.evaluation.summary import cell, mean, word_error_rate
+
+MIN_RECORDINGS = 6
+
+_NOTES = (
+    "Means over files of the cosine between speaker embeddings: of the original and the target "
+    "(what no conversion gives), of the converted recording and the target, and of the converted "
+    "recording and the source. Target and source are the means of their own recordings. F0 "
+    "correlation is with the source. WER: what a recogniser mishears, all errors over all words, "
+    "in the conversion, in the plain reconstruction and in the original."
+)
+
+
+class _Task(NamedTuple):
+    """What a process is to do: one recording in its own voice and in others."""
+
+    utterance: Utterance
+    setting: Setting
+    targets: tuple[str, ...]  # none for a recording that only says what its speaker is like
+    cache: Path
+
+
+class _Found(NamedTuple):
+    """What became of a recording: records as `_embedding`, `_original` and `_conversion` say."""
+
+    embedding: np.ndarray
+    original: dict[str, Any]
+    reconstruction: dict[str, Any]
+    conversions: dict[str, dict[str, Any]]
+
+
+def convert_pairs(
+    corpus: Path,
+    output: Path,
+    *,
+    speakers: Sequence[str] = (),
+    split: str = "test",
+    model: str | None = None,
+    decoder: Decoder | None = None,
+    limit: int | None = None,
+    jobs: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> str:
+    """Convert the recordings of every voice to every other, and measure who speaks then.
+
+    Writes conversion.csv (a line for each file and target) and conversion.md. Conversions that
+    were measured before by the same model and setting are not again.
+
+    Args:
+        corpus: a folder as `vqcodec.data.corpora.folder` reads it, or the manifest.csv in it.
+        output: the folder to write; its `cache` holds what was measured.
+        speakers: two voices or more; by default those of the model with six recordings or more.
+        split: of the corpus.
+        model: name or path; the default model when None.
+        decoder: the model's best when None.
+        limit: recordings of each voice at most; the others still count towards what it is like.
+        jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.
+        on_progress: called with the number of recordings done and of all.
+
+    Returns:
+        The text of conversion.md.
+
+    Raises:
+        DataError, AudioError: the corpus or one of its recordings cannot be used.
+        SpeakerError: the model does not know a voice.
+        VqcodecError: there is no such model or decoder, or a library is missing.
+        OSError: the folder cannot be written.
+    """
+    made_of = setting(model, decoder)
+    codec = made_of.codec()
+    names = list(dict.fromkeys(speakers)) or _voices(corpus, split, list(codec.voices))
+    if len(names) < 2:
+        raise DataError(f"{corpus}: a conversion needs two voices, not {len(names)}; name more")
+    for name in names:
+        codec.speaker(name)
+    tasks = []
+    for name in names:
+        recordings = clips(corpus, split, speaker=name)
+        converted = recordings if limit is None else spread(recordings, limit)
+        others = tuple(other for other in names if other != name)
+        tasks += [
+            _Task(each, made_of, others if each in converted else (), output / "cache")
+            for each in recordings
+        ]
+    found = run_all(_work_on, tasks, jobs=jobs, on_progress=on_progress)
+
+    centres = {
+        name: _centre(
+            [
+                one.embedding
+                for task, one in zip(tasks, found, strict=True)
+                if task.utterance.speaker == name
+            ]
+        )
+        for name in names
+    }
+    rows = [
+        row
+        for task, one in zip(tasks, found, strict=True)
+        for row in _rows(task.utterance, one, centres)
+    ]
+    pairs = [
+        _pair([row for row in rows if (row["source"], row["target"]) == pair])
+        for pair in itertools.permutations(names, 2)
+    ]
+    n_reached = sum(pair["target > source"] == "yes" for pair in pairs)
+    overall = {**_pair(rows), "source": "all", "target": "all"}
+    overall["target > source"] = f"{n_reached} of {len(pairs)}"
+    text = (
+        f"Split {split}; model {codec.name} ({codec.fingerprint.hex()}), decoder "
+        f"{made_of.decoder}.\n\n{markdown_table([*pairs, overall])}\n{_NOTES}\n"
+    )
+    write_report(output, "conversion", rows, text)
+    return text
+
+
+def _voices(corpus: Path, split: str, known: Sequence[str]) -> list[str]:
+    counts = Counter(utterance.speaker for utterance in clips(corpus, split))
+    found = [name for name in known if counts[name] >= MIN_RECORDINGS]
+    if len(found) < 2:
+        raise DataError(
+            f"{corpus}: {len(found)} voices of the model have {MIN_RECORDINGS} recordings or more "
+            f"in split {split}, and a conversion needs two; name the speakers, or another split"
+        )
+    return found
+
+
+def _work_on(task: _Task) -> _Found:
+    def record(what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return kept(task.cache / f"{file_stem(task.setting, task.utterance, what)}.json", make)
+
+    embedding = record("voice", partial(_embedding, task))["embedding"]
+    if not task.targets:
+        return _Found(np.asarray(embedding), {}, {}, {})
+    return _Found(
+        np.asarray(embedding),
+        record("recognised", partial(_original, task)),
+        record("reconstructed", partial(_conversion, task, None)),
+        {name: record(f"as {name}", partial(_conversion, task, name)) for name in task.targets},
+    )
+
+
+def _embedding(task: _Task) -> dict[str, Any]:
+    try:
+        embedding = speaker_embedding(load(task.utterance.path, SAMPLE_RATE))
+    except UndefinedMetricError as error:
+        raise DataError(f"{task.utterance.path}: {error}; leave it out of the corpus") from error
+    return {"embedding": embedding.tolist()}
+
+
+def _original(task: _Task) -> dict[str, Any]:
+    return _measured(task, load(task.utterance.path, SAMPLE_RATE))
+
+
+def _conversion(task: _Task, target: str | None) -> dict[str, Any]:
+    """Measure a recording said by another voice; by its own where there is no target."""
+    codec = task.setting.codec()
+    codes = codec.encode(task.utterance.path, speaker=task.setting.own_name(task.utterance))
+    decoder = task.setting.decoder
+    return _measured(
+        task, codec.decode(codes, speaker=target, decoder=decoder, sample_rate=SAMPLE_RATE)
+    )
+
+
+def _measured(task: _Task, waveform: np.ndarray) -> dict[str, Any]:
+    """What is measured of any form of a recording; None where undefined, with the reasons."""
+    reference = load(task.utterance.path, SAMPLE_RATE)
+    aligned = align(reference, waveform).waveform
+    measures: dict[str, Callable[[], Any]] = {
+        "embedding": lambda: speaker_embedding(waveform).tolist(),
+        "F0 correlation": lambda: f0_correlation(reference, aligned),
+        "WER": lambda: word_errors(task.utterance.text, aligned),
+    }
+    found: dict[str, Any] = {}
+    reasons = []
+    for name, measure in measures.items():
+        try:
+            found[name] = measure()
+        except UndefinedMetricError as error:
+            found[name] = None
+            reasons.append(f"{name}: {error}")
+    return {**found, "undefined": "; ".join(reasons)}
+
+
+def _centre(embeddings: Sequence[np.ndarray]) -> np.ndarray:
+    """A speaker as the mean of the embeddings (256,) of the recordings, of length 1."""
+    centre = np.mean(embeddings, axis=0)
+    direction: np.ndarray = centre / np.linalg.norm(centre)
+    return direction
+
+
+def _rows(
+    utterance: Utterance, found: _Found, centres: dict[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """A row of the CSV file for every target."""
+    rows = []
+    for target, record in found.conversions.items():
+        voice = None if record["embedding"] is None else np.asarray(record["embedding"])
+        forms = {"": record, " of reconstruction": found.reconstruction}
+        forms[" of original"] = found.original
+        rows.append(
+            {
+                "file": utterance.name,
+                "source": utterance.speaker,
+                "target": target,
+                "original to target": float(found.embedding @ centres[target]),
+                "to target": None if voice is None else float(voice @ centres[target]),
+                "to source": None if voice is None else float(voice @ centres[utterance.speaker]),
+                "F0 correlation": record["F0 correlation"],
+                # Words are those of the text: as many in every form.
+                **{
+                    f"word errors{of}": form["WER"] and form["WER"][0] for of, form in forms.items()
+                },
+                "words": record["WER"] and record["WER"][1],
+                "undefined": record["undefined"],
+            }
+        )
+    return rows
+
+
+def _pair(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Rows with one source and target as a row of the summary."""
+    table = {"source": rows[0]["source"], "target": rows[0]["target"]}
+    for name in ("original to target", "to target", "to source"):
+        table[name] = cell(mean(rows, name), len(rows), 3)
+    defined = [row for row in rows if row["to target"] is not None]
+    nearer = sum(row["to target"] > row["to source"] for row in defined)
+    reached = sum(row["to target"] - row["to source"] for row in defined) > 0
+    table["target > source"] = "yes" if reached else "no"
+    table["nearer to target"] = f"{nearer} of {len(rows)}"
+    table["F0 correlation"] = cell(mean(rows, "F0 correlation"), len(rows), 3)
+    for of in ("", " of reconstruction", " of original"):
+        rate = word_error_rate(rows, f"word errors{of}")
+        table[f"WER{of} (%)"] = cell(rate, len(rows), 1)
+    return table

@@ -1,0 +1,83 @@
+"""The images of a report, as PNG files in memory. Needs the extra `eval`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import librosa
+import numpy as np
+
+from vqcodec.evaluation.libraries import library
+from vqcodec.evaluation.summary import WORD_ERROR_RATE, CodecSummary
+
+_PANELS = (
+    ("STOI", "STOI, higher is better"),
+    ("PESQ-WB", "PESQ-WB, higher is better"),
+    ("speaker similarity", "speaker similarity, higher is better"),
+    (WORD_ERROR_RATE, "word error rate in %, lower is better"),
+)
+_LOWEST_DB, _HIGHEST_DB = -90, -20  # of spectrograms: where speech lies below a full-scale sine
+
+
+def rates(summaries: Sequence[CodecSummary], *, original: str) -> bytes:
+    """Quality against bit rate, a panel for each of four measures.
+
+    Args:
+        summaries: one for each codec.
+        original: the name of what was not coded, a line across the panels.
+    """
+    figure = library("matplotlib.figure").Figure(figsize=(10, 7.5), layout="constrained")
+    axes = figure.subplots(2, 2).ravel()
+    coded = [summary for summary in summaries if summary.codec != original]
+    for axis, (name, title) in zip(axes, _PANELS, strict=True):
+        for index, summary in enumerate(coded):
+            value = summary.means[name].value
+            if value is not None:
+                style = {"marker": "*", "markersize": 15} if index == 0 else {"marker": "o"}
+                axis.plot(
+                    summary.kilobits_per_second, value, linestyle="", label=summary.codec, **style
+                )
+        for summary in summaries:
+            value = summary.means[name].value
+            if summary.codec == original and value is not None:
+                axis.axhline(value, color="grey", linestyle="--", label=f"{original}, not coded")
+        axis.set(title=title, xlim=(0, None))
+        axis.set_xlabel("kbit/s, every byte of the file counted")
+        axis.margins(0.1)
+        axis.grid(alpha=0.3)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return _png(figure, dpi=120)
+
+
+def spectrogram(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """A spectrogram, 32 ms windows every 8 ms; its colours mean the same in all images.
+
+    Args:
+        waveform: (T,), full scale 1.
+        sample_rate: in Hz.
+    """
+    n_fft = sample_rate * 32 // 1000
+    magnitude = np.abs(librosa.stft(waveform, n_fft=n_fft, hop_length=n_fft // 4))
+    level = librosa.amplitude_to_db(magnitude, ref=n_fft / 4, top_db=None)
+    figure = library("matplotlib.figure").Figure(figsize=(5, 2.2), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(
+        level,
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        vmin=_LOWEST_DB,
+        vmax=_HIGHEST_DB,
+        extent=(0, len(waveform) / sample_rate, 0, sample_rate / 2000),
+    )
+    axis.set(xlabel="s", ylabel="kHz")
+    return _png(figure, dpi=100)
+
+
+def _png(figure: Any, *, dpi: int) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
