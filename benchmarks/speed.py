@@ -158,8 +158,9 @@ def main(
     }
 
     peaks = ", ".join(f"{measured['product', n].gmacs:.1f} on {n}" for n in cores)
+    name = Path(model).stem if model else "by default"
     page = (
-        f"torch {torch.__version__}, model {Path(model).stem if model else 'by default'}, the best of {repeats}; "
+        f"torch {torch.__version__}, model {name}, the best of {repeats}; "
         f"{' and '.join(map(str, cores))} core(s).\n\n{table(measured, cores)}\n"
         f"Peak: float32 products of torch, in GMAC/s: {peaks}.\n"
     )
