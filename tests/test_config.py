@@ -7,11 +7,13 @@ import torch
 from training_data import RECIPES
 
 from vqcodec.errors import ConfigError
+from vqcodec.models import encoder, spectral
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.training.config import Recipe, load_recipe
+from vqcodec.training.config import Recipe, load_recipe, read_recipe
 
 FOUND = sorted(RECIPES.rglob("*.yaml"))
+CODECS = [path for path in FOUND if read_recipe(path).get("stage") != "prior"]
 
 
 def write(path: Path, text: str) -> Path:
@@ -24,19 +26,23 @@ def test_there_are_recipes() -> None:
     assert {"vctk.yaml", "vctk_paper.yaml", "vctk_wavenet.yaml", "tiny.yaml"} <= names
 
 
-@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", CODECS, ids=lambda path: path.name)
 def test_every_recipe_loads_and_its_model_computes(path: Path) -> None:
     recipe = load_recipe(path)
     model = VQVAE(recipe.model, n_speakers=3).eval()
     codes = model.encode(torch.randn(1, 4 * recipe.model.hop_length))
     assert codes.shape == (1, recipe.model.quantizer.n_codebooks, 4)
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.name)
+def test_every_recipe_says_what_it_is_for(path: Path) -> None:
     header = path.read_text(encoding="utf-8").splitlines()[:4]
     assert header[0].startswith("# ")
     assert [line.partition(":")[0] for line in header[1:]] == ["# Needs", "# Run", "# Override"]
     assert f"vqcodec train {path.name}" in header[2]
 
 
-@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", CODECS, ids=lambda path: path.name)
 def test_the_override_that_a_recipe_suggests_is_valid(path: Path) -> None:
     command = path.read_text(encoding="utf-8").splitlines()[3].split()
     overrides = command[command.index(path.name) + 1 :]
@@ -59,6 +65,30 @@ def test_the_wavenet_recipe_fits_the_model_of_the_first_stage() -> None:
     assert second.model == first.model
     assert second.initial_model == f"{first.output}/model.safetensors"
     assert second.data.root == first.data.root
+
+
+def test_what_a_wavenet_is_trained_on_is_what_its_base_trains() -> None:
+    for first, second in (("speech_1k", "speech_1k_wavenet"), ("speech_2k", "speech_2k_wavenet")):
+        codec, wavenet = (load_recipe(RECIPES / f"{name}.yaml") for name in (first, second))
+        assert wavenet.model == codec.model
+        assert wavenet.initial_model == f"{codec.output}/model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"), [("speech_1k", 1125), ("speech_2k", 2250), ("units_25hz", 175)]
+)
+def test_bit_rates(name: str, bits: int) -> None:
+    model = load_recipe(RECIPES / f"{name}.yaml").model
+    size = model.quantizer.codebook_size
+    assert model.sample_rate // model.hop_length * (size.bit_length() - 1) == bits
+
+
+def test_the_causal_recipe_waits_as_long_as_it_says() -> None:
+    model = load_recipe(RECIPES / "causal.yaml").model
+    assert model.fast is not None
+    assert encoder.context(model.encoder)[1] == 0
+    wait = model.hop_length + spectral.look_ahead(model.fast, model.hop_length)
+    assert 1000 * wait / model.sample_rate == 20
 
 
 def test_one_error_names_every_fault_and_the_nearest_known_key(tmp_path: Path) -> None:
@@ -94,8 +124,14 @@ def test_one_error_names_every_fault_and_the_nearest_known_key(tmp_path: Path) -
         (["model.fast=null", "model.wavenet=null"], "a model needs a decoder"),
         (["model.quantizer.kind=fsq", "model.quantizer.levels=[4,4]"], "make 16 codes, .* 512"),
         (["model.encoder.paper=true"], r"strides: \[2, 2, 2, 2, 2, 2\]"),
+        (["adversarial.weight=1", "adversarial.start_step=400000"], "400000 is not before the end"),
+        (
+            ["adversarial.weight=1", "stage=wavenet", "initial_model=speech-1k"],
+            "adversarial trains the fast decoder, which this stage does not",
+        ),
         (["model.encoder.strides=[640]"], "shorter than the first stride 640"),
         (["model.encoder.strides=[32,16]"], "n_fft 512 must be at least twice the hop length 512"),
+        (["model.fast.upsample=3"], "fast.upsample 3 must divide the hop length 128"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(
@@ -175,6 +211,6 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, fault: str) -> 
 
 
 def test_a_model_section_survives_its_json_form() -> None:
-    for path in FOUND:
+    for path in CODECS:
         model = load_recipe(path).model
         assert ModelConfig.model_validate_json(model.model_dump_json()) == model

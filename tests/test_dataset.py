@@ -6,7 +6,7 @@ import soundfile
 import torch
 
 from vqcodec.data import corpora
-from vqcodec.data.dataset import Batch, SegmentSampler, speaker_names
+from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_names
 from vqcodec.data.prepared import Clip, PreparedData, prepare
 from vqcodec.errors import DataError
 from vqcodec.training.config import DataConfig, PerturbationConfig
@@ -37,6 +37,7 @@ def sampler(
     config: DataConfig = CONFIG,
     seed: int = 0,
     disguised: float = 0.0,
+    resident: torch.Tensor | None = None,
 ) -> SegmentSampler:
     return SegmentSampler(
         data,
@@ -46,6 +47,7 @@ def sampler(
         hop_length=HOP,
         perturbation=PerturbationConfig(probability=disguised),
         seed=seed,
+        resident=resident,
     )
 
 
@@ -89,6 +91,23 @@ def test_batches_made_ahead_are_those_of_their_steps(data: PreparedData, workers
     for step, batch in enumerate(batches, 5):
         assert isinstance(batch, Batch)
         assert equal(batch, sampler(data).batch(step, 1, 2))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resident_audio_makes_the_same_batches(data: PreparedData, workers: int) -> None:
+    audio = resident_audio(data, torch.device("cpu"), wanted=True)
+    assert audio is not None
+    assert audio.dtype == torch.int16
+    config = CONFIG.model_copy(update={"workers": workers})
+    resident = sampler(data, config=config, disguised=0.5, resident=audio)
+    mapped = sampler(data, disguised=0.5)
+    for step, batch in enumerate(resident.batches(range(3, 6), rank=1, world_size=2), 3):
+        assert equal(batch, mapped.batch(step, 1, 2))
+
+
+def test_audio_is_resident_where_it_is_wanted_only(data: PreparedData) -> None:
+    assert resident_audio(data, torch.device("cpu"), wanted=None) is None
+    assert resident_audio(data, torch.device("cpu"), wanted=False) is None
 
 
 def test_shapes_and_types(data: PreparedData) -> None:

@@ -62,9 +62,9 @@ def losses(folder: Path, recipe: Recipe, n_processes: int) -> np.ndarray:
     return np.array(json.loads(result.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("codebook_update", ["ema", "loss"])
+@pytest.mark.parametrize(("codebook_update", "adversarial"), [("ema", 1.0), ("loss", 0.0)])
 def test_two_processes_train_as_one(
-    data: PreparedData, tmp_path: Path, codebook_update: str
+    data: PreparedData, tmp_path: Path, codebook_update: str, adversarial: float
 ) -> None:
     # The high threshold restarts codes at nearly every step.
     quantizer = {"codebook_update": codebook_update, "threshold_ema_dead_code": 0.5}
@@ -78,6 +78,7 @@ def test_two_processes_train_as_one(
             max_minutes=60.0,
             data=data_section(data, batch_size=4),
             model=model_with(quantizer=quantizer),
+            adversarial={"weight": adversarial, "channels": 2},
         )
         for n_processes in (1, 2)
     }

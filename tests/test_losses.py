@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from vqcodec.models.discriminators import Judgement
 from vqcodec.training.config import LONGEST_WINDOW
-from vqcodec.training.losses import MultiResolutionSpectralLoss
+from vqcodec.training.losses import (
+    MultiResolutionSpectralLoss,
+    adversarial_loss,
+    discriminator_loss,
+    feature_matching_loss,
+)
 
 RATE = 16000
 
@@ -90,3 +96,31 @@ def test_no_mel_band_is_empty(sample_rate: int) -> None:
         filters = getattr(loss, f"filters_{n_fft}")
         assert (filters.sum(0) > 0).all()
         assert filters.shape[1] >= 16
+
+
+def judged(*scores: float, feature: float = 0.0) -> list[Judgement]:
+    """A judgement for every score, each with one hidden layer."""
+    return [
+        Judgement(torch.full((2, 1, 3, 4), score), [torch.full((2, 5, 3, 4), feature)])
+        for score in scores
+    ]
+
+
+@pytest.mark.parametrize(
+    ("true", "decoded", "wanted"),
+    [(1.0, -1.0, 0.0), (7.0, -7.0, 0.0), (0.0, 0.0, 2.0), (0.5, 0.25, 1.75), (-1.0, 1.0, 4.0)],
+)
+def test_hinge_loss_of_the_discriminators(true: float, decoded: float, wanted: float) -> None:
+    assert discriminator_loss(judged(true), judged(decoded)) == wanted
+    assert discriminator_loss(judged(true, 1.0), judged(decoded, -1.0)) == wanted / 2
+
+
+@pytest.mark.parametrize(("score", "wanted"), [(1.0, 0.0), (7.0, 0.0), (0.0, 1.0), (-2.0, 3.0)])
+def test_hinge_loss_of_the_decoder(score: float, wanted: float) -> None:
+    assert adversarial_loss(judged(score)) == wanted
+
+
+def test_feature_matching_is_relative_to_the_true_features() -> None:
+    true, decoded = judged(0.0, feature=-4.0), judged(0.0, feature=-3.0)
+    assert feature_matching_loss(true, decoded) == 0.25
+    assert feature_matching_loss(true, true) == 0

@@ -25,7 +25,7 @@ from vqcodec.training.config import Recipe, load_recipe
 from vqcodec.training.distributed import Processes
 from vqcodec.training.losses import MultiResolutionSpectralLoss
 from vqcodec.training.monitor import CollapseMonitor
-from vqcodec.training.trainer import Report, learning_rate, train
+from vqcodec.training.trainer import Report, Trainer, learning_rate, train
 
 PAPER = {
     "encoder": {"paper": True, "strides": [2] * 6, "channels": 8},
@@ -291,6 +291,57 @@ def test_resume_after_sigkill_is_bit_for_bit(data: PreparedData, tmp_path: Path)
     # What the broken run logged past its checkpoint is not shown twice.
     events = EventAccumulator(str(Path(broken.output) / "logs")).Reload()
     assert [event.step for event in events.Scalars("train/total")] == list(range(1, 17))
+
+
+# So heavy that the first round is felt.
+ADVERSARIAL = {"weight": 100.0, "start_step": 5, "channels": 2}
+
+
+def test_an_adversarial_run_resumes_bit_for_bit(data: PreparedData, tmp_path: Path) -> None:
+    adversarial = {**ADVERSARIAL, "start_step": 2}
+    unbroken = small_recipe(data, tmp_path / "unbroken", steps=6, adversarial=adversarial)
+    run(unbroken)
+    broken = unbroken.model_copy(update={"output": str(tmp_path / "broken"), "max_minutes": 1e-9})
+    run(broken)
+    for _ in range(3):  # a step each: before the discriminators begin, and after
+        run(broken, resume=True)
+    run(broken.model_copy(update={"max_minutes": 60.0}), resume=True)
+    expected, found = state_of(unbroken)[0], state_of(broken)[0]
+    assert found.keys() == expected.keys()
+    assert [key for key in found if not torch.equal(found[key], expected[key])] == []
+    assert any(key.startswith("adversary.") for key in found)
+    assert not any(key.startswith("average.") and "discriminator" in key for key in found)
+
+
+def test_the_adversary_does_nothing_before_its_start(data: PreparedData, tmp_path: Path) -> None:
+    plain = run(small_recipe(data, tmp_path / "plain", steps=8))[1]
+    changes = {"steps": 8, "validate_every": 4, "adversarial": ADVERSARIAL}
+    adversarial = run(small_recipe(data, tmp_path / "adversarial", **changes))[1]
+    assert [report.losses for report in adversarial[:5]] == [r.losses for r in plain[:5]]
+    assert all({"adversarial", "discriminator"} <= r.losses.keys() for r in adversarial[5:])
+    assert adversarial[5].losses["discriminator"] == pytest.approx(2.0, abs=0.2)
+    assert adversarial[6].losses["mel"] != plain[6].losses["mel"]
+    # The newest model is kept, were it a worse one by spectral distance.
+    provenance = checkpoint.load(tmp_path / "adversarial" / trainer.MODEL_FILE).provenance
+    assert provenance["steps"] == 8
+
+
+def test_the_newest_adversarial_model_is_kept(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rising = iter([1.0, 2.0, 3.0, 4.0])
+
+    def worse(self: Trainer, scalars: dict[str, torch.Tensor]) -> dict[str, float]:
+        value = 0.5 if self.objective.training and torch.is_grad_enabled() else next(rising)
+        return dict.fromkeys(scalars, value)
+
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
+    monkeypatch.setattr(Trainer, "_values", worse)
+    changes = {"steps": 8, "validate_every": 2, "adversarial": {**ADVERSARIAL, "start_step": 6}}
+    path, reports = run(small_recipe(data, tmp_path, **changes))
+    validations = [report.validation for report in reports if report.validation is not None]
+    assert validations == [1.0, 2.0, 3.0, 4.0]
+    assert checkpoint.load(path).provenance["validation_loss"] == 4.0
 
 
 def test_max_minutes_stops_and_the_run_goes_on(data: PreparedData, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Training batches from a prepared folder: a pure function of seed and step.
 
 There is no loader state to save: the batch of a step can be made again at any time, on any number
-of processes, which is what makes a resumed or distributed training follow the same path.
+of processes, which is what makes a resumed or distributed training follow the same path. What to
+read is drawn on the CPU; reading is indexing, wherever the audio lies.
 """
 
 from __future__ import annotations
@@ -41,6 +42,31 @@ class Batch(NamedTuple):
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
+class Draws(NamedTuple):
+    """Where a batch is to be read, and how its encoder input is disguised: (B,) each.
+
+    Attributes:
+        segment, reference: first samples in the prepared audio.
+        segment_length, reference_length: samples read; the rest is silence.
+        level: what int16 is divided by.
+        reference_level: the same, for the reference.
+        speaker: rows of the speaker table.
+        disguised: whether at all.
+        semitones, formant_ratio: see `disguise`.
+    """
+
+    segment: Tensor
+    segment_length: Tensor
+    level: Tensor
+    reference: Tensor
+    reference_length: Tensor
+    reference_level: Tensor
+    speaker: Tensor
+    disguised: Tensor
+    semitones: Tensor
+    formant_ratio: Tensor
+
+
 class SegmentSampler:
     """Random segments, every second of audio equally likely.
 
@@ -52,6 +78,8 @@ class SegmentSampler:
         hop_length: samples per code.
         perturbation: how the encoder's input is disguised.
         seed: of every draw.
+        resident: `resident_audio`, where batches are then made; else they are made on the CPU from
+            the mapped file, by the workers if there are any.
 
     Raises:
         DataError: no clips.
@@ -67,10 +95,13 @@ class SegmentSampler:
         hop_length: int,
         perturbation: PerturbationConfig,
         seed: int,
+        resident: Tensor | None = None,
     ) -> None:
         if not clips:
             raise DataError(f"{config.root}: no training clips; prepare a corpus that has some")
-        self.data, self.clips, self.config = data, clips, config
+        self.clips, self.config, self.sample_rate = clips, config, data.sample_rate
+        self.is_resident = resident is not None
+        self.audio = mapped_audio(data) if resident is None else resident
         self.length = config.segment_length * hop_length
         self.reference_length = round(config.reference_s * data.sample_rate)
         self.perturbation, self.seed = perturbation, seed
@@ -82,69 +113,119 @@ class SegmentSampler:
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """Rows of this process in the batch of `step`."""
+        return self.read(self.draw(step, rank, world_size))
+
+    def batches(self, steps: range, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """The batch of every one of `steps`, made ahead by `config.workers` processes."""
+        shard = _Shard(self, rank, world_size)
+        loader = DataLoader(shard, batch_size=None, sampler=steps, num_workers=self.config.workers)
+        return map(self.read, loader) if self.is_resident else iter(loader)
+
+    def draw(self, step: int, rank: int = 0, world_size: int = 1) -> Draws:
+        """What this process is to read for the batch of `step`."""
         size = self.config.batch_size // world_size
         rows = [
             self._row(np.random.default_rng([self.seed, step, row]))
             for row in range(rank * size, (rank + 1) * size)
         ]
-        waveform, encoder_input, reference, speaker = zip(*rows, strict=True)
-        return Batch(
-            torch.from_numpy(np.stack(waveform)),
-            torch.from_numpy(np.stack(encoder_input)),
-            torch.from_numpy(np.stack(reference)),
-            torch.tensor(speaker),
+        columns = [np.array(column) for column in zip(*rows, strict=True)]
+        return Draws(
+            *(
+                torch.from_numpy(column.astype(np.float32) if column.dtype.kind == "f" else column)
+                for column in columns
+            )
         )
 
-    def batches(self, steps: range, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """The batch of every one of `steps`, made ahead by `config.workers` processes."""
-        shard = _Shard(self, rank, world_size)
-        return iter(
-            DataLoader(shard, batch_size=None, sampler=steps, num_workers=self.config.workers)
+    def read(self, draws: Draws) -> Batch:
+        """The batch that was drawn, on the device of the audio."""
+        rows = draws.disguised.nonzero()[:, 0].to(self.audio.device)
+        draws = Draws(*(column.to(self.audio.device, non_blocking=True) for column in draws))
+        waveform = self._cut(draws.segment, draws.segment_length, draws.level, self.length)
+        reference = self._cut(
+            draws.reference, draws.reference_length, draws.reference_level, self.reference_length
         )
+        encoder_input = waveform
+        if len(rows):
+            encoder_input = waveform.clone()
+            encoder_input[rows] = disguise(
+                waveform[rows],
+                self.sample_rate,
+                semitones=draws.semitones[rows],
+                formant_ratio=draws.formant_ratio[rows],
+            )
+        return Batch(waveform, encoder_input, reference, draws.speaker)
 
-    def _row(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    def _cut(self, start: Tensor, n_read: Tensor, level: Tensor, length: int) -> Tensor:
+        """(B, length) float32, of which `n_read` samples from `start` and then silence."""
+        offset = torch.arange(length, device=start.device).expand(len(start), -1)
+        heard = offset < n_read[:, None]
+        samples = self.audio[start[:, None] + offset * heard]
+        return samples * heard / level[:, None]
+
+    def _row(self, rng: np.random.Generator) -> tuple[int | float | bool, ...]:
+        """The fields of `Draws`, of one row."""
         clip = self.clips[np.searchsorted(self._ends, rng.integers(self._ends[-1]), "right")]
-        start, waveform = self._cut(clip, self.length, rng)
+        segment = self._place(clip, self.length, rng)
         others = [other for other in self._of_speaker[clip.speaker] if other is not clip]
         if others:
-            _, reference = self._cut(others[rng.integers(len(others))], self.reference_length, rng)
+            other = others[rng.integers(len(others))]
+            reference = self._place(other, self.reference_length, rng)
         else:
-            reference = self._elsewhere(clip, start, rng)
-        encoder_input = waveform
-        if rng.random() < self.perturbation.probability:
-            encoder_input = disguise(
-                waveform,
-                self.data.sample_rate,
-                semitones=rng.uniform(-1, 1) * self.perturbation.pitch_semitones,
-                formant_ratio=self.perturbation.formant_ratio ** rng.uniform(-1, 1),
-            )
-        return waveform, encoder_input, reference, self._rows[clip.speaker]
+            other, reference = clip, self._elsewhere(clip, segment[0] - clip.start, rng)
+        return (
+            *(*segment, 32768 * clip.gain),
+            *(*reference, 32768 * other.gain),
+            self._rows[clip.speaker],
+            rng.random() < self.perturbation.probability,
+            rng.uniform(-1, 1) * self.perturbation.pitch_semitones,
+            self.perturbation.formant_ratio ** rng.uniform(-1, 1),
+        )
 
-    def _cut(self, clip: Clip, length: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+    def _place(self, clip: Clip, length: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Where in the audio to read, and how much."""
         start = int(rng.integers(max(clip.n_samples - length, 0) + 1))
-        samples = self.data.read(clip, start, min(length, clip.n_samples - start))
-        return start, np.pad(samples, (0, length - len(samples)))
+        return clip.start + start, min(length, clip.n_samples - start)
 
-    def _elsewhere(self, clip: Clip, start: int, rng: np.random.Generator) -> np.ndarray:
+    def _elsewhere(self, clip: Clip, start: int, rng: np.random.Generator) -> tuple[int, int]:
         """A reference from a lone clip: from the longer side of the segment at `start`."""
         before, after = start, clip.n_samples - start - self.length
         low, high = (0, before) if before > after else (start + self.length, clip.n_samples)
         length = min(self.reference_length, high - low)
         if length < self.reference_length // 2:  # too short to avoid the segment
-            return self._cut(clip, self.reference_length, rng)[1]
-        begin = int(rng.integers(low, high - length + 1))
-        samples = self.data.read(clip, begin, length)
-        return np.pad(samples, (0, self.reference_length - length))
+            return self._place(clip, self.reference_length, rng)
+        return clip.start + int(rng.integers(low, high - length + 1)), length
 
 
-class _Shard(Dataset[Batch]):
-    """The batches of one process, by step, in the form that `DataLoader` reads."""
+class _Shard(Dataset[Batch | Draws]):
+    """What one process has by step, in the form that `DataLoader` reads."""
 
     def __init__(self, sampler: SegmentSampler, rank: int, world_size: int) -> None:
         self.sampler, self.rank, self.world_size = sampler, rank, world_size
 
-    def __getitem__(self, step: int) -> Batch:
-        return self.sampler.batch(step, self.rank, self.world_size)
+    def __getitem__(self, step: int) -> Batch | Draws:
+        # Resident audio may lie on a GPU, which a worker must not touch.
+        make = self.sampler.draw if self.sampler.is_resident else self.sampler.batch
+        return make(step, self.rank, self.world_size)
+
+
+def mapped_audio(data: PreparedData) -> Tensor:
+    """(n_samples,) int16, read from the disk where it is looked at."""
+    # Copy-on-write, because torch warns of memory that it may not write; nothing is written.
+    return torch.from_numpy(np.memmap(data.root / "audio.i16", dtype="<i2", mode="c"))
+
+
+def resident_audio(data: PreparedData, device: torch.device, wanted: bool | None) -> Tensor | None:
+    """All audio in the memory of a device, or None.
+
+    Args:
+        data: the prepared folder.
+        device: where the model is trained.
+        wanted: None for a GPU that the audio fills by a quarter at most.
+    """
+    audio = mapped_audio(data)
+    if wanted is None:
+        wanted = device.type == "cuda" and 4 * audio.nbytes < torch.cuda.mem_get_info(device)[0]
+    return audio.clone().to(device) if wanted else None
 
 
 def speaker_names(clips: Sequence[Clip]) -> list[str]:

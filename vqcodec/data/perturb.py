@@ -7,54 +7,92 @@ arXiv 2110.14513).
 
 from __future__ import annotations
 
-import librosa
-import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 N_FFT, HOP_LENGTH = 1024, 256
 # Cepstral coefficients below this quefrency draw the vocal tract, those above the pitch.
 LIFTER_MS = 2.0
+# Between samples so close together, a straight line will do.
+OVERSAMPLING = 4
 
 
 def disguise(
-    waveform: np.ndarray, sample_rate: int, *, semitones: float, formant_ratio: float
-) -> np.ndarray:
+    waveform: Tensor, sample_rate: int, *, semitones: Tensor, formant_ratio: Tensor
+) -> Tensor:
     """Shift the pitch and stretch the spectral envelope, each by its own amount.
 
+    A phase vocoder (Flanagan and Golden 1966) that reads its frames faster or slower than they
+    were spoken, around instants that keep their time: that moves pitch and formants together.
+    The envelope is then read where the wanted formants stand after that.
+
     Args:
-        waveform: (T,) float32.
+        waveform: (B, T) float32.
         sample_rate: in Hz.
-        semitones: of pitch, positive is higher.
-        formant_ratio: of formant frequencies; 1 keeps them.
+        semitones: (B,) of pitch, positive is higher.
+        formant_ratio: (B,) of formant frequencies; 1 keeps them.
 
     Returns:
-        (T,) float32 at the RMS of the input.
+        (B, T) float32, every row at the RMS of the input.
     """
-    padded = np.pad(waveform, (0, max(N_FFT - len(waveform), 0)))
-    # The phase vocoder moves pitch and formants together ...
-    shifted = librosa.effects.pitch_shift(
-        padded, sr=sample_rate, n_steps=semitones, n_fft=N_FFT, hop_length=HOP_LENGTH
+    speed = 2 ** (semitones / 12)
+    window = torch.hann_window(N_FFT, device=waveform.device)
+    dense = _oversampled(waveform, speed)
+    n_frames = 1 + waveform.shape[-1] // HOP_LENGTH
+    spectrum = torch.fft.rfft(_frames(dense, speed, n_frames, 0) * window)
+    earlier = torch.fft.rfft(_frames(dense, speed, n_frames, -HOP_LENGTH) * window)
+    # How far every partial turns in a hop, at the new speed; the first frame keeps its phase.
+    turn = (spectrum * earlier.conj()).angle()
+    turn[:, 0] = spectrum[:, 0].angle()
+    magnitude = spectrum.abs()
+    envelope = _log_envelope(magnitude, sample_rate)
+    gain = (_stretched(envelope, formant_ratio / speed) - envelope).exp()
+    changed = torch.istft(
+        torch.polar(magnitude * gain, turn.cumsum(1)).transpose(1, 2),
+        N_FFT,
+        HOP_LENGTH,
+        window=window,
+        length=waveform.shape[-1],
     )
-    spectrum = librosa.stft(shifted, n_fft=N_FFT, hop_length=HOP_LENGTH)
-    envelope = _log_envelope(np.abs(spectrum), sample_rate)
-    # ... so the envelope is read where the wanted formants stood after that.
-    bins = np.arange(len(envelope)) * 2 ** (semitones / 12) / formant_ratio
-    low = np.minimum(bins.astype(int), len(envelope) - 1)
-    high = np.minimum(low + 1, len(envelope) - 1)
-    part = (bins - np.floor(bins))[:, None]
-    wanted = (1 - part) * envelope[low] + part * envelope[high]
-    changed = librosa.istft(
-        spectrum * np.exp(wanted - envelope),
-        n_fft=N_FFT,
-        hop_length=HOP_LENGTH,
-        length=len(padded),
-    )[: len(waveform)]
-    level = np.sqrt(np.mean(np.square(waveform)) / max(np.mean(np.square(changed)), 1e-12))
-    return (changed * level).astype(np.float32)
+    power = changed.square().mean(-1, keepdim=True).clamp(min=1e-12)
+    return changed * (waveform.square().mean(-1, keepdim=True) / power).sqrt()
 
 
-def _log_envelope(magnitude: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(bins, frames) -> smooth natural-log envelope of the same shape, by cepstral liftering."""
-    cepstrum = np.fft.irfft(np.log(magnitude + 1e-4), axis=0)
+def _oversampled(waveform: Tensor, speed: Tensor) -> Tensor:
+    """(B, T) -> (B, (T + 2 N_FFT) OVERSAMPLING), silence around, without what speed would alias."""
+    padded = F.pad(waveform, (N_FFT, N_FFT))
+    spectrum = torch.fft.rfft(padded)
+    frequency = torch.linspace(0, 1, spectrum.shape[-1], device=waveform.device)
+    audible = frequency * speed[:, None] < 1
+    n_samples = OVERSAMPLING * padded.shape[-1]
+    return OVERSAMPLING * torch.fft.irfft(spectrum * audible, n=n_samples)
+
+
+def _frames(dense: Tensor, speed: Tensor, n_frames: int, shift: int) -> Tensor:
+    """(B, n_frames, N_FFT): frame k is read around k hops, `shift` samples away when played."""
+    centre = N_FFT + HOP_LENGTH * torch.arange(n_frames, device=dense.device)
+    around = torch.arange(N_FFT, device=dense.device) - N_FFT // 2 + shift
+    place = OVERSAMPLING * (centre[:, None] + speed[:, None, None] * around)
+    place = place.clamp(0, dense.shape[-1] - 2).flatten(1)
+    index = place.long()
+    left, right = dense.gather(1, index), dense.gather(1, index + 1)
+    return torch.lerp(left, right, place - index).unflatten(1, (n_frames, N_FFT))
+
+
+def _log_envelope(magnitude: Tensor, sample_rate: int) -> Tensor:
+    """(B, frames, bins) -> smooth natural-log envelope of the same shape, by cepstral liftering."""
+    cepstrum = torch.fft.irfft((magnitude + 1e-4).log())
     keep = round(LIFTER_MS * 1e-3 * sample_rate)
-    cepstrum[keep : len(cepstrum) - keep + 1] = 0.0
-    return np.fft.rfft(cepstrum, axis=0).real
+    cepstrum[..., keep : N_FFT - keep + 1] = 0.0
+    return torch.fft.rfft(cepstrum).real
+
+
+def _stretched(envelope: Tensor, ratio: Tensor) -> Tensor:
+    """(B, frames, bins) -> the same with the value of bin b at bin b * ratio, ratio (B,)."""
+    last = envelope.shape[-1] - 1
+    place = torch.arange(last + 1, device=ratio.device) / ratio[:, None]
+    index = place.clamp(max=last - 1).long()
+    part = (place - index).clamp(max=1.0)[:, None]
+    index = index[:, None].expand_as(envelope)
+    return torch.lerp(envelope.gather(2, index), envelope.gather(2, index + 1), part)

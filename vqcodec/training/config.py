@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -29,7 +29,8 @@ class DataConfig(Section):
         segment_length: codes in a segment.
         reference_s: seconds of the speaker encoder's reference clip.
         workers: processes that make batches ahead, per training process; with 0 it makes its own.
-            A GPU needs several, above all with `perturbation`.
+        resident: keep the audio in the device's memory and make batches there; by default on a
+            GPU, if it takes a quarter of the free memory at most.
     """
 
     root: str = "data/prepared"
@@ -37,6 +38,7 @@ class DataConfig(Section):
     segment_length: Positive = 64
     reference_s: Annotated[float, Field(ge=0.1)] = 2.0
     workers: Count = 0
+    resident: bool | None = None
 
 
 class PerturbationConfig(Section):
@@ -69,6 +71,28 @@ class LossConfig(Section):
     wavenet: Weight = 1.0
 
 
+class AdversarialConfig(Section):
+    """Discriminators that the fast decoder learns to please (training/adversary.py).
+
+    Begun before the spectral losses have flattened, it makes speech worse: begin late, when the
+    learning rate is low, with a small weight, and judge by evaluation. From `start_step` on the
+    newest model is kept, not the one of least spectral distance.
+
+    Attributes:
+        weight: of the decoder's hinge loss; 0 trains no discriminators.
+        feature_matching: weight of the distance between their hidden layers.
+        start_step: optimiser step of the first round.
+        learning_rate: of the discriminators, constant.
+        channels: width of the discriminators.
+    """
+
+    weight: Weight = 0.0
+    feature_matching: Weight = 0.1
+    start_step: Count = 0
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    channels: Positive = 32
+
+
 class OptimizerConfig(Section):
     """AdamW with a linear warm-up and a cosine decay to `final_learning_rate`.
 
@@ -85,37 +109,46 @@ class OptimizerConfig(Section):
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
-class Recipe(Section):
-    """A whole training.
+class RunConfig(Section):
+    """What every training has.
 
     Attributes:
-        stage: `codec` trains encoder, quantizer, speaker and fast decoder; `wavenet` trains the
-            WaveNet on the frozen codes of `initial_model`; `joint` trains all at once.
         output: folder of the run: checkpoints, TensorBoard logs, the model.
-        initial_model: a model file or packaged model to start from.
         steps: optimiser steps; the learning rate reaches its end there.
         max_minutes: stop (resumably) after this time.
-        unquantized_steps: steps before the codebook is started by k-means.
         precision: of matrix products; everything delicate stays in float32.
     """
 
-    stage: Literal["codec", "wavenet", "joint"] = "codec"
     output: str = "runs/model"
-    initial_model: str | None = None
     seed: Count = 0
     steps: Positive = 400_000
     max_minutes: Annotated[float, Field(gt=0)] | None = None
-    unquantized_steps: Count = 300
     validate_every: Positive = 2000
     checkpoint_every: Positive = 1000
     log_every: Positive = 50
     precision: Literal["float32", "bfloat16"] = "bfloat16"
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class Recipe(RunConfig):
+    """A whole training of a codec.
+
+    Attributes:
+        stage: `codec` trains encoder, quantizer, speaker and fast decoder; `wavenet` trains the
+            WaveNet on the frozen codes of `initial_model`; `joint` trains all at once.
+        initial_model: a model file or packaged model to start from.
+        unquantized_steps: steps before the codebook is started by k-means.
+    """
+
+    stage: Literal["codec", "wavenet", "joint"] = "codec"
+    initial_model: str | None = None
+    unquantized_steps: Count = 300
     compile: bool = False
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
     perturbation: PerturbationConfig = PerturbationConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
@@ -137,9 +170,20 @@ class Recipe(Section):
                 f"data.segment_length {self.data.segment_length} makes segments of {n_samples} "
                 f"samples, shorter than the losses' longest window, {LONGEST_WINDOW}"
             )
+        if self.adversarial.weight > 0:
+            if self.stage == "wavenet" or self.model.fast is None:
+                faults.append("adversarial trains the fast decoder, which this stage does not")
+            if self.adversarial.start_step >= self.steps:
+                faults.append(
+                    f"adversarial.start_step {self.adversarial.start_step} is not before the end, "
+                    f"steps {self.steps}"
+                )
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+Kind = TypeVar("Kind", bound=RunConfig)
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -149,16 +193,20 @@ def packaged_recipes() -> dict[str, Path]:
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe, with `section.key=value` overrides.
+    """Read and check the recipe of a codec; see `read_recipe` and `validated`."""
+    return validated(Recipe, path, read_recipe(path, overrides))
+
+
+def read_recipe(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """Read a recipe of any stage, with `section.key=value` overrides, as it is written.
 
     A recipe may name another one with `base: NAME.yaml` and then states only what differs. A path
     that does not exist is looked for among the packaged recipes by its file name.
 
     Raises:
-        ConfigError: naming every unknown key (and the nearest known one) and impossible value.
+        ConfigError: no such recipe, or it or an override is not YAML.
     """
-    path = Path(path)
-    tree = _read(path)
+    tree = _read(Path(path))
     for override in overrides or []:
         key, separator, value = override.partition("=")
         if not separator:
@@ -173,10 +221,19 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
             branch[leaf] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise ConfigError(f"{override!r}: the value is not YAML; quote it") from None
+    return tree
+
+
+def validated(kind: type[Kind], path: str | Path, tree: dict[str, Any]) -> Kind:
+    """What `read_recipe` read from `path` as a recipe of a kind.
+
+    Raises:
+        ConfigError: naming every unknown key (and the nearest known one) and impossible value.
+    """
     try:
-        return Recipe.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {'; '.join(_describe(error))}") from None
+        raise ConfigError(f"{path}: {'; '.join(_describe(error, kind))}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -211,13 +268,13 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _describe(error: ValidationError) -> list[str]:
+def _describe(error: ValidationError, kind: type[RunConfig]) -> list[str]:
     """One phrase per fault."""
     faults = []
     for fault in error.errors():
         place = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(place, _known_keys(Recipe), n=1, cutoff=0)
+            near = difflib.get_close_matches(place, _known_keys(kind), n=1, cutoff=0)
             faults.append(f"unknown key {place}; did you mean {near[0]}?")
         else:
             message = fault["msg"].removeprefix("Value error, ")

@@ -1,13 +1,16 @@
-"""How far a decoded waveform is from the true one."""
+"""How far a decoded waveform is from the true one, by spectra and by discriminators."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
+
+from vqcodec.models.discriminators import Judgement
 
 
 class SpectralLoss(NamedTuple):
@@ -81,3 +84,37 @@ class MultiResolutionSpectralLoss(nn.Module):
             torch.stack(log_stft).mean(),
             torch.stack(convergence).mean(),
         )
+
+
+def discriminator_loss(true: Sequence[Judgement], decoded: Sequence[Judgement]) -> Tensor:
+    """Hinge loss of the discriminators: 2 where they cannot tell, 0 where they surely can.
+
+    EnCodec (arXiv 2210.13438), section 3.4.
+    """
+    losses = [
+        F.relu(1 - a.scores.float()).mean() + F.relu(1 + b.scores.float()).mean()
+        for a, b in zip(true, decoded, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def adversarial_loss(decoded: Sequence[Judgement]) -> Tensor:
+    """Hinge loss of the decoder: 0 where the discriminators surely take its audio for true."""
+    return torch.stack([F.relu(1 - b.scores.float()).mean() for b in decoded]).mean()
+
+
+def feature_matching_loss(true: Sequence[Judgement], decoded: Sequence[Judgement]) -> Tensor:
+    """L1 between hidden layers over the mean size of the true ones (EnCodec, eq. 2)."""
+
+    def distance(x: Tensor, y: Tensor) -> Tensor:
+        x, y = x.detach().float(), y.float()
+        # Of every segment by itself, so that a batch may be shared by several processes.
+        size = x.abs().mean((1, 2, 3)).clamp(min=1e-6)
+        return ((y - x).abs().mean((1, 2, 3)) / size).mean()
+
+    losses = [
+        distance(x, y)
+        for a, b in zip(true, decoded, strict=True)
+        for x, y in zip(a.features, b.features, strict=True)
+    ]
+    return torch.stack(losses).mean()

@@ -25,6 +25,7 @@ class Losses(NamedTuple):
         commitment: the quantizer's own loss, already weighted.
         wavenet: cross-entropy in nats per sample.
         indices: (B, Q, N) codes of the batch.
+        decoded: (B, T) float32 what the fast decoder made of them, or None.
     """
 
     total: Tensor
@@ -35,6 +36,12 @@ class Losses(NamedTuple):
     commitment: Tensor
     wavenet: Tensor
     indices: Tensor
+    decoded: Tensor | None
+
+    def scalars(self) -> dict[str, Tensor]:
+        """Every loss by name, without gradients."""
+        pairs = zip(self._fields[:-2], self[:-2], strict=True)
+        return {name: loss.detach().float() for name, loss in pairs}
 
 
 class Objective(nn.Module):
@@ -68,6 +75,14 @@ class Objective(nn.Module):
         elif self.stage == "codec" and model.wavenet is not None:
             model.wavenet.requires_grad_(False)
 
+    def compile_parts(self) -> None:
+        """Compile what is plain arithmetic; spectra and codebook updates stay as they are."""
+        model = self.model
+        parts = [model.encoder, model.wavenet, *(model.fast.blocks if model.fast else ())]
+        for part in parts:
+            if part is not None:
+                part.compile()
+
     def train(self, mode: bool = True) -> Objective:
         """Training mode; a frozen codec stays in evaluation mode."""
         super().train(mode)
@@ -86,12 +101,13 @@ class Objective(nn.Module):
             )
         zero = commitment.new_zeros(())
         mel = log_stft = convergence = latent_mel = wavenet = zero
+        decoded = None
         if self.stage != "wavenet":
             latent_mel = F.l1_loss(self.mel_head(quantized).float(), self._log_mel(batch.waveform))
             if self.model.fast is not None:
-                output = self.model.fast(quantized, speaker)
-                with torch.autocast(output.device.type, enabled=False):
-                    mel, log_stft, convergence = self.spectral_loss(output, batch.waveform)
+                decoded = self.model.fast(quantized, speaker)
+                with torch.autocast(decoded.device.type, enabled=False):
+                    mel, log_stft, convergence = self.spectral_loss(decoded, batch.waveform)
         if self.stage != "codec" and self.model.wavenet is not None:
             levels = self.model.wavenet.to_levels(batch.waveform)
             logits = self.model.wavenet(levels, quantized, speaker)
@@ -104,7 +120,9 @@ class Objective(nn.Module):
             + self.weights.wavenet * wavenet
             + commitment
         )
-        return Losses(total, mel, log_stft, convergence, latent_mel, commitment, wavenet, indices)
+        return Losses(
+            total, mel, log_stft, convergence, latent_mel, commitment, wavenet, indices, decoded
+        )
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         """(B, N * hop_length) -> (B, 64, N): frame n is centred on the middle of code n."""

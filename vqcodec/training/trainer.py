@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,19 +19,18 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
-from vqcodec import checkpoint
-from vqcodec.data.dataset import Batch, SegmentSampler, speaker_names
+from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_names
 from vqcodec.data.prepared import Clip, PreparedData
-from vqcodec.errors import CheckpointError, ConfigError, DataError, VqcodecError
+from vqcodec.errors import ConfigError, DataError, VqcodecError
 from vqcodec.models.quantizer import VectorQuantizer
-from vqcodec.models.vqvae import VQVAE
+from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.config import PerturbationConfig, Recipe
 from vqcodec.training.distributed import Processes, processes
 from vqcodec.training.examples import add_example
+from vqcodec.training.model_files import initial_model, write_model
 from vqcodec.training.monitor import CodebookUsage, CollapseMonitor
 from vqcodec.training.objective import Losses, Objective
 from vqcodec.training.state import load_state, save_state
-from vqcodec.training.voices import mean_voices
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +127,7 @@ class Trainer:
                 f"{recipe.model.sample_rate} Hz: prepare again with --sample-rate"
             )
         self.data = data
+        self.resident = resident_audio(data, place.device, recipe.data.resident)
         clips = data.split("train")
         self.speakers = speaker_names(clips)
         self.sampler = self._sampler(clips, recipe.perturbation, recipe.seed)
@@ -135,20 +136,29 @@ class Trainer:
         undisguised = PerturbationConfig(probability=0.0)
         self.validation = self._sampler(valid or clips, undisguised, seed=1)
         torch.manual_seed(recipe.seed)
-        model = self._initial_model()
+        model = initial_model(recipe, len(self.speakers))
         self.objective = Objective(model, recipe).to(place.device)
+        if recipe.compile:
+            self.objective.compile_parts()
         self.average = AveragedModel(
             self.objective, multi_avg_fn=get_ema_multi_avg_fn(recipe.optimizer.average_decay)
         )
-        trained = [p for p in self.objective.parameters() if p.requires_grad]
+        groups = [{"params": [p for p in self.objective.parameters() if p.requires_grad]}]
+        self.adversary = None
+        if recipe.adversarial.weight > 0:
+            self.adversary = Adversary(recipe.adversarial).to(place.device)
+            groups.append({"params": list(self.adversary.parameters())})
         self.optimizer = torch.optim.AdamW(
-            trained,
+            groups,
             lr=recipe.optimizer.learning_rate,
             betas=recipe.optimizer.betas,
             weight_decay=recipe.optimizer.weight_decay,
             fused=True,
         )
-        self.forward: Callable[[Batch], Losses] = self._wrapped()
+        self.forward: Callable[[Batch], Losses] = self._wrapped(self.objective)
+        self.play: Callable[..., AdversarialLosses] | None = (
+            self._wrapped(self.adversary) if self.adversary else None
+        )
         self.monitor = CollapseMonitor(
             recipe.model.quantizer.codebook_size, recipe.model.quantizer.n_codebooks
         )
@@ -165,30 +175,10 @@ class Trainer:
             hop_length=self.recipe.model.hop_length,
             perturbation=perturbation,
             seed=seed,
+            resident=self.resident,
         )
 
-    def _initial_model(self) -> VQVAE:
-        recipe = self.recipe
-        model = VQVAE(recipe.model, len(self.speakers))
-        if recipe.initial_model is None:
-            return model
-        start = checkpoint.load(recipe.initial_model).model.state_dict()
-        own = model.state_dict()
-        # Absent parts (a decoder that is new) start fresh; present parts must fit.
-        misfits = [key for key in start.keys() & own.keys() if start[key].shape != own[key].shape]
-        if misfits or start.keys() - own.keys():
-            fault = misfits or sorted(start.keys() - own.keys())
-            raise CheckpointError(
-                f"{recipe.initial_model}: does not fit the recipe's model at {fault[0]}: "
-                "use the model section that it was trained with"
-            )
-        model.load_state_dict({**own, **start})
-        return model
-
-    def _wrapped(self) -> Callable[[Batch], Losses]:
-        module: nn.Module = self.objective
-        if self.recipe.compile:
-            module = torch.compile(module)  # type: ignore[assignment]
+    def _wrapped(self, module: nn.Module) -> Callable[..., Any]:
         if self.place.world_size > 1:
             learned_codebook = self.recipe.model.quantizer.codebook_update == "loss"
             module = DistributedDataParallel(
@@ -253,37 +243,47 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         recipe = self.recipe
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, self.step)
+        rates = learning_rate(recipe, self.step), recipe.adversarial.learning_rate
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=False):
+            group["lr"] = rate
         # Every step seeds itself, so that a resumed run draws the noise of an unbroken one.
         torch.manual_seed(recipe.seed * 1_000_003 + self.step)
+        batch = batch.to(self.place.device)
         with self._autocast():
-            losses = self.forward(batch.to(self.place.device))
+            losses = self.forward(batch)
+            total, scalars = losses.total, losses.scalars()
+            if self.play is not None and self._is_adversarial():
+                assert losses.decoded is not None
+                game = self.play(losses.decoded, batch.waveform)
+                total = total + game.total
+                scalars |= game.scalars()
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        nn.utils.clip_grad_norm_(
-            [p for group in self.optimizer.param_groups for p in group["params"]],
-            recipe.optimizer.gradient_clip,
-        )
+        total.backward()
+        for group in self.optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], recipe.optimizer.gradient_clip)
         self.optimizer.step()
         self.average.update_parameters(self.objective)
         self.monitor.update(losses.indices)
         self.step += 1
-        values = self._scalars(losses)
-        if not math.isfinite(values["total"]):
+        values = self._values(scalars)
+        if not all(map(math.isfinite, values.values())):
             raise VqcodecError(
                 f"{self.output}: the loss is not finite at step {self.step}; continue from the "
                 "last checkpoint with --resume and a lower optimizer.learning_rate"
             )
         return values
 
-    def _scalars(self, losses: Losses) -> dict[str, float]:
+    def _is_adversarial(self) -> bool:
+        adversarial = self.recipe.adversarial
+        return adversarial.weight > 0 and self.step >= adversarial.start_step
+
+    def _values(self, scalars: dict[str, torch.Tensor]) -> dict[str, float]:
         """Each loss, as the mean over processes."""
-        values = torch.stack([loss.detach().float() for loss in losses[:-1]])
+        values = torch.stack(list(scalars.values()))
         if self.place.world_size > 1:
             dist.all_reduce(values)
             values /= self.place.world_size
-        return dict(zip(Losses._fields[:-1], values.tolist(), strict=True))
+        return dict(zip(scalars, values.tolist(), strict=True))
 
     @torch.no_grad()
     def _start_codebook_when_due(self) -> None:
@@ -320,7 +320,7 @@ class Trainer:
         values = []
         for batch in self.validation.batches(indices, place.rank, place.world_size):
             with self._autocast():
-                values.append(self._scalars(objective(batch.to(place.device))))
+                values.append(self._values(objective(batch.to(place.device)).scalars()))
         losses = _mean(values)
         loss = losses["total"]
         quantizer = objective.model.quantizer
@@ -329,29 +329,20 @@ class Trainer:
             for name, value in losses.items():
                 writer.add_scalar(f"validation/{name}", value, self.step)
             add_example(writer, objective, self.validation.batch(0).to(place.device), self.step)
-        if started and loss < self.best:
+        # Spectral distances do not see what discriminators improve: the newest model is kept.
+        if started and (loss < self.best or self._is_adversarial()):
             self.best = loss
-            if self.place.rank == 0:
-                self._write_model(objective.model)
+            if place.rank == 0:
+                write_model(
+                    self.output / MODEL_FILE,
+                    objective.model,
+                    self.recipe,
+                    self.data,
+                    place.device,
+                    steps=self.step,
+                    validation_loss=loss,
+                )
         return loss
-
-    def _write_model(self, model: VQVAE) -> None:
-        recipe = self.recipe
-        if recipe.stage == "codec" and model.wavenet is not None:
-            # Untrained: the file is to offer only what can decode.
-            config = model.config.model_copy(update={"wavenet": None})
-            bare = VQVAE(config, len(self.speakers)).to(self.place.device).eval()
-            bare.load_state_dict(model.state_dict(), strict=False)
-            model = bare
-        voices = mean_voices(model, self.data, self.place.device)
-        provenance = {
-            "stage": recipe.stage,
-            "steps": self.step,
-            "validation_loss": round(self.best, 4),
-            "recipe": recipe.model_dump(mode="json"),
-            "torch": torch.__version__,
-        }
-        checkpoint.save(self.output / MODEL_FILE, model, voices, provenance)
 
     def _report(
         self, losses: dict[str, float], validation: float | None, writer: SummaryWriter | None
@@ -368,7 +359,8 @@ class Trainer:
         self.on_report(Report(self.step, self.recipe.steps, losses, usage, validation, warning))
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {"objective": self.objective, "average": self.average}
+        modules: dict[str, nn.Module] = {"objective": self.objective, "average": self.average}
+        return modules | ({"adversary": self.adversary} if self.adversary else {})
 
     def _save(self, path: Path) -> None:
         if self.place.rank == 0:
@@ -394,4 +386,8 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def _mean(values: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: math.fsum(value[name] for value in values) / len(values) for name in values[0]}
+    """Of every loss, over the steps that had it."""
+    return {
+        name: statistics.fmean(value[name] for value in values if name in value)
+        for name in values[-1]
+    }

@@ -1,0 +1,75 @@
+"""The models that a training starts from and writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from vqcodec import checkpoint
+from vqcodec.data.dataset import speaker_names
+from vqcodec.data.prepared import PreparedData
+from vqcodec.errors import CheckpointError
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.training.config import Recipe
+from vqcodec.training.voices import mean_voices
+
+
+def initial_model(recipe: Recipe, n_speakers: int) -> VQVAE:
+    """A new model, or `recipe.initial_model` and what it lacks.
+
+    Raises:
+        CheckpointError: the initial model is not of the recipe's shape.
+    """
+    model = VQVAE(recipe.model, n_speakers)
+    if recipe.initial_model is None:
+        return model
+    start = checkpoint.load(recipe.initial_model).model.state_dict()
+    own = model.state_dict()
+    # Absent parts (a decoder that is new) start fresh; present parts must fit.
+    misfits = [key for key in start.keys() & own.keys() if start[key].shape != own[key].shape]
+    if misfits or start.keys() - own.keys():
+        fault = misfits or sorted(start.keys() - own.keys())
+        raise CheckpointError(
+            f"{recipe.initial_model}: does not fit the recipe's model at {fault[0]}: "
+            "use the model section that it was trained with"
+        )
+    model.load_state_dict({**own, **start})
+    return model
+
+
+def write_model(
+    path: Path,
+    model: VQVAE,
+    recipe: Recipe,
+    data: PreparedData,
+    device: torch.device,
+    *,
+    steps: int,
+    validation_loss: float,
+) -> None:
+    """Write what a stage has trained, with the voices of its speakers.
+
+    Args:
+        path: of the model file.
+        model: in evaluation mode, on `device`.
+        recipe: what it was trained by.
+        data: what it was trained on.
+        device: a CPU or a GPU.
+        steps: done.
+        validation_loss: of the model.
+    """
+    if recipe.stage == "codec" and model.wavenet is not None:
+        # Untrained: the file is to offer only what can decode.
+        config = model.config.model_copy(update={"wavenet": None})
+        bare = VQVAE(config, len(speaker_names(data.split("train")))).to(device).eval()
+        bare.load_state_dict(model.state_dict(), strict=False)
+        model = bare
+    provenance = {
+        "stage": recipe.stage,
+        "steps": steps,
+        "validation_loss": round(validation_loss, 4),
+        "recipe": recipe.model_dump(mode="json"),
+        "torch": torch.__version__,
+    }
+    checkpoint.save(path, model, mean_voices(model, data, device), provenance)
