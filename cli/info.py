@@ -86,6 +86,7 @@ def _holds_codes(path: Path) -> bool:
 def _describe_codes(path: Path) -> dict[str, Any]:
     from vqcodec import checkpoint
     from vqcodec.codes import read_header
+    from vqcodec.header import METHODS
 
     header = read_header(path)
     makers = [
@@ -96,6 +97,8 @@ def _describe_codes(path: Path) -> dict[str, Any]:
     return {
         "kind": "codes",
         "file_size_bytes": header.file_size,
+        "method": METHODS[header.method],
+        "packed_size_bytes": header.packed_size,
         "duration_s": header.duration_s,
         "bits_per_second": header.bits_per_second,
         "nominal_bits_per_second": header.nominal_bits_per_second,

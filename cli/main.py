@@ -11,11 +11,15 @@ from typing import Annotated
 
 import typer
 from vqcodec_cli.errors import USAGE_ERROR, message, usage_message
+from vqcodec_cli.evaluate import evaluate
 from vqcodec_cli.info import info, verify
+from vqcodec_cli.leakage import leakage
 from vqcodec_cli.models import models, speakers
 from vqcodec_cli.prepare import prepare
+from vqcodec_cli.sample import sample, score
 from vqcodec_cli.train import recipes, train
 from vqcodec_cli.transcode import convert, decode, encode
+from vqcodec_cli.units import units, units_eval
 from vqcodec_cli.voices import enroll
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -24,8 +28,11 @@ for command in (
     *(encode, decode, convert),
     *(enroll, speakers, models, info, verify),
     *(prepare, train, recipes),
+    *(sample, score),
+    *(units, units_eval, leakage),
 ):
     app.command()(command)
+app.command("eval")(evaluate)
 
 
 def _print_version(wanted: bool) -> None:

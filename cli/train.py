@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from vqcodec_cli.options import Device, DeviceName
 
 if TYPE_CHECKING:
-    from vqcodec.training.trainer import Report
+    from vqcodec.training import prior, trainer
 
 
 def train(
@@ -34,22 +34,57 @@ def train(
 
     Example: vqcodec train vctk.yaml data.root=data/vctk steps=200000
     """
-    from vqcodec.training.config import load_recipe
-    from vqcodec.training.trainer import train as run
+    from vqcodec.training.config import read_recipe
 
     changes = list(overrides or [])
     if max_minutes is not None:
         changes.append(f"max_minutes={max_minutes}")
-    plan = load_recipe(recipe, changes)
-    is_first = os.environ.get("RANK", "0") == "0"
-    with _reporter(is_live=is_first and sys.stderr.isatty()) as on_report:
-        path = run(plan, device=device.value, resume=resume, on_report=on_report)
-    if is_first and not path.exists():
+    tree = read_recipe(recipe, changes)
+    run = _train_prior if tree.get("stage") == "prior" else _train_codec
+    run(recipe, tree, device, resume)
+
+
+def _train_codec(recipe: Path, tree: dict[str, Any], device: DeviceName, resume: bool) -> None:
+    from vqcodec.training.config import Recipe, validated
+    from vqcodec.training.trainer import train
+
+    def figures(report: trainer.Report) -> tuple[str, str]:
+        return f"loss {report.losses['total']:.3f}", f"perplexity {report.usage.perplexity:.0f}"
+
+    plan = validated(Recipe, recipe, tree)
+    with _reporter(figures) as on_report:
+        path = train(plan, device=device.value, resume=resume, on_report=on_report)
+    _end(path, ["encode", "in.wav", "out.codes", "--model", str(path)])
+
+
+def _train_prior(recipe: Path, tree: dict[str, Any], device: DeviceName, resume: bool) -> None:
+    from vqcodec.training.config import validated
+    from vqcodec.training.prior import train
+    from vqcodec.training.prior_config import PriorRecipe
+
+    def figures(report: prior.Report) -> tuple[str, str]:
+        return f"{report.bits:.3f} bits per code", ""
+
+    plan = validated(PriorRecipe, recipe, tree)
+    with _reporter(figures) as on_report:
+        path = train(plan, device=device.value, resume=resume, on_report=on_report)
+    model = [] if plan.codec == PriorRecipe().codec else ["--model", plan.codec]
+    _end(path, ["sample", "-o", "out.wav", "--prior", str(path), *model])
+
+
+def _end(path: Path, use: list[str]) -> None:
+    if not _is_first():
+        return
+    if not path.exists():
         typer.echo("no model yet, the time was too short: go on with --resume")
-    elif is_first:
-        typer.echo(f"model: {path}")
-        use = ["vqcodec", "encode", "in.wav", "out.codes", "--model", str(path)]
-        typer.echo(f"use it: {shlex.join(use)}")
+        return
+    typer.echo(f"model: {path}")
+    typer.echo(f"use it: {shlex.join(['vqcodec', *use])}")
+
+
+def _is_first() -> bool:
+    """Of the processes that torchrun may have started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def recipes() -> None:
@@ -67,18 +102,22 @@ def recipes() -> None:
 
 
 @contextmanager
-def _reporter(*, is_live: bool) -> Iterator[Callable[[Report], None]]:
+def _reporter(figures: Callable[[Any], tuple[str, str]]) -> Iterator[Callable[[Any], None]]:
     """A live line of reports, or where there is no terminal a line for each validation.
 
     Warnings appear once each.
+
+    Args:
+        figures: of a report: what comes before the validation loss, and what after.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    is_live = _is_first() and sys.stderr.isatty()
     progress = Progress(
         TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
         BarColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}  perplexity {task.fields[perplexity]:.0f}"),
+        TextColumn("{task.description}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         speed_estimate_period=600,
@@ -87,22 +126,17 @@ def _reporter(*, is_live: bool) -> Iterator[Callable[[Report], None]]:
     )
     warned: set[str] = set()
 
-    def on_report(report: Report) -> None:
-        loss, perplexity = report.losses["total"], report.usage.perplexity
+    def on_report(report: trainer.Report | prior.Report) -> None:
+        before, after = figures(report)
         # The line starts with the first report, so that resumed steps do not count as speed.
         if not progress.task_ids:
-            progress.add_task(
-                "", total=report.steps, completed=report.step, loss=loss, perplexity=perplexity
-            )
+            progress.add_task("", total=report.steps, completed=report.step)
         progress.update(
-            progress.task_ids[0], completed=report.step, loss=loss, perplexity=perplexity
+            progress.task_ids[0], completed=report.step, description=f"{before}  {after}"
         )
         if not is_live and report.validation is not None:
-            typer.echo(
-                f"step {report.step}/{report.steps}  loss {loss:.3f}  "
-                f"validation {report.validation:.3f}  perplexity {perplexity:.0f}",
-                err=True,
-            )
+            line = f"{before}  validation {report.validation:.3f}  {after}"
+            typer.echo(f"step {report.step}/{report.steps}  {line.rstrip()}", err=True)
         # The figures after the colon change with every report.
         kind = (report.warning or "").partition(":")[0]
         if report.warning and kind not in warned:

@@ -131,7 +131,7 @@ def decode(
                 "temperature": temperature,
                 "sample_rate": sample_rate,
             }
-            codes = _load(source)
+            codes = _load(source, codec)
             if isinstance(codes, CodesStream) and target == STREAM:
                 rate = sample_rate or codes.metadata.original_sample_rate
                 write_live(sys.stdout.buffer, codec.stream_decode(codes, **choices), rate)
@@ -247,8 +247,10 @@ def _save(codes: Codes, target: str) -> None:
         stream.flush()
 
 
-def _load(source: str) -> Codes | CodesStream:
+def _load(source: str, codec: Codec) -> Codes | CodesStream:
     from vqcodec.codes import Codes, read_pipe
 
-    stream = readable(source)
-    return Codes.load(stream) if isinstance(stream, str) else read_pipe(stream, STDIN)
+    stream, tables = readable(source), codec.tables
+    if isinstance(stream, str):
+        return Codes.load(stream, tables=tables)
+    return read_pipe(stream, STDIN, tables=tables)

@@ -26,6 +26,9 @@ def enroll(
             show_default="voices.json in the settings folder",
         ),
     ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Refine the voice on the recordings; slower.")
+    ] = False,
     model: Model = None,
     device: Device = DeviceName.auto,
     force: Force = False,
@@ -47,11 +50,12 @@ def enroll(
             err=True,
         )
     path = voices_path(voices)
-    with progress_bar("enrolling"):
+    with progress_bar("enrolling") as on_progress:
         codec = load_codec(model, path, device)
         if name in codec.voices and not force:
             raise SpeakerError(f"{name}: is a voice already; add --force to replace it")
-        VoicesFile(path).add(codec.fingerprint, name, codec.enroll(name, clips).vector)
+        voice = codec.enroll(name, clips, tune=tune, on_progress=on_progress)
+        VoicesFile(path).add(codec.fingerprint, name, voice.vector)
     typer.echo(f"{name}: enrolled in {path}")
     use = ["vqcodec", "convert", "in.wav", "--speaker", name]
     use += ["--voices", str(path)] if voices else []

@@ -1,7 +1,9 @@
 r"""Turn a trained model into a packaged one: choose its voices, record what it is made of.
 
 python scripts/package_model.py runs/x/model.safetensors speech-1k \
-        --voices p225,p226 --provenance provenance.json
+        --voices p225,p226 --provenance provenance.json --train-data data/prepared
+
+With --train-data, the entropy coder's tables are fitted to that data's training split.
 """
 
 from __future__ import annotations
@@ -11,6 +13,10 @@ import json
 from pathlib import Path
 
 from vqcodec import checkpoint
+from vqcodec.codec import Codec
+from vqcodec.data.prepared import PreparedData
+from vqcodec.entropy import NgramTables
+from vqcodec.training import ngram
 
 WEIGHTS = Path(__file__).parents[1] / "vqcodec" / "weights"
 LARGEST_BYTES = 16_000_000
@@ -23,16 +29,26 @@ def main() -> None:
     parser.add_argument("name", help="of the packaged model")
     parser.add_argument("--voices", required=True, help="names to keep, with commas between")
     parser.add_argument("--provenance", type=Path, required=True, help="JSON to add")
+    parser.add_argument("--train-data", type=Path, help="a prepared folder")
     arguments = parser.parse_args()
     loaded = checkpoint.load(arguments.model)
     voices = {name: loaded.voices[name] for name in arguments.voices.split(",")}
     provenance = {**loaded.provenance, **json.loads(arguments.provenance.read_text())}
+    tables = loaded.tables
+    if arguments.train_data is not None:
+        tables = fitted(Codec(loaded), PreparedData(arguments.train_data))
     target = WEIGHTS / f"{arguments.name}.safetensors"
-    fingerprint = checkpoint.save(target, loaded.model, voices, provenance)
+    fingerprint = checkpoint.save(target, loaded.model, voices, provenance, tables)
     size = target.stat().st_size
     print(f"{target}: {size} bytes, {len(voices)} voices, fingerprint {fingerprint.hex()}")
     if size > LARGEST_BYTES:
         raise SystemExit(f"{target}: over {LARGEST_BYTES} bytes, too large to package")
+
+
+def fitted(codec: Codec, data: PreparedData) -> NgramTables:
+    """Tables for the codes of the training split."""
+    codes = [codec.encode(data.read(clip), data.sample_rate).codes for clip in data.split("train")]
+    return ngram.fit(codes, codec.config.quantizer.codebook_size)
 
 
 if __name__ == "__main__":

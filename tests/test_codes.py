@@ -207,7 +207,7 @@ def test_other_files_and_other_versions_are_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
-        ({"method": 1}, "unknown method 1; upgrade vqcodec"),
+        ({"method": 2}, "unknown method 2; upgrade vqcodec"),
         ({"speaker": b"p2\n5"}, r"without control characters, not 'p2\\n5'; encode"),
         ({"speaker": b"\xff225"}, "speaker must be UTF-8"),
         ({"original_sample_rate": 0}, "length of 0"),

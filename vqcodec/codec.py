@@ -73,6 +73,7 @@ class Codec:
         config: what it is made of.
         fingerprint: 8 bytes; code files name it.
         provenance: how it was trained.
+        tables: of the entropy coder, if it has them.
         voices: name -> `Speaker`.
     """
 
@@ -85,6 +86,7 @@ class Codec:
     ) -> None:
         self.name, self.config = loaded.name, loaded.config
         self.fingerprint, self.provenance = loaded.fingerprint, loaded.provenance
+        self.tables = loaded.tables
         self.device = torch.device(device)
         self.model = loaded.model.to(self.device)
         self.voices = {
@@ -152,6 +154,7 @@ class Codec:
         return Codes(
             codes=np.concatenate(parts, axis=1),
             n_samples=recording.n_samples,
+            tables=self.tables,
             **self._layout(recording.sample_rate, gain, mark),
         )
 
@@ -224,11 +227,17 @@ class Codec:
             return self.voices[who]
         if isinstance(who, str | os.PathLike) and not os.path.exists(who):
             raise unknown_voice(str(who), self.voices)
-        is_file = isinstance(who, str | os.PathLike) or hasattr(who, "read")
-        recording = open_recording(_to_numpy(who), None if is_file else self.sample_rate)
+        recording = self._reference(who)
         return Speaker(self._own_vector(recording, recording.gain()))
 
-    def enroll(self, name: str, clips: Sequence[Source]) -> Speaker:
+    def enroll(
+        self,
+        name: str,
+        clips: Sequence[Source],
+        *,
+        tune: bool = False,
+        on_progress: Progress | None = None,
+    ) -> Speaker:
         """A new voice from recordings of one person, half a minute or more in all.
 
         The voice is added to `voices`; `VoicesFile.add` keeps it.
@@ -236,18 +245,33 @@ class Codec:
         Args:
             name: of the voice.
             clips: paths, or arrays or tensors at the model's rate.
+            tune: whether to refine the voice by gradient descent, as `training.tune.tune` does.
+            on_progress: of the tuning, called with the share done, in [0, 1].
 
         Raises:
-            SpeakerError: no clips, or the model has only a table.
+            SpeakerError: no clips, or too short ones to tune by, or the model has only a table.
             AudioError: a clip cannot be read.
         """
         if not clips:
             raise SpeakerError(f"{name}: give at least one recording to enroll from")
-        vectors = np.stack([from_int8(self.speaker(clip).vector) for clip in clips])
-        mean = to_grid(torch.from_numpy(vectors.mean(axis=0))[None])[0]
-        voice = Speaker(to_int8(mean), name)
+        recordings = [self._reference(clip) for clip in clips]
+        vectors = [from_int8(self._own_vector(one, one.gain())) for one in recordings]
+        mean = to_grid(torch.from_numpy(np.mean(vectors, axis=0))[None])[0]
+        vector = to_int8(mean)
+        if tune:
+            # Imported here: what trains is not needed to encode and decode.
+            from vqcodec.training import tune as tuning
+
+            vector = tuning.tune(
+                self.model, recordings, vector, device=self.device, on_progress=on_progress
+            ).vector
+        voice = Speaker(vector, name)
         self.voices[name] = voice
         return voice
+
+    def _reference(self, source: Source) -> Recording:
+        is_file = isinstance(source, str | os.PathLike) or hasattr(source, "read")
+        return open_recording(_to_numpy(source), None if is_file else self.sample_rate)
 
     def _mark(self, speaker: str | Speaker) -> str | np.ndarray:
         """What codes say of a voice: its name, if this codec knows it by that."""

@@ -6,9 +6,9 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from vqcodec.errors import CodesError
 from vqcodec.files import replacing
 from vqcodec.header import (
+    PACKED_BITS,
     Header,
     Metadata,
     Prologue,
@@ -29,16 +30,21 @@ from vqcodec.header import (
 from vqcodec.payload import chunk_crc, pack, unpack
 from vqcodec.streams import CHUNK_LENGTH, CodesStream, read_stream
 
+if TYPE_CHECKING:
+    from vqcodec.entropy import NgramTables
+
 
 @dataclass(frozen=True, eq=False)
 class Codes(Metadata):
     """One recording as discrete codes; the other fields are those of `Metadata`.
 
-    Two `Codes` are equal if their files are the same bytes.
+    Two `Codes` are equal if their files of packed bits are the same bytes.
 
     Args:
         codes: Integers in [0, codebook_size), shape (n_codebooks, n_codes); kept as a read-only
             uint16 copy.
+        tables: Of the model, for the entropy coder; those of the packaged model that the
+            fingerprint names, if any, when None.
 
     Raises:
         CodesError: If a field has another type, shape or range.
@@ -46,6 +52,7 @@ class Codes(Metadata):
 
     codes: npt.NDArray[np.uint16]
     n_codebooks: int = field(init=False)
+    tables: NgramTables | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         codes = self.codes
@@ -68,7 +75,7 @@ class Codes(Metadata):
         object.__setattr__(self, "codes", codes)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Codes) and self.to_bytes() == other.to_bytes()
+        return isinstance(other, Codes) and self._packed() == other._packed()
 
     @property
     def bits_per_second(self) -> float:
@@ -76,32 +83,54 @@ class Codes(Metadata):
         return 8 * len(self.to_bytes()) / self.duration_s
 
     def to_bytes(self) -> bytes:
-        """The .codes file as bytes; the same codes and metadata always give the same bytes."""
-        payloads = [
-            pack(self.codes[:, start : start + CHUNK_LENGTH], self.bits_per_code)
-            for start in range(0, self.n_codes, CHUNK_LENGTH)
-        ]
+        """The .codes file as bytes, in the smaller of packed bits and, with tables, ngram-ans.
+
+        The same codes, metadata and tables always give the same bytes.
+        """
+        tables = self.tables or _packaged_tables(self)
+        packed = self._packed()
+        if tables is None or not _fits(tables, self):
+            return packed
+        try:
+            payloads = [_coded(chunk, tables) for chunk in self._chunks()]
+        except ValueError:
+            return packed
+        coded = self._joined(payloads, tables.digest)
+        return coded if len(coded) < len(packed) else packed
+
+    def _packed(self) -> bytes:
+        return self._joined([pack(chunk, self.bits_per_code) for chunk in self._chunks()])
+
+    def _chunks(self) -> Iterator[npt.NDArray[np.uint16]]:
+        for start in range(0, self.n_codes, CHUNK_LENGTH):
+            yield self.codes[:, start : start + CHUNK_LENGTH]
+
+    def _joined(self, payloads: list[bytes], tables: bytes = b"") -> bytes:
         header = pack_header(
             self,
             n_samples=self.n_samples,
             chunk_length=CHUNK_LENGTH,
             chunk_sizes=[len(payload) for payload in payloads],
+            tables=tables,
         )
         chunks = (payload + chunk_crc(number, payload) for number, payload in enumerate(payloads))
         return header + b"".join(chunks)
 
     @classmethod
-    def from_bytes(cls, data: bytes, name: str = "<bytes>") -> Codes:
+    def from_bytes(
+        cls, data: bytes, name: str = "<bytes>", *, tables: NgramTables | None = None
+    ) -> Codes:
         """Read the bytes of a .codes file.
 
         Args:
             data: The whole file.
             name: What to call it in an error message.
+            tables: As in `load`.
 
         Raises:
             CodesError: If anything in the bytes is not as docs/format.md demands.
         """
-        return cls._read(io.BytesIO(data), len(data), name)
+        return cls._read(io.BytesIO(data), len(data), name, tables)
 
     def save(self, path: str | os.PathLike[str]) -> int:
         """Write a .codes file; an existing file is replaced whole or, on failure, left as it was.
@@ -127,14 +156,19 @@ class Codes(Metadata):
         return len(data)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Codes:
+    def load(cls, path: str | os.PathLike[str], *, tables: NgramTables | None = None) -> Codes:
         """Read a .codes file.
 
+        Args:
+            path: The file.
+            tables: Of the model, for the entropy coder; the packaged models' are known.
+
         Raises:
-            CodesError: If the file cannot be read or is not as docs/format.md demands.
+            CodesError: If the file cannot be read, is not as docs/format.md demands, or is coded
+                with tables that are not known.
         """
         with _opened(path) as (file, size):
-            return cls._read(file, size, str(path))
+            return cls._read(file, size, str(path), tables)
 
     @classmethod
     def collect(cls, stream: CodesStream) -> Codes:
@@ -147,13 +181,26 @@ class Codes(Metadata):
         return cls(codes, **_fields(stream.metadata), n_samples=stream.n_samples or 0)
 
     @classmethod
-    def _read(cls, file: BinaryIO, size: int, name: str) -> Codes:
+    def _read(cls, file: BinaryIO, size: int, name: str, tables: NgramTables | None) -> Codes:
         prologue = read_prologue(file, name)
         if prologue.n_samples == 0:
-            return _read_whole_stream(file, prologue, name)
+            return replace(_read_whole_stream(file, prologue, name), tables=tables)
         header = unpack_header(file, prologue, size, name)
-        codes = _read_codes(file, header, name, 0, header.n_codes)
-        return cls(codes, **_fields(header), n_samples=header.n_samples)
+        tables = _tables_of(header, name, tables)
+        codes = _read_codes(file, header, name, 0, header.n_codes, tables)
+        return cls(codes, **_fields(header), n_samples=header.n_samples, tables=tables)
+
+
+def _coded(chunk: npt.NDArray[np.uint16], tables: NgramTables) -> bytes:
+    """The payload of a chunk, read back.
+
+    Raises:
+        ValueError: If it does not hold the chunk.
+    """
+    payload = tables.encode(chunk)
+    if not np.array_equal(tables.decode(payload, chunk.shape[1]), chunk):
+        raise ValueError("other codes were read than written")
+    return payload
 
 
 def _read_whole_stream(file: BinaryIO, prologue: Prologue, name: str) -> Codes:
@@ -163,12 +210,15 @@ def _read_whole_stream(file: BinaryIO, prologue: Prologue, name: str) -> Codes:
     return codes
 
 
-def read_pipe(file: BinaryIO, name: str) -> Codes | CodesStream:
+def read_pipe(
+    file: BinaryIO, name: str, *, tables: NgramTables | None = None
+) -> Codes | CodesStream:
     """Read codes from a pipe: a streamed file as it comes, any other whole.
 
     Args:
         file: A binary file object that need not seek.
         name: What to call it in an error message.
+        tables: As in `Codes.load`.
 
     Raises:
         CodesError: If the bytes are not as docs/format.md demands; of a streamed file only the
@@ -177,7 +227,7 @@ def read_pipe(file: BinaryIO, name: str) -> Codes | CodesStream:
     prologue = read_prologue(file, name)
     if prologue.n_samples == 0:
         return read_stream(file, prologue, name)
-    return Codes.from_bytes(prologue.to_bytes() + file.read(), name)
+    return Codes.from_bytes(prologue.to_bytes() + file.read(), name, tables=tables)
 
 
 def _fields(metadata: StreamMetadata) -> dict[str, Any]:
@@ -203,6 +253,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         n_codebooks=codes.n_codebooks,
         n_samples=codes.n_samples,
         method=prologue.method,
+        tables=b"",
         chunk_length=prologue.chunk_length,
         chunk_sizes=np.zeros(0, np.uint32),
         header_size=prologue.index_at + 4,
@@ -210,20 +261,23 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     )
 
 
-def read_chunks(path: str | os.PathLike[str], start: int, stop: int) -> npt.NDArray[np.uint16]:
+def read_chunks(
+    path: str | os.PathLike[str], start: int, stop: int, *, tables: NgramTables | None = None
+) -> npt.NDArray[np.uint16]:
     """Read the time steps start, ..., stop - 1 of a .codes file, and only the chunks they lie in.
 
     Args:
         path: The file.
         start: First time step, 0 <= start < stop.
         stop: Time step after the last, stop <= n_codes.
+        tables: As in `Codes.load`.
 
     Returns:
         Codes, uint16, shape (n_codebooks, stop - start), `Codes.load(path).codes[:, start:stop]`.
 
     Raises:
         CodesError: If the range is empty or outside the file, or what is read of the file is not
-            as docs/format.md demands.
+            as docs/format.md demands, or is coded with tables that are not known.
     """
     with _opened(path) as (file, size):
         prologue = read_prologue(file, str(path))
@@ -233,7 +287,8 @@ def read_chunks(path: str | os.PathLike[str], start: int, stop: int) -> npt.NDAr
             return codes.codes[:, start:stop]
         header = unpack_header(file, prologue, size, str(path))
         _check_range(header, str(path), start, stop)
-        return _read_codes(file, header, str(path), start, stop)
+        tables = _tables_of(header, str(path), tables)
+        return _read_codes(file, header, str(path), start, stop, tables)
 
 
 def _check_range(metadata: Metadata, name: str, start: int, stop: int) -> None:
@@ -256,7 +311,12 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def _read_codes(
-    file: BinaryIO, header: Header, name: str, start: int, stop: int
+    file: BinaryIO,
+    header: Header,
+    name: str,
+    start: int,
+    stop: int,
+    tables: NgramTables | None,
 ) -> npt.NDArray[np.uint16]:
     first = start // header.chunk_length
     chunk_sizes = header.chunk_sizes.tolist()
@@ -267,6 +327,40 @@ def _read_codes(
         if file.read(4) != chunk_crc(number, payload):
             raise damaged(name, f"is damaged: the CRC of chunk {number} differs")
         length = min(header.chunk_length, header.n_codes - number * header.chunk_length)
-        chunks.append(unpack(payload, length, header, name=name, number=number))
+        if header.method == PACKED_BITS:
+            chunks.append(unpack(payload, length, header, name=name, number=number))
+            continue
+        assert tables is not None
+        try:
+            chunks.append(tables.decode(payload, length))
+        except ValueError as error:
+            raise damaged(name, f"has {error} in chunk {number}") from error
     offset = first * header.chunk_length
     return np.ascontiguousarray(np.concatenate(chunks, axis=1)[:, start - offset : stop - offset])
+
+
+def _tables_of(header: Header, name: str, tables: NgramTables | None) -> NgramTables | None:
+    """The tables that a file is coded with, or that its codes may be coded with."""
+    if header.method == PACKED_BITS:
+        return tables
+    for known in (tables, _packaged_tables(header)):
+        if known is not None and known.digest == header.tables:
+            if _fits(known, header):
+                return known
+            raise damaged(name, "is not laid out as the model that it names")
+    raise CodesError(
+        f"{name}: is coded with the tables {header.tables.hex()} of model "
+        f"{header.fingerprint.hex()}, which are not known; give that model (--model)"
+    )
+
+
+def _fits(tables: NgramTables, metadata: StreamMetadata) -> bool:
+    laid_out = metadata.n_codebooks, metadata.codebook_size
+    return (tables.n_codebooks, tables.codebook_size) == laid_out
+
+
+def _packaged_tables(metadata: StreamMetadata) -> NgramTables | None:
+    # The compiler, which the coder needs, takes time to import.
+    from vqcodec.entropy import packaged
+
+    return packaged().get(metadata.fingerprint)

@@ -16,7 +16,10 @@ from vqcodec.errors import CodesError
 
 MAGIC = b"\x89VQC"
 VERSION = 1
-PACKED_BITS = 0
+PACKED_BITS, NGRAM_ANS = 0, 1
+METHODS = {PACKED_BITS: "packed-bits", NGRAM_ANS: "ngram-ans"}
+LONGEST_CODED_CHUNK = 1250
+TABLES_LENGTH = 4
 FINGERPRINT_LENGTH = 8
 SPEAKER_LENGTH = 64
 
@@ -123,7 +126,8 @@ class Header(Metadata):
     """The header of a .codes file, checked against the size of the file.
 
     Args:
-        method: How the chunks are coded; 0 is packed bits.
+        method: How the chunks are coded, one of `METHODS`.
+        tables: 4 bytes that name the tables of method 1; empty for method 0.
         chunk_length: Time steps per chunk; the last chunk may be shorter.
         chunk_sizes: Bytes of each chunk's payload without its CRC-32, uint32, shape (n_chunks,).
         header_size: Bytes before the first chunk.
@@ -131,6 +135,7 @@ class Header(Metadata):
     """
 
     method: int
+    tables: bytes
     chunk_length: int
     chunk_sizes: npt.NDArray[np.uint32]
     header_size: int
@@ -140,6 +145,20 @@ class Header(Metadata):
     def bits_per_second(self) -> float:
         """True bit rate: all bytes of the file, over the duration."""
         return 8 * self.file_size / self.duration_s
+
+    @property
+    def packed_sizes(self) -> npt.NDArray[np.int64]:
+        """Bytes of each chunk's payload in packed bits, shape (n_chunks,)."""
+        lengths = np.full(len(self.chunk_sizes), self.chunk_length)
+        lengths[-1:] -= self.chunk_length * len(lengths) - self.n_codes
+        sizes: npt.NDArray[np.int64] = -(-lengths * self.n_codebooks * self.bits_per_code // 8)
+        return sizes
+
+    @property
+    def packed_size(self) -> int:
+        """Bytes of the whole file if its chunks were packed bits."""
+        saved = int((self.packed_sizes - self.chunk_sizes).sum())
+        return self.file_size - len(self.tables) + saved
 
 
 class Prologue(NamedTuple):
@@ -168,9 +187,14 @@ class Prologue(NamedTuple):
         return _FIXED.pack(*self)
 
     @property
-    def index_at(self) -> int:
-        """Bytes before the index: the fixed part and the speaker."""
+    def tables_at(self) -> int:
+        """Bytes before the name of the tables: the fixed part and the speaker."""
         return _FIXED.size + (self.speaker_length or SPEAKER_LENGTH)
+
+    @property
+    def index_at(self) -> int:
+        """Bytes before the index."""
+        return self.tables_at + (TABLES_LENGTH if self.method == NGRAM_ANS else 0)
 
     def checked(self, header: bytes, name: str) -> dict[str, Any]:
         """The fields of `StreamMetadata`.
@@ -184,7 +208,7 @@ class Prologue(NamedTuple):
         """
         if header[-4:] != _CRC.pack(zlib.crc32(header[:-4])):
             raise damaged(name, "is damaged: the CRC of its header differs")
-        if self.method != PACKED_BITS:
+        if self.method not in METHODS:
             raise CodesError(
                 f"{name}: has codes coded by the unknown method {self.method}; upgrade vqcodec"
             )
@@ -196,7 +220,7 @@ class Prologue(NamedTuple):
             "fingerprint": self.fingerprint,
             "original_sample_rate": self.original_sample_rate,
             "gain": self.gain,
-            "speaker": _decode_speaker(self.speaker_length, header[_FIXED.size : self.index_at]),
+            "speaker": _decode_speaker(self.speaker_length, header[_FIXED.size : self.tables_at]),
         }
 
 
@@ -222,14 +246,22 @@ def read_prologue(file: BinaryIO, name: str) -> Prologue:
 
 
 def pack_header(
-    metadata: StreamMetadata, *, n_samples: int, chunk_length: int, chunk_sizes: Sequence[int] = ()
+    metadata: StreamMetadata,
+    *,
+    n_samples: int,
+    chunk_length: int,
+    chunk_sizes: Sequence[int] = (),
+    tables: bytes = b"",
 ) -> bytes:
-    """The header, its CRC-32 included; of a streamed file without n_samples and index."""
+    """The header, its CRC-32 included; of a streamed file without n_samples and index.
+
+    With the 4 bytes that name `tables`, it is one of method 1.
+    """
     name_length, speaker = _encode_speaker(metadata.speaker)
     fixed = _FIXED.pack(
         MAGIC,
         VERSION,
-        PACKED_BITS,
+        NGRAM_ANS if tables else PACKED_BITS,
         metadata.n_codebooks,
         name_length,
         metadata.fingerprint,
@@ -241,7 +273,7 @@ def pack_header(
         metadata.hop_length,
         chunk_length,
     )
-    header = fixed + speaker + np.array(chunk_sizes, "<u4").tobytes()
+    header = fixed + speaker + tables + np.array(chunk_sizes, "<u4").tobytes()
     return header + _CRC.pack(zlib.crc32(header))
 
 
@@ -267,6 +299,7 @@ def unpack_header(file: BinaryIO, prologue: Prologue, size: int, name: str) -> H
             **prologue.checked(header, name),
             n_samples=prologue.n_samples,
             method=prologue.method,
+            tables=header[prologue.tables_at : index_at],
             chunk_length=prologue.chunk_length,
             chunk_sizes=np.frombuffer(header[index_at:crc_at], "<u4").astype(np.uint32),
             header_size=crc_at + 4,
@@ -289,20 +322,22 @@ def unpack_stream_header(file: BinaryIO, prologue: Prologue, name: str) -> Strea
     if len(header) < prologue.index_at + 4:
         raise damaged(name, f"is cut short: {len(header)} bytes are no whole header")
     try:
-        return StreamMetadata(**prologue.checked(header, name))
+        fields = prologue.checked(header, name)
+        if prologue.method != PACKED_BITS:
+            raise damaged(name, f"is streamed and claims method {prologue.method}, not packed bits")
+        return StreamMetadata(**fields)
     except CodesError as error:
         raise named(error, name) from error
 
 
 def _check_sizes(header: Header, name: str) -> None:
-    chunk_sizes = header.chunk_sizes
-    last_length = header.n_codes - (len(chunk_sizes) - 1) * header.chunk_length
-    full, last = (
-        ceil_div(length * header.n_codebooks * header.bits_per_code, 8)
-        for length in (header.chunk_length, last_length)
-    )
-    if (chunk_sizes[:-1] != full).any() or chunk_sizes[-1] != last:
+    chunk_sizes, chunk_length = header.chunk_sizes, header.chunk_length
+    if header.method == PACKED_BITS and (chunk_sizes != header.packed_sizes).any():
         raise damaged(name, "has an index whose chunk sizes do not fit its codes")
+    if header.method == NGRAM_ANS and chunk_length > LONGEST_CODED_CHUNK:
+        # A few bytes may hold any number of codes that were sure to come.
+        limit = f"time steps, over {LONGEST_CODED_CHUNK}"
+        raise damaged(name, f"has coded chunks of {chunk_length} {limit}")
     end = header.header_size + int(chunk_sizes.sum(dtype=np.int64)) + 4 * len(chunk_sizes)
     excess = header.file_size - end
     if excess < 0:

@@ -1,0 +1,193 @@
+"""What the entropy coder saves, beside simpler models, and how fast it is; see README.md."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from command import run
+from prior import ORDER_0, ORDER_1, Predictor, counting_models
+
+from vqcodec import checkpoint
+from vqcodec.codec import Codec
+from vqcodec.codes import CHUNK_LENGTH, Codes
+from vqcodec.data.prepared import Clip, PreparedData
+from vqcodec.entropy import NgramTables
+from vqcodec.errors import CheckpointError, DataError
+from vqcodec.evaluation.report import markdown_table, write_report
+from vqcodec.header import TABLES_LENGTH, pack_header
+from vqcodec.payload import payload_size
+from vqcodec.training.prior_data import CodedClip, coded_clips
+
+PACKED, NGRAM = "packed bits", "ngram-ans"
+CODINGS = (PACKED, ORDER_0, ORDER_1, NGRAM)
+CHUNK_LENGTHS = (25, 125, 500, CHUNK_LENGTH, None)
+
+
+def file_of(codec: Codec, clip: Clip, coded: CodedClip, tables: NgramTables) -> Codes:
+    """The codes of a clip with its own speaker vector, as `vqcodec encode` writes them."""
+    return Codes(
+        coded.codes[None],
+        codebook_size=tables.codebook_size,
+        sample_rate=codec.sample_rate,
+        hop_length=codec.hop_length,
+        fingerprint=codec.fingerprint,
+        original_sample_rate=codec.sample_rate,
+        n_samples=clip.n_samples,
+        gain=clip.gain,
+        speaker=coded.vector,
+        tables=tables,
+    )
+
+
+def chunks_of(file: Codes, length: int) -> list[np.ndarray]:
+    """Its codes in pieces."""
+    return [file.codes[:, start : start + length] for start in range(0, file.n_codes, length)]
+
+
+def measured(file: Codes, coded: CodedClip, models: dict[str, Predictor]) -> dict[str, Any]:
+    """Payload and file of a clip in bytes, by every coding.
+
+    What only predicts is taken to need its bits and no more, in a file that is otherwise the same.
+    """
+    assert file.tables is not None
+    chunks = chunks_of(file, CHUNK_LENGTH)
+    empty = pack_header(
+        file, n_samples=file.n_samples, chunk_length=CHUNK_LENGTH, chunk_sizes=[0] * len(chunks)
+    )
+    around = len(empty) + 4 * len(chunks)
+    payloads = {
+        PACKED: sum(payload_size(chunk.shape[1], file) for chunk in chunks),
+        ORDER_0: float(models[ORDER_0](coded).sum()) / 8,
+        ORDER_1: float(models[ORDER_1](coded).sum()) / 8,
+        NGRAM: sum(len(file.tables.encode(chunk)) for chunk in chunks),
+    }
+    files = {name: around + TABLES_LENGTH + size for name, size in payloads.items()}
+    files |= {PACKED: around + payloads[PACKED], NGRAM: len(file.to_bytes())}
+    row: dict[str, Any] = {"n_codes": file.n_codes}
+    for name in CODINGS:
+        row |= {f"{name}, payload": payloads[name], f"{name}, file": files[name]}
+    return row
+
+
+def summary(rows: list[dict[str, Any]], splits: list[str]) -> list[dict[str, str]]:
+    """A line for each coding: bits per code, and its files' share of the packed files' bytes."""
+    lines = []
+    for coding in CODINGS:
+        line = {"coding": coding}
+        for split in splits:
+            own = [row for row in rows if row["split"] == split]
+            n_codes, payload, size, packed = (
+                sum(row[column] for row in own)
+                for column in (
+                    "n_codes",
+                    f"{coding}, payload",
+                    f"{coding}, file",
+                    f"{PACKED}, file",
+                )
+            )
+            line[f"{split}, bits/code"] = f"{8 * payload / n_codes:.3f}"
+            line[f"{split}, file / packed"] = f"{100 * size / packed:.1f} %"
+        lines.append(line)
+    return lines
+
+
+def costs_of_cuts(files: dict[str, list[Codes]], tables: NgramTables) -> list[dict[str, str]]:
+    """A line for each length of chunks: bits per code."""
+    lines = []
+    for length in CHUNK_LENGTHS:
+        line = {"time steps a chunk": str(length or "all")}
+        for split, own in files.items():
+            n_bytes = sum(
+                len(tables.encode(chunk))
+                for file in own
+                for chunk in chunks_of(file, length or file.n_codes)
+            )
+            line[f"{split}, bits/code"] = f"{8 * n_bytes / sum(file.n_codes for file in own):.3f}"
+        lines.append(line)
+    return lines
+
+
+def speeds(files: list[Codes], tables: NgramTables, repeats: int) -> dict[str, float]:
+    """Seconds of audio per second of the processor, by part; medians."""
+    seconds = sum(file.duration_s for file in files)
+    chunks = [chunk for file in files for chunk in chunks_of(file, CHUNK_LENGTH)]
+    payloads = [tables.encode(chunk) for chunk in chunks]
+    times: dict[str, list[float]] = {"encode": [], "decode": []}
+    for _ in range(repeats):
+        start = time.process_time()
+        for chunk in chunks:
+            tables.encode(chunk)
+        middle = time.process_time()
+        for chunk, payload in zip(chunks, payloads, strict=True):
+            tables.decode(payload, chunk.shape[1])
+        times["encode"].append(middle - start)
+        times["decode"].append(time.process_time() - middle)
+    encode, decode = (median(own) for own in times.values())
+    return {
+        "encode": seconds / encode,
+        "decode": seconds / decode,
+        "encode, read back, decode": seconds / (encode + 2 * decode),
+    }
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="A folder that vqcodec prepare made.")],
+    model: Annotated[str | None, typer.Option(help="Name or path of a model.")] = None,
+    splits: Annotated[str, typer.Option(help="Separated by commas.")] = "valid,test,test_unseen",
+    codes: Annotated[
+        Path, typer.Option(help="Where the clips' codes are kept from one run to the next.")
+    ] = Path("report/codes.safetensors"),
+    repeats: Annotated[int, typer.Option(min=1, help="Of which the median counts.")] = 5,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
+) -> None:
+    """Measure bits per code, file sizes and speed; write entropy.csv and entropy.md."""
+    torch.set_num_threads(1)
+    loaded = checkpoint.load(model)
+    codec, tables, prepared = Codec(loaded), loaded.tables, PreparedData(data)
+    if tables is None:
+        raise CheckpointError(
+            f"{loaded.name}: has no tables of the entropy coder; fit them with "
+            "scripts/package_model.py --train-data"
+        )
+    names = splits.split(",")
+    by_split = {name: prepared.split(name) for name in ("train", *names)}
+    for name, clips in by_split.items():
+        if not clips:
+            raise DataError(f"{data}: no clip in split {name}; choose others with --splits")
+    wanted = [clip for clips in by_split.values() for clip in clips]
+    found = iter(zip(wanted, coded_clips(codec, prepared, wanted, codes), strict=True))
+    coded = {name: [next(found) for _ in clips] for name, clips in by_split.items()}
+    models = counting_models([clip for _, clip in coded["train"]], tables.codebook_size)
+
+    files = {
+        name: [file_of(codec, clip, known, tables) for clip, known in coded[name]] for name in names
+    }
+    rows = [
+        {"file": clip.name, "split": name, **measured(file, known, models)}
+        for name in names
+        for file, (clip, known) in zip(files[name], coded[name], strict=True)
+    ]
+    speed = speeds(files[names[0]], tables, repeats)
+    n_bytes = sum(table.nbytes for table in tables.to_tensors().values())
+    page = (
+        f"Model {codec.name} ({codec.fingerprint.hex()}), tables {tables.digest.hex()}, "
+        f"{n_bytes} bytes. Files are whole, with headers and speaker vectors.\n\n"
+        f"{markdown_table(summary(rows, names))}\n"
+        "What it costs that chunks can be decoded on their own, payloads alone:\n\n"
+        f"{markdown_table(costs_of_cuts(files, tables))}\n"
+        "Seconds of audio per second of one core: "
+        + ", ".join(f"{name} {value:.0f}" for name, value in speed.items())
+        + f" (split {names[0]}, medians of {repeats}).\n"
+    )
+    write_report(output, "entropy", rows, page)
+    typer.echo(page)
+
+
+if __name__ == "__main__":
+    run(main)

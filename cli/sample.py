@@ -1,0 +1,149 @@
+"""sample and score: what the prior of a model makes, and what it makes of recordings."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from vqcodec_cli.batch import STREAM, check_absent, readable, writable
+from vqcodec_cli.display import progress_bar, show
+from vqcodec_cli.options import Device, DeviceName, Force, Json, Model, Voices, load_codec
+
+if TYPE_CHECKING:
+    from vqcodec import Codec, Codes, Speaker
+
+
+class SchemeName(StrEnum):
+    """How codes are drawn."""
+
+    prior = "prior"
+    histogram = "histogram"
+    uniform = "uniform"
+
+
+PriorFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--prior",
+        metavar="FILE",
+        help="A prior that was trained on the model's codes.",
+        show_default="the model's packaged one",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+
+
+def sample(
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="FILE", help="A sound file, or - (a WAV)."),
+    ],
+    speaker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="The voice, by name or from a recording.",
+            show_default="the prompt's, or else the model's first",
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Of new speech.")] = 10.0,
+    scheme: Annotated[
+        SchemeName,
+        typer.Option(
+            help="prior: each code given those before; histogram: each as often as in training; "
+            "uniform: all equally often."
+        ),
+    ] = SchemeName.prior,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Of the draws; lower is safer and duller.")
+    ] = 1.0,
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=1, help="Draw among so many likeliest codes.", show_default="all"),
+    ] = None,
+    top_p: Annotated[
+        float,
+        typer.Option(min=1e-6, max=1, help="Draw among the likeliest codes of this probability."),
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A recording, or -, to begin with and to continue."),
+    ] = None,
+    prior: PriorFile = None,
+    model: Model = None,
+    voices: Voices = None,
+    device: Device = DeviceName.auto,
+    force: Force = False,
+) -> None:
+    """Make up speech: babble in a voice, or what may follow a recording.
+
+    Example: vqcodec sample --speaker p239 --seconds 5 -o out.wav
+    """
+    from vqcodec.prior import load
+
+    if output != STREAM:
+        check_absent(output, force)
+    with progress_bar("sampling") as on_progress:
+        codec = load_codec(model, voices, device)
+        loaded = load(codec, prior)
+        begun = None if prompt is None else codec.encode(readable(prompt))
+        codes = loaded.sample(
+            seconds,
+            speaker=_voice(codec, speaker, begun),
+            scheme=scheme.value,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            prompt=begun,
+            on_progress=on_progress,
+        )
+        codec.decode_to(writable(output), codes)
+
+
+def score(
+    files: Annotated[list[str], typer.Argument(help="Recordings.")],
+    prior: PriorFile = None,
+    model: Model = None,
+    device: Device = DeviceName.auto,
+    as_json: Json = False,
+) -> None:
+    """Say how unlike speech recordings are.
+
+    The anomaly, from 0 to 1, is how far the bits of a recording's codes are distributed otherwise
+    than those of speech: monotonous sounds have fewer bits per code, chaotic ones more.
+
+    Example: vqcodec score in.wav
+    """
+    from vqcodec.prior import load
+
+    codec = load_codec(model, None, device)
+    loaded = load(codec, prior)
+    results = []
+    for file in files:
+        score = loaded.score(codec.encode(file))
+        results.append({"file": file, **score._asdict()})
+        if not as_json:
+            typer.echo(
+                f"{score.bits_per_code:.3f} bits per code  anomaly {score.anomaly:.2f}  {file}"
+            )
+    if as_json:
+        show(results, as_json=True)
+
+
+def _voice(codec: Codec, wanted: str | None, prompt: Codes | None) -> Speaker:
+    from vqcodec import Speaker
+    from vqcodec.errors import SpeakerError
+
+    if wanted is not None:
+        return codec.speaker(wanted)
+    if prompt is not None:
+        assert not isinstance(prompt.speaker, str), "no name was given to encode"
+        return Speaker(prompt.speaker)
+    if not codec.voices:
+        raise SpeakerError(f"{codec.name}: knows no voice by name: say whose with --speaker FILE")
+    return codec.voices[min(codec.voices)]

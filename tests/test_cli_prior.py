@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import re
+import sys
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+from training_data import prepare_speech
+from vqcodec_cli.main import main
+
+RECIPE = {
+    "stage": "prior",
+    "steps": 2,
+    "precision": "float32",
+    "data": {"batch_size": 2, "segment_length": 24},
+    "model": {"channels": 16, "n_layers": 1, "n_heads": 2, "context": 8},
+}
+
+
+class Result(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+    data: bytes
+
+
+@pytest.fixture(autouse=True)
+def _own_settings_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+
+
+def run(capture: Any, *arguments: str | Path) -> Result:
+    """A command line in this process."""
+    capture.readouterr()
+    status = main([str(argument) for argument in arguments])
+    stdout, stderr = capture.readouterr()
+    return Result(status, stdout.decode(errors="replace"), stderr.decode(), stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A prepared minute of speech, a recipe, and the prior that it makes."""
+    path = tmp_path_factory.mktemp("prior")
+    recipe = {**RECIPE, "codec": str(tiny_model), "output": str(path / "run")}
+    recipe["data"] = {**recipe["data"], "root": str(prepare_speech(path).root)}
+    (path / "mine.yaml").write_text(json.dumps(recipe), encoding="utf-8")  # JSON is YAML
+    assert main(["train", str(path / "mine.yaml"), "--device", "cpu"]) == 0
+    return path
+
+
+@pytest.fixture
+def options(folder: Path, tiny_model: Path) -> list[str | Path]:
+    return ["--prior", folder / "run/prior.safetensors", "--model", tiny_model, "--device", "cpu"]
+
+
+def test_train_says_how_the_prior_is_used(
+    capsysbinary: Any, folder: Path, tiny_model: Path
+) -> None:
+    result = run(capsysbinary, "train", folder / "mine.yaml", "steps=4", "--resume")
+    path = folder / "run" / "prior.safetensors"
+    assert result.status == 0
+    assert re.fullmatch(
+        r"step 4/4  \d+\.\d{3} bits per code  validation \d+\.\d{3}\n", result.stderr
+    )
+    assert result.stdout == (
+        f"model: {path}\nuse it: vqcodec sample -o out.wav --prior {path} --model {tiny_model}\n"
+    )
+
+
+def test_train_names_the_key_that_was_meant(capsysbinary: Any, folder: Path) -> None:
+    result = run(capsysbinary, "train", folder / "mine.yaml", "model.n_laers=4")
+    assert result.status == 1
+    assert "unknown key model.n_laers; did you mean model.n_layers?" in result.stderr
+
+
+@pytest.mark.parametrize("scheme", ["prior", "histogram", "uniform"])
+def test_sample_writes_speech_of_the_wanted_length(
+    capsysbinary: Any, options: list[str | Path], tmp_path: Path, scheme: str
+) -> None:
+    path = tmp_path / "made.wav"
+    arguments = ["sample", "--seconds", "0.5", "--scheme", scheme, "-o", path, *options]
+    result = run(capsysbinary, *arguments)
+    assert (result.status, result.stdout, result.stderr) == (0, "", "")
+    samples, sample_rate = soundfile.read(path)
+    assert (len(samples), sample_rate) == (8064, 16000)  # 63 whole codes
+    assert np.abs(samples).max() > 1e-3
+    again = run(capsysbinary, *arguments)
+    assert again.status == 1
+    assert f"{path}: exists; add --force to overwrite it" in again.stderr
+    first = path.read_bytes()
+    assert run(capsysbinary, *arguments, "--force").status == 0
+    assert path.read_bytes() == first
+    assert run(capsysbinary, *arguments, "--force", "--seed", "1").status == 0
+    assert path.read_bytes() != first
+
+
+def test_a_prompt_is_heard_before_what_follows(
+    capsysbinary: Any, options: list[str | Path], speech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(speech.read_bytes())))
+    arguments = ["--temperature", "0", "--top-k", "3", "--top-p", "0.9", "-o", "-", *options]
+    made = run(capsysbinary, "sample", "--prompt", "-", "--seconds", "0.2", *arguments)
+    assert made.status == 0, made.stderr
+    samples, _ = soundfile.read(BytesIO(made.data))
+    n_prompt = -(-soundfile.info(speech).frames // 128) * 128
+    assert len(samples) == n_prompt + 3200
+
+
+def test_sample_speaks_with_the_voice_that_is_asked_for(
+    capsysbinary: Any, options: list[str | Path], speech: Path
+) -> None:
+    made = {}
+    for voice in ([], ["--speaker", "anna"], ["--speaker", "p225"], ["--speaker", speech]):
+        result = run(capsysbinary, "sample", "--seconds", "0.2", "-o", "-", *voice, *options)
+        assert result.status == 0
+        made[str(voice)] = result.data
+    assert made["[]"] == made["['--speaker', 'anna']"]  # the first of its voices
+    assert len(set(made.values())) == 3
+    unknown = run(capsysbinary, "sample", "-o", "-", "--speaker", "ann", *options)
+    assert unknown.status == 1
+    assert "ann: neither a voice nor a recording; voices like it: anna" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--top-p", "0"), ("--top-k", "0"), ("--temperature", "-1"), ("--seconds", "0")],
+)
+def test_impossible_draws_are_refused(
+    capsysbinary: Any, options: list[str | Path], option: str, value: str
+) -> None:
+    result = run(capsysbinary, "sample", "-o", "-", option, value, *options)
+    assert result.status == 2
+    assert f"{option}" in result.stderr
+
+
+def test_score_in_lines_and_in_json(
+    capsysbinary: Any, options: list[str | Path], speech: Path, tmp_path: Path
+) -> None:
+    quiet = tmp_path / "quiet.wav"
+    soundfile.write(quiet, np.zeros(8000), 16000)
+    lines = run(capsysbinary, "score", speech, quiet, *options).stdout.splitlines()
+    found = json.loads(run(capsysbinary, "score", speech, quiet, "--json", *options).stdout)
+    assert [entry["file"] for entry in found] == [str(speech), str(quiet)]
+    for line, entry in zip(lines, found, strict=True):
+        bits, anomaly = entry["bits_per_code"], entry["anomaly"]
+        assert line == f"{bits:.3f} bits per code  anomaly {anomaly:.2f}  {entry['file']}"
+        assert bits > 0
+    assert found[0]["bits_per_code"] != found[1]["bits_per_code"]
+
+
+def test_what_cannot_be_scored(
+    capsysbinary: Any, options: list[str | Path], speech: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.wav"
+    text.write_text("no sound")
+    unreadable = run(capsysbinary, "score", text, *options)
+    assert unreadable.status == 1
+    assert unreadable.stderr.startswith(f"vqcodec: {text}: ")
+    without = run(capsysbinary, "score", speech, "--model", tiny_model)
+    assert without.status == 1
+    assert "tiny: no prior is packaged for this model" in without.stderr

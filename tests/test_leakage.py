@@ -1,0 +1,192 @@
+"""What probes hear of the voice, on codes of which it is known how much they tell."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vqcodec_cli.main import main
+
+import vqcodec
+from vqcodec import Codes
+from vqcodec.data.corpora import Utterance
+from vqcodec.errors import DataError, VqcodecError
+from vqcodec.evaluation import leakage
+from vqcodec.evaluation.leakage import HISTOGRAM, MFCCS, VECTORS, Measurement
+
+SENTENCES = (
+    "The birch canoe slid on the smooth planks.",
+    "Glue the sheet to the dark blue background.",
+    "Rice is often served in round bowls.",
+    "The juice of lemons makes fine punch.",
+)
+N_CODES = 250
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two synthesizers with two training and two test recordings each, a third with one."""
+    root = tmp_path_factory.mktemp("corpus")
+    lines = ["path,speaker,split"]
+    for voice, splits in (
+        ("slt", ("train", "train", "test", "test")),
+        ("rms", ("train", "train", "test", "test")),
+        ("awb", ("train",)),
+    ):
+        for index, split in enumerate(splits):
+            name = f"{voice}{index}.wav"
+            subprocess.run(
+                ["flite", "-voice", voice, "-t", SENTENCES[index], "-o", str(root / name)],
+                check=True,
+            )
+            lines.append(f"{name},{voice},{split}")
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def clip(speaker: str, codes: np.ndarray, vectors: np.ndarray, log_f0: np.ndarray) -> leakage._Clip:
+    metadata = {"codebook_size": 16, "sample_rate": 16000, "hop_length": 128, "gain": 1.0}
+    return leakage._Clip(
+        Utterance(Path("none.wav"), "none", speaker, "test", ""),
+        Codes(
+            codes[None],
+            fingerprint=bytes(8),
+            original_sample_rate=16000,
+            n_samples=128 * len(codes),
+            speaker=np.zeros(64, np.int8),
+            **metadata,
+        ),
+        vectors=vectors,
+        mfccs=vectors,
+        log_f0=log_f0,
+    )
+
+
+def clips(make: Callable[[np.random.Generator, int], leakage._Clip], seed: int) -> list:
+    """Twenty recordings of two speakers."""
+    rng = np.random.default_rng(seed)
+    return [make(rng, index % 2) for index in range(20)]
+
+
+def values(found: list[Measurement]) -> dict[tuple[str, str], float]:
+    return {(one.target, one.given): one.value for one in found}
+
+
+def test_codes_that_name_the_speaker_are_found_out_and_others_are_not() -> None:
+    def telling(rng: np.random.Generator, speaker: int) -> leakage._Clip:
+        codes = rng.integers(0, 15, N_CODES)
+        codes[::5] = 15 * speaker
+        # The vectors say nothing.
+        return clip("ab"[speaker], codes, rng.standard_normal((N_CODES, 3)), np.zeros(N_CODES))
+
+    train, test = clips(telling, 0), clips(telling, 1)
+    found = leakage._speaker_probes(train, test)
+    assert {one.chance for one in found} == {0.5}
+    assert {(one.target, one.n_train, one.n_test) for one in found} == {
+        ("speaker, recording", 20, 20),
+        ("speaker, 1 s", 40, 40),
+    }
+    score = values(found)
+    for target in ("speaker, recording", "speaker, 1 s"):
+        assert score[target, HISTOGRAM] == 1
+        assert score[target, VECTORS] < 0.8
+        assert score[target, MFCCS] < 0.8
+
+
+def test_pitch_that_only_names_the_speaker_is_gone_about_his_mean() -> None:
+    def between_speakers(rng: np.random.Generator, speaker: int) -> leakage._Clip:
+        vectors = rng.standard_normal((N_CODES, 3))
+        vectors[:, 0] = speaker
+        log_f0 = 5.0 + 0.5 * speaker + 0.1 * rng.standard_normal(N_CODES)
+        log_f0[::3] = np.nan
+        return clip("ab"[speaker], np.zeros(N_CODES, int), vectors, log_f0)
+
+    score = values(leakage._pitch_probes(clips(between_speakers, 0), clips(between_speakers, 1)))
+    assert score["log F0", VECTORS] > 0.8
+    assert abs(score["log F0 about the speaker's mean", VECTORS]) < 0.1
+
+
+def test_pitch_that_neighbours_tell_is_found_out() -> None:
+    def late(rng: np.random.Generator, speaker: int) -> leakage._Clip:
+        vectors = rng.standard_normal((N_CODES, 3))
+        log_f0 = 5.0 + 0.1 * np.roll(vectors[:, 1], 3)
+        return clip("ab"[speaker], np.zeros(N_CODES, int), vectors, log_f0)
+
+    score = values(leakage._pitch_probes(clips(late, 0), clips(late, 1)))
+    assert score["log F0 about the speaker's mean", VECTORS] > 0.9
+
+
+def test_speech_without_voice_is_refused() -> None:
+    def silent(rng: np.random.Generator, speaker: int) -> leakage._Clip:
+        nothing = np.full(N_CODES, np.nan)
+        return clip("ab"[speaker], np.zeros(N_CODES, int), np.zeros((N_CODES, 3)), nothing)
+
+    with pytest.raises(DataError, match="split test: no voiced speech is found"):
+        leakage._pitch_probes(clips(silent, 0), clips(silent, 1))
+
+
+def test_the_report_of_a_corpus(
+    corpus: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "report"
+    command = ["leakage", corpus / "manifest.csv", "--model", tiny_model, "-o", output]
+    assert main([str(word) for word in command]) == 0
+    page = (output / "leakage.md").read_text()
+    assert page in capsys.readouterr().out
+    assert "4 training and 4 test recordings of 2 speakers" in page
+    rows = list(csv.DictReader((output / "leakage.csv").read_text().splitlines()))
+    table = {(row["target"], row["given"]): row for row in rows}
+    assert len(table) == len(rows) == 6 + 4 + 5
+    # A man and a woman, whom spectra tell apart.
+    told = table["speaker, recording", MFCCS]
+    assert (float(told["value"]), float(told["chance"]), told["n_test"]) == (1, 0.5, "4")
+    assert float(table["log F0", MFCCS]["value"]) > 0.5
+    assert all(float(row["value"]) > 0 for row in rows if row["measure"] == "mel distance")
+
+    again = tmp_path / "again"
+    leakage.leakage(corpus, again, vqcodec.load(tiny_model, device="cpu"))
+    assert (again / "leakage.csv").read_bytes() == (output / "leakage.csv").read_bytes()
+
+
+def test_the_analysis_has_a_frame_for_every_code_at_its_time(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    codec = vqcodec.load(tiny_model, device="cpu")
+    path = tmp_path / "late.wav"
+    # A vowel-like buzz from 0.5 s on.
+    buzz = ["synth", "1.003", "sawtooth", "150", "gain", "-10", "pad", "0.5"]
+    subprocess.run(["sox", "-n", "-r", "16000", path, *buzz], check=True)
+    heard = leakage._listen(codec, Utterance(path, "late", "x", "test", ""))
+    n_codes = heard.codes.n_codes
+    assert heard.vectors.shape == (n_codes, codec.config.quantizer.dim)
+    assert heard.mfccs.shape == (n_codes, 26)
+    assert heard.log_f0.shape == (n_codes,)
+    voiced = np.flatnonzero(np.isfinite(heard.log_f0))
+    assert voiced[0] * 128 / 16000 == pytest.approx(0.5, abs=0.03)
+    assert np.exp(np.nanmedian(heard.log_f0)) == pytest.approx(150, rel=0.01)
+    loudness = heard.mfccs[:, 0]
+    assert np.abs(np.diff(loudness)).argmax() * 128 / 16000 == pytest.approx(0.5, abs=0.03)
+
+
+def test_two_speakers_are_needed(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
+    codec = vqcodec.load(tiny_model, device="cpu")
+    with pytest.raises(DataError, match="0 speakers have 3 recordings or more in train and in"):
+        leakage.leakage(corpus, tmp_path, codec, min_clips=3)
+
+
+def test_a_missing_library_is_named_before_the_work(
+    corpus: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = vqcodec.load(tiny_model, device="cpu")
+
+    def fail(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(VqcodecError, match=r"sklearn: cannot be .*pip install 'vqcodec\[eval\]'"):
+        leakage.leakage(corpus, tmp_path, codec)

@@ -1,0 +1,327 @@
+"""Entropy coding of codes: a neural n-gram in integers, and the ANS coder of `constriction`.
+
+The n-gram is that of Bengio et al. 2003, *A Neural Probabilistic Language Model*: a row of a table
+for each of the codes before, two layers, and a logit for each code that may follow. What a bit
+means must not depend on the machine, so all of it is integers, as docs/format.md specifies.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+from math import isqrt
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import constriction
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+from safetensors import SafetensorError, safe_open
+
+from vqcodec.errors import CheckpointError
+
+PREFIX = "entropy."
+"""Of the names of the tables among a model's tensors."""
+DIGEST_LENGTH = 4
+TOTAL = 1 << 24
+"""Of all frequencies: the coder's, and exact in a float64."""
+# Values have so many binary places; a sum of products has those of both its factors.
+EMBEDDING_PLACES, CONTEXT_PLACES, WEIGHT_PLACES, UNIT_PLACES = 5, 7, 6, 5
+LARGEST_UNIT = 255
+LOGIT_PLACES = UNIT_PLACES + WEIGHT_PLACES
+POWER_PLACES = 8
+_LIMITS = {"context": 64, "width": 1024, "codebook_size": 1 << 16, "n_codebooks": 32}
+
+
+def _powers() -> npt.NDArray[np.int64]:
+    """floor(2^(24 - i / 256)) for i = 0, ..., 255, without a float: eight square roots of 2^n."""
+    values = []
+    for index in range(1 << POWER_PLACES):
+        power = 1 << ((24 << POWER_PLACES) - index)
+        for _ in range(POWER_PLACES):
+            power = isqrt(power)
+        values.append(power)
+    return np.array(values, np.int64)
+
+
+POWERS = _powers()
+_AnsCoder = constriction.stream.stack.AnsCoder
+_Categorical = constriction.stream.model.Categorical
+
+
+class _Weights(NamedTuple):
+    """`NgramTables` as the compiled functions take them, int32."""
+
+    embedding: np.ndarray
+    context: np.ndarray
+    context_bias: np.ndarray
+    hidden: np.ndarray
+    hidden_bias: np.ndarray
+    output: np.ndarray
+    output_bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class NgramTables:
+    """The integers that say how likely each code is after the C codes before it.
+
+    Codes are counted in time-major order; each of the Q codebooks, of K entries, has its own
+    tables.
+
+    Args:
+        embedding: int8, (Q, K + 1, D): a row for each code, the last one for "before the chunk".
+        context: int8, (Q, C, D, H): what the row of the code 1, ..., C places before adds to the
+            units of the first layer.
+        context_bias: int16, (Q, H).
+        hidden: int8, (Q, H, G), from the first layer to the second.
+        hidden_bias: int16, (Q, G).
+        output: int8, (Q, G, K), from the second layer to the logits, to base 2.
+        output_bias: int16, (Q, K).
+
+    Raises:
+        CheckpointError: If the tables do not fit together.
+    """
+
+    embedding: npt.NDArray[np.int8]
+    context: npt.NDArray[np.int8]
+    context_bias: npt.NDArray[np.int16]
+    hidden: npt.NDArray[np.int8]
+    hidden_bias: npt.NDArray[np.int16]
+    output: npt.NDArray[np.int8]
+    output_bias: npt.NDArray[np.int16]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            table = getattr(self, field.name)
+            kind = np.int16 if field.name.endswith("bias") else np.int8
+            if not isinstance(table, np.ndarray) or table.dtype != kind or table.size == 0:
+                raise _misfit(f"{field.name} is not a table of {np.dtype(kind)}")
+        if self.embedding.ndim != 3 or self.context.ndim != 4 or self.hidden.ndim != 3:
+            raise _misfit("they have another number of dimensions")
+        n_codebooks, rows, width = self.embedding.shape
+        _, context, _, first = self.context.shape
+        second, size = self.hidden.shape[2], rows - 1
+        expected = {
+            "context": (n_codebooks, context, width, first),
+            "context_bias": (n_codebooks, first),
+            "hidden": (n_codebooks, first, second),
+            "hidden_bias": (n_codebooks, second),
+            "output": (n_codebooks, second, size),
+            "output_bias": (n_codebooks, size),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise _misfit(f"{name} is {getattr(self, name).shape}, not {shape}")
+        # Within these no sum exceeds 32 bits.
+        if (
+            max(width, first, second) > _LIMITS["width"]
+            or context > _LIMITS["context"]
+            or not 2 <= size <= _LIMITS["codebook_size"]
+            or n_codebooks > _LIMITS["n_codebooks"]
+        ):
+            raise _misfit("they are larger than any that vqcodec makes")
+
+    @property
+    def n_codebooks(self) -> int:
+        """Q."""
+        return self.embedding.shape[0]
+
+    @property
+    def codebook_size(self) -> int:
+        """K."""
+        return self.output.shape[2]
+
+    @cached_property
+    def digest(self) -> bytes:
+        """4 bytes that name the tables: files of codes that need them say so."""
+        digest = hashlib.sha256()
+        for name, table in self.to_tensors().items():
+            digest.update(f"{name} {list(table.shape)}".encode())
+            digest.update(table.astype(table.dtype.newbyteorder("<")).tobytes())
+        return digest.digest()[:DIGEST_LENGTH]
+
+    def to_tensors(self) -> dict[str, npt.NDArray[np.integer]]:
+        """The tables by their names in a model file."""
+        return {PREFIX + field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, npt.NDArray[np.integer]]) -> NgramTables:
+        """The opposite of `to_tensors`.
+
+        Raises:
+            CheckpointError: If a table is missing, or the tables do not fit together.
+        """
+        names = {PREFIX + field.name for field in fields(cls)}
+        if tensors.keys() != names:
+            raise _misfit(f"{', '.join(sorted(tensors.keys() ^ names))} missing or unknown")
+        tables: dict[str, Any] = {name.removeprefix(PREFIX): tensors[name] for name in tensors}
+        return cls(**tables)
+
+    def encode(self, codes: npt.NDArray[np.uint16]) -> bytes:
+        """Encode a chunk.
+
+        Args:
+            codes: (Q, n), below K.
+        """
+        symbols = np.ascontiguousarray(codes.T).ravel().astype(np.int64)
+        frequencies = np.empty((len(symbols), self.codebook_size))
+        _predict_all(self._weights, self._start(), symbols, frequencies)
+        coder = _AnsCoder()
+        coder.encode_reverse(symbols.astype(np.int32), _Categorical(perfect=False), frequencies)
+        # The coder's last word, and it alone, may begin with zeros.
+        return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+
+    def decode(self, payload: bytes, length: int) -> npt.NDArray[np.uint16]:
+        """Decode a chunk.
+
+        Args:
+            payload: What `encode` made.
+            length: Time steps.
+
+        Returns:
+            Codes, (Q, length).
+
+        Raises:
+            ValueError: If no codes encode to this payload.
+        """
+        if payload.endswith(b"\0"):
+            raise ValueError("a zero byte at the end of the payload")
+        coder = _AnsCoder(
+            np.frombuffer(payload + bytes(-len(payload) % 4), "<u4").astype(np.uint32)
+        )
+        sums, weights = self._start(), self._weights
+        frequencies = np.empty(self.codebook_size)
+        symbols = np.empty(length * self.n_codebooks, np.uint16)
+        for place in range(len(symbols)):
+            _predict(weights, sums, place, frequencies)
+            symbols[place] = symbol = coder.decode(_Categorical(frequencies, perfect=False))
+            _remember(weights, sums, place, symbol)
+        if not coder.is_empty():
+            raise ValueError("a payload that no codes make")
+        return symbols.reshape(length, self.n_codebooks).T
+
+    @cached_property
+    def _weights(self) -> _Weights:
+        return _Weights._make(
+            np.ascontiguousarray(table, np.int32) for table in self.to_tensors().values()
+        )
+
+    def _start(self) -> npt.NDArray[np.int32]:
+        """The sums of the first layer at the places 0, ..., C - 1, as far as they are known."""
+        n_context = self.context.shape[1]
+        sums = np.zeros((n_context, self.context.shape[3]), np.int32)
+        for place in range(-n_context, 0):
+            _remember(self._weights, sums, place, self.codebook_size)
+        return sums
+
+
+def _misfit(fault: str) -> CheckpointError:
+    return CheckpointError(f"the tables of the entropy coder are damaged: {fault}")
+
+
+@cache
+def packaged() -> dict[bytes, NgramTables]:
+    """The tables of the models installed with vqcodec, by the models' fingerprints.
+
+    Raises:
+        CheckpointError: If a model file is damaged.
+    """
+    found = {}
+    for path in sorted(
+        Path(str(importlib.resources.files("vqcodec.weights"))).glob("*.safetensors")
+    ):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                names = [name for name in file.keys() if name.startswith(PREFIX)]  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in names}
+                if tensors:
+                    fingerprint = bytes.fromhex(file.metadata()["fingerprint"])
+                    found[fingerprint] = NgramTables.from_tensors(tensors)
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{path}: not a readable model file: {error}") from None
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+    return found
+
+
+_compiled = njit(cache=True, nogil=True)
+
+
+@_compiled
+def _remember(weights: _Weights, sums: np.ndarray, place: int, symbol: int) -> None:
+    """Add a code to the sums of the C places after its own.
+
+    Place p has row p % C of `sums`; when its code is known, the row becomes that of place p + C.
+    """
+    n_codebooks, n_context, width, n_units = weights.context.shape
+    row = weights.embedding[place % n_codebooks, symbol]
+    sums[place % n_context] = weights.context_bias[(place + n_context) % n_codebooks]
+    for distance in range(n_context):
+        later = place + distance + 1
+        context, own = weights.context[later % n_codebooks, distance], sums[later % n_context]
+        for i in range(width):
+            for j in range(n_units):
+                own[j] += row[i] * context[i, j]
+
+
+@_compiled
+def _units(sums: np.ndarray, places: int) -> np.ndarray:
+    """Sums of so many binary places, rounded to units of a layer."""
+    excess = places - UNIT_PLACES
+    units = np.empty(len(sums), np.int32)
+    for j in range(len(sums)):
+        units[j] = min(max((sums[j] + (1 << (excess - 1))) >> excess, 0), LARGEST_UNIT)
+    return units
+
+
+@_compiled
+def _layer(units: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """The sums bias + units @ weights."""
+    sums = bias.copy()
+    for i in range(len(units)):
+        if units[i]:
+            for j in range(len(sums)):
+                sums[j] += units[i] * weights[i, j]
+    return sums
+
+
+@_compiled
+def _frequencies(logits: np.ndarray, out: np.ndarray) -> None:
+    """Write the frequencies, less 1, of all codes, TOTAL - K in all, in proportion to 2^logit."""
+    best = np.argmax(logits)
+    powers = np.empty(len(logits), np.int64)
+    for code in range(len(logits)):
+        below = (logits[best] - logits[code]) >> (LOGIT_PLACES - POWER_PLACES)
+        whole, part = below >> POWER_PLACES, below & ((1 << POWER_PLACES) - 1)
+        powers[code] = POWERS[part] >> min(whole, 31)
+    left = TOTAL - len(logits)
+    # A division for each code would take longer than the layers.
+    scale = (left << 32) // powers.sum()
+    for code in range(len(logits)):
+        frequency = (powers[code] * scale) >> 32
+        out[code] = frequency
+        left -= frequency
+    out[best] += left
+
+
+@_compiled
+def _predict(weights: _Weights, sums: np.ndarray, place: int, out: np.ndarray) -> None:
+    """Write the frequencies of the codes at a place whose sums are complete."""
+    n_codebooks, n_context, _, _ = weights.context.shape
+    book = place % n_codebooks
+    first = _units(sums[place % n_context], EMBEDDING_PLACES + CONTEXT_PLACES)
+    second = _units(_layer(first, weights.hidden[book], weights.hidden_bias[book]), LOGIT_PLACES)
+    _frequencies(_layer(second, weights.output[book], weights.output_bias[book]), out)
+
+
+@_compiled
+def _predict_all(weights: _Weights, sums: np.ndarray, symbols: np.ndarray, out: np.ndarray) -> None:
+    """Write the frequencies at every place of a chunk, (places, K)."""
+    for place in range(len(symbols)):
+        _predict(weights, sums, place, out[place])
+        _remember(weights, sums, place, symbols[place])

@@ -1,0 +1,386 @@
+"""How much of the voice the codes hold, and how much the decoder leans on them.
+
+Probes are small models that try to tell the speaker and the pitch from codes, in the manner of
+Chorowski et al. 2019 (arXiv 1901.08810, section IV), and from MFCCs for comparison. Needs the
+extra `eval`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import librosa
+import numpy as np
+import torch
+
+from vqcodec.audio import load
+from vqcodec.codec import Codec
+from vqcodec.codes import Codes
+from vqcodec.data.corpora import Utterance
+from vqcodec.encoding import Progress
+from vqcodec.errors import DataError
+from vqcodec.evaluation.libraries import library
+from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, mel_distance
+from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
+
+MIN_CLIPS, MAX_CLIPS = 1, 20
+MAX_DECODED = 40
+
+_WINDOW_S = 1.0
+_N_MFCC, _N_FFT = 13, 512
+_CONTEXT = 4  # codes on each side that the pitch probe sees
+_MAX_FRAMES = 50_000
+_MAX_ITERATIONS = 2000
+
+HISTOGRAM, VECTORS, MFCCS = "histogram of codes", "code vectors", "MFCCs"
+
+_NOTES = (
+    f"A speaker is told from the statistics of a recording, or of each {_WINDOW_S:g} s of it (the "
+    "normalised histogram of its codes, or mean and standard deviation of its code vectors or "
+    "MFCCs, 13 and their deltas), standardised, by multinomial logistic regression; pitch is told "
+    f"in voiced frames from the {2 * _CONTEXT + 1} nearest frames by ridge regression. Both are "
+    "fitted to the training recordings and scored on test recordings of the same speakers. "
+    "Chance is the share of the most frequent speaker, or R² of a constant. A probe also hears "
+    "microphone and room where every speaker has his own.\n\n"
+    "Mel distance in nepers between the original and what is decoded, means over files."
+)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of the report.
+
+    Attributes:
+        target: what is told: the speaker, the pitch, or the original's spectrogram.
+        given: from what.
+        measure: `accuracy` or `R²`, higher is more leakage, or `mel distance` in nepers.
+        value: of it.
+        chance: what knowing nothing gives; None where that has no meaning.
+        n_train: recordings, windows or frames that the probe is fitted to; None without a probe.
+        n_test: those that it is scored on.
+    """
+
+    target: str
+    given: str
+    measure: str
+    value: float
+    chance: float | None
+    n_train: int | None
+    n_test: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Clip:
+    """A recording, at one frame for each code.
+
+    Attributes:
+        vectors: (N, D) latents that the decoders get.
+        mfccs: (N, 26) with deltas.
+        log_f0: (N,) in nepers above 1 Hz, NaN where unvoiced.
+    """
+
+    utterance: Utterance
+    codes: Codes
+    vectors: np.ndarray
+    mfccs: np.ndarray
+    log_f0: np.ndarray
+
+
+def leakage(
+    corpus: Path,
+    output: Path,
+    codec: Codec,
+    *,
+    min_clips: int = MIN_CLIPS,
+    max_clips: int = MAX_CLIPS,
+    on_progress: Progress | None = None,
+) -> str:
+    """Measure how much of the voice is in the codes; write leakage.csv and leakage.md.
+
+    Args:
+        corpus: a folder as `vqcodec.data.corpora.folder` reads it, or the manifest.csv in it; of
+            its splits `train` and `test` are used.
+        output: folder of the report.
+        codec: whose codes.
+        min_clips: recordings that a speaker must have in either split to take part.
+        max_clips: of a speaker in either split that are used.
+        on_progress: called with the share done, in [0, 1].
+
+    Returns:
+        The Markdown page.
+
+    Raises:
+        DataError: fewer than two speakers have enough recordings, or one cannot be used.
+        VqcodecError: a library is missing.
+    """
+    for name in ("sklearn", "pyworld"):  # missed now rather than after the work
+        library(name)
+    train, test = _chosen(corpus, min_clips, max_clips)
+    heard = []
+    for n_done, utterance in enumerate(train + test, 1):
+        heard.append(_listen(codec, utterance))
+        if on_progress:
+            on_progress(n_done / len(train + test))
+    first, second = heard[: len(train)], heard[len(train) :]
+    probed = [*_speaker_probes(first, second), *_pitch_probes(first, second)]
+    decoded = _decoder_reliance(codec, spread(second, MAX_DECODED))
+    text = (
+        f"Model {codec.name} ({codec.fingerprint.hex()}); {len(train)} training and {len(test)} "
+        f"test recordings of {len({each.speaker for each in test})} speakers.\n\n"
+        f"{markdown_table([_cells(one) for one in probed])}\n"
+        f"{markdown_table([_decoded_cells(one, decoded[0].value) for one in decoded])}\n"
+        f"{_NOTES}\n"
+    )
+    write_report(output, "leakage", [vars(one) for one in [*probed, *decoded]], text)
+    return text
+
+
+def _chosen(
+    corpus: Path, min_clips: int, max_clips: int
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Recordings to fit to and to score on, of the same speakers."""
+    splits = clips(corpus, "train"), clips(corpus, "test")
+    counts = [Counter(utterance.speaker for utterance in split) for split in splits]
+    names = sorted(name for name in counts[0] if min(c[name] for c in counts) >= min_clips)
+    if len(names) < 2:
+        raise DataError(
+            f"{corpus}: {len(names)} speakers have {min_clips} recordings or more in train and in "
+            "test; a probe needs two such speakers"
+        )
+    train, test = (
+        [
+            utterance
+            for name in names
+            for utterance in spread([u for u in split if u.speaker == name], max_clips)
+        ]
+        for split in splits
+    )
+    return train, test
+
+
+def _listen(codec: Codec, utterance: Utterance) -> _Clip:
+    """Encode a recording, and analyse it at the times that the codes stand for."""
+    rate, hop_length = codec.sample_rate, codec.hop_length
+    is_table = codec.config.speaker.kind == "table"
+    codes = codec.encode(utterance.path, speaker=utterance.speaker if is_table else None)
+    indices = torch.from_numpy(codes.codes.astype(np.int64))[None].to(codec.device)
+    waveform = load(utterance.path, rate) / np.float32(codes.gain)
+    # The frames of both analyses are centred on multiples of the hop, and codes between them.
+    room = codes.n_codes * hop_length + hop_length // 2 - len(waveform)
+    shifted = np.pad(waveform, (0, room))[hop_length // 2 :]
+    mfccs = librosa.feature.mfcc(
+        y=shifted, sr=rate, n_mfcc=_N_MFCC, n_fft=_N_FFT, hop_length=hop_length
+    )
+    deltas = librosa.feature.delta(mfccs, mode="nearest")
+    pyworld, samples = library("pyworld"), shifted.astype(np.float64)
+    coarse, times = pyworld.dio(samples, rate, frame_period=1000 * hop_length / rate)
+    f0 = pyworld.stonemask(samples, coarse, times, rate)[: codes.n_codes]
+    return _Clip(
+        utterance,
+        codes,
+        codec.model.latents(indices)[0].T.cpu().numpy(),
+        np.concatenate([mfccs, deltas]).T[: codes.n_codes],
+        np.log(np.where(f0 > 0, f0, np.nan)),
+    )
+
+
+# Who speaks
+
+
+def _speaker_probes(train: Sequence[_Clip], test: Sequence[_Clip]) -> list[Measurement]:
+    found = []
+    for target, window_s in (("speaker, recording", None), ("speaker, 1 s", _WINDOW_S)):
+        first, second = (_pieces(split, window_s) for split in (train, test))
+        if len({name for name, _ in first}) < 2 or not second:
+            raise DataError(
+                f"too few recordings are of {_WINDOW_S:g} s or more: a probe needs those of two "
+                "speakers in train, and one in test"
+            )
+        names = [name for name, _ in second]
+        chance = max(Counter(names).values()) / len(names)
+        for given in (HISTOGRAM, VECTORS, MFCCS):
+            score = _probe_score(
+                _logistic_regression(),
+                np.stack([statistics[given] for _, statistics in first]),
+                [name for name, _ in first],
+                np.stack([statistics[given] for _, statistics in second]),
+                names,
+            )
+            found.append(
+                Measurement(target, given, "accuracy", score, chance, len(first), len(second))
+            )
+    return found
+
+
+def _pieces(
+    split: Sequence[_Clip], window_s: float | None
+) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """Speaker and statistics of every recording, or of every whole window of it."""
+    found = []
+    for clip in split:
+        n_codes = clip.codes.n_codes
+        frame_rate = clip.codes.sample_rate / clip.codes.hop_length
+        length = round(window_s * frame_rate) if window_s else n_codes
+        for start in range(0, n_codes - length + 1, length):
+            part = slice(start, start + length)
+            found.append((clip.utterance.speaker, _statistics(clip, part)))
+    return found
+
+
+def _statistics(clip: _Clip, part: slice) -> dict[str, np.ndarray]:
+    """What the probes of the speaker are given, by name."""
+    size = clip.codes.codebook_size
+    counts = [np.bincount(row, minlength=size) for row in clip.codes.codes[:, part]]
+    found = {HISTOGRAM: np.concatenate(counts) / (part.stop - part.start)}
+    for name, frames in ((VECTORS, clip.vectors[part]), (MFCCS, clip.mfccs[part])):
+        found[name] = np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+    return found
+
+
+# The pitch
+
+
+def _pitch_probes(train: Sequence[_Clip], test: Sequence[_Clip]) -> list[Measurement]:
+    means = _mean_log_f0(train)
+    inputs: dict[str, Callable[[_Clip], np.ndarray]] = {
+        VECTORS: lambda clip: clip.vectors,
+        MFCCS: lambda clip: clip.mfccs,
+    }
+    found = []
+    for target, offsets in (
+        ("log F0", dict.fromkeys(means, 0.0)),
+        ("log F0 about the speaker's mean", means),
+    ):
+        for given, frames_of in inputs.items():
+            first, second = (_voiced(split, frames_of, offsets) for split in (train, test))
+            score = _probe_score(library("sklearn.linear_model").Ridge(), *first, *second)
+            found.append(
+                Measurement(target, given, "R²", score, 0.0, len(first[1]), len(second[1]))
+            )
+    return found
+
+
+def _mean_log_f0(split: Sequence[_Clip]) -> dict[str, float]:
+    """Speaker -> mean over all voiced frames; those without any are left out."""
+    of_speaker: dict[str, list[np.ndarray]] = {}
+    for clip in split:
+        voiced = clip.log_f0[np.isfinite(clip.log_f0)]
+        if len(voiced):
+            of_speaker.setdefault(clip.utterance.speaker, []).append(voiced)
+    return {name: float(np.concatenate(own).mean()) for name, own in of_speaker.items()}
+
+
+def _voiced(
+    split: Sequence[_Clip],
+    frames_of: Callable[[_Clip], np.ndarray],
+    offsets: dict[str, float],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames with their neighbours (M, (2 * context + 1) * D), and log F0 less an offset (M,).
+
+    Of the speakers that have an offset.
+    """
+    known = [clip for clip in split if clip.utterance.speaker in offsets]
+    n_voiced = sum(int(np.isfinite(clip.log_f0).sum()) for clip in known)
+    if not n_voiced:
+        raise DataError(
+            f"split {split[0].utterance.split}: no voiced speech is found in its recordings; "
+            "give recordings of speech"
+        )
+    step = -(-n_voiced // _MAX_FRAMES)
+    inputs, targets = [], []
+    for clip in known:
+        rows = np.flatnonzero(np.isfinite(clip.log_f0))[::step]
+        padded = np.pad(frames_of(clip), ((_CONTEXT, _CONTEXT), (0, 0)), mode="edge")
+        seen = rows[:, None] + np.arange(2 * _CONTEXT + 1)
+        inputs.append(padded[seen].reshape(len(rows), -1))
+        targets.append(clip.log_f0[rows] - offsets[clip.utterance.speaker])
+    # Latents lie in a space of fewer dimensions: in single precision that is ill-conditioned.
+    return np.concatenate(inputs, dtype=np.float64), np.concatenate(targets)
+
+
+# Probes
+
+
+def _logistic_regression() -> Any:
+    return library("sklearn.linear_model").LogisticRegression(max_iter=_MAX_ITERATIONS)
+
+
+def _probe_score(
+    probe: Any,
+    train_inputs: np.ndarray,
+    train_targets: Sequence[str] | np.ndarray,
+    test_inputs: np.ndarray,
+    test_targets: Sequence[str] | np.ndarray,
+) -> float:
+    """Accuracy of a classifier, R² of a regression."""
+    scaler = library("sklearn.preprocessing").StandardScaler()
+    pipeline = library("sklearn.pipeline").make_pipeline(scaler, probe)
+    return float(pipeline.fit(train_inputs, train_targets).score(test_inputs, test_targets))
+
+
+# Decoding
+
+
+def _decoder_reliance(codec: Codec, split: Sequence[_Clip]) -> list[Measurement]:
+    """Mel distance with the right and the wrong codes and voices, the right ones first."""
+    rng = np.random.default_rng(0)
+    distances: dict[str, list[float]] = {}
+    for index, clip in enumerate(split):
+        rotated = [*split[index + 1 :], *split[:index]]
+        other = next(
+            (each for each in rotated if each.utterance.speaker != clip.utterance.speaker), None
+        )
+        assert other is not None  # there are two speakers
+        codes, n_codes = clip.codes, clip.codes.n_codes
+        shuffled = replace(codes, codes=codes.codes[:, rng.permutation(n_codes)])
+        foreign = replace(
+            codes, codes=other.codes.codes[:, np.arange(n_codes) % other.codes.n_codes]
+        )
+        variants = {
+            "true codes, own voice": codes,
+            "true codes, another's voice": replace(codes, speaker=other.codes.speaker),
+            "codes shuffled in time, own voice": shuffled,
+            "another recording's codes, own voice": foreign,
+            "another recording's codes and voice": replace(foreign, speaker=other.codes.speaker),
+        }
+        reference = load(clip.utterance.path, SAMPLE_RATE)
+        for name, variant in variants.items():
+            decoded = codec.decode(variant, sample_rate=SAMPLE_RATE)
+            try:
+                distance = mel_distance(reference, decoded)
+            except UndefinedMetricError as error:
+                fault = f"{clip.utterance.path}: {error}; leave it out of the corpus"
+                raise DataError(fault) from error
+            distances.setdefault(name, []).append(distance)
+    return [
+        Measurement("original", name, "mel distance", float(np.mean(own)), None, None, len(own))
+        for name, own in distances.items()
+    ]
+
+
+# The page
+
+
+def _cells(one: Measurement) -> dict[str, str]:
+    return {
+        "told": one.target,
+        "from": one.given,
+        "measure": one.measure,
+        "value": f"{one.value:.3f}",
+        "chance": f"{one.chance:.3f}",
+        "fitted to": str(one.n_train),
+        "scored on": str(one.n_test),
+    }
+
+
+def _decoded_cells(one: Measurement, right: float) -> dict[str, str]:
+    return {
+        "decoded from": one.given,
+        "mel distance ↓": f"{one.value:.3f}",
+        "more than the right ones": f"{one.value - right:+.3f}",
+        "files": str(one.n_test),
+    }

@@ -1,0 +1,326 @@
+"""Priors in use: new speech sampled as codes, and how unlikely the codes of a recording are.
+
+A prior file is one .safetensors: weights in half precision, configuration, the histogram of the
+training codes, provenance, and the fingerprint of the codec whose codes it knows.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+
+from vqcodec import windows
+from vqcodec.checkpoint import _checksum as checksum
+from vqcodec.checkpoint import read_tensors
+from vqcodec.codec import Codec
+from vqcodec.codes import Codes
+from vqcodec.encoding import Progress
+from vqcodec.errors import CheckpointError, VqcodecError
+from vqcodec.files import write_atomically
+from vqcodec.models.prior import CodeTransformer, PriorConfig
+from vqcodec.models.speaker import from_int8
+from vqcodec.speakers import Speaker, unknown_voice
+
+FORMAT, VERSION = "vqcodec-prior", 1
+
+Scheme = Literal["prior", "histogram", "uniform"]
+
+BINS_PER_BIT, N_BINS = 16, 512
+
+
+class Score(NamedTuple):
+    """How a recording looks to a prior.
+
+    Attributes:
+        bits_per_code: mean information of its codes. Monotonous sounds, such as hum or steady
+            noise, have less than speech, and chaotic ones more.
+        anomaly: largest difference between its distribution of bits over codes and that of speech,
+            each accumulated from 0 to 1 (the statistic of Kolmogorov and Smirnov), in [0, 1]. A
+            test of typicality (Nalisnick et al. 2019, arXiv 1906.02994): speech is neither more
+            nor less predictable than usual.
+    """
+
+    bits_per_code: float
+    anomaly: float
+
+
+class Prior:
+    """What is known of the code sequences of one codec.
+
+    Args:
+        model: the transformer, in evaluation mode.
+        histogram: (K,) int64 how often the training data has each code.
+        typical: (512,) int64 of `binned`, of speech that the prior was not trained on.
+        codec: whose codes these are.
+        provenance: how the prior was trained.
+    """
+
+    def __init__(
+        self,
+        model: CodeTransformer,
+        histogram: np.ndarray,
+        typical: np.ndarray,
+        codec: Codec,
+        provenance: dict[str, Any],
+    ) -> None:
+        self.model, self.codec = model.to(codec.device), codec
+        self.histogram, self.typical, self.provenance = histogram, typical, provenance
+
+    def sample(
+        self,
+        seconds: float,
+        *,
+        speaker: Speaker,
+        scheme: Scheme = "prior",
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        prompt: Codes | None = None,
+        on_progress: Progress | None = None,
+    ) -> Codes:
+        """Draw codes, which `Codec.decode` makes audible.
+
+        Args:
+            seconds: of new speech, rounded up to whole codes.
+            speaker: who speaks.
+            scheme: `prior` draws every code given those before it; `histogram` draws each as often
+                as the training data has it; `uniform` draws all equally often.
+            temperature: of the draws; 0 takes the likeliest code.
+            top_k: draw among so many of the likeliest codes; among all when None.
+            top_p: draw among the likeliest codes that make up this probability, in (0, 1].
+            seed: of the draws; the same seed gives the same codes.
+            prompt: codes of this codec, which the new ones continue and follow in the result.
+            on_progress: called with the share done, in [0, 1].
+
+        Raises:
+            VqcodecError: an argument is out of its range.
+            CodesError: the prompt belongs to another model.
+        """
+        codec = self.codec
+        if prompt is not None:
+            codec.check(prompt)
+        n_new = -int(-seconds * codec.sample_rate // codec.hop_length)
+        if n_new < 1 or temperature < 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
+            raise VqcodecError(
+                f"seconds {seconds}, temperature {temperature}, top_k {top_k}, top_p {top_p}: "
+                "seconds must be positive, temperature at least 0, top_k at least 1 and top_p "
+                "in (0, 1]"
+            )
+        codes = [] if prompt is None else prompt.codes[0].tolist()
+
+        def generate(predict: Callable[[list[int]], np.ndarray]) -> None:
+            rng = np.random.default_rng(seed)
+            unheard, length = [self.model.begin, *codes], self.model.config.context
+            pieces = [unheard[i : i + length] for i in range(0, len(unheard), length)]
+            *_, logits = map(predict, pieces)
+            for n_drawn in range(1, n_new + 1):
+                codes.append(_drawn(logits, rng, temperature, top_k, top_p))
+                logits = predict(codes[-1:])
+                if on_progress:
+                    on_progress(n_drawn / n_new)
+
+        # On a lone thread the codes do not depend on how many the machine has.
+        list(windows.map_in_order(generate, [self._predictor(scheme, speaker)], codec.device))
+        return Codes(
+            np.array(codes)[None],
+            codebook_size=self.model.codebook_size,
+            sample_rate=codec.sample_rate,
+            hop_length=codec.hop_length,
+            fingerprint=codec.fingerprint,
+            original_sample_rate=codec.sample_rate,
+            n_samples=len(codes) * codec.hop_length,
+            gain=1.0 if prompt is None else prompt.gain,
+            speaker=speaker.vector,
+        )
+
+    def score(self, codes: Codes) -> Score:
+        """How unlike speech a recording is.
+
+        Args:
+            codes: as in `bits`.
+
+        Raises:
+            CodesError, SpeakerError: as `bits`.
+        """
+        bits = self.bits(codes)
+        own, typical = (np.cumsum(bins) / bins.sum() for bins in (binned(bits), self.typical))
+        return Score(float(bits.mean()), float(np.abs(own - typical).max()))
+
+    def bits(self, codes: Codes) -> np.ndarray:
+        """Information of every code.
+
+        Args:
+            codes: of this codec.
+
+        Returns:
+            (N,) float32: -log2 of the probability of each code, given those before it and the
+            speaker that the codes carry or name.
+
+        Raises:
+            CodesError: the codes belong to another model.
+            SpeakerError: they name a voice that is unknown.
+        """
+        self.codec.check(codes)
+        speaker = codes.speaker
+        if isinstance(speaker, str):
+            if speaker not in self.codec.voices:
+                raise unknown_voice(speaker, self.codec.voices)
+            speaker = self.codec.voices[speaker].vector
+        sequence = torch.from_numpy(codes.codes[0].astype(np.int64)).to(self.codec.device)
+        vector = torch.from_numpy(from_int8(speaker)).to(self.codec.device)
+        (found,) = windows.map_in_order(
+            lambda sequence: self.model.bits(sequence, vector), [sequence], self.codec.device
+        )
+        bits: np.ndarray = found.cpu().numpy()
+        return bits
+
+    def _predictor(self, scheme: Scheme, speaker: Speaker) -> Callable[[list[int]], np.ndarray]:
+        """A function of the codes that follow (K codes at first); returns logits of the next."""
+        if scheme == "prior":
+            vector = torch.from_numpy(from_int8(speaker.vector))[None].to(self.codec.device)
+            cache = self.model.cache()
+
+            @torch.no_grad()
+            def predict(codes: list[int]) -> np.ndarray:
+                previous = torch.tensor([codes], device=self.codec.device)
+                logits: np.ndarray = self.model(previous, vector, cache)[0, -1].cpu().numpy()
+                return logits
+
+            return predict
+        with np.errstate(divide="ignore"):
+            fixed = np.log(
+                self.histogram if scheme == "histogram" else np.ones(len(self.histogram))
+            )
+        return lambda codes: fixed
+
+
+def binned(bits: np.ndarray) -> np.ndarray:
+    """How many of some codes have 0 to 1/16 bit, 1/16 to 2/16, ...; the last, 32 and more.
+
+    Returns:
+        (512,) int64.
+    """
+    bins = np.minimum(bits * BINS_PER_BIT, N_BINS - 1).astype(np.int64)
+    return np.bincount(bins, minlength=N_BINS)
+
+
+def save(
+    path: str | Path,
+    model: CodeTransformer,
+    histogram: np.ndarray,
+    *,
+    typical: np.ndarray,
+    fingerprint: bytes,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a prior file atomically.
+
+    Args:
+        path: ends in .safetensors.
+        model: any device.
+        histogram: (K,) int64 of the training codes.
+        typical: (512,) int64 of `binned`, of speech that it was not trained on.
+        fingerprint: of the codec.
+        provenance: what JSON can hold.
+    """
+    tensors = {name: value.half().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors |= {"histogram": torch.from_numpy(histogram), "typical": torch.from_numpy(typical)}
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "config": model.config.model_dump_json(),
+        "fingerprint": fingerprint.hex(),
+        "provenance": json.dumps(dict(provenance)),
+    }
+    metadata["sha256"] = checksum(tensors, metadata)
+    write_atomically(path, safetensors_bytes(tensors, metadata))
+
+
+def load(codec: Codec, path: str | os.PathLike[str] | None = None) -> Prior:
+    """Load the prior of a codec.
+
+    Args:
+        codec: whose codes it shall know; the prior works on its device.
+        path: a prior file; the packaged one of the codec when None.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged, too new or of another codec.
+    """
+    path = _find(codec) if path is None else Path(path)
+    metadata, tensors = read_tensors(path, FORMAT)
+    try:
+        if int(metadata["version"]) > VERSION:
+            raise CheckpointError(
+                f"{path}: prior format {metadata['version']} is newer than {VERSION}: "
+                "upgrade vqcodec"
+            )
+        if checksum(tensors, metadata) != metadata["sha256"]:
+            raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
+        if metadata["fingerprint"] != codec.fingerprint.hex():
+            raise CheckpointError(
+                f"{path}: knows the codes of model {metadata['fingerprint']}, and {codec.name} is "
+                f"{codec.fingerprint.hex()}: give the prior that was trained on {codec.name}"
+            )
+        histogram, typical = (tensors.pop(name).numpy() for name in ("histogram", "typical"))
+        model = CodeTransformer(PriorConfig.model_validate_json(metadata["config"]), len(histogram))
+        model.load_state_dict({name: value.float() for name, value in tensors.items()})
+        provenance = json.loads(metadata["provenance"])
+    except (KeyError, ValueError, ValidationError, RuntimeError) as error:
+        fault = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: damaged ({fault}): fetch it again") from None
+    return Prior(model.eval().requires_grad_(False), histogram, typical, codec, provenance)
+
+
+def packaged() -> dict[str, Path]:
+    """Fingerprints (hexadecimal) of the codecs whose priors are installed, and their paths."""
+    folder = Path(str(importlib.resources.files("vqcodec.weights"))) / "priors"
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                found[(file.metadata() or {})["fingerprint"]] = path
+        except (SafetensorError, OSError, KeyError) as error:
+            raise CheckpointError(
+                f"{path}: not a readable prior ({error}): install again"
+            ) from None
+    return found
+
+
+def _find(codec: Codec) -> Path:
+    fingerprint = codec.fingerprint.hex()
+    priors = packaged()
+    if fingerprint not in priors:
+        raise CheckpointError(
+            f"{codec.name}: no prior is packaged for this model ({fingerprint}): train one "
+            "(vqcodec train prior.yaml) and name its file (--prior)"
+        )
+    return priors[fingerprint]
+
+
+def _drawn(
+    logits: np.ndarray,
+    rng: np.random.Generator,
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+) -> int:
+    """A code from logits (K,), of which -inf is never drawn."""
+    if temperature == 0:
+        return int(logits.argmax())
+    weights = np.exp((logits - logits.max()).astype(np.float64) / temperature)
+    likeliest = np.argsort(-weights, kind="stable")[:top_k]
+    cumulative = np.cumsum(weights[likeliest])
+    n_kept = np.searchsorted(cumulative, top_p * cumulative[-1]) + 1
+    drawn = np.searchsorted(cumulative[:n_kept], rng.random() * cumulative[n_kept - 1], "right")
+    return int(likeliest[min(drawn, n_kept - 1)])
