@@ -90,10 +90,11 @@ def sample(
     with progress_bar("sampling") as on_progress:
         codec = load_codec(model, voices, device)
         loaded = load(codec, prior)
-        begun = None if prompt is None else codec.encode(readable(prompt))
+        voice = None if speaker is None else codec.speaker(speaker)
+        begun = None if prompt is None else codec.encode(readable(prompt), speaker=voice)
         codes = loaded.sample(
             seconds,
-            speaker=_voice(codec, speaker, begun),
+            speaker=voice or _default_voice(codec, begun),
             scheme=scheme.value,
             temperature=temperature,
             top_k=top_k,
@@ -135,14 +136,13 @@ def score(
         show(results, as_json=True)
 
 
-def _voice(codec: Codec, wanted: str | None, prompt: Codes | None) -> Speaker:
+def _default_voice(codec: Codec, prompt: Codes | None) -> Speaker:
+    """The prompt's own, or else the codec's first."""
     from vqcodec import Speaker
     from vqcodec.errors import SpeakerError
 
-    if wanted is not None:
-        return codec.speaker(wanted)
     if prompt is not None:
-        assert not isinstance(prompt.speaker, str), "no name was given to encode"
+        assert not isinstance(prompt.speaker, str), "it was encoded without a name"
         return Speaker(prompt.speaker)
     if not codec.voices:
         raise SpeakerError(f"{codec.name}: knows no voice by name: say whose with --speaker FILE")

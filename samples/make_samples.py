@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import vqcodec
+from vqcodec import prior
 
 SAMPLES = Path(__file__).parent
 TEXTS = {
@@ -14,6 +15,8 @@ TEXTS = {
     "espeak": "Even a robot may borrow the voice of a person.",
 }
 VOICES = ("p225", "p239", "ls26")
+SCHEMES: tuple[prior.Scheme, ...] = ("prior", "histogram", "uniform")
+BABBLE_SECONDS = 5.0
 
 
 def synthesize(name: str, path: Path) -> None:
@@ -26,7 +29,7 @@ def synthesize(name: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Recordings, their codes, their reconstructions and their conversions."""
+    """Recordings, their codes, reconstructions and conversions; and speech that nobody spoke."""
     codec = vqcodec.load()
     for name in TEXTS:
         source = SAMPLES / f"{name}.wav"
@@ -37,6 +40,10 @@ def main() -> None:
             codec.decode_to(SAMPLES / f"{name}.{decoder}.wav", codes, decoder=decoder)
         for voice in VOICES:
             codec.decode_to(SAMPLES / f"{name}.as-{voice}.wav", codes, speaker=voice)
+    babbler = prior.load(codec)
+    for scheme in SCHEMES:
+        codes = babbler.sample(BABBLE_SECONDS, speaker=codec.voices["p239"], scheme=scheme)
+        codec.decode_to(SAMPLES / f"babble.{scheme}.wav", codes)
 
 
 if __name__ == "__main__":

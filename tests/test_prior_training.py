@@ -235,7 +235,7 @@ def test_the_best_prior_is_kept_with_what_is_typical(
     path, reports = run(recipe)
     codes = load_file(store)["codes"].numpy()
     found = [report.validation for report in reports if report.validation is not None]
-    assert reports[0].bits > 9  # no better than guessing
+    assert reports[0].bits > 8  # hardly better than guessing
     assert found[0] > found[1] > found[2]
     assert found[2] < reports[0].bits - 2
     codec = vqcodec.load(recipe.codec, device="cpu")
