@@ -41,6 +41,7 @@ class Request:
         cores: that the process may use.
         seconds: of audio, for the parts whose length is free.
         repeats: of which the fastest counts: what else the machine does can only slow a part down.
+            Before several there is one that does not count.
     """
 
     part: str
@@ -267,7 +268,8 @@ def measure(request: Request) -> Measured:
     codec = vqcodec.load(request.model, device="cuda" if on_gpu else "cpu")
     part = PARTS[request.part](codec, request)
     times = []
-    part.call()  # compiles, and fills caches
+    if request.repeats > 1:
+        part.call()  # loads what is compiled, and fills caches
     for _ in range(request.repeats):
         start = time.perf_counter()
         part.call()

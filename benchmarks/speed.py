@@ -135,7 +135,7 @@ def plot(
 def main(
     model: Annotated[str | None, typer.Option(help="Name or path of a model.")] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Length of the recordings.")] = 10.0,
-    repeats: Annotated[int, typer.Option(min=1, help="Of which the fastest counts.")] = 3,
+    repeats: Annotated[int, typer.Option(min=2, help="Of which the fastest counts.")] = 2,
     parts: Annotated[
         str, typer.Option(metavar="A,B", help="Only these of benchmarks/parts.py, without growth.")
     ] = "",

@@ -194,7 +194,7 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_speed_benchmark_times_parts_on_every_core(tiny_model: Path, tmp_path: Path) -> None:
-    settings = ["--seconds", 1, "--repeats", 1, "--parts", "encoding,queues"]
+    settings = ["--seconds", 1, "--repeats", 2, "--parts", "encoding,queues"]
     done = run("speed.py", "--model", tiny_model, *settings, "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "speed.md").read_text()

@@ -141,8 +141,11 @@ def test_other_quantizers_stream_too(samples, tmp_path):
     torch.manual_seed(0)
     quantizer = {"kind": "residual_vq", "num_quantizers": 2, "codebook_size": 64}
     config = ModelConfig.model_validate(TINY | {"quantizer": quantizer})
-    voices = {"anna": np.zeros(64, np.int8)}
-    checkpoint.save(tmp_path / "rvq.safetensors", VQVAE(config).eval(), voices, provenance={})
+    model = VQVAE(config)
+    model.quantizer(torch.randn(4, 64, 100))  # starts its codebooks
+    checkpoint.save(
+        tmp_path / "rvq.safetensors", model, {"anna": np.zeros(64, np.int8)}, provenance={}
+    )
     codec = vqcodec.load(tmp_path / "rvq.safetensors", device="cpu")
     codes = codec.encode(samples, 16_000, speaker="anna")
     stream = codec.stream_encode(pieces(samples, 999), speaker="anna", gain=codes.gain)
