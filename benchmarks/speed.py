@@ -128,7 +128,7 @@ def plot(
         lines.plot(LENGTHS, times, "o-", label=f"{TITLES[part]} ({memory:.0f} MB at the end)")
     lines.plot(LENGTHS, LENGTHS, "k--", linewidth=0.8, label="real time")
     lines.set(xscale="log", yscale="log", xlabel="recording (s)", ylabel="time (s)")
-    lines.legend()
+    figure.legend(handles=lines.get_lines(), loc="outside lower right", ncols=2, fontsize=8)
     figure.savefig(path, dpi=120)
 
 
