@@ -258,7 +258,7 @@ def test_other_files_are_refused(tmp_path):
 def test_weights_that_do_not_fit_the_configuration_are_refused(path):
     metadata, tensors = checkpoint.read_tensors(path, checkpoint.FORMAT)
     tensors["encoder.output.weight"] = torch.zeros(3, 3).half()
-    metadata["sha256"] = checkpoint._checksum(tensors, metadata)
+    metadata["sha256"] = checkpoint.checksum(tensors, metadata)
     save_file(tensors, path, metadata)
     assert "weights and configuration disagree" in refusal(path)
 

@@ -109,7 +109,7 @@ def save(
         "voices": json.dumps(names),
         "provenance": json.dumps(dict(provenance)),
     }
-    metadata["sha256"] = _checksum(tensors, metadata)
+    metadata["sha256"] = checksum(tensors, metadata)
     write_atomically(path, safetensors_bytes(tensors, metadata))
     return fingerprint
 
@@ -138,7 +138,7 @@ def _assembled(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor])
             f"{path}: model format {metadata['version']} is newer than {VERSION}: upgrade vqcodec"
         )
     config = metadata["config"]
-    if _checksum(tensors, metadata) != metadata["sha256"]:
+    if checksum(tensors, metadata) != metadata["sha256"]:
         raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
     table = tensors.pop("voices").numpy()
     voices = dict(zip(json.loads(metadata["voices"]), table, strict=True))
@@ -236,7 +236,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> bytes:
     return digest.digest()
 
 
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """SHA-256 of everything in the file but itself."""
     rest = {key: value for key, value in metadata.items() if key != "sha256"}
     return _digest(tensors, json.dumps(rest, sort_keys=True)).hex()

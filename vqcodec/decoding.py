@@ -47,9 +47,11 @@ def fast_blocks(
         step=1,
     )
 
+    is_bfloat16 = multiplies_bfloat16(device)
+
     @torch.no_grad()
     def decode(window: windows.Window) -> np.ndarray:
-        with torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=is_bfloat16):
             waveform = fast(model.latents(_indices(window.data, device)), speaker)[0]
         return waveform[window.start * hop_length : window.end * hop_length].cpu().numpy()
 

@@ -56,12 +56,14 @@ def code_blocks(
     def encode(window: windows.Window) -> np.ndarray:
         waveform = torch.from_numpy(window.data)[None].to(device)
         latents = model.norm(model.encoder(waveform))
-        indices = quantizer(latents).indices[0]
         if isinstance(quantizer, VectorQuantizer):
-            for frame in (quantizer.margin(latents)[0] < DOUBT).nonzero()[:, 0].tolist():
+            indices, margins = quantizer.ranked(latents)
+            for frame in (margins[0] < DOUBT).nonzero()[:, 0].tolist():
                 if window.start <= frame < window.end:
-                    indices[:, frame] = settle(waveform, frame)
-        return indices[:, window.start : window.end].cpu().numpy().astype(np.uint16)
+                    indices[0, :, frame] = settle(waveform, frame)
+        else:
+            indices = quantizer(latents).indices
+        return indices[0, :, window.start : window.end].cpu().numpy().astype(np.uint16)
 
     def settle(waveform: torch.Tensor, frame: int) -> torch.Tensor:
         """The code of a frame from just what it sees, wherever the window lay."""

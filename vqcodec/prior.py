@@ -20,8 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 
 from vqcodec import windows
-from vqcodec.checkpoint import _checksum as checksum
-from vqcodec.checkpoint import read_tensors
+from vqcodec.checkpoint import checksum, read_tensors
 from vqcodec.codec import Codec
 from vqcodec.codes import Codes
 from vqcodec.encoding import Progress

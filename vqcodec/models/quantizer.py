@@ -124,13 +124,18 @@ class VectorQuantizer(nn.Module):
         """(..., codebook_dim) -> (...) int64: the index of the nearest codebook vector."""
         return self._closeness(projected).argmax(-1)
 
-    def margin(self, latents: Tensor) -> Tensor:
-        """(B, D, N) -> (B, N): by how much the nearest codebook vector wins over the second.
+    def ranked(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest codebook vectors, and by how much each wins over the second nearest.
 
-        Half the difference of the squared distances.
+        Args:
+            latents: (B, D, N).
+
+        Returns:
+            Indices (B, 1, N) int64, and margins (B, N): half the difference of the squared
+            distances.
         """
-        best = self._closeness(self.project(latents)).topk(2, dim=-1).values
-        return best[..., 0] - best[..., 1]
+        best = self._closeness(self.project(latents)).topk(2, dim=-1)
+        return best.indices[..., 0][:, None], best.values[..., 0] - best.values[..., 1]
 
     def _closeness(self, projected: Tensor) -> Tensor:
         codebook = self._normalize(self.codebook)

@@ -24,7 +24,6 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError, DataError, VqcodecError
 from vqcodec.models.prior import CodeTransformer
 from vqcodec.models.speaker import from_int8
-from vqcodec.training.config import Recipe
 from vqcodec.training.distributed import Processes, processes
 from vqcodec.training.prior_config import PriorRecipe
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, coded_clips
@@ -194,7 +193,7 @@ class PriorTrainer:
         """One step of the optimiser; returns bits per code."""
         recipe, place = self.recipe, self.place
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(cast(Recipe, recipe), self.step)
+            group["lr"] = learning_rate(recipe, self.step)
         # Every step seeds itself, so that a resumed run draws the dropout of an unbroken one.
         torch.manual_seed(recipe.seed * 1_000_003 + self.step)
         with self._autocast():

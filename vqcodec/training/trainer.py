@@ -24,7 +24,7 @@ from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import ConfigError, DataError, VqcodecError
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.training.adversary import AdversarialLosses, Adversary
-from vqcodec.training.config import PerturbationConfig, Recipe
+from vqcodec.training.config import PerturbationConfig, Recipe, RunConfig
 from vqcodec.training.distributed import Processes, processes
 from vqcodec.training.examples import add_example
 from vqcodec.training.model_files import initial_model, write_model
@@ -374,7 +374,7 @@ class Trainer:
         self.step, self.best = progress["step"], progress["best"]
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def learning_rate(recipe: RunConfig, step: int) -> float:
     """Linear warm-up, then a cosine to the final rate at the recipe's last step."""
     schedule = recipe.optimizer
     if step < schedule.warmup_steps:
