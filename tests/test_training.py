@@ -25,7 +25,8 @@ from vqcodec.training.config import Recipe, load_recipe
 from vqcodec.training.distributed import Processes
 from vqcodec.training.losses import MultiResolutionSpectralLoss
 from vqcodec.training.monitor import CollapseMonitor
-from vqcodec.training.trainer import Report, Trainer, learning_rate, train
+from vqcodec.training.run import learning_rate
+from vqcodec.training.trainer import Report, Trainer, train
 
 PAPER = {
     "encoder": {"paper": True, "strides": [2] * 6, "channels": 8},

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -21,14 +20,22 @@ from torch.utils.tensorboard import SummaryWriter
 import vqcodec
 from vqcodec import prior
 from vqcodec.data.prepared import PreparedData
-from vqcodec.errors import ConfigError, DataError, VqcodecError
+from vqcodec.errors import ConfigError, DataError
 from vqcodec.models.prior import CodeTransformer
 from vqcodec.models.speaker import from_int8
 from vqcodec.training.distributed import Processes, processes
 from vqcodec.training.prior_config import PriorRecipe
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, coded_clips
+from vqcodec.training.run import (
+    autocast,
+    check_finite,
+    check_state,
+    is_late,
+    learning_rate,
+    summary_writer,
+)
 from vqcodec.training.state import load_state, save_state
-from vqcodec.training.trainer import STATE_FILE, keep_freed_memory, learning_rate
+from vqcodec.training.trainer import STATE_FILE, keep_freed_memory
 
 PRIOR_FILE = "prior.safetensors"
 PATIENCE = 5  # validations without a better one, before the user is told
@@ -142,24 +149,17 @@ class PriorTrainer:
         """Train until the recipe's steps or time are over."""
         recipe, place = self.recipe, self.place
         state = self.output / STATE_FILE
+        check_state(self.output, state, resume=resume)
         if resume:
             self._load(state)
-        elif state.exists():
-            raise ConfigError(
-                f"{self.output}: already holds a run; continue it with --resume, or choose another "
-                "output=FOLDER"
-            )
         started = time.monotonic()
-        writer = None
-        if place.rank == 0:
-            # What a broken run logged beyond here is hidden.
-            writer = SummaryWriter(str(self.output / "logs"), purge_step=self.step + 1)
+        writer = summary_writer(self.output, place, self.step)
         recent: list[float] = []
         self.model.train()
         for step in range(self.step, recipe.steps):
             batch = self.sampler.batch(step, place.rank, place.world_size)
             recent.append(self._train_step(batch.to(place.device)))
-            is_last = self._is_late(started) or self.step == recipe.steps
+            is_last = is_late(recipe, place, started) or self.step == recipe.steps
             validation = None
             if is_last or self.step % recipe.validate_every == 0:
                 validation = self._validate()
@@ -174,21 +174,6 @@ class PriorTrainer:
             writer.close()
         return self.output / PRIOR_FILE
 
-    def _is_late(self, started: float) -> bool:
-        """Whether time is up, by the first process's clock."""
-        limit = self.recipe.max_minutes
-        if limit is None:
-            return False
-        late = torch.tensor(time.monotonic() - started > limit * 60, device=self.place.device)
-        if self.place.world_size > 1:
-            dist.broadcast(late, 0)
-        return bool(late)
-
-    def _autocast(self) -> Any:
-        if self.recipe.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.place.device.type, torch.bfloat16)
-
     def _train_step(self, batch: CodeBatch) -> float:
         """One step of the optimiser; returns bits per code."""
         recipe, place = self.recipe, self.place
@@ -196,7 +181,7 @@ class PriorTrainer:
             group["lr"] = learning_rate(recipe, self.step)
         # Every step seeds itself, so that a resumed run draws the dropout of an unbroken one.
         torch.manual_seed(recipe.seed * 1_000_003 + self.step)
-        with self._autocast():
+        with autocast(self.recipe, self.place):
             logits = self.forward(batch.previous, batch.speaker)
         nats = F.cross_entropy(
             logits.float().flatten(0, 1),
@@ -213,11 +198,7 @@ class PriorTrainer:
         self.average.update_parameters(self.model)
         self.step += 1
         bits = (total[0] / total[1]).item() / math.log(2)
-        if not math.isfinite(bits):
-            raise VqcodecError(
-                f"{self.output}: the loss is not finite at step {self.step}; continue from the "
-                "last checkpoint with --resume and a lower optimizer.learning_rate"
-            )
+        check_finite([bits], self.output, self.step)
         return bits
 
     def _summed(self, values: Tensor) -> Tensor:
@@ -289,8 +270,6 @@ class PriorTrainer:
             save_state(path, self._modules(), self.optimizer, progress)
 
     def _load(self, path: Path) -> None:
-        if not path.exists():
-            raise ConfigError(f"{self.output}: holds no run to continue; start without --resume")
         progress = load_state(path, self._modules(), self.optimizer)
         self.step, self.best = progress["step"], progress["best"]
         self.best_step = progress["best_step"]

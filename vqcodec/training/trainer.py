@@ -8,7 +8,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -21,15 +20,23 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_names
 from vqcodec.data.prepared import Clip, PreparedData
-from vqcodec.errors import ConfigError, DataError, VqcodecError
+from vqcodec.errors import ConfigError, DataError
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.training.adversary import AdversarialLosses, Adversary
-from vqcodec.training.config import PerturbationConfig, Recipe, RunConfig
+from vqcodec.training.config import PerturbationConfig, Recipe
 from vqcodec.training.distributed import Processes, processes
 from vqcodec.training.examples import add_example
 from vqcodec.training.model_files import initial_model, write_model
 from vqcodec.training.monitor import CodebookUsage, CollapseMonitor
 from vqcodec.training.objective import Losses, Objective
+from vqcodec.training.run import (
+    autocast,
+    check_finite,
+    check_state,
+    is_late,
+    learning_rate,
+    summary_writer,
+)
 from vqcodec.training.state import load_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -190,22 +197,18 @@ class Trainer:
         """Train until the recipe's steps or time are over."""
         recipe, place = self.recipe, self.place
         state = self.output / STATE_FILE
+        check_state(self.output, state, resume=resume)
         if resume:
             self._load(state)
-        elif state.exists():
-            raise ConfigError(
-                f"{self.output}: already holds a run; continue it with --resume, or choose another "
-                "output=FOLDER"
-            )
         started = time.monotonic()
-        writer = self._writer()
+        writer = summary_writer(self.output, place, self.step)
         recent: list[dict[str, float]] = []
         self.objective.train()
         steps = range(self.step, recipe.steps)
         for batch in self.sampler.batches(steps, place.rank, place.world_size):
             self._start_codebook_when_due()
             recent.append(self._train_step(batch))
-            is_last = self._is_late(started) or self.step == recipe.steps
+            is_last = is_late(recipe, place, started) or self.step == recipe.steps
             validation = None
             if is_last or self.step % recipe.validate_every == 0:
                 validation = self._validate(writer)
@@ -220,27 +223,6 @@ class Trainer:
             writer.close()
         return self.output / MODEL_FILE
 
-    def _writer(self) -> SummaryWriter | None:
-        """TensorBoard's, on the first process; what a broken run logged beyond here is hidden."""
-        if self.place.rank > 0:
-            return None
-        return SummaryWriter(str(self.output / "logs"), purge_step=self.step + 1)
-
-    def _is_late(self, started: float) -> bool:
-        """Whether time is up, by the first process's clock."""
-        limit = self.recipe.max_minutes
-        if limit is None:
-            return False
-        late = torch.tensor(time.monotonic() - started > limit * 60, device=self.place.device)
-        if self.place.world_size > 1:
-            dist.broadcast(late, 0)
-        return bool(late)
-
-    def _autocast(self) -> Any:
-        if self.recipe.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.place.device.type, torch.bfloat16)
-
     def _train_step(self, batch: Batch) -> dict[str, float]:
         recipe = self.recipe
         rates = learning_rate(recipe, self.step), recipe.adversarial.learning_rate
@@ -249,7 +231,7 @@ class Trainer:
         # Every step seeds itself, so that a resumed run draws the noise of an unbroken one.
         torch.manual_seed(recipe.seed * 1_000_003 + self.step)
         batch = batch.to(self.place.device)
-        with self._autocast():
+        with autocast(self.recipe, self.place):
             losses = self.forward(batch)
             total, scalars = losses.total, losses.scalars()
             if self.play is not None and self._is_adversarial():
@@ -266,11 +248,7 @@ class Trainer:
         self.monitor.update(losses.indices)
         self.step += 1
         values = self._values(scalars)
-        if not all(map(math.isfinite, values.values())):
-            raise VqcodecError(
-                f"{self.output}: the loss is not finite at step {self.step}; continue from the "
-                "last checkpoint with --resume and a lower optimizer.learning_rate"
-            )
+        check_finite(list(values.values()), self.output, self.step)
         return values
 
     def _is_adversarial(self) -> bool:
@@ -319,7 +297,7 @@ class Trainer:
         indices = range(VALIDATION_BATCHES)
         values = []
         for batch in self.validation.batches(indices, place.rank, place.world_size):
-            with self._autocast():
+            with autocast(self.recipe, self.place):
                 values.append(self._values(objective(batch.to(place.device)).scalars()))
         losses = _mean(values)
         loss = losses["total"]
@@ -368,21 +346,8 @@ class Trainer:
             save_state(path, self._modules(), self.optimizer, progress)
 
     def _load(self, path: Path) -> None:
-        if not path.exists():
-            raise ConfigError(f"{self.output}: holds no run to continue; start without --resume")
         progress = load_state(path, self._modules(), self.optimizer)
         self.step, self.best = progress["step"], progress["best"]
-
-
-def learning_rate(recipe: RunConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to the final rate at the recipe's last step."""
-    schedule = recipe.optimizer
-    if step < schedule.warmup_steps:
-        return schedule.learning_rate * (step + 1) / schedule.warmup_steps
-    progress = (step - schedule.warmup_steps) / max(1, recipe.steps - schedule.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    final = schedule.final_learning_rate
-    return final + (schedule.learning_rate - final) * cosine
 
 
 def _mean(values: Sequence[dict[str, float]]) -> dict[str, float]:
