@@ -104,7 +104,6 @@ def similarity(waveform: np.ndarray, target: np.ndarray) -> float:
 def evaluated(model: Path, recipe: Recipe, utterances: Sequence[Utterance]) -> dict[str, Any]:
     """Scores of a model on recordings; each is also converted to the speaker of the next."""
     codec = vqcodec.load(model)
-    table = codec.config.speaker.kind == "table"
     waveforms = [load(utterance.path, SAMPLE_RATE) for utterance in utterances]
     voices: dict[str, list[np.ndarray]] = {}
     for utterance, waveform in zip(utterances, waveforms, strict=True):
@@ -114,7 +113,8 @@ def evaluated(model: Path, recipe: Recipe, utterances: Sequence[Utterance]) -> d
     monitor = CollapseMonitor(quantizer.codebook_size, quantizer.n_codebooks)
     found: dict[str, list[float | None]] = {name: [] for name in SCORES[1:3] + SCORES[4:]}
     for utterance, waveform in zip(utterances, waveforms, strict=True):
-        codes = codec.encode(utterance.path, speaker=utterance.speaker if table else None)
+        own = None if codec.hears_speakers else utterance.speaker
+        codes = codec.encode(utterance.path, speaker=own)
         monitor.update(torch.from_numpy(codes.codes.astype(np.int64))[None])
         decoded = codec.decode(codes, decoder="fast", sample_rate=SAMPLE_RATE)
         found["STOI"].append(score(stoi, waveform, decoded))

@@ -184,16 +184,18 @@ def convert(
 
         codec = load_codec(model, voices, device)
         voice = codec.speaker(speaker)
+        own = None if codec.hears_speakers else voice
 
         def work(source: str, target: str, on_progress: OnProgress) -> None:
             choices: dict[str, Any] = {
+                "speaker": voice,
                 "decoder": None if decoder is None else decoder.value,
                 "seed": seed,
                 "temperature": temperature,
             }
             if source == target == STREAM:
                 with open_live(sys.stdin.buffer) as live:
-                    codes = codec.stream_encode(live.blocks, live.sample_rate, speaker=voice)
+                    codes = codec.stream_encode(live.blocks, live.sample_rate, speaker=own)
                     blocks = codec.stream_decode(codes, **choices)
                     write_live(sys.stdout.buffer, blocks, live.sample_rate)
                 return
@@ -201,7 +203,7 @@ def convert(
                 writable(target),
                 codec.encode(
                     readable(source),
-                    speaker=voice,
+                    speaker=own,
                     on_progress=lambda share: on_progress(share / 2),
                 ),
                 on_progress=lambda share: on_progress((1 + share) / 2),

@@ -271,6 +271,15 @@ def test_conversion_keeps_the_codes_and_changes_the_voice(codec, speech, samples
     assert np.array_equal(tensor.numpy(), converted)
 
 
+def test_conversion_is_led_away_from_the_source(codec, codes):
+    guided = codec.decode(codes, speaker="anna")
+    plain = codec.decode(replace(codes, speaker="anna"))
+    assert not np.array_equal(guided, plain)
+    nameless = replace(codes, speaker="ben")  # of a voice that this model does not know
+    assert np.array_equal(codec.decode(nameless, speaker="anna"), plain)
+    assert np.array_equal(codec.decode(replace(codes, speaker="anna"), speaker="anna"), plain)
+
+
 def test_a_recording_carries_its_own_voice(codec, speech, samples, codes):
     own = codec.decode(codes)
     assert isinstance(codes.speaker, np.ndarray)
@@ -373,7 +382,9 @@ def test_a_model_with_a_table_needs_a_name(samples, tmp_path):
     with pytest.raises(SpeakerError, match="knows speakers only by name; say who speaks"):
         codec.encode(samples, 16000)
     codes = codec.encode(samples, 16000, speaker="p225")
-    assert len(codec.decode(codes)) == len(samples)
+    decoded = codec.decode(codes)
+    assert len(decoded) == len(samples)
+    assert np.array_equal(codec.convert(samples, 16000, speaker="p225"), decoded)
     with pytest.raises(SpeakerError, match="knows speakers only by name"):
         codec.decode(codes, speaker=samples)
 

@@ -119,6 +119,8 @@ def test_one_error_names_every_fault_and_the_nearest_known_key(tmp_path: Path) -
         (["model.fast=null"], "stage codec trains the fast decoder, but model.fast is null"),
         (["stage=joint", "model.wavenet=null"], "stage joint trains a WaveNet, but model.wavenet"),
         (["stage=wavenet"], "stage wavenet needs initial_model"),
+        (["stage=fast"], "stage fast needs initial_model"),
+        (["stage=fast", "model.fast=null"], "stage fast trains the fast decoder, but model.fast"),
         (["steps=300"], "steps 300 end before the codebook starts, after unquantized_steps 300"),
         (["data.segment_length=8"], "segments of 1024 samples, shorter than .* 2048"),
         (["model.fast=null", "model.wavenet=null"], "a model needs a decoder"),

@@ -129,9 +129,7 @@ def test_channels_and_integers(codec, samples):
 
 
 def test_live_conversion(codec, samples):
-    stream = codec.stream_encode(
-        (torch.from_numpy(block) for block in pieces(samples[:20_000], 500)), speaker="anna"
-    )
+    stream = codec.stream_encode(torch.from_numpy(block) for block in pieces(samples[:20_000], 500))
     converted = np.concatenate(list(codec.stream_decode(stream, speaker="p225")))
     assert converted.shape == (20_000,)
     assert np.array_equal(converted, codec.convert(samples[:20_000], 16_000, speaker="p225"))

@@ -20,7 +20,7 @@ from vqcodec import checkpoint
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import CheckpointError, ConfigError, DataError, VqcodecError
 from vqcodec.models.quantizer import VectorQuantizer
-from vqcodec.training import trainer
+from vqcodec.training import ngram, trainer
 from vqcodec.training.config import Recipe, load_recipe
 from vqcodec.training.distributed import Processes
 from vqcodec.training.losses import MultiResolutionSpectralLoss
@@ -149,6 +149,27 @@ def test_wavenet_stage_leaves_the_codec_as_it_is(
     losses = [report.losses["wavenet"] for report in reports]
     assert losses[0] == pytest.approx(np.log(256), abs=0.3)  # of guessing
     assert losses[-1] < losses[0]
+
+
+def test_fast_stage_trains_the_fast_decoder_alone(
+    data: PreparedData, codec: Path, tmp_path: Path
+) -> None:
+    start = checkpoint.load(codec)
+    codes = [vqcodec.load(codec).encode(data.read(clip), 16_000).codes for clip in data.clips[:2]]
+    tables = ngram.fit(codes, start.config.quantizer.codebook_size)
+    checkpoint.save(tmp_path / "start.safetensors", start.model, start.voices, {}, tables)
+    path, reports = run(
+        small_recipe(data, tmp_path, stage="fast", initial_model=f"{tmp_path}/start.safetensors")
+    )
+    after = checkpoint.load(path)
+    assert after.fingerprint == start.fingerprint
+    assert after.model.wavenet is None
+    assert after.tables is not None
+    assert after.tables.digest == tables.digest
+    kept, found = start.model.state_dict(), after.model.state_dict()
+    changed = {key.split(".")[0] for key in kept if not torch.equal(kept[key], found[key])}
+    assert changed == {"fast"}
+    assert reports[-1].losses["mel"] < reports[0].losses["mel"]
 
 
 def test_the_paper_trains_jointly_with_a_table_of_speakers(

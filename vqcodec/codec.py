@@ -26,7 +26,7 @@ from vqcodec.header import StreamMetadata
 from vqcodec.models.speaker import from_int8, to_grid, to_int8
 from vqcodec.resampling import resample_blocks, resampled_length
 from vqcodec.soundfiles import checked_rate
-from vqcodec.speakers import Speaker, VoicesFile, unknown_voice
+from vqcodec.speakers import Speaker, VoicesFile, guided, unknown_voice
 from vqcodec.streams import CodesStream
 
 Decoder = Literal["fast", "wavenet"]
@@ -104,6 +104,11 @@ class Codec:
         if self.model.wavenet is not None:
             found.append("wavenet")
         return tuple(found)
+
+    @property
+    def hears_speakers(self) -> bool:
+        """Whether it can tell a voice from a recording, or knows but those of a table."""
+        return self.config.speaker.kind == "encoder"
 
     # Encoding
 
@@ -299,7 +304,8 @@ class Codec:
 
         Args:
             codes: of this model.
-            speaker: another voice than the codes' own: see `speaker`.
+            speaker: another voice than the codes' own: see `speaker`. If they tell their own, the
+                decoder is led away from that (`speakers.guided`).
             decoder: `fast` (parallel) or `wavenet` (sample by sample); the best one when None.
             seed: of the WaveNet's draws; the same seed gives the same audio.
             temperature: of the WaveNet's draws; lower is cleaner and duller.
@@ -444,8 +450,10 @@ class Codec:
                 for item in source
             ]
         voice = self.speaker(speaker)
-        codes = self.encode(source, sample_rate, speaker=voice)
-        samples = self.decode(codes, decoder=decoder, seed=seed, temperature=temperature)
+        codes = self.encode(source, sample_rate, speaker=None if self.hears_speakers else voice)
+        samples = self.decode(
+            codes, speaker=voice, decoder=decoder, seed=seed, temperature=temperature
+        )
         return torch.from_numpy(samples) if isinstance(source, Tensor) else samples
 
     def check(self, codes: StreamMetadata) -> None:
@@ -485,8 +493,7 @@ class Codec:
             raise VqcodecError(
                 f"model {self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}"
             )
-        voice = self._speaker_of(metadata) if speaker is None else self.speaker(speaker)
-        vector = torch.from_numpy(from_int8(voice.vector))[None].to(self.device)
+        vector = torch.from_numpy(self._told(metadata, speaker))[None].to(self.device)
         if decoder == "fast":
             blocks = fast_blocks(self.model, codes, vector, live=live)
         else:
@@ -495,16 +502,24 @@ class Codec:
             )
         return (block * np.float32(metadata.gain) for block in blocks)
 
-    def _speaker_of(self, codes: StreamMetadata) -> Speaker:
-        """The voice that codes carry or name; such a name is never taken for a path."""
-        if isinstance(codes.speaker, np.ndarray):
-            return Speaker(codes.speaker)
-        if codes.speaker not in self.voices:
+    def _told(self, codes: StreamMetadata, speaker: Source | None) -> np.ndarray:
+        """What the decoder is told of who speaks: (64,) float32."""
+        own = self._speaker_of(codes)
+        if speaker is not None:
+            target = from_int8(self.speaker(speaker).vector)
+            return target if own is None else guided(target, from_int8(own.vector))
+        if own is None:
             raise SpeakerError(
                 f"these codes name the voice {codes.speaker}, which model {self.name} does not "
                 "know: load the voices file it is in (--voices), or give another --speaker"
             )
-        return self.voices[codes.speaker]
+        return from_int8(own.vector)
+
+    def _speaker_of(self, codes: StreamMetadata) -> Speaker | None:
+        """The voice that codes carry or name; such a name is never taken for a path."""
+        if isinstance(codes.speaker, np.ndarray):
+            return Speaker(codes.speaker)
+        return self.voices.get(codes.speaker)
 
 
 def _output(codes: Codes, sample_rate: int | None) -> tuple[int, int]:

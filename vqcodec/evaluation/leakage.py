@@ -165,8 +165,8 @@ def _chosen(
 def _listen(codec: Codec, utterance: Utterance) -> _Clip:
     """Encode a recording, and analyse it at the times that the codes stand for."""
     rate, hop_length = codec.sample_rate, codec.hop_length
-    is_table = codec.config.speaker.kind == "table"
-    codes = codec.encode(utterance.path, speaker=utterance.speaker if is_table else None)
+    own = None if codec.hears_speakers else utterance.speaker
+    codes = codec.encode(utterance.path, speaker=own)
     indices = torch.from_numpy(codes.codes.astype(np.int64))[None].to(codec.device)
     waveform = load(utterance.path, rate) / np.float32(codes.gain)
     # The frames of both analyses are centred on multiples of the hop, and codes between them.

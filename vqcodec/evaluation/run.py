@@ -59,8 +59,7 @@ class Setting:
 
     def own_name(self, utterance: Utterance) -> str | None:
         """Who speaks, if the model must be told: one with a speaker table cannot hear it."""
-        table = self.codec().config.speaker.kind == "table"
-        return utterance.speaker if table else None
+        return None if self.codec().hears_speakers else utterance.speaker
 
 
 def setting(model: str | None, decoder: Decoder | None) -> Setting:

@@ -134,13 +134,13 @@ class Recipe(RunConfig):
     """A whole training of a codec.
 
     Attributes:
-        stage: `codec` trains encoder, quantizer, speaker and fast decoder; `wavenet` trains the
-            WaveNet on the frozen codes of `initial_model`; `joint` trains all at once.
+        stage: `codec` trains encoder, quantizer, speaker and fast decoder; `fast` and `wavenet`
+            train that decoder on the frozen codes of `initial_model`; `joint` trains all at once.
         initial_model: a model file or packaged model to start from.
         unquantized_steps: steps before the codebook is started by k-means.
     """
 
-    stage: Literal["codec", "wavenet", "joint"] = "codec"
+    stage: Literal["codec", "fast", "wavenet", "joint"] = "codec"
     initial_model: str | None = None
     unquantized_steps: Count = 300
     compile: bool = False
@@ -150,15 +150,20 @@ class Recipe(RunConfig):
     perturbation: PerturbationConfig = PerturbationConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
 
+    @property
+    def freezes_codes(self) -> bool:
+        """Whether only a decoder is trained, so that codes keep their meaning."""
+        return self.stage in ("fast", "wavenet")
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
         faults = []
-        if self.stage == "codec" and self.model.fast is None:
-            faults.append("stage codec trains the fast decoder, but model.fast is null")
-        if self.stage != "codec" and self.model.wavenet is None:
+        if self.stage in ("codec", "fast") and self.model.fast is None:
+            faults.append(f"stage {self.stage} trains the fast decoder, but model.fast is null")
+        if self.stage in ("wavenet", "joint") and self.model.wavenet is None:
             faults.append(f"stage {self.stage} trains a WaveNet, but model.wavenet is null")
-        if self.stage == "wavenet" and self.initial_model is None:
-            faults.append("stage wavenet needs initial_model: a trained codec to build on")
+        if self.freezes_codes and self.initial_model is None:
+            faults.append(f"stage {self.stage} needs initial_model: a trained codec to build on")
         if self.initial_model is None and self.steps <= self.unquantized_steps:
             faults.append(
                 f"steps {self.steps} end before the codebook starts, after unquantized_steps "

@@ -21,10 +21,14 @@ def initial_model(recipe: Recipe, n_speakers: int) -> VQVAE:
     Raises:
         CheckpointError: the initial model is not of the recipe's shape.
     """
-    model = VQVAE(recipe.model, n_speakers)
     if recipe.initial_model is None:
-        return model
-    start = checkpoint.load(recipe.initial_model).model.state_dict()
+        return VQVAE(recipe.model, n_speakers)
+    loaded = checkpoint.load(recipe.initial_model)
+    config, start = recipe.model, loaded.model.state_dict()
+    if recipe.stage == "fast":
+        # Its codes stay, and so a WaveNet keeps its worth; one that is new would stay untrained.
+        config = config.model_copy(update={"wavenet": loaded.config.wavenet})
+    model = VQVAE(config, n_speakers)
     own = model.state_dict()
     # Absent parts (a decoder that is new) start fresh; present parts must fit.
     misfits = [key for key in start.keys() & own.keys() if start[key].shape != own[key].shape]
@@ -72,4 +76,7 @@ def write_model(
         "recipe": recipe.model_dump(mode="json"),
         "torch": torch.__version__,
     }
-    checkpoint.save(path, model, mean_voices(model, data, device), provenance)
+    # Frozen codes keep their entropy coder, and so their files stay readable.
+    start = recipe.initial_model if recipe.freezes_codes else None
+    tables = checkpoint.load(start).tables if start else None
+    checkpoint.save(path, model, mean_voices(model, data, device), provenance, tables)

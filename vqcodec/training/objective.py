@@ -54,7 +54,9 @@ class Objective(nn.Module):
 
     def __init__(self, model: VQVAE, recipe: Recipe) -> None:
         super().__init__()
-        self.model, self.stage, self.weights = model, recipe.stage, recipe.loss
+        self.model, self.weights, self.freezes_codes = model, recipe.loss, recipe.freezes_codes
+        self.trains_fast = recipe.stage != "wavenet" and model.fast is not None
+        self.trains_wavenet = recipe.stage in ("wavenet", "joint")
         config = model.config
         self.spectral_loss = MultiResolutionSpectralLoss(config.sample_rate)
         hop_length = config.hop_length
@@ -68,12 +70,11 @@ class Objective(nn.Module):
         self.mel_head = nn.Sequential(
             nn.Conv1d(config.quantizer.dim, 256, 5, padding=2), nn.GELU(), nn.Conv1d(256, 64, 1)
         )
-        if self.stage == "wavenet":
-            self.requires_grad_(False)
-            assert model.wavenet is not None
-            model.wavenet.requires_grad_(True)
-        elif self.stage == "codec" and model.wavenet is not None:
-            model.wavenet.requires_grad_(False)
+        self.requires_grad_(not self.freezes_codes)
+        if model.fast is not None:
+            model.fast.requires_grad_(self.trains_fast)
+        if model.wavenet is not None:
+            model.wavenet.requires_grad_(self.trains_wavenet)
 
     def compile_parts(self) -> None:
         """Compile what is plain arithmetic; spectra and codebook updates stay as they are."""
@@ -86,13 +87,13 @@ class Objective(nn.Module):
     def train(self, mode: bool = True) -> Objective:
         """Training mode; a frozen codec stays in evaluation mode."""
         super().train(mode)
-        if self.stage == "wavenet":
+        if self.freezes_codes:
             super().train(False)
         return self
 
     def forward(self, batch: Batch) -> Losses:
         """Losses of a batch."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage != "wavenet"):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freezes_codes):
             reference = (
                 batch.speaker if self.model.config.speaker.kind == "table" else batch.reference
             )
@@ -102,13 +103,13 @@ class Objective(nn.Module):
         zero = commitment.new_zeros(())
         mel = log_stft = convergence = latent_mel = wavenet = zero
         decoded = None
-        if self.stage != "wavenet":
+        if not self.freezes_codes:
             latent_mel = F.l1_loss(self.mel_head(quantized).float(), self._log_mel(batch.waveform))
-            if self.model.fast is not None:
-                decoded = self.model.fast(quantized, speaker)
-                with torch.autocast(decoded.device.type, enabled=False):
-                    mel, log_stft, convergence = self.spectral_loss(decoded, batch.waveform)
-        if self.stage != "codec" and self.model.wavenet is not None:
+        if self.trains_fast and self.model.fast is not None:
+            decoded = self.model.fast(quantized, speaker)
+            with torch.autocast(decoded.device.type, enabled=False):
+                mel, log_stft, convergence = self.spectral_loss(decoded, batch.waveform)
+        if self.trains_wavenet and self.model.wavenet is not None:
             levels = self.model.wavenet.to_levels(batch.waveform)
             logits = self.model.wavenet(levels, quantized, speaker)
             wavenet = F.cross_entropy(logits.float(), levels)
