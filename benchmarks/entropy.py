@@ -11,18 +11,18 @@ import numpy as np
 import torch
 import typer
 from command import run
-from prior import ORDER_0, ORDER_1, Predictor, counting_models
+from counting import ORDER_0, ORDER_1, Predictor, coded_splits, counting_models
 
 from vqcodec import checkpoint
 from vqcodec.codec import Codec
 from vqcodec.codes import CHUNK_LENGTH, Codes
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.entropy import NgramTables
-from vqcodec.errors import CheckpointError, DataError
+from vqcodec.errors import CheckpointError
 from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.header import TABLES_LENGTH, pack_header
 from vqcodec.payload import payload_size
-from vqcodec.training.prior_data import CodedClip, coded_clips
+from vqcodec.training.prior_data import CodedClip
 
 PACKED, NGRAM = "packed bits", "ngram-ans"
 CODINGS = (PACKED, ORDER_0, ORDER_1, NGRAM)
@@ -149,20 +149,14 @@ def main(
     """Measure bits per code, file sizes and speed; write entropy.csv and entropy.md."""
     torch.set_num_threads(1)
     loaded = checkpoint.load(model)
-    codec, tables, prepared = Codec(loaded), loaded.tables, PreparedData(data)
+    codec, tables = Codec(loaded), loaded.tables
     if tables is None:
         raise CheckpointError(
             f"{loaded.name}: has no tables of the entropy coder; fit them with "
             "scripts/package_model.py --train-data"
         )
     names = splits.split(",")
-    by_split = {name: prepared.split(name) for name in ("train", *names)}
-    for name, clips in by_split.items():
-        if not clips:
-            raise DataError(f"{data}: no clip in split {name}; choose others with --splits")
-    wanted = [clip for clips in by_split.values() for clip in clips]
-    found = iter(zip(wanted, coded_clips(codec, prepared, wanted, codes), strict=True))
-    coded = {name: [next(found) for _ in clips] for name, clips in by_split.items()}
+    coded = coded_splits(codec, PreparedData(data), names, codes)
     models = counting_models([clip for _, clip in coded["train"]], tables.codebook_size)
 
     files = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -12,42 +11,16 @@ import numpy as np
 import torch
 import typer
 from command import run
+from counting import Predictor, coded_splits, counting_models
 
 import vqcodec
 from vqcodec.data.prepared import PreparedData
-from vqcodec.errors import DataError
 from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.models.speaker import from_int8
 from vqcodec.prior import Prior, load
-from vqcodec.training.prior_data import CodedClip, coded_clips
+from vqcodec.training.prior_data import CodedClip
 
-UNIFORM, ORDER_0, ORDER_1 = "uniform", "order 0", "order 1 (interpolated)"
 ALONE, TOLD = "transformer, speaker unknown", "transformer"
-
-Predictor = Callable[[CodedClip], np.ndarray]
-"""A clip -> bits of each of its codes."""
-
-
-def counting_models(clips: list[CodedClip], codebook_size: int) -> dict[str, Predictor]:
-    """Models that count the codes of the training clips.
-
-    Order 1 interpolates with order 0 by how many codes have followed the last one (Witten and Bell
-    1991), and order 0 adds a half to every count.
-    """
-    begin = codebook_size
-    single = np.bincount(np.concatenate([clip.codes for clip in clips]), minlength=begin) + 0.5
-    single /= single.sum()
-    pairs = np.zeros((codebook_size + 1, codebook_size))
-    for clip in clips:
-        np.add.at(pairs, (np.append(begin, clip.codes[:-1]), clip.codes), 1)
-    # After a code that never occurred, order 0 alone.
-    n_following = np.maximum((pairs > 0).sum(1, keepdims=True), 1)
-    pairs = (pairs + n_following * single) / (pairs.sum(1, keepdims=True) + n_following)
-    return {
-        UNIFORM: lambda clip: np.full(len(clip.codes), np.log2(codebook_size)),
-        ORDER_0: lambda clip: -np.log2(single[clip.codes]),
-        ORDER_1: lambda clip: -np.log2(pairs[np.append(begin, clip.codes[:-1]), clip.codes]),
-    }
 
 
 def transformers(prior: Prior) -> dict[str, Predictor]:
@@ -90,15 +63,8 @@ def main(
     torch.set_num_threads(1)
     codec = vqcodec.load(model, device="cpu")
     loaded = load(codec, prior)
-    prepared = PreparedData(data)
     names = splits.split(",")
-    by_split = {name: prepared.split(name) for name in ("train", *names)}
-    for name, clips in by_split.items():
-        if not clips:
-            raise DataError(f"{data}: no clip in split {name}; choose others with --splits")
-    wanted = [clip for clips in by_split.values() for clip in clips]
-    found = iter(zip(wanted, coded_clips(codec, prepared, wanted, codes), strict=True))
-    coded = {name: [next(found) for _ in clips] for name, clips in by_split.items()}
+    coded = coded_splits(codec, PreparedData(data), names, codes)
 
     size = codec.config.quantizer.codebook_size
     models = counting_models([clip for _, clip in coded["train"]], size) | transformers(loaded)

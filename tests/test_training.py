@@ -136,31 +136,44 @@ def test_the_named_voices_are_those_heard_enough(
 def test_wavenet_stage_leaves_the_codec_as_it_is(
     data: PreparedData, codec: Path, tmp_path: Path
 ) -> None:
-    path, reports = run(
-        small_recipe(data, tmp_path, stage="wavenet", initial_model=str(codec), steps=4)
+    recipe = small_recipe(
+        data,
+        tmp_path,
+        stage="wavenet",
+        initial_model=str(codec),
+        steps=12,
+        optimizer={"warmup_steps": 0},
     )
+    path, reports = run(recipe)
     before, after = vqcodec.load(codec, device="cpu"), vqcodec.load(path, device="cpu")
     assert after.fingerprint == before.fingerprint
     assert after.decoders == ("fast", "wavenet")
     kept, found = before.model.state_dict(), after.model.state_dict()
     assert kept.keys() == {key for key in found if not key.startswith("wavenet.")}
     assert all(torch.equal(kept[key], found[key]) for key in kept)
-    assert [report.losses["mel"] for report in reports] == [0.0] * 4
+    assert {report.losses["mel"] for report in reports} == {0.0}
     losses = [report.losses["wavenet"] for report in reports]
     assert losses[0] == pytest.approx(np.log(256), abs=0.3)  # of guessing
-    assert losses[-1] < losses[0]
+    assert losses[-1] < losses[0] - 0.1
 
 
 def test_fast_stage_trains_the_fast_decoder_alone(
     data: PreparedData, codec: Path, tmp_path: Path
 ) -> None:
     start = checkpoint.load(codec)
-    codes = [vqcodec.load(codec).encode(data.read(clip), 16_000).codes for clip in data.clips[:2]]
-    tables = ngram.fit(codes, start.config.quantizer.codebook_size)
+    codes = vqcodec.load(codec).encode(data.read(data.clips[0]), data.sample_rate).codes
+    size = start.config.quantizer.codebook_size
+    tables = ngram.fit([codes], size, n_context=2, width=8, units=32, steps=2)
     checkpoint.save(tmp_path / "start.safetensors", start.model, start.voices, {}, tables)
-    path, reports = run(
-        small_recipe(data, tmp_path, stage="fast", initial_model=f"{tmp_path}/start.safetensors")
+    recipe = small_recipe(
+        data,
+        tmp_path,
+        stage="fast",
+        initial_model=f"{tmp_path}/start.safetensors",
+        steps=20,
+        optimizer={"warmup_steps": 0},
     )
+    path, reports = run(recipe)
     after = checkpoint.load(path)
     assert after.fingerprint == start.fingerprint
     assert after.model.wavenet is None
@@ -169,7 +182,8 @@ def test_fast_stage_trains_the_fast_decoder_alone(
     kept, found = start.model.state_dict(), after.model.state_dict()
     changed = {key.split(".")[0] for key in kept if not torch.equal(kept[key], found[key])}
     assert changed == {"fast"}
-    assert reports[-1].losses["mel"] < reports[0].losses["mel"]
+    losses = [report.losses["mel"] for report in reports]
+    assert np.mean(losses[10:]) < np.mean(losses[:10])
 
 
 def test_the_paper_trains_jointly_with_a_table_of_speakers(

@@ -50,7 +50,8 @@ def guided(target: np.ndarray, source: np.ndarray) -> np.ndarray:
         (64,) float32 of the target's length: decoders have met no other.
     """
     beyond = target + GUIDANCE * (target - source)
-    return beyond * (np.linalg.norm(target) / max(np.linalg.norm(beyond), 1e-9))
+    length = float(np.linalg.norm(beyond)) or 1.0
+    return beyond * (float(np.linalg.norm(target)) / length)
 
 
 class VoicesFile:
