@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from vqcodec_cli.display import show
 from vqcodec_cli.errors import message
 from vqcodec_cli.models import describe
-from vqcodec_cli.options import Json
+from vqcodec_cli.options import Json, Model
+
+if TYPE_CHECKING:
+    from vqcodec.entropy import NgramTables
 
 MODEL_SUFFIX, CODES_SUFFIX = ".safetensors", ".codes"
 
@@ -39,13 +42,18 @@ def verify(
     files: Annotated[
         list[Path], typer.Argument(help="Code files, folders of them, or model files.")
     ],
+    model: Model = None,
 ) -> None:
     """Check files to the last bit.
 
+    Entropy-coded files need the model that made them, if that is not a packaged one.
+
     Example: vqcodec verify out.codes archive/
     """
+    from vqcodec import checkpoint
     from vqcodec.errors import VqcodecError
 
+    tables = None if model is None else checkpoint.load(model).tables
     n_bad = 0
     for file in files:
         paths = sorted(file.rglob(f"*{CODES_SUFFIX}")) if file.is_dir() else [file]
@@ -54,7 +62,7 @@ def verify(
             typer.echo(f"bad {file}: holds no {CODES_SUFFIX} file")
         for path in paths:
             try:
-                _check(path)
+                _check(path, tables)
                 typer.echo(f"OK {path}")
             except VqcodecError as error:
                 n_bad += 1
@@ -63,7 +71,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _check(path: Path) -> None:
+def _check(path: Path, tables: NgramTables | None) -> None:
     if path.suffix == MODEL_SUFFIX:
         from vqcodec import checkpoint
 
@@ -71,7 +79,7 @@ def _check(path: Path) -> None:
     else:
         from vqcodec import Codes
 
-        Codes.load(path)
+        Codes.load(path, tables=tables)
 
 
 def _holds_codes(path: Path) -> bool:

@@ -21,10 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqcodec_cli.main import main
 
-from vqcodec import entropy
+from vqcodec import checkpoint, entropy
 from vqcodec.codes import Codes, read_chunks, read_header, read_pipe
 from vqcodec.entropy import NgramTables
 from vqcodec.errors import CheckpointError, CodesError, DataError
+from vqcodec.models.config import ModelConfig
+from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import ngram
 
 ROOT = Path(__file__).parents[1]
@@ -379,6 +381,26 @@ def test_unknown_tables_are_named_with_the_remedy(tmp_path):
             f"{path}: is coded with the tables {fitted().digest.hex()} of model "
             "0123456789abcdef, which are not known; give that model (--model)"
         )
+
+
+def test_commands_read_them_with_the_model(tmp_path, capsys):
+    path, model = tmp_path / "speech.codes", tmp_path / "model.safetensors"
+    make().save(path)
+    config = ModelConfig.model_validate(
+        {
+            "encoder": {"n_filters": 4, "channels": 4, "code_channels": 4, "dilations": [1]},
+            "quantizer": {"codebook_size": SIZE},
+            "fast": {"channels": 4, "n_layers": 1},
+            "wavenet": None,
+        }
+    )
+    checkpoint.save(model, VQVAE(config), {}, {}, fitted())
+    for command in (["verify", str(path)], ["units", str(path)]):
+        assert main(command) == 1
+        assert "give that model (--model)" in "".join(capsys.readouterr())
+        assert main([*command, "--model", str(model)]) == 0
+    units = capsys.readouterr().out.splitlines()[-1]
+    assert units == "speech|" + " ".join(map(str, likely_codes(1500)[0]))
 
 
 def test_the_tables_of_installed_models_are_known(tmp_path, monkeypatch):
