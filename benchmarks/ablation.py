@@ -32,6 +32,7 @@ from vqcodec.training.config import Recipe, load_recipe
 from vqcodec.training.monitor import CollapseMonitor
 from vqcodec.training.trainer import STATE_FILE, train
 
+RECIPE = Path(__file__).parent / "ablation.yaml"
 SCORES = ("validation mel", "STOI", "PESQ-WB", "perplexity", "conversion similarity")
 NOTES = (
     "Every variant differs from the base in what its name says. Validation mel is the loss of the "
@@ -68,9 +69,18 @@ def variants(steps: int) -> list[Variant]:
         Variant("K = 1024", ("model.quantizer.codebook_size=1024",)),
         Variant("64x", ("model.encoder.strides=[32,2]", "data.segment_length=128")),
         Variant(
+            "64x, the paper's encoder",
+            (
+                "model.encoder.paper=true",
+                "model.encoder.strides=[2,2,2,2,2,2]",
+                "data.segment_length=128",
+            ),
+        ),
+        Variant(
             "320x",
             ("model.encoder.strides=[32,5,2]", "model.fast.upsample=2", "data.segment_length=25"),
         ),
+        Variant("speakers one-hot", ("model.speaker.kind=table",)),
         Variant("speaker perturbed", ("perturbation.probability=0.5",)),
         Variant("adversarial last quarter", tuple(f"adversarial.{each}" for each in adversarial)),
     ]
@@ -191,10 +201,8 @@ def chosen(names: str, steps: int) -> list[Variant]:
 def main(
     corpus: Annotated[Path, typer.Argument(help="Corpus folder, or the manifest.csv in it.")],
     prepared: Annotated[Path, typer.Argument(help="What vqcodec prepare made of it.")],
-    recipe: Annotated[Path, typer.Option(help="What every run starts from.")] = Path(
-        "speech_1k.yaml"
-    ),
-    steps: Annotated[int, typer.Option(min=4, help="Of every run.")] = 4000,
+    recipe: Annotated[Path, typer.Option(help="What every run starts from.")] = RECIPE,
+    steps: Annotated[int, typer.Option(min=4, help="Of every run.")] = 2500,
     only: Annotated[str, typer.Option(help="Variants, separated by semicolons.")] = "",
     limit: Annotated[int, typer.Option(min=2, help="Test recordings.")] = 40,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
