@@ -174,7 +174,7 @@ class Codec:
         """Encode a recording while it is being made, in bounded memory.
 
         A code comes when the encoder's look-ahead and a window of 25 codes have been heard:
-        0.37 s of the default model. The codes are those that `encode` gives with the same gain.
+        0.35 s of the default model. The codes are those that `encode` gives with the same gain.
 
         Args:
             blocks: arrays or tensors of shape (T,) or (channels, T), T free, values in [-1, 1].
