@@ -35,8 +35,13 @@ def test_it_is_the_codec_that_is_documented(codec: vqcodec.Codec) -> None:
     assert codec.config.quantizer.codebook_size == 512
 
 
-def test_speech_comes_back_intelligible(codec: vqcodec.Codec, speech: Path) -> None:
+@pytest.mark.parametrize(("name", "code_rate"), [("speech-1k", 125), ("speech-2k", 250)])
+def test_speech_comes_back_intelligible(name: str, code_rate: int, speech: Path) -> None:
+    codec = vqcodec.load(name, device="cpu")
     codes = codec.encode(speech)
+    assert codes.n_codes == pytest.approx(code_rate * codes.duration_s, abs=1)
+    assert codes.bits_per_second < 9 * code_rate  # entropy-coded, header included
+    assert codec.voices.keys() >= VOICES
     original = audio.load(speech, 16000)
     decoded = codec.decode(codes, sample_rate=16000)
     assert len(decoded) == len(original)
