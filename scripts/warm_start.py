@@ -27,7 +27,7 @@ def adapted(old: Tensor, new: Tensor) -> Tensor | None:
     if old.shape == new.shape:
         return old
     if old.dim() == 3 and old.shape[:2] == new.shape[:2]:
-        # Fewer taps sum less: the gain of every output stays.
+        # Fewer taps sum less: of inputs that differ, the power of every output stays.
         taps = F.interpolate(old, new.shape[2], mode="linear", align_corners=False)
         return taps * (old.shape[2] / new.shape[2]) ** 0.5
     return None

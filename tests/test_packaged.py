@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import vqcodec
 from vqcodec import audio, checkpoint
@@ -76,3 +79,20 @@ def test_the_wavenet_follows_the_codes(codec: vqcodec.Codec, speech: Path) -> No
     assert np.array_equal(sampled, codec.decode(codes, decoder="wavenet", sample_rate=16000))
     reseeded = codec.decode(codes, decoder="wavenet", seed=1, sample_rate=16000)
     assert not np.array_equal(sampled, reseeded)
+
+
+def test_a_model_of_another_rate_begins_from_a_packaged_one(tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    script = Path(__file__).parents[1] / "scripts" / "warm_start.py"
+    command = [sys.executable, str(script), "speech-1k", "speech_2k.yaml", "-o", str(start)]
+    subprocess.run(command, check=True)
+    begun, trained = checkpoint.load(start).model, checkpoint.load("speech-1k").model
+    assert begun.config.hop_length == 64
+    own, old = begun.state_dict(), trained.state_dict()
+    changed = {name for name in own if not torch.equal(own[name], old[name])}
+    strided = "encoder.layers.3.conv.weight"
+    assert changed == {strided, "quantizer.initialized"}
+    assert own[strided].shape == (256, 128, 4)
+    # Half the taps, each larger by the square root of two.
+    gain = own[strided].sum(-1) / old[strided].sum(-1)
+    assert gain.median() == pytest.approx(2**-0.5, rel=0.05)
