@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from vqcodec import checkpoint
 from vqcodec.codec import Codec
@@ -34,6 +35,7 @@ def main() -> None:
     loaded = checkpoint.load(arguments.model)
     voices = {name: loaded.voices[name] for name in arguments.voices.split(",")}
     provenance = {**loaded.provenance, **json.loads(arguments.provenance.read_text())}
+    provenance["recipe"] = without_folders(provenance.get("recipe"))
     tables = loaded.tables
     if arguments.train_data is not None:
         tables = fitted(Codec(loaded), PreparedData(arguments.train_data))
@@ -43,6 +45,13 @@ def main() -> None:
     print(f"{target}: {size} bytes, {len(voices)} voices, fingerprint {fingerprint.hex()}")
     if size > LARGEST_BYTES:
         raise SystemExit(f"{target}: over {LARGEST_BYTES} bytes, too large to package")
+
+
+def without_folders(tree: Any) -> Any:
+    """A recipe whose paths are names alone: where they lay is the trainer's own affair."""
+    if isinstance(tree, dict):
+        return {key: without_folders(value) for key, value in tree.items()}
+    return Path(tree).name if isinstance(tree, str) and Path(tree).is_absolute() else tree
 
 
 def fitted(codec: Codec, data: PreparedData) -> NgramTables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -36,6 +37,11 @@ def test_it_is_the_codec_that_is_documented(codec: vqcodec.Codec) -> None:
     assert {"attribution", "licence", "data", "hardware", "metrics"} <= codec.provenance.keys()
     assert codec.sample_rate / codec.hop_length == 125
     assert codec.config.quantizer.codebook_size == 512
+
+
+def test_provenance_names_no_folder_of_a_trainer() -> None:
+    for name in vqcodec.list_models():
+        assert '"/' not in json.dumps(checkpoint.load(name).provenance)
 
 
 @pytest.mark.parametrize(("name", "code_rate"), [("speech-1k", 125), ("speech-2k", 250)])
