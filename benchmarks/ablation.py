@@ -67,6 +67,14 @@ def variants(steps: int) -> list[Variant]:
         ),
         Variant("K = 256", ("model.quantizer.codebook_size=256",)),
         Variant("K = 1024", ("model.quantizer.codebook_size=1024",)),
+        Variant(
+            "K = 1024, not normalised",
+            ("model.quantizer.codebook_size=1024", "model.quantizer.use_cosine_sim=false"),
+        ),
+        Variant(
+            "codebook loss, not normalised",
+            ("model.quantizer.codebook_update=loss", "model.quantizer.use_cosine_sim=false"),
+        ),
         Variant("64x", ("model.encoder.strides=[32,2]", "data.segment_length=128")),
         Variant(
             "64x, the paper's encoder",
