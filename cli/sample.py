@@ -108,8 +108,17 @@ def sample(
 
 def score(
     files: Annotated[list[str], typer.Argument(help="Recordings.")],
+    speaker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Who speaks, by name or from another recording.",
+            show_default="as each recording sounds",
+        ),
+    ] = None,
     prior: PriorFile = None,
     model: Model = None,
+    voices: Voices = None,
     device: Device = DeviceName.auto,
     as_json: Json = False,
 ) -> None:
@@ -122,11 +131,12 @@ def score(
     """
     from vqcodec.prior import load
 
-    codec = load_codec(model, None, device)
+    codec = load_codec(model, voices, device)
     loaded = load(codec, prior)
+    voice = None if speaker is None else codec.speaker(speaker)
     results = []
     for file in files:
-        score = loaded.score(codec.encode(file))
+        score = loaded.score(codec.encode(file, speaker=voice))
         results.append({"file": file, **score._asdict()})
         if not as_json:
             typer.echo(

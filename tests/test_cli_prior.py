@@ -13,6 +13,8 @@ import soundfile
 from training_data import prepare_speech
 from vqcodec_cli.main import main
 
+from vqcodec import checkpoint
+
 RECIPE = {
     "stage": "prior",
     "steps": 2,
@@ -151,6 +153,19 @@ def test_score_in_lines_and_in_json(
         assert line == f"{bits:.3f} bits per code  anomaly {anomaly:.2f}  {entry['file']}"
         assert bits > 0
     assert found[0]["bits_per_code"] != found[1]["bits_per_code"]
+
+
+def test_score_for_a_given_voice(
+    capsysbinary: Any, options: list[str | Path], speech: Path, tiny_model: Path
+) -> None:
+    def bits(*more: str | Path) -> float:
+        result = run(capsysbinary, "score", speech, "--json", *options, *more)
+        return float(json.loads(result.stdout)[0]["bits_per_code"])
+
+    names = sorted(checkpoint.load(str(tiny_model)).voices)[:2]
+    assert len({bits(), *(bits("--speaker", name) for name in names)}) == 3
+    assert bits("--speaker", speech) == bits()
+    assert run(capsysbinary, "score", speech, *options, "--speaker", "nobody").status == 1
 
 
 def test_what_cannot_be_scored(
