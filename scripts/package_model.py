@@ -3,7 +3,8 @@ r"""Turn a trained model into a packaged one: choose its voices, record what it 
 python scripts/package_model.py runs/x/model.safetensors speech-1k \
         --voices p225,p226 --provenance provenance.json --train-data data/prepared
 
-With --train-data, the entropy coder's tables are fitted to that data's training split.
+With --train-data, the entropy coder's tables are fitted to that data's training split. With
+--wavenet, the WaveNet is that of another model of the same codes: the decoders were trained apart.
 """
 
 from __future__ import annotations
@@ -31,8 +32,14 @@ def main() -> None:
     parser.add_argument("--voices", required=True, help="names to keep, with commas between")
     parser.add_argument("--provenance", type=Path, required=True, help="JSON to add")
     parser.add_argument("--train-data", type=Path, help="a prepared folder")
+    parser.add_argument("--wavenet", help="a model file, whose WaveNet to take")
     arguments = parser.parse_args()
     loaded = checkpoint.load(arguments.model)
+    if arguments.wavenet is not None:
+        other = checkpoint.load(arguments.wavenet)
+        if other.fingerprint != loaded.fingerprint:
+            raise SystemExit(f"{arguments.wavenet}: its codes are not those of {arguments.model}")
+        loaded.model.wavenet = other.model.wavenet
     voices = {name: loaded.voices[name] for name in arguments.voices.split(",")}
     provenance = {**loaded.provenance, **json.loads(arguments.provenance.read_text())}
     provenance["recipe"] = without_folders(provenance.get("recipe"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import itertools
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,6 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.units import Interval
 
-VOICES = {
-    "kal": "voice_kal_diphone",
-    "ked": "voice_ked_diphone",
-    "slt": "voice_cmu_us_slt_arctic_hts",
-}
 SENTENCES = (
     "A rose is a rose, and a boy is a boy.",
     "The birch canoe slid on the smooth planks.",
@@ -248,34 +244,15 @@ def test_triphones_are_the_frames_whose_centre_is_in_them() -> None:
 # The whole
 
 
-def labelled_speech(root: Path) -> Path:
-    """Three speakers of festival, each recording with a .lab of its own phone times beside it."""
-    for voice, command in VOICES.items():
-        (root / voice).mkdir(parents=True)
-        program = [f"({command})"]
-        for number, text in enumerate(SENTENCES):
-            stem = root / voice / str(number)
-            program += [
-                f'(set! utterance (SynthText "{text}"))',
-                f'(utt.save.wave utterance "{stem}.wav" \'riff)',
-                f'(utt.save.segs utterance "{stem}.segs")',
-            ]
-        script = root / f"{voice}.scm"
-        script.write_text("\n".join(program))
-        subprocess.run(["festival", "-b", str(script)], check=True, capture_output=True)
-        for segments in (root / voice).glob("*.segs"):
-            rows = [line.split() for line in segments.read_text().splitlines()[1:]]
-            ends = [round(float(end) * 1e7) for end, _, _ in rows]
-            lines = zip([0, *ends], ends, (phone for *_, phone in rows), strict=False)
-            segments.with_suffix(".lab").write_text(
-                "".join(f"{start} {end} {phone}\n" for start, end, phone in lines)
-            )
-    return root
-
-
 @pytest.fixture(scope="module")
 def speech_with_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled_speech(tmp_path_factory.mktemp("labelled"))
+    """Three speakers of festival, each recording with a .lab of its own phone times beside it."""
+    folder = tmp_path_factory.mktemp("labelled")
+    text = folder / "sentences.txt"
+    text.write_text("\n".join(SENTENCES))
+    script = Path(__file__).parents[1] / "scripts" / "festival_corpus.py"
+    subprocess.run([sys.executable, str(script), str(text), str(folder / "corpus")], check=True)
+    return folder / "corpus"
 
 
 def save_model(path: Path, **sections: Any) -> Path:
