@@ -1,0 +1,78 @@
+"""What a GPU would say of tensors that were left on the CPU, asked without a GPU.
+
+Fake tensors have a device and a shape but no values, and refuse to be mixed as real ones would.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vqcodec.data import perturb
+from vqcodec.data.dataset import Batch
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.training.adversary import Adversary
+from vqcodec.training.config import Recipe
+from vqcodec.training.objective import Objective
+
+SAMPLES = 64 * 128
+
+
+def moved(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """The same module, its tensors on a GPU that does not exist."""
+
+    def fake(tensor: Tensor) -> Tensor:
+        double = mode.from_tensor(tensor.detach())
+        with mode:
+            return double.to("cuda")
+
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            part.register_parameter(name, nn.Parameter(fake(parameter)))
+        for name, buffer in part.named_buffers(recurse=False):
+            part.register_buffer(name, fake(buffer))
+    return module
+
+
+@pytest.mark.parametrize("update", ["ema", "loss"])
+@pytest.mark.parametrize("speaker", ["encoder", "table"])
+def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) -> None:
+    model: dict[str, Any] = {
+        **TINY,
+        "speaker": {"kind": speaker},
+        "quantizer": {"codebook_update": update},
+    }
+    recipe = Recipe.model_validate({"stage": "joint", "model": model})
+    mode = FakeTensorMode()
+    objective = moved(Objective(VQVAE(recipe.model, n_speakers=2), recipe).eval(), mode)
+    adversary = moved(Adversary(recipe.adversarial), mode)
+    quantizer = objective.model.quantizer
+    del quantizer.initialized
+    quantizer.initialized = True  # a fake tensor is neither true nor false
+    with mode:
+        waveform = torch.empty(2, SAMPLES, device="cuda")
+        batch = Batch(
+            waveform,
+            waveform,
+            torch.empty(2, 32000, device="cuda"),
+            torch.zeros(2, dtype=torch.int64, device="cuda"),
+        )
+        losses = objective(batch)
+        game = adversary(losses.decoded, waveform)
+    assert {losses.total.device.type, game.total.device.type} == {"cuda"}
+    assert losses.wavenet.device.type == losses.latent_mel.device.type == "cuda"
+
+
+def test_segments_are_disguised_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch.istft looks at the values of its window; its double does not.
+    monkeypatch.setattr(torch, "istft", lambda spectrum, *_, length, **__: spectrum.abs()[:, 0, :1])
+    with FakeTensorMode():
+        waveform = torch.empty(2, SAMPLES, device="cuda")
+        amounts = torch.ones(2, device="cuda")
+        disguised = perturb.disguise(waveform, 16000, semitones=amounts, formant_ratio=amounts)
+        assert disguised.device.type == "cuda"
