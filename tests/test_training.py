@@ -252,6 +252,37 @@ def test_every_quantizer_trains(
     assert np.isfinite(loaded.decode(codes)).all()
 
 
+def test_the_averaged_encoder_is_kept_with_the_averaged_codebook(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    changes = {"steps": 5, "optimizer": {"average_decay": 0.5, "warmup_steps": 0}}
+    codebooks: list[torch.Tensor] = []
+    job = trainer.Trainer(
+        small_recipe(data, tmp_path, **changes),
+        Processes(0, 1, torch.device("cpu")),
+        lambda _: codebooks.append(job.objective.model.quantizer.codebook.clone()),
+    )
+    job.run(resume=False)
+    expected = codebooks[1]  # the first codebook is that of the second step
+    for codebook in codebooks[2:]:
+        expected = (expected + codebook) / 2
+    kept = checkpoint.load(tmp_path / "model.safetensors").model.quantizer
+    assert torch.allclose(kept.codebook, expected, atol=1e-6)
+    assert not torch.allclose(kept.codebook, codebooks[-1], atol=1e-4)
+
+
+def test_whole_numbers_are_not_averaged(data: PreparedData, tmp_path: Path) -> None:
+    quantizer = {"kind": "fsq", "levels": [4, 4]}
+    recipe = small_recipe(data, tmp_path, steps=5, model=model_with(quantizer=quantizer))
+    job = trainer.Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
+    job.run(resume=False)
+    newest = dict(job.objective.named_buffers())
+    whole = [name for name, each in newest.items() if not each.is_floating_point()]
+    assert any("basis" in name for name in whole)
+    averaged = dict(job.average.module.named_buffers())
+    assert all(torch.equal(averaged[name], newest[name]) for name in whole)
+
+
 def test_bfloat16_and_disguises_train(data: PreparedData, tmp_path: Path) -> None:
     changes = {"precision": "bfloat16", "perturbation": {"probability": 1.0}, "stage": "joint"}
     _, reports = run(small_recipe(data, tmp_path, **changes))

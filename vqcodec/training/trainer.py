@@ -147,8 +147,12 @@ class Trainer:
         self.objective = Objective(model, recipe).to(place.device)
         if recipe.compile:
             self.objective.compile_parts()
+        # The averaged encoder is understood by the averaged codebook, not by the newest; frozen
+        # codes stay as they are, to the bit.
         self.average = AveragedModel(
-            self.objective, multi_avg_fn=get_ema_multi_avg_fn(recipe.optimizer.average_decay)
+            self.objective,
+            multi_avg_fn=_moving_average(recipe.optimizer.average_decay),
+            use_buffers=not recipe.freezes_codes,
         )
         groups = [{"params": [p for p in self.objective.parameters() if p.requires_grad]}]
         self.adversary = None
@@ -348,6 +352,20 @@ class Trainer:
     def _load(self, path: Path) -> None:
         progress = load_state(path, self._modules(), self.optimizer)
         self.step, self.best = progress["step"], progress["best"]
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """The exponential one of floating-point tensors; whole numbers and flags are the newest."""
+    update = get_ema_multi_avg_fn(decay)
+
+    def average(averaged: list[torch.Tensor], newest: list[torch.Tensor], n_averaged: Any) -> None:
+        if averaged[0].is_floating_point():
+            update(averaged, newest, n_averaged)
+        else:
+            for old, new in zip(averaged, newest, strict=True):
+                old.copy_(new)
+
+    return average
 
 
 def _mean(values: Sequence[dict[str, float]]) -> dict[str, float]:
