@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import save_tiny_model
 
 import vqcodec
 from vqcodec import audio, checkpoint
@@ -102,3 +103,23 @@ def test_a_model_of_another_rate_begins_from_a_packaged_one(tmp_path: Path) -> N
     # Half the taps, each larger by the square root of two.
     gain = own[strided].sum(-1) / old[strided].sum(-1)
     assert gain.median() == pytest.approx(2**-0.5, rel=0.05)
+
+
+def test_decoders_of_the_same_codes_are_averaged(tiny_model: Path, tmp_path: Path) -> None:
+    other, mean, stranger = (tmp_path / f"{name}.safetensors" for name in ("a", "b", "c"))
+    tiny = checkpoint.load(str(tiny_model))
+    before = {name: each.clone() for name, each in tiny.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in (*tiny.model.fast.parameters(), *tiny.model.wavenet.parameters()):
+            parameter.add_(1.0)
+    checkpoint.save(other, tiny.model, tiny.voices, {})
+    script = Path(__file__).parents[1] / "scripts" / "average_decoders.py"
+    command = [sys.executable, str(script), "-o", str(mean), str(tiny_model), str(other)]
+    subprocess.run(command, check=True)
+    for name, after in checkpoint.load(str(mean)).model.state_dict().items():
+        moved = 0.5 if name.startswith("fast.") and "window" not in name else 0.0
+        assert torch.allclose(after.float(), before[name].float() + moved, atol=0.02), name
+    save_tiny_model(stranger, seed=1)
+    refused = subprocess.run([*command, str(stranger)], check=False, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "its codes are not those of" in refused.stderr
