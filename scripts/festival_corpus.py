@@ -4,7 +4,7 @@ python scripts/festival_corpus.py sentences.txt corpus/
 vqcodec units-eval corpus/
 
 Needs Debian's festival, festvox-kallpc16k, festvox-kdlpc16k and festvox-us-slt-hts. Each voice gets
-a folder, and each recording a .lab file in HTK's format (100 ns) beside it.
+a folder, and each recording a TextGrid beside it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from vqcodec.files import write_atomically
+from vqcodec.units import Interval, textgrid
 
 VOICES = {
     "kal": "voice_kal_diphone",
@@ -27,7 +29,7 @@ VOICES = {
 
 def main() -> None:
     """Write the corpus."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("text", type=Path, help="a text file, a recording for each line")
     parser.add_argument("output", type=Path, help="folder of the corpus")
     arguments = parser.parse_args()
@@ -37,7 +39,7 @@ def main() -> None:
 
 
 def speak(voice: str, lines: Sequence[str], folder: Path) -> None:
-    """Say lines in one voice: folder/0.wav and folder/0.lab are the first of them."""
+    """Say lines in one voice: folder/0.wav and folder/0.TextGrid are the first of them."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         program = [f"({voice})"]
@@ -54,18 +56,19 @@ def speak(voice: str, lines: Sequence[str], folder: Path) -> None:
             ]
         script = Path(scratch, "program.scm")
         script.write_text("\n".join(program), encoding="utf-8")
-        subprocess.run(["festival", "-b", str(script)], check=True, capture_output=True)
+        subprocess.run(["festival", "-b", str(script)], check=True)
         for number in range(len(lines)):
-            label_file = lab(Path(scratch, str(number)).read_text())
-            write_atomically(folder / f"{number}.lab", label_file.encode())
+            phones = intervals(Path(scratch, str(number)).read_text())
+            write_atomically(
+                folder / f"{number}.TextGrid", textgrid(phones, tier="phones").encode()
+            )
 
 
-def lab(segments: str) -> str:
-    """What festival saves of the Segment relation (end in seconds, a number, phone) as a .lab."""
+def intervals(segments: str) -> list[Interval]:
+    """Phones of the Segment relation as festival saves it: end in seconds, a number, phone."""
     rows = [line.split() for line in segments.splitlines()[1:]]
-    ends = [round(float(end) * 1e7) for end, _, _ in rows]
-    times = zip([0, *ends], ends, (phone for *_, phone in rows), strict=False)
-    return "".join(f"{start} {end} {phone}\n" for start, end, phone in times)
+    times = pairwise([0.0, *(float(end) for end, *_ in rows)])
+    return [Interval(*time, phone) for time, (*_, phone) in zip(times, rows, strict=True)]
 
 
 if __name__ == "__main__":

@@ -42,12 +42,11 @@ def main() -> None:
         loaded.model.wavenet = other.model.wavenet
     voices = {name: loaded.voices[name] for name in arguments.voices.split(",")}
     provenance = {**loaded.provenance, **json.loads(arguments.provenance.read_text())}
-    provenance["recipe"] = without_folders(provenance.get("recipe"))
     tables = loaded.tables
     if arguments.train_data is not None:
         tables = fitted(Codec(loaded), PreparedData(arguments.train_data))
     target = WEIGHTS / f"{arguments.name}.safetensors"
-    fingerprint = checkpoint.save(target, loaded.model, voices, provenance, tables)
+    fingerprint = checkpoint.save(target, loaded.model, voices, without_folders(provenance), tables)
     size = target.stat().st_size
     print(f"{target}: {size} bytes, {len(voices)} voices, fingerprint {fingerprint.hex()}")
     if size > LARGEST_BYTES:
@@ -55,9 +54,11 @@ def main() -> None:
 
 
 def without_folders(tree: Any) -> Any:
-    """A recipe whose paths are names alone: where they lay is the trainer's own affair."""
+    """JSON whose paths are names alone: where they lay is the trainer's own affair."""
     if isinstance(tree, dict):
         return {key: without_folders(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [without_folders(value) for value in tree]
     return Path(tree).name if isinstance(tree, str) and Path(tree).is_absolute() else tree
 
 

@@ -272,8 +272,10 @@ def test_the_averaged_encoder_is_kept_with_the_averaged_codebook(
 
 
 def test_whole_numbers_are_not_averaged(data: PreparedData, tmp_path: Path) -> None:
-    quantizer = {"kind": "fsq", "levels": [4, 4]}
-    recipe = small_recipe(data, tmp_path, steps=5, model=model_with(quantizer=quantizer))
+    # 0.9 x 3 + 0.1 x 3 is a little less than 3 in floating point, and 2 as an integer.
+    changes = {"steps": 5, "optimizer": {"average_decay": 0.9}}
+    quantizer = {"kind": "fsq", "levels": [3, 3], "codebook_size": 9}
+    recipe = small_recipe(data, tmp_path, model=model_with(quantizer=quantizer), **changes)
     job = trainer.Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
     job.run(resume=False)
     newest = dict(job.objective.named_buffers())

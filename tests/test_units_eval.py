@@ -246,7 +246,7 @@ def test_triphones_are_the_frames_whose_centre_is_in_them() -> None:
 
 @pytest.fixture(scope="module")
 def speech_with_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three speakers of festival, each recording with a .lab of its own phone times beside it."""
+    """Three speakers of festival, each recording with its own phone times beside it."""
     folder = tmp_path_factory.mktemp("labelled")
     text = folder / "sentences.txt"
     text.write_text("\n".join(SENTENCES))

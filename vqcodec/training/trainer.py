@@ -355,7 +355,7 @@ class Trainer:
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """The exponential one of floating-point tensors; whole numbers and flags are the newest."""
+    """The exponential moving average of floating-point tensors; integers and flags are copied."""
     update = get_ema_multi_avg_fn(decay)
 
     def average(averaged: list[torch.Tensor], newest: list[torch.Tensor], n_averaged: Any) -> None:
