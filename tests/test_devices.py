@@ -47,7 +47,7 @@ def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) ->
         "speaker": {"kind": speaker},
         "quantizer": {"codebook_update": update},
     }
-    recipe = Recipe.model_validate({"stage": "joint", "model": model})
+    recipe = Recipe.model_validate({"stage": "joint", "model": model, "loss": {"stoi": 1.0}})
     mode = FakeTensorMode()
     objective = moved(Objective(VQVAE(recipe.model, n_speakers=2), recipe).eval(), mode)
     adversary = moved(Adversary(recipe.adversarial), mode)
@@ -65,7 +65,8 @@ def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) ->
         losses = objective(batch)
         game = adversary(losses.decoded, waveform)
     assert {losses.total.device.type, game.total.device.type} == {"cuda"}
-    assert losses.wavenet.device.type == losses.latent_mel.device.type == "cuda"
+    parts = losses.wavenet, losses.latent_mel, losses.stoi
+    assert {part.device.type for part in parts} == {"cuda"}
 
 
 def test_segments_are_disguised_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from pystoi import stoi
 from torch import Tensor
 
+from vqcodec.audio import load
 from vqcodec.models.discriminators import Judgement
-from vqcodec.training.config import LONGEST_WINDOW
+from vqcodec.training.config import LONGEST_WINDOW, STOI_SECONDS
 from vqcodec.training.losses import (
+    IntelligibilityLoss,
     MultiResolutionSpectralLoss,
     adversarial_loss,
     discriminator_loss,
@@ -96,6 +101,37 @@ def test_no_mel_band_is_empty(sample_rate: int) -> None:
         filters = getattr(loss, f"filters_{n_fft}")
         assert (filters.sum(0) > 0).all()
         assert filters.shape[1] >= 16
+
+
+@pytest.mark.parametrize("snr", [-5.0, 0.0, 5.0, 10.0, 20.0])
+def test_intelligibility_is_what_pystoi_finds(speech: Path, snr: float) -> None:
+    waveform = torch.from_numpy(load(speech, RATE))
+    noise = torch.randn(waveform.shape, generator=torch.Generator().manual_seed(0))
+    noisy = waveform + 10 ** (-snr / 20) * waveform.std() * noise
+    found = 1 - IntelligibilityLoss(RATE)(noisy[None], waveform[None])
+    assert found.item() == pytest.approx(stoi(waveform.numpy(), noisy.numpy(), RATE), abs=0.04)
+
+
+def test_intelligibility_does_not_hear_level_or_silence(speech: Path) -> None:
+    loss, waveform = IntelligibilityLoss(RATE), torch.from_numpy(load(speech, RATE))[None]
+    pause = torch.zeros(1, 16000)
+    noise = 1e-4 * torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
+    assert loss(0.1 * waveform, waveform) == pytest.approx(0, abs=1e-3)
+    with_pause = loss(torch.cat([waveform, noise], 1), torch.cat([waveform, pause], 1))
+    assert with_pause == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("silent", ["output", "target", "both", "neither"])
+def test_intelligibility_of_silence_has_a_finite_gradient(silent: str) -> None:
+    waveform = voiced(int(STOI_SECONDS * RATE))
+    output = (torch.zeros_like(waveform) if silent in ("output", "both") else waveform).clone()
+    target = torch.zeros_like(waveform) if silent in ("target", "both") else waveform
+    output.requires_grad_()
+    value = IntelligibilityLoss(RATE)(output, target)
+    value.backward()
+    assert 0 <= value <= 2
+    assert output.grad is not None
+    assert output.grad.isfinite().all()
 
 
 def judged(*scores: float, feature: float = 0.0) -> list[Judgement]:

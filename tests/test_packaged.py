@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -123,3 +124,35 @@ def test_decoders_of_the_same_codes_are_averaged(tiny_model: Path, tmp_path: Pat
     refused = subprocess.run([*command, str(stranger)], check=False, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "its codes are not those of" in refused.stderr
+
+
+def test_a_packaged_model_takes_the_wavenet_trained_apart(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Path(__file__).parents[1] / "scripts" / "package_model.py"
+    package_model = runpy.run_path(str(script))
+    main = package_model["main"]
+    monkeypatch.setitem(main.__globals__, "WEIGHTS", tmp_path)
+    tiny = checkpoint.load(str(tiny_model))
+    before = {name: each.clone() for name, each in tiny.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in (*tiny.model.fast.parameters(), *tiny.model.wavenet.parameters()):
+            parameter.add_(1.0)
+    checkpoint.save(tmp_path / "other.safetensors", tiny.model, tiny.voices, {})
+    save_tiny_model(tmp_path / "stranger.safetensors", seed=1)
+    (tmp_path / "more.json").write_text('{"licence": "none", "data": {"root": "/home/me/corpus"}}')
+    voice = next(iter(tiny.voices))
+    command = f"package_model.py {tiny_model} packed --voices {voice}"
+    command += f" --provenance {tmp_path}/more.json --wavenet {tmp_path}"
+    monkeypatch.setattr(sys, "argv", f"{command}/stranger.safetensors".split())
+    with pytest.raises(SystemExit, match="its codes are not those of"):
+        main()
+    monkeypatch.setattr(sys, "argv", f"{command}/other.safetensors".split())
+    main()
+    packed = checkpoint.load(str(tmp_path / "packed.safetensors"))
+    assert list(packed.voices) == [voice]
+    assert packed.provenance["licence"] == "none"
+    assert packed.provenance["data"] == {"root": "corpus"}
+    for name, after in packed.model.state_dict().items():
+        moved = 1.0 if name.startswith("wavenet.") else 0.0
+        assert torch.allclose(after.float(), before[name].float() + moved, atol=0.02), name

@@ -18,6 +18,7 @@ Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 LONGEST_WINDOW = 2048  # samples
+STOI_SECONDS = 0.4
 
 
 class DataConfig(Section):
@@ -59,6 +60,7 @@ class LossConfig(Section):
     """Weights of the losses; see `SpectralLoss`, `Quantized` and models/wavenet.py.
 
     Attributes:
+        stoi: of `IntelligibilityLoss`, for segments of 0.4 s or more.
         latent_mel: of predicting the log-mel straight from the quantised latents: it tells the
             encoder what matters before the decoder can.
         wavenet: of the WaveNet's cross-entropy.
@@ -67,6 +69,7 @@ class LossConfig(Section):
     mel: Weight = 1.0
     log_stft: Weight = 0.5
     convergence: Weight = 0.5
+    stoi: Weight = 0.0
     latent_mel: Weight = 0.5
     wavenet: Weight = 1.0
 
@@ -174,6 +177,11 @@ class Recipe(RunConfig):
             faults.append(
                 f"data.segment_length {self.data.segment_length} makes segments of {n_samples} "
                 f"samples, shorter than the losses' longest window, {LONGEST_WINDOW}"
+            )
+        if self.loss.stoi and n_samples < STOI_SECONDS * self.model.sample_rate:
+            faults.append(
+                f"loss.stoi listens to {STOI_SECONDS} s at a time, more than the {n_samples} "
+                f"samples of data.segment_length {self.data.segment_length}: lengthen it"
             )
         if self.adversarial.weight > 0:
             if self.stage == "wavenet" or self.model.fast is None:

@@ -12,7 +12,7 @@ from torchaudio.transforms import MelSpectrogram
 from vqcodec.data.dataset import Batch
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.config import Recipe
-from vqcodec.training.losses import MultiResolutionSpectralLoss
+from vqcodec.training.losses import IntelligibilityLoss, MultiResolutionSpectralLoss
 
 
 class Losses(NamedTuple):
@@ -21,6 +21,7 @@ class Losses(NamedTuple):
     Attributes:
         total: the weighted sum.
         mel, log_stft, convergence: see `SpectralLoss`.
+        stoi: see `IntelligibilityLoss`.
         latent_mel: L1 of the log-mel predicted straight from the quantised latents.
         commitment: the quantizer's own loss, already weighted.
         wavenet: cross-entropy in nats per sample.
@@ -32,6 +33,7 @@ class Losses(NamedTuple):
     mel: Tensor
     log_stft: Tensor
     convergence: Tensor
+    stoi: Tensor
     latent_mel: Tensor
     commitment: Tensor
     wavenet: Tensor
@@ -59,6 +61,7 @@ class Objective(nn.Module):
         self.trains_wavenet = recipe.stage in ("wavenet", "joint")
         config = model.config
         self.spectral_loss = MultiResolutionSpectralLoss(config.sample_rate)
+        self.stoi_loss = IntelligibilityLoss(config.sample_rate) if recipe.loss.stoi else None
         hop_length = config.hop_length
         self.mel = MelSpectrogram(
             config.sample_rate,
@@ -101,7 +104,7 @@ class Objective(nn.Module):
                 batch.encoder_input, reference
             )
         zero = commitment.new_zeros(())
-        mel = log_stft = convergence = latent_mel = wavenet = zero
+        mel = log_stft = convergence = stoi = latent_mel = wavenet = zero
         decoded = None
         if not self.freezes_codes:
             latent_mel = F.l1_loss(self.mel_head(quantized).float(), self._log_mel(batch.waveform))
@@ -109,6 +112,8 @@ class Objective(nn.Module):
             decoded = self.model.fast(quantized, speaker)
             with torch.autocast(decoded.device.type, enabled=False):
                 mel, log_stft, convergence = self.spectral_loss(decoded, batch.waveform)
+                if self.stoi_loss is not None:
+                    stoi = self.stoi_loss(decoded, batch.waveform)
         if self.trains_wavenet and self.model.wavenet is not None:
             levels = self.model.wavenet.to_levels(batch.waveform)
             logits = self.model.wavenet(levels, quantized, speaker)
@@ -117,12 +122,22 @@ class Objective(nn.Module):
             self.weights.mel * mel
             + self.weights.log_stft * log_stft
             + self.weights.convergence * convergence
+            + self.weights.stoi * stoi
             + self.weights.latent_mel * latent_mel
             + self.weights.wavenet * wavenet
             + commitment
         )
         return Losses(
-            total, mel, log_stft, convergence, latent_mel, commitment, wavenet, indices, decoded
+            total,
+            mel,
+            log_stft,
+            convergence,
+            stoi,
+            latent_mel,
+            commitment,
+            wavenet,
+            indices,
+            decoded,
         )
 
     def _log_mel(self, waveform: Tensor) -> Tensor:

@@ -147,12 +147,11 @@ class Trainer:
         self.objective = Objective(model, recipe).to(place.device)
         if recipe.compile:
             self.objective.compile_parts()
-        # The averaged encoder is understood by the averaged codebook, not by the newest; frozen
-        # codes stay as they are, to the bit.
+        # The averaged encoder is understood by the averaged codebook, not by the newest.
         self.average = AveragedModel(
             self.objective,
             multi_avg_fn=_moving_average(recipe.optimizer.average_decay),
-            use_buffers=not recipe.freezes_codes,
+            use_buffers=True,
         )
         groups = [{"params": [p for p in self.objective.parameters() if p.requires_grad]}]
         self.adversary = None
@@ -293,11 +292,11 @@ class Trainer:
     def _validate(self, writer: SummaryWriter | None) -> float:
         """Loss of the averaged weights on fixed segments; the best model is written."""
         objective, place = cast(Objective, self.average.module).eval(), self.place
-        pairs = zip(objective.parameters(), self.objective.parameters(), strict=True)
-        for averaged, parameter in pairs:
-            if not parameter.requires_grad:
-                # Averaging makes -0.0 of a frozen codec 0.0: another fingerprint.
-                averaged.copy_(parameter)
+        if self.recipe.freezes_codes:
+            # Averaging makes 0.0 of -0.0: another fingerprint.
+            for part in ("encoder", "norm", "quantizer", "speaker"):
+                frozen = getattr(self.objective.model, part)
+                getattr(objective.model, part).load_state_dict(frozen.state_dict())
         indices = range(VALIDATION_BATCHES)
         values = []
         for batch in self.validation.batches(indices, place.rank, place.world_size):
