@@ -294,6 +294,28 @@ def test_learning_by_heart_is_told(small_recipe: Any, monkeypatch: pytest.Monkey
         assert json.loads(file.metadata()["provenance"])["steps"] == 2
 
 
+def test_training_goes_on_from_a_prior_of_another_codec(
+    small_recipe: Any, data: PreparedData, tmp_path: Path
+) -> None:
+    first = prior.read(run(small_recipe("first", optimizer={"warmup_steps": 0}))[0])
+    save_tiny_model(tmp_path / "other.safetensors", seed=1)
+    still = {"learning_rate": 1e-9, "final_learning_rate": 0.0}
+    changes: dict[str, Any] = {
+        "codec": str(tmp_path / "other.safetensors"),
+        "initial_prior": str(tmp_path / "first" / training.PRIOR_FILE),
+        "optimizer": still,
+        "steps": 1,
+        "model": {**MODEL, "dropout": 0.3},
+    }
+    second = prior.read(run(small_recipe("second", **changes))[0])
+    assert second.fingerprint != first.fingerprint
+    assert not np.array_equal(second.histogram, first.histogram)
+    begun, ended = first.model.state_dict(), second.model.state_dict()
+    assert all(torch.allclose(begun[name], ended[name], atol=1e-3) for name in begun)
+    with pytest.raises(CheckpointError, match="does not fit the recipe's model or the 512 "):
+        run(small_recipe("third", **{**changes, "model": {**MODEL, "n_heads": 1}}))
+
+
 # --- stopping and continuing -----------------------------------------------------------------
 
 SCRIPT = """

@@ -246,6 +246,48 @@ def save(
     write_atomically(path, safetensors_bytes(tensors, metadata))
 
 
+class PriorFile(NamedTuple):
+    """What a prior file holds.
+
+    Attributes:
+        model: in evaluation mode, on the CPU.
+        histogram, typical, provenance: see `Prior`.
+        fingerprint: hexadecimal, of the codec whose codes it knows.
+    """
+
+    model: CodeTransformer
+    histogram: np.ndarray
+    typical: np.ndarray
+    provenance: dict[str, Any]
+    fingerprint: str
+
+
+def read(path: str | os.PathLike[str]) -> PriorFile:
+    """Read a prior file, whichever codec it belongs to.
+
+    Raises:
+        CheckpointError: it is missing, damaged or too new.
+    """
+    metadata, tensors = read_tensors(Path(path), FORMAT)
+    try:
+        if int(metadata["version"]) > VERSION:
+            raise CheckpointError(
+                f"{path}: prior format {metadata['version']} is newer than {VERSION}: "
+                "upgrade vqcodec"
+            )
+        if checksum(tensors, metadata) != metadata["sha256"]:
+            raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
+        histogram, typical = (tensors.pop(name).numpy() for name in ("histogram", "typical"))
+        model = CodeTransformer(PriorConfig.model_validate_json(metadata["config"]), len(histogram))
+        model.load_state_dict({name: value.float() for name, value in tensors.items()})
+        model.eval().requires_grad_(False)
+        provenance, fingerprint = json.loads(metadata["provenance"]), metadata["fingerprint"]
+    except (KeyError, ValueError, ValidationError, RuntimeError) as error:
+        fault = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: damaged ({fault}): fetch it again") from None
+    return PriorFile(model, histogram, typical, provenance, fingerprint)
+
+
 def load(codec: Codec, path: str | os.PathLike[str] | None = None) -> Prior:
     """Load the prior of a codec.
 
@@ -257,28 +299,13 @@ def load(codec: Codec, path: str | os.PathLike[str] | None = None) -> Prior:
         CheckpointError: there is none, or it is damaged, too new or of another codec.
     """
     path = _find(codec) if path is None else Path(path)
-    metadata, tensors = read_tensors(path, FORMAT)
-    try:
-        if int(metadata["version"]) > VERSION:
-            raise CheckpointError(
-                f"{path}: prior format {metadata['version']} is newer than {VERSION}: "
-                "upgrade vqcodec"
-            )
-        if checksum(tensors, metadata) != metadata["sha256"]:
-            raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
-        if metadata["fingerprint"] != codec.fingerprint.hex():
-            raise CheckpointError(
-                f"{path}: knows the codes of model {metadata['fingerprint']}, and {codec.name} is "
-                f"{codec.fingerprint.hex()}: give the prior that was trained on {codec.name}"
-            )
-        histogram, typical = (tensors.pop(name).numpy() for name in ("histogram", "typical"))
-        model = CodeTransformer(PriorConfig.model_validate_json(metadata["config"]), len(histogram))
-        model.load_state_dict({name: value.float() for name, value in tensors.items()})
-        provenance = json.loads(metadata["provenance"])
-    except (KeyError, ValueError, ValidationError, RuntimeError) as error:
-        fault = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: damaged ({fault}): fetch it again") from None
-    return Prior(model.eval().requires_grad_(False), histogram, typical, codec, provenance)
+    model, histogram, typical, provenance, fingerprint = read(path)
+    if fingerprint != codec.fingerprint.hex():
+        raise CheckpointError(
+            f"{path}: knows the codes of model {fingerprint}, and {codec.name} is "
+            f"{codec.fingerprint.hex()}: give the prior that was trained on {codec.name}"
+        )
+    return Prior(model, histogram, typical, codec, provenance)
 
 
 def packaged() -> dict[str, Path]:

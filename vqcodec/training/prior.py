@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 import vqcodec
 from vqcodec import prior
 from vqcodec.data.prepared import PreparedData
-from vqcodec.errors import ConfigError, DataError
+from vqcodec.errors import CheckpointError, ConfigError, DataError
 from vqcodec.models.prior import CodeTransformer
 from vqcodec.models.speaker import from_int8
 from vqcodec.training.distributed import Processes, processes
@@ -112,9 +112,7 @@ class PriorTrainer:
         codes = np.concatenate([clip.codes for clip in trained])
         self.histogram = np.bincount(codes, minlength=codebook_size)
         torch.manual_seed(recipe.seed)
-        self.model = CodeTransformer(recipe.model, codebook_size).to(place.device)
-        every_code = torch.arange(codebook_size, device=place.device)
-        self.model.start_from(codec.model.latents(every_code[None, None])[0].T)
+        self.model = self._initial_model(codec).to(place.device)
         self.sampler = CodeSampler(trained, recipe.data, begin=self.model.begin, seed=recipe.seed)
         decay = recipe.optimizer.average_decay
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay))
@@ -129,6 +127,25 @@ class PriorTrainer:
             DistributedDataParallel(self.model) if place.world_size > 1 else self.model
         )
         self.step, self.best, self.best_step = 0, math.inf, 0
+
+    def _initial_model(self, codec: vqcodec.Codec) -> CodeTransformer:
+        config, codebook_size = self.recipe.model, codec.config.quantizer.codebook_size
+        model = CodeTransformer(config, codebook_size)
+        path = self.recipe.initial_prior
+        if path is None:
+            every_code = torch.arange(codebook_size, device=codec.device)
+            model.start_from(codec.model.latents(every_code[None, None])[0].T.cpu())
+            return model
+        start = prior.read(path).model
+        dropout = {"dropout": config.dropout}
+        shape = start.config.model_copy(update=dropout), start.codebook_size
+        if shape != (config, codebook_size):
+            raise CheckpointError(
+                f"{path}: does not fit the recipe's model or the {codebook_size} codes of "
+                f"{codec.name}: use the model section that it was trained with"
+            )
+        model.load_state_dict(start.state_dict())
+        return model
 
     def _clips(self, codec: vqcodec.Codec) -> tuple[list[CodedClip], list[CodedClip]]:
         """Those to train on and those to validate on; the first process encodes them."""

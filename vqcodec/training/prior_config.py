@@ -30,10 +30,13 @@ class PriorRecipe(RunConfig):
 
     Attributes:
         codec: the packaged model or model file whose codes are learned.
+        initial_prior: a prior file to start from, of this codec or of one that it was trained
+            further from, whose codes mean much the same.
     """
 
     stage: Literal["prior"] = "prior"
     output: str = "runs/prior"
     codec: str = "speech-1k"
+    initial_prior: str | None = None
     data: PriorDataConfig = PriorDataConfig()
     model: PriorConfig = PriorConfig()
