@@ -90,6 +90,7 @@ def variants(steps: int) -> list[Variant]:
         ),
         Variant("speakers one-hot", ("model.speaker.kind=table",)),
         Variant("speaker perturbed", ("perturbation.probability=0.5",)),
+        Variant("STOI loss", ("loss.stoi=1",)),
         Variant("adversarial last quarter", tuple(f"adversarial.{each}" for each in adversarial)),
     ]
 

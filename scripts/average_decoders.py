@@ -5,7 +5,8 @@ python scripts/average_decoders.py speech-1k runs/a/model.safetensors runs/b/mod
 
 Trainings that began from one model may end in one valley, whose middle is lower than its sides
 (model soups, Wortsman et al. 2022, arXiv 2203.05482). All else is the first model's. A model that
-is named twice counts twice.
+is named twice counts twice. With --moved-codes, models of other codes are taken too: those that one
+training has moved a little from the other's.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+", help="names of packaged models or model files")
     parser.add_argument("-o", "--output", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument("--moved-codes", action="store_true", help="let the codes differ")
     arguments = parser.parse_args()
     loaded = [checkpoint.load(name) for name in arguments.models]
     first, decoders = loaded[0], []
     for name, one in zip(arguments.models, loaded, strict=True):
-        if one.fingerprint != first.fingerprint:
+        if one.fingerprint != first.fingerprint and not arguments.moved_codes:
             raise SystemExit(f"{name}: its codes are not those of {arguments.models[0]}")
         if one.model.fast is None or one.config.fast != first.config.fast:
             raise SystemExit(f"{name}: has no fast decoder of the shape of {arguments.models[0]}'s")

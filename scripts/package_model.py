@@ -40,6 +40,8 @@ def main() -> None:
         if other.fingerprint != loaded.fingerprint:
             raise SystemExit(f"{arguments.wavenet}: its codes are not those of {arguments.model}")
         loaded.model.wavenet = other.model.wavenet
+        wavenet = {"wavenet": other.config.wavenet}
+        loaded.model.config = loaded.model.config.model_copy(update=wavenet)
     voices = {name: loaded.voices[name] for name in arguments.voices.split(",")}
     provenance = {**loaded.provenance, **json.loads(arguments.provenance.read_text())}
     tables = loaded.tables
