@@ -67,6 +67,12 @@ def test_the_wavenet_recipe_fits_the_model_of_the_first_stage() -> None:
     assert second.data.root == first.data.root
 
 
+def test_a_wavenet_is_not_held_to_the_fast_decoder_s_losses() -> None:
+    recipe = load_recipe(RECIPES / "vctk_wavenet.yaml", ["data.segment_length=32"])
+    assert recipe.loss.stoi > 0
+    assert not recipe.trains_fast
+
+
 def test_what_a_wavenet_is_trained_on_is_what_its_base_trains() -> None:
     for first, second in (("speech_1k", "speech_1k_wavenet"), ("speech_2k", "speech_2k_wavenet")):
         codec, wavenet = (load_recipe(RECIPES / f"{name}.yaml") for name in (first, second))

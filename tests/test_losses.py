@@ -129,7 +129,7 @@ def test_intelligibility_of_silence_has_a_finite_gradient(silent: str) -> None:
     output.requires_grad_()
     value = IntelligibilityLoss(RATE)(output, target)
     value.backward()
-    assert 0 <= value <= 2
+    assert -1e-6 <= value <= 2  # rounding
     assert output.grad is not None
     assert output.grad.isfinite().all()
 

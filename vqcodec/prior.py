@@ -265,6 +265,9 @@ class PriorFile(NamedTuple):
 def read(path: str | os.PathLike[str]) -> PriorFile:
     """Read a prior file, whichever codec it belongs to.
 
+    Args:
+        path: of the file.
+
     Raises:
         CheckpointError: it is missing, damaged or too new.
     """

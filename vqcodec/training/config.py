@@ -158,6 +158,11 @@ class Recipe(RunConfig):
         """Whether only a decoder is trained, so that codes keep their meaning."""
         return self.stage in ("fast", "wavenet")
 
+    @property
+    def trains_fast(self) -> bool:
+        """Whether the fast decoder is trained, and so the losses of what it decodes count."""
+        return self.stage != "wavenet" and self.model.fast is not None
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
         faults = []
@@ -178,13 +183,14 @@ class Recipe(RunConfig):
                 f"data.segment_length {self.data.segment_length} makes segments of {n_samples} "
                 f"samples, shorter than the losses' longest window, {LONGEST_WINDOW}"
             )
-        if self.loss.stoi and n_samples < STOI_SECONDS * self.model.sample_rate:
+        is_short = n_samples < STOI_SECONDS * self.model.sample_rate
+        if self.loss.stoi and self.trains_fast and is_short:
             faults.append(
                 f"loss.stoi listens to {STOI_SECONDS} s at a time, more than the {n_samples} "
                 f"samples of data.segment_length {self.data.segment_length}: lengthen it"
             )
         if self.adversarial.weight > 0:
-            if self.stage == "wavenet" or self.model.fast is None:
+            if not self.trains_fast:
                 faults.append("adversarial trains the fast decoder, which this stage does not")
             if self.adversarial.start_step >= self.steps:
                 faults.append(

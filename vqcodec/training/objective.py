@@ -57,7 +57,7 @@ class Objective(nn.Module):
     def __init__(self, model: VQVAE, recipe: Recipe) -> None:
         super().__init__()
         self.model, self.weights, self.freezes_codes = model, recipe.loss, recipe.freezes_codes
-        self.trains_fast = recipe.stage != "wavenet" and model.fast is not None
+        self.trains_fast = recipe.trains_fast
         self.trains_wavenet = recipe.stage in ("wavenet", "joint")
         config = model.config
         self.spectral_loss = MultiResolutionSpectralLoss(config.sample_rate)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
+from vqcodec.checkpoint import MEANING
 from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_names
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import ConfigError, DataError
@@ -294,9 +295,9 @@ class Trainer:
         objective, place = cast(Objective, self.average.module).eval(), self.place
         if self.recipe.freezes_codes:
             # Averaging makes 0.0 of -0.0: another fingerprint.
-            for part in ("encoder", "norm", "quantizer", "speaker"):
-                frozen = getattr(self.objective.model, part)
-                getattr(objective.model, part).load_state_dict(frozen.state_dict())
+            frozen = self.objective.model.state_dict()
+            codes = {name: frozen[name] for name in frozen if name.startswith(MEANING)}
+            objective.model.load_state_dict(codes, strict=False)
         indices = range(VALIDATION_BATCHES)
         values = []
         for batch in self.validation.batches(indices, place.rank, place.world_size):
