@@ -55,10 +55,12 @@ _Categorical = constriction.stream.model.Categorical
 
 
 class _Weights(NamedTuple):
-    """`NgramTables` as the compiled functions take them, int32."""
+    """`NgramTables` as the compiled functions take them, int32.
 
-    embedding: np.ndarray
-    context: np.ndarray
+    `contribution` is (Q, K + 1, C, H): what each code adds to the sums 1, ..., C places later.
+    """
+
+    contribution: np.ndarray
     context_bias: np.ndarray
     hidden: np.ndarray
     hidden_bias: np.ndarray
@@ -207,8 +209,28 @@ class NgramTables:
 
     @cached_property
     def _weights(self) -> _Weights:
-        return _Weights._make(
-            np.ascontiguousarray(table, np.int32) for table in self.to_tensors().values()
+        n_codebooks, n_context, _, _ = self.context.shape
+        # Products of integers in float64 are exact, and its matrix products the faster ones.
+        rows, kernels = self.embedding.astype(np.float64), self.context.astype(np.float64)
+        contribution = [
+            [
+                rows[book] @ kernels[(book + distance + 1) % n_codebooks, distance]
+                for distance in range(n_context)
+            ]
+            for book in range(n_codebooks)
+        ]
+        return _Weights(
+            np.array(contribution, np.int32).transpose(0, 2, 1, 3).copy(),
+            *(
+                table.astype(np.int32)
+                for table in (
+                    self.context_bias,
+                    self.hidden,
+                    self.hidden_bias,
+                    self.output,
+                    self.output_bias,
+                )
+            ),
         )
 
     def _start(self) -> npt.NDArray[np.int32]:
@@ -258,15 +280,13 @@ def _remember(weights: _Weights, sums: np.ndarray, place: int, symbol: int) -> N
 
     Place p has row p % C of `sums`; when its code is known, the row becomes that of place p + C.
     """
-    n_codebooks, n_context, width, n_units = weights.context.shape
-    row = weights.embedding[place % n_codebooks, symbol]
+    n_codebooks, _, n_context, n_units = weights.contribution.shape
+    contribution = weights.contribution[place % n_codebooks, symbol]
     sums[place % n_context] = weights.context_bias[(place + n_context) % n_codebooks]
     for distance in range(n_context):
-        later = place + distance + 1
-        context, own = weights.context[later % n_codebooks, distance], sums[later % n_context]
-        for i in range(width):
-            for j in range(n_units):
-                own[j] += row[i] * context[i, j]
+        own = sums[(place + distance + 1) % n_context]
+        for j in range(n_units):
+            own[j] += contribution[distance, j]
 
 
 @_compiled
@@ -312,7 +332,7 @@ def _frequencies(logits: np.ndarray, out: np.ndarray) -> None:
 @_compiled
 def _predict(weights: _Weights, sums: np.ndarray, place: int, out: np.ndarray) -> None:
     """Write the frequencies of the codes at a place whose sums are complete."""
-    n_codebooks, n_context, _, _ = weights.context.shape
+    n_codebooks, _, n_context, _ = weights.contribution.shape
     book = place % n_codebooks
     first = _units(sums[place % n_context], EMBEDDING_PLACES + CONTEXT_PLACES)
     second = _units(_layer(first, weights.hidden[book], weights.hidden_bias[book]), LOGIT_PLACES)
