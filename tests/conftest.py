@@ -11,6 +11,8 @@ from vqcodec import checkpoint
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 
+pytest_plugins = ["command_line"]
+
 TINY = {
     "encoder": {"channels": 16, "code_channels": 32, "n_filters": 16},
     "fast": {"channels": 32, "n_layers": 2},

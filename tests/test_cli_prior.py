@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from io import BytesIO, TextIOWrapper
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import soundfile
+from command_line import Run
 from training_data import prepare_speech
 from vqcodec_cli.main import main
 
@@ -22,26 +21,6 @@ RECIPE = {
     "data": {"batch_size": 2, "segment_length": 24},
     "model": {"channels": 16, "n_layers": 1, "n_heads": 2, "context": 8},
 }
-
-
-class Result(NamedTuple):
-    status: int
-    stdout: str
-    stderr: str
-    data: bytes
-
-
-@pytest.fixture(autouse=True)
-def _own_settings_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
-
-
-def run(capture: Any, *arguments: str | Path) -> Result:
-    """A command line in this process."""
-    capture.readouterr()
-    status = main([str(argument) for argument in arguments])
-    stdout, stderr = capture.readouterr()
-    return Result(status, stdout.decode(errors="replace"), stderr.decode(), stdout)
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +39,8 @@ def options(folder: Path, tiny_model: Path) -> list[str | Path]:
     return ["--prior", folder / "run/prior.safetensors", "--model", tiny_model, "--device", "cpu"]
 
 
-def test_train_says_how_the_prior_is_used(
-    capsysbinary: Any, folder: Path, tiny_model: Path
-) -> None:
-    result = run(capsysbinary, "train", folder / "mine.yaml", "steps=4", "--resume")
+def test_train_says_how_the_prior_is_used(run: Run, folder: Path, tiny_model: Path) -> None:
+    result = run("train", folder / "mine.yaml", "steps=4", "--resume")
     path = folder / "run" / "prior.safetensors"
     assert result.status == 0
     assert re.fullmatch(
@@ -74,39 +51,39 @@ def test_train_says_how_the_prior_is_used(
     )
 
 
-def test_train_names_the_key_that_was_meant(capsysbinary: Any, folder: Path) -> None:
-    result = run(capsysbinary, "train", folder / "mine.yaml", "model.n_laers=4")
+def test_train_names_the_key_that_was_meant(run: Run, folder: Path) -> None:
+    result = run("train", folder / "mine.yaml", "model.n_laers=4")
     assert result.status == 1
     assert "unknown key model.n_laers; did you mean model.n_layers?" in result.stderr
 
 
 @pytest.mark.parametrize("scheme", ["prior", "histogram", "uniform"])
 def test_sample_writes_speech_of_the_wanted_length(
-    capsysbinary: Any, options: list[str | Path], tmp_path: Path, scheme: str
+    run: Run, options: list[str | Path], tmp_path: Path, scheme: str
 ) -> None:
     path = tmp_path / "made.wav"
     arguments = ["sample", "--seconds", "0.5", "--scheme", scheme, "-o", path, *options]
-    result = run(capsysbinary, *arguments)
+    result = run(*arguments)
     assert (result.status, result.stdout, result.stderr) == (0, "", "")
     samples, sample_rate = soundfile.read(path)
     assert (len(samples), sample_rate) == (8064, 16000)  # 63 whole codes
     assert np.abs(samples).max() > 1e-3
-    again = run(capsysbinary, *arguments)
+    again = run(*arguments)
     assert again.status == 1
     assert f"{path}: exists; add --force to overwrite it" in again.stderr
     first = path.read_bytes()
-    assert run(capsysbinary, *arguments, "--force").status == 0
+    assert run(*arguments, "--force").status == 0
     assert path.read_bytes() == first
-    assert run(capsysbinary, *arguments, "--force", "--seed", "1").status == 0
+    assert run(*arguments, "--force", "--seed", "1").status == 0
     assert path.read_bytes() != first
 
 
 def test_a_prompt_is_heard_before_what_follows(
-    capsysbinary: Any, options: list[str | Path], speech: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, options: list[str | Path], speech: Path
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(speech.read_bytes())))
     arguments = ["--temperature", "0", "--top-k", "3", "--top-p", "0.9", "-o", "-", *options]
-    made = run(capsysbinary, "sample", "--prompt", "-", "--seconds", "0.2", *arguments)
+    wav = speech.read_bytes()
+    made = run("sample", "--prompt", "-", "--seconds", "0.2", *arguments, stdin=wav)
     assert made.status == 0, made.stderr
     samples, _ = soundfile.read(BytesIO(made.data))
     n_prompt = -(-soundfile.info(speech).frames // 128) * 128
@@ -114,16 +91,16 @@ def test_a_prompt_is_heard_before_what_follows(
 
 
 def test_sample_speaks_with_the_voice_that_is_asked_for(
-    capsysbinary: Any, options: list[str | Path], speech: Path
+    run: Run, options: list[str | Path], speech: Path
 ) -> None:
     made = {}
     for voice in ([], ["--speaker", "anna"], ["--speaker", "p225"], ["--speaker", speech]):
-        result = run(capsysbinary, "sample", "--seconds", "0.2", "-o", "-", *voice, *options)
+        result = run("sample", "--seconds", "0.2", "-o", "-", *voice, *options)
         assert result.status == 0
         made[str(voice)] = result.data
     assert made["[]"] == made["['--speaker', 'anna']"]  # the first of its voices
     assert len(set(made.values())) == 3
-    unknown = run(capsysbinary, "sample", "-o", "-", "--speaker", "ann", *options)
+    unknown = run("sample", "-o", "-", "--speaker", "ann", *options)
     assert unknown.status == 1
     assert "ann: neither a voice nor a recording; voices like it: anna" in unknown.stderr
 
@@ -133,20 +110,20 @@ def test_sample_speaks_with_the_voice_that_is_asked_for(
     [("--top-p", "0"), ("--top-k", "0"), ("--temperature", "-1"), ("--seconds", "0")],
 )
 def test_impossible_draws_are_refused(
-    capsysbinary: Any, options: list[str | Path], option: str, value: str
+    run: Run, options: list[str | Path], option: str, value: str
 ) -> None:
-    result = run(capsysbinary, "sample", "-o", "-", option, value, *options)
+    result = run("sample", "-o", "-", option, value, *options)
     assert result.status == 2
     assert f"{option}" in result.stderr
 
 
 def test_score_in_lines_and_in_json(
-    capsysbinary: Any, options: list[str | Path], speech: Path, tmp_path: Path
+    run: Run, options: list[str | Path], speech: Path, tmp_path: Path
 ) -> None:
     quiet = tmp_path / "quiet.wav"
     soundfile.write(quiet, np.zeros(8000), 16000)
-    lines = run(capsysbinary, "score", speech, quiet, *options).stdout.splitlines()
-    found = json.loads(run(capsysbinary, "score", speech, quiet, "--json", *options).stdout)
+    lines = run("score", speech, quiet, *options).stdout.splitlines()
+    found = json.loads(run("score", speech, quiet, "--json", *options).stdout)
     assert [entry["file"] for entry in found] == [str(speech), str(quiet)]
     for line, entry in zip(lines, found, strict=True):
         bits, anomaly = entry["bits_per_code"], entry["anomaly"]
@@ -156,26 +133,26 @@ def test_score_in_lines_and_in_json(
 
 
 def test_score_for_a_given_voice(
-    capsysbinary: Any, options: list[str | Path], speech: Path, tiny_model: Path
+    run: Run, options: list[str | Path], speech: Path, tiny_model: Path
 ) -> None:
     def bits(*more: str | Path) -> float:
-        result = run(capsysbinary, "score", speech, "--json", *options, *more)
+        result = run("score", speech, "--json", *options, *more)
         return float(json.loads(result.stdout)[0]["bits_per_code"])
 
     names = sorted(checkpoint.load(str(tiny_model)).voices)[:2]
     assert len({bits(), *(bits("--speaker", name) for name in names)}) == 3
     assert bits("--speaker", speech) == bits()
-    assert run(capsysbinary, "score", speech, *options, "--speaker", "nobody").status == 1
+    assert run("score", speech, *options, "--speaker", "nobody").status == 1
 
 
 def test_what_cannot_be_scored(
-    capsysbinary: Any, options: list[str | Path], speech: Path, tiny_model: Path, tmp_path: Path
+    run: Run, options: list[str | Path], speech: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     text = tmp_path / "text.wav"
     text.write_text("no sound")
-    unreadable = run(capsysbinary, "score", text, *options)
+    unreadable = run("score", text, *options)
     assert unreadable.status == 1
     assert unreadable.stderr.startswith(f"vqcodec: {text}: ")
-    without = run(capsysbinary, "score", speech, "--model", tiny_model)
+    without = run("score", speech, "--model", tiny_model)
     assert without.status == 1
     assert "tiny: no prior is packaged for this model" in without.stderr

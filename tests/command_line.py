@@ -1,0 +1,86 @@
+"""The command line as a user calls it: what the tests of its commands share."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from vqcodec_cli.main import main
+
+
+class Stream(io.BytesIO):
+    name = "<stdin>"
+
+
+class Result(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+    data: bytes
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _own_settings_folder(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
+
+
+@pytest.fixture
+def run(capsysbinary, monkeypatch) -> Run:
+    """Runs a command line in this process."""
+
+    def run(*arguments: str | Path, stdin: bytes = b"") -> Result:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Stream(stdin)))
+        capsysbinary.readouterr()
+        status = main([str(argument) for argument in arguments])
+        stdout, stderr = capsysbinary.readouterr()
+        return Result(status, stdout.decode(errors="replace"), stderr.decode(), stdout)
+
+    return run
+
+
+@pytest.fixture
+def clip(speech, tmp_path) -> Path:
+    """Half a second of speech."""
+    return made(tmp_path / "clip.wav", "sox", speech, tmp_path / "clip.wav", "trim", "0.3", "0.5")
+
+
+@pytest.fixture
+def codes(run, clip, tiny_model, tmp_path) -> Path:
+    path = tmp_path / "clip.codes"
+    assert run("encode", clip, path, "--model", tiny_model).status == 0
+    return path
+
+
+@pytest.fixture
+def folder(clip, tmp_path) -> Path:
+    """Two recordings and one that is none."""
+    root = tmp_path / "in"
+    (root / "deep").mkdir(parents=True)
+    (root / "a.wav").write_bytes(clip.read_bytes())
+    (root / "b.wav").write_bytes(b"no audio")
+    made(root / "deep" / "c.FLAC", "ffmpeg", "-i", clip, "-f", "flac", root / "deep" / "c.FLAC")
+    (root / "notes.txt").write_text("no recording")
+    (root / "._a.wav").write_bytes(b"what an archive leaves")
+    return root
+
+
+def made(path: Path, *command: str | Path) -> Path:
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    return path
+
+
+def process(*arguments: str | Path, **options) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "vqcodec", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, check=False, **options)
+
+
+def is_one_line(result: Result) -> bool:
+    return result.stderr.startswith("vqcodec: ") and result.stderr.count("\n") == 1

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from command_line import is_one_line, made, process
+from conftest import save_tiny_model
+
+from vqcodec import Codes
+from vqcodec.codes import read_pipe
+
+# encode, decode, convert
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("ulaw8k.wav", ["sox", "IN", "-r", "8000", "-e", "u-law", "OUT"]),
+        ("stereo48k.flac", ["sox", "IN", "-r", "48000", "-c", "2", "OUT"]),
+        ("film.mp3", ["ffmpeg", "-i", "IN", "-ar", "44100", "-b:a", "64k", "OUT"]),
+        ("talk.ogg", ["ffmpeg", "-i", "IN", "-ar", "22050", "-c:a", "libvorbis", "OUT"]),
+    ],
+)
+def test_every_kind_of_recording_comes_back_as_long_as_it_was(
+    run, clip, tiny_model, tmp_path, name, command
+):
+    source = tmp_path / name
+    made(source, *({"IN": clip, "OUT": source}.get(word, word) for word in command))
+    before = sum(len(block) for block in soundfile.blocks(source, 4096))
+    target, result = tmp_path / "out.codes", tmp_path / "out.wav"
+    assert run("encode", source, target, "--model", tiny_model) == (0, "", "", b"")
+    assert run("decode", target, result, "--model", tiny_model) == (0, "", "", b"")
+    decoded = soundfile.info(result)
+    assert (decoded.frames, decoded.samplerate, decoded.channels) == (
+        before,
+        soundfile.info(source).samplerate,
+        1,
+    )
+
+
+def test_decode_in_another_voice_rate_and_format(run, codes, tiny_model, tmp_path, clip):
+    own, other = tmp_path / "own.flac", tmp_path / "other.flac"
+    for target, extra in ((own, []), (other, ["--speaker", "anna"])):
+        options = ["--sample-rate", "24000", "--model", tiny_model]
+        assert run("decode", codes, target, *options, *extra).status == 0
+        assert soundfile.info(target).samplerate == 24000
+        assert soundfile.info(target).frames == soundfile.info(clip).frames * 3 // 2
+    assert own.read_bytes() != other.read_bytes()
+
+
+def test_encode_names_a_known_voice(run, clip, tiny_model, tmp_path):
+    target = tmp_path / "out.codes"
+    assert run("encode", clip, target, "--speaker", "p225", "--model", tiny_model).status == 0
+    assert Codes.load(target).speaker == "p225"
+
+
+def test_the_seed_decides_what_the_wavenet_draws(run, clip, tiny_model, tmp_path):
+    source = made(tmp_path / "s.wav", "sox", clip, tmp_path / "s.wav", "trim", "0", "0.04")
+
+    def converted(*options: str) -> bytes:
+        wavenet = ["--decoder", "wavenet", "--model", tiny_model, "-o", "-"]
+        result = run("convert", source, "--speaker", "anna", *wavenet, *options)
+        assert result.status == 0
+        return result.data
+
+    assert converted("--seed", "1") == converted("--seed", "1") != converted("--seed", "2")
+    dull = converted("--seed", "1", "--temperature", "0")
+    assert dull == converted("--seed", "2", "--temperature", "0")
+
+
+def test_convert_equals_encode_and_decode(run, clip, codes, tiny_model, tmp_path):
+    decoded = tmp_path / "decoded.wav"
+    assert run("decode", codes, decoded, "--speaker", "anna", "--model", tiny_model).status == 0
+    result = run("convert", clip, "--speaker", "anna", "--model", tiny_model)
+    converted = tmp_path / "clip.anna.wav"
+    assert (result.status, result.stdout) == (0, f"{converted}\n")
+    assert converted.read_bytes() == decoded.read_bytes()
+
+
+def test_convert_to_the_voice_of_a_recording(run, clip, speech, tiny_model, tmp_path):
+    assert run("convert", clip, "--speaker", speech, "--model", tiny_model).status == 0
+    assert (tmp_path / "clip.speech.wav").is_file()
+
+
+def test_a_pipe_and_a_file_are_two_files(run, clip, codes, tiny_model, tmp_path):
+    model = ["--model", tiny_model]
+    encoded = run("encode", "-", tmp_path / "in.codes", *model, stdin=clip.read_bytes())
+    assert encoded.status == 0
+    assert (tmp_path / "in.codes").read_bytes() == codes.read_bytes()
+    assert run("encode", clip, "-", *model).data == codes.read_bytes()
+    assert run("decode", codes, tmp_path / "out.wav", *model).status == 0
+    decoded = run("decode", "-", "-", *model, stdin=codes.read_bytes())
+    assert decoded.data == (tmp_path / "out.wav").read_bytes()
+
+
+def test_from_pipe_to_pipe_everything_is_live(run, clip, codes, tiny_model, tmp_path):
+    """A clip of less than four seconds is heard whole before its level is known: it is the same."""
+    model = ["--model", str(tiny_model)]
+    encoded = process("encode", "-", "-", *model, input=clip.read_bytes())
+    assert (encoded.returncode, encoded.stderr) == (0, b"")
+    assert Codes.from_bytes(encoded.stdout) == Codes.load(codes)
+    decoded = process("decode", "-", "-", *model, input=encoded.stdout)
+    assert (decoded.returncode, decoded.stderr) == (0, b"")
+    assert run("decode", codes, tmp_path / "out.wav", *model).status == 0
+    assert decoded.stdout[44:] == (tmp_path / "out.wav").read_bytes()[44:]
+    converted = process("convert", "-", "--speaker", "anna", *model, input=clip.read_bytes())
+    assert run("convert", clip, "--speaker", "anna", *model).status == 0
+    assert converted.stdout[44:] == (tmp_path / "clip.anna.wav").read_bytes()[44:]
+    (tmp_path / "live.codes").write_bytes(encoded.stdout)
+    assert run("verify", tmp_path / "live.codes").status == 0
+    assert run("decode", "-", tmp_path / "live.wav", *model, stdin=encoded.stdout).status == 0
+
+
+def test_a_live_stream_is_answered_before_it_ends(clip, tiny_model):
+    """The level needs four seconds; then codes come as they are made."""
+    command = [sys.executable, "-m", "vqcodec", "encode", "-", "-", "--speaker", "anna"]
+    child = subprocess.Popen(
+        [*command, "--model", str(tiny_model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    samples, sample_rate = soundfile.read(clip, dtype="int16")
+    file = io.BytesIO()
+    soundfile.write(file, np.tile(samples, 1 + 5 * sample_rate // len(samples)), sample_rate,
+                    format="WAV", subtype="PCM_16")  # fmt: skip
+    child.stdin.write(file.getvalue()[:-2])
+    child.stdin.flush()
+    stream = read_pipe(child.stdout, "pipe")  # blocks for ever if nothing comes
+    heard = iter(stream)
+    assert next(heard).shape == (1, 25)
+    child.stdin.write(file.getvalue()[-2:])
+    child.stdin.close()
+    list(heard)
+    assert stream.n_samples == (len(file.getvalue()) - 44) // 2
+    assert child.wait() == 0
+
+
+def test_a_live_stream_that_breaks_off_says_so(run, codes, clip, tiny_model):
+    encoded = process("encode", "-", "-", "--model", tiny_model, input=clip.read_bytes())
+    result = process("decode", "-", "-", "--model", tiny_model, input=encoded.stdout[:-20])
+    assert result.returncode == 1
+    assert b"<stdin>: is cut short: the recording's end is missing" in result.stderr
+
+
+def test_stdin_that_is_no_audio_is_named(run, tiny_model):
+    result = run("encode", "-", "-", "--model", tiny_model, stdin=b"words")
+    assert (result.status, result.data) == (1, b"")
+    assert is_one_line(result)
+    assert result.stderr.startswith("vqcodec: <stdin>: is not audio")
+    result = run("decode", "-", "-", "--model", tiny_model, stdin=b"words")
+    assert (result.status, result.data) == (1, b"")
+    assert result.stderr.startswith("vqcodec: <stdin>: is not a .codes file")
+
+
+def test_existing_files_are_kept_unless_forced(run, clip, tiny_model, tmp_path):
+    target = tmp_path / "out.codes"
+    target.write_bytes(b"precious")
+    refused = run("encode", clip, target, "--model", tiny_model)
+    assert refused.status == 1
+    assert refused.stderr == f"vqcodec: {target}: exists; add --force to overwrite it\n"
+    assert target.read_bytes() == b"precious"
+    assert run("encode", clip, target, "--model", tiny_model, "--force").status == 0
+    assert Codes.load(target).n_samples == soundfile.info(clip).frames
+
+
+def test_a_folder_as_output_of_a_file_is_refused(run, clip, tiny_model, tmp_path):
+    result = run("encode", clip, tmp_path, "--model", tiny_model, "--force")
+    assert result.status == 1
+    assert result.stderr == f"vqcodec: {tmp_path}: is a folder; name a file\n"
+
+
+def test_unknown_speaker_names_the_nearest(run, clip, tiny_model, tmp_path):
+    result = run("convert", clip, "--speaker", "ana", "--model", tiny_model)
+    assert result.status == 1
+    assert is_one_line(result)
+    assert "ana: neither a voice nor a recording; voices like it: anna" in result.stderr
+    assert list(tmp_path.iterdir()) == [clip]
+
+
+def test_codes_of_another_model_are_refused(run, codes, tiny_model, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_tiny_model(other, seed=1)
+    result = run("decode", codes, tmp_path / "out.wav", "--model", other)
+    assert result.status == 1
+    assert is_one_line(result)
+    assert result.stderr.startswith(f"vqcodec: {codes}: these codes were made by model")
+    assert Codes.load(codes).fingerprint.hex() in result.stderr
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_unknown_model_and_unwritable_format(run, clip, codes, tiny_model, tmp_path):
+    result = run("encode", clip, tmp_path / "out.codes", "--model", "speech-9k")
+    assert (result.status, is_one_line(result)) == (1, True)
+    assert "speech-9k: no such model" in result.stderr
+    result = run("decode", codes, tmp_path / "out.doc", "--model", tiny_model)
+    assert (result.status, is_one_line(result)) == (1, True)
+    assert "out.doc: cannot write .doc" in result.stderr
+
+
+# Folders
+
+
+def test_folder_goes_on_after_a_failure_and_resumes(run, folder, tiny_model, tmp_path):
+    out = tmp_path / "out"
+    first = run("encode", folder, out, "--model", tiny_model, "--jobs", "2")
+    assert (first.status, first.stdout) == (1, "2 done, 0 already there, 1 failed\n")
+    assert is_one_line(first)
+    assert str(folder / "b.wav") in first.stderr
+    results = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert results == {"a.codes", "deep/c.codes"}
+
+    stamp = (out / "a.codes").stat().st_mtime_ns
+    (out / "deep" / "c.codes").unlink()
+    (folder / "b.wav").write_bytes((folder / "a.wav").read_bytes())
+    second = run("encode", folder, out, "--model", tiny_model)
+    assert (second.status, second.stdout) == (0, "2 done, 1 already there, 0 failed\n")
+    assert (out / "a.codes").stat().st_mtime_ns == stamp
+    assert (out / "a.codes").read_bytes() == (out / "b.codes").read_bytes()
+
+    forced = run("encode", folder, out, "--model", tiny_model, "--force", "--jobs", "1")
+    assert (forced.status, forced.stdout) == (0, "3 done, 0 already there, 0 failed\n")
+    assert (out / "a.codes").stat().st_mtime_ns != stamp
+
+    decoded = tmp_path / "decoded"
+    result = run("decode", out, decoded, "--model", tiny_model)
+    assert (result.status, result.stdout) == (0, "3 done, 0 already there, 0 failed\n")
+    source = soundfile.info(folder / "deep" / "c.FLAC")
+    assert soundfile.info(decoded / "deep" / "c.wav").frames == source.frames
+
+
+def test_folder_failure_is_traced_with_debug(run, folder, tiny_model, tmp_path, caplog):
+    run("encode", folder, tmp_path / "out", "--model", tiny_model, "--debug")
+    assert "AudioError" in caplog.text
+
+
+def test_converted_folder_lies_beside_its_source(run, folder, tiny_model, tmp_path):
+    (folder / "b.wav").unlink()
+    result = run("convert", folder, "--speaker", "anna", "--model", tiny_model)
+    assert result.status == 0
+    converted = sorted((tmp_path / "in.anna").rglob("*.wav"))
+    assert [path.name for path in converted] == ["a.wav", "c.wav"]
+
+
+def test_output_folder_inside_the_source_is_no_source(run, folder, tiny_model):
+    (folder / "b.wav").unlink()
+    for counts in ("2 done, 0 already there", "0 done, 2 already there"):
+        options = ["--speaker", "anna", "-o", folder / "out", "--model", tiny_model]
+        assert run("convert", folder, *options).stdout == f"{counts}, 0 failed\n"
+
+
+def test_folders_that_cannot_work_are_refused_before_anything_is_done(
+    run, folder, tiny_model, tmp_path
+):
+    convert = ["convert", folder, "--speaker", "anna", "--model", tiny_model, "--force", "-o"]
+    itself = run(*convert, folder)
+    assert (itself.status, is_one_line(itself)) == (1, True)
+    assert "a.wav: would be overwritten" in itself.stderr
+    (folder / "a.flac").write_bytes(b"")
+    clash = run(*convert, tmp_path / "out")
+    assert (clash.status, is_one_line(clash)) == (1, True)
+    assert "rename one" in clash.stderr
+    stream = run(*convert, "-")
+    assert (stream.status, stream.stdout) == (1, "")
+    assert "name a folder to write to" in stream.stderr
+    empty = run("decode", folder, tmp_path / "out", "--model", tiny_model)
+    assert (empty.status, is_one_line(empty)) == (1, True)
+    assert f"{folder}: holds no file that ends in .codes" in empty.stderr
+    assert not (tmp_path / "out").exists()
