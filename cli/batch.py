@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -57,20 +58,36 @@ def plan(
     if Path(source).is_dir():
         return _plan_folder(Path(source), target, suffixes, target_suffix, force)
     if target != STREAM:
-        check_absent(target, force)
+        check_target(target, force, AUDIO_SUFFIXES if target_suffix in AUDIO_SUFFIXES else None)
     return Plan([(source, target)], 0, is_folder=False)
 
 
-def check_absent(path: str | Path, force: bool) -> None:
-    """Refuse to overwrite a file, unless forced; and a folder, always.
+def check_target(path: str | Path, force: bool, suffixes: tuple[str, ...] | None = None) -> None:
+    """Refuse what cannot be written, before any work is done for it.
+
+    Args:
+        path: the file to write.
+        force: overwrite one that exists.
+        suffixes: that it may have; any if None.
 
     Raises:
-        VqcodecError: it exists.
+        VqcodecError: it is a folder or ends otherwise, its folder is missing or cannot be written,
+            or it exists and is not to be overwritten.
     """
     from vqcodec.errors import VqcodecError
 
-    if Path(path).is_dir():
+    suffix, folder = Path(path).suffix, Path(path).parent
+    if Path(path).is_dir() or str(path).endswith(os.sep):
         raise VqcodecError(f"{path}: is a folder; name a file")
+    if suffixes and suffix.lower() not in suffixes:
+        raise VqcodecError(
+            f"{path}: cannot write {suffix or 'a file without extension'}; "
+            f"end the name in one of {' '.join(suffixes)}"
+        )
+    if not folder.is_dir():
+        raise VqcodecError(f"{path}: there is no folder {folder}; make it or choose another")
+    if not os.access(folder, os.W_OK):
+        raise VqcodecError(f"{path}: its folder cannot be written; choose another")
     # What is no regular file, such as /dev/null, holds nothing to lose.
     if Path(path).is_file() and not force:
         raise VqcodecError(f"{path}: exists; add --force to overwrite it")
@@ -84,11 +101,10 @@ def _plan_folder(
     folder = Path(target)
     if target == STREAM or folder.is_file():
         raise VqcodecError(f"{target}: no folder, and {source} is one; name a folder to write to")
+    results_lie_inside = folder.resolve() != source.resolve()
     sources: dict[Path, Path] = {}
-    for path in sorted(source.rglob("*")):
-        is_wanted = path.suffix.lower() in suffixes and path.is_file() and path.name[0] != "."
-        is_result = folder in path.parents and folder != source
-        if not is_wanted or is_result:
+    for path in files_in(source, suffixes):
+        if results_lie_inside and folder.resolve() in path.resolve().parents:
             continue
         result = (folder / path.relative_to(source)).with_suffix(target_suffix)
         if result == path:
@@ -102,6 +118,17 @@ def _plan_folder(
         (str(path), str(result)) for result, path in sources.items() if force or not result.exists()
     ]
     return Plan(pairs, len(sources) - len(pairs), is_folder=True)
+
+
+def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files below a folder that end so, sorted; without what is hidden."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
 
 
 def run(plan: Plan, start: Callable[[], Work], *, label: str, jobs: int | None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from vqcodec_cli.batch import files_in
 from vqcodec_cli.display import show
 from vqcodec_cli.errors import message
 from vqcodec_cli.models import describe
@@ -56,7 +57,7 @@ def verify(
     tables = None if model is None else checkpoint.load(model).tables
     n_bad = 0
     for file in files:
-        paths = sorted(file.rglob(f"*{CODES_SUFFIX}")) if file.is_dir() else [file]
+        paths = files_in(file, (CODES_SUFFIX,)) if file.is_dir() else [file]
         if not paths:
             n_bad += 1
             typer.echo(f"bad {file}: holds no {CODES_SUFFIX} file")
@@ -99,8 +100,8 @@ def _describe_codes(path: Path) -> dict[str, Any]:
     header = read_header(path)
     makers = [
         name
-        for name in checkpoint.packaged()
-        if checkpoint.load(name).fingerprint == header.fingerprint
+        for name, model in checkpoint.packaged().items()
+        if checkpoint.fingerprint_of(model) == header.fingerprint
     ]
     return {
         "kind": "codes",

@@ -71,7 +71,8 @@ def voices_path(voices: Path | None) -> Path:
 
 
 def load_codec(model: str | None, voices: Path | None, device: DeviceName) -> Codec:
-    """The codec that the common options ask for."""
+    """The codec that the common options ask for; nobody need have been enrolled yet."""
     import vqcodec
 
-    return vqcodec.load(model, device=device.value, voices=voices_path(voices))
+    path = voices_path(voices)
+    return vqcodec.load(model, device=device.value, voices=path if path.exists() else None)

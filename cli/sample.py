@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from vqcodec_cli.batch import STREAM, check_absent, readable, writable
+from vqcodec_cli.batch import AUDIO_SUFFIXES, STREAM, check_target, readable, writable
 from vqcodec_cli.display import progress_bar, show
+from vqcodec_cli.errors import message
 from vqcodec_cli.options import Device, DeviceName, Force, Json, Model, Voices, load_codec
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def sample(
             show_default="the prompt's, or else the model's first",
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Of new speech.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=0.01, max=86_400, help="Of new speech.")] = 10.0,
     scheme: Annotated[
         SchemeName,
         typer.Option(
@@ -86,7 +87,7 @@ def sample(
     from vqcodec.prior import load
 
     if output != STREAM:
-        check_absent(output, force)
+        check_target(output, force, AUDIO_SUFFIXES)
     with progress_bar("sampling") as on_progress:
         codec = load_codec(model, voices, device)
         loaded = load(codec, prior)
@@ -136,7 +137,13 @@ def score(
     voice = None if speaker is None else codec.speaker(speaker)
     results = []
     for file in files:
-        score = loaded.score(codec.encode(file, speaker=voice))
+        try:
+            score = loaded.score(codec.encode(file, speaker=voice))
+        except Exception as error:
+            if len(files) == 1:
+                raise
+            typer.echo(f"vqcodec: {message(error)}", err=True)
+            continue
         results.append({"file": file, **score._asdict()})
         if not as_json:
             typer.echo(
@@ -144,6 +151,8 @@ def score(
             )
     if as_json:
         show(results, as_json=True)
+    if len(results) < len(files):
+        raise typer.Exit(1)
 
 
 def _default_voice(codec: Codec, prompt: Codes | None) -> Speaker:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vqcodec.codes import Codes
     from vqcodec.streams import CodesStream
 
+AUDIBLE_CLIPPING = 0.001
+"""Of the samples."""
 Recordings = Annotated[str, typer.Argument(help="A recording, a folder of them, or -.")]
 
 
@@ -138,7 +140,8 @@ def decode(
                 return
             if isinstance(codes, CodesStream):
                 codes = Codes.collect(codes)
-            codec.decode_to(writable(target), codes, on_progress=on_progress, **choices)
+            clipped = codec.decode_to(writable(target), codes, on_progress=on_progress, **choices)
+            _warn_of_clipping(target, clipped)
 
         return _announcing(work, codec, decoder)
 
@@ -199,7 +202,7 @@ def convert(
                     blocks = codec.stream_decode(codes, **choices)
                     write_live(sys.stdout.buffer, blocks, live.sample_rate)
                 return
-            codec.decode_to(
+            clipped = codec.decode_to(
                 writable(target),
                 codec.encode(
                     readable(source),
@@ -209,12 +212,22 @@ def convert(
                 on_progress=lambda share: on_progress((1 + share) / 2),
                 **choices,
             )
+            _warn_of_clipping(target, clipped)
 
         return _announcing(work, codec, decoder)
 
     run(todo, start, label="converting", jobs=jobs)
     if output is None and target != STREAM:
         typer.echo(target)
+
+
+def _warn_of_clipping(target: str, share: float) -> None:
+    if share > AUDIBLE_CLIPPING:
+        typer.echo(
+            f"vqcodec: {target}: {share:.1%} of its samples are too loud and were clipped; "
+            "make the recording quieter and encode it again",
+            err=True,
+        )
 
 
 def _announcing(work: Work, codec: Codec, decoder: DecoderName | None) -> Work:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from vqcodec_cli.batch import AUDIO_SUFFIXES, STDIN, STREAM, check_absent, readable
+from vqcodec_cli.batch import AUDIO_SUFFIXES, STDIN, STREAM, check_target, files_in, readable
 from vqcodec_cli.display import progress_bar
 from vqcodec_cli.errors import message
 from vqcodec_cli.options import Device, DeviceName, Force, Model, load_codec
@@ -55,7 +55,7 @@ def units(
             f"{output}: takes one recording, not {len(named)}; write .txt or .jsonl"
         )
     if output is not None:
-        check_absent(output, force)
+        check_target(output, force)
 
     from vqcodec.errors import CodesError
     from vqcodec.files import write_atomically
@@ -148,11 +148,7 @@ def _found(source: str) -> Iterator[tuple[str, str]]:
         yield "stdin" if source == STREAM else folder.stem, source
         return
     for suffixes in (AUDIO_SUFFIXES, (CODES_SUFFIX,)):
-        paths = [
-            path
-            for path in sorted(folder.rglob("[!.]*"))
-            if path.suffix.lower() in suffixes and path.is_file()
-        ]
+        paths = files_in(folder, suffixes)
         # Codes lie beside the recordings they were made of.
         if paths:
             for path in paths:
@@ -193,9 +189,9 @@ def _formatted(kind: str, name: str, source: str, units: Units) -> bytes:
 
     match kind:
         case ".txt":
-            return text_line(name, units).encode()
+            return text_line(name, units).encode(errors="surrogateescape")
         case ".jsonl":
-            return json_line(source, units).encode()
+            return json_line(source, units).encode(errors="backslashreplace")
         case ".npy":
             return npy_bytes(units)
         case _:

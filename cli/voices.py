@@ -37,12 +37,13 @@ def enroll(
 
     Example: vqcodec enroll anna anna1.wav anna2.wav
     """
-    from vqcodec.audio import info
+    from vqcodec.audio import open_recording
     from vqcodec.errors import SpeakerError
     from vqcodec.speakers import VoicesFile, check_name
 
     check_name(name)
-    seconds = sum(info(clip).duration_s for clip in clips)
+    recordings = [open_recording(clip) for clip in clips]
+    seconds = sum(one.n_samples / one.sample_rate for one in recordings)
     if seconds < SHORTEST_S:
         typer.echo(
             f"vqcodec: only {seconds:.1f} s of {name}: the voice may be off; "
@@ -54,7 +55,7 @@ def enroll(
         codec = load_codec(model, path, device)
         if name in codec.voices and not force:
             raise SpeakerError(f"{name}: is a voice already; add --force to replace it")
-        voice = codec.enroll(name, clips, tune=tune, on_progress=on_progress)
+        voice = codec.enroll(name, recordings, tune=tune, on_progress=on_progress)
         VoicesFile(path).add(codec.fingerprint, name, voice.vector)
     typer.echo(f"{name}: enrolled in {path}")
     use = ["vqcodec", "convert", "in.wav", "--speaker", name]

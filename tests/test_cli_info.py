@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import soundfile
@@ -82,6 +83,20 @@ def test_verify_finds_the_damaged_file(run, codes, tiny_model, tmp_path):
     assert lines[2].startswith(f"bad {archive}/short.codes: is cut short")
     assert lines[3].startswith(f"bad {tmp_path}/bad.safetensors: damaged")
     assert len(lines) == 4
+
+
+def test_names_need_not_be_utf_8(run, clip, codes, tiny_model, tmp_path):
+    name = os.fsdecode(b"a\xff")
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / f"{name}.codes").write_bytes(codes.read_bytes())
+    assert run("verify", odd).data == b"OK " + os.fsencode(odd / f"{name}.codes") + b"\n"
+    lines = run("units", odd, "-o", tmp_path / "units.txt", "--model", tiny_model)
+    assert (lines.status, lines.stderr) == (0, "")
+    assert (tmp_path / "units.txt").read_bytes().startswith(b"a\xff|")
+    refused = run("enroll", name, clip, "--model", tiny_model)
+    assert (refused.status, is_one_line(refused)) == (1, True)
+    assert "cannot name a voice" in refused.stderr
 
 
 def test_verify_of_an_empty_folder_is_no_success(run, tmp_path):

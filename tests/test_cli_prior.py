@@ -107,7 +107,13 @@ def test_sample_speaks_with_the_voice_that_is_asked_for(
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--top-p", "0"), ("--top-k", "0"), ("--temperature", "-1"), ("--seconds", "0")],
+    [
+        ("--top-p", "0"),
+        ("--top-k", "0"),
+        ("--temperature", "-1"),
+        ("--seconds", "0"),
+        ("--seconds", "inf"),
+    ],
 )
 def test_impossible_draws_are_refused(
     run: Run, options: list[str | Path], option: str, value: str
@@ -143,6 +149,15 @@ def test_score_for_a_given_voice(
     assert len({bits(), *(bits("--speaker", name) for name in names)}) == 3
     assert bits("--speaker", speech) == bits()
     assert run("score", speech, *options, "--speaker", "nobody").status == 1
+
+
+def test_the_others_are_scored_all_the_same(
+    run: Run, options: list[str | Path], speech: Path, tmp_path: Path
+) -> None:
+    result = run("score", tmp_path / "none.wav", speech, "--json", *options)
+    assert result.status == 1
+    assert "none.wav: cannot be opened" in result.stderr
+    assert [entry["file"] for entry in json.loads(result.stdout)] == [str(speech)]
 
 
 def test_what_cannot_be_scored(

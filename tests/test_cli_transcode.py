@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import signal
+import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +18,7 @@ import soundfile
 from command_line import is_one_line, made, process
 from conftest import save_tiny_model
 
+import vqcodec
 from vqcodec import Codes
 from vqcodec.codes import read_pipe
 
@@ -156,6 +165,107 @@ def test_stdin_that_is_no_audio_is_named(run, tiny_model):
     assert result.stderr.startswith("vqcodec: <stdin>: is not a .codes file")
 
 
+def test_a_refused_stream_that_goes_on_ends_the_process(tiny_model):
+    n_channels, unknown = 66, 2**32 - 1
+    form = (16, 1, n_channels, 16_000, 32_000 * n_channels, 2 * n_channels, 16)
+    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", unknown, b"WAVE", b"fmt ", *form, b"data",
+                         unknown)  # fmt: skip
+    with live("encode", "-", "-", "--model", tiny_model) as child:
+        child.stdin.write(header + bytes(1000))
+        child.stdin.flush()
+        assert child.wait(60) == 1
+        assert child.stderr.read().startswith(b"vqcodec: <stdin>: 66 channels are not supported")
+
+
+def test_a_stream_of_known_length_is_done_before_its_writer_leaves(clip, tiny_model):
+    with live("encode", "-", "-", "--model", tiny_model) as child:
+        child.stdin.write(clip.read_bytes())
+        child.stdin.flush()
+        assert child.wait(60) == 0
+        assert Codes.from_bytes(child.stdout.read()).n_samples == soundfile.info(clip).frames
+
+
+def test_a_silent_pipe_can_be_interrupted(clip, tiny_model):
+    with live("encode", "-", "-", "--speaker", "anna", "--model", tiny_model) as child:
+        data = clip.read_bytes()
+        endless = data[:40] + struct.pack("<I", 2**32 - 1) + 10 * data[44:]
+        child.stdin.write(endless)
+        child.stdin.flush()
+        assert child.stdout.read(200)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(60) == -signal.SIGINT
+
+
+@contextlib.contextmanager
+def live(*arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose standard input stays open."""
+    command = [sys.executable, "-m", "vqcodec", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def test_named_pipes_are_read_and_written(run, clip, codes, tiny_model, tmp_path):
+    model = ["--model", tiny_model]
+    assert run("decode", codes, tmp_path / "out.wav", *model).status == 0
+    for name in ("pipe.codes", "pipe.wav"):
+        os.mkfifo(tmp_path / name)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit((tmp_path / "pipe.codes").write_bytes, codes.read_bytes())
+        assert run("decode", tmp_path / "pipe.codes", "-", *model).status == 0
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit((tmp_path / "pipe.wav").read_bytes)
+        assert run("decode", codes, tmp_path / "pipe.wav", *model).status == 0
+        assert heard.result() == (tmp_path / "out.wav").read_bytes()
+    assert (tmp_path / "pipe.wav").is_fifo()
+
+
+def test_what_a_link_points_to_is_replaced(run, clip, codes, tiny_model, tmp_path):
+    (tmp_path / "real.codes").write_bytes(b"old")
+    (tmp_path / "real.codes").chmod(0o600)
+    (tmp_path / "link.codes").symlink_to("real.codes")
+    target = tmp_path / "link.codes"
+    assert run("encode", clip, target, "--force", "--model", tiny_model).status == 0
+    assert target.is_symlink()
+    assert (tmp_path / "real.codes").read_bytes() == codes.read_bytes()
+    assert (tmp_path / "real.codes").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [
+        ("none/out.wav", "there is no folder"),
+        ("out.wma", "cannot write .wma; end the name in one of .wav"),
+        ("new/", "is a folder; name a file"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(
+    run, clip, tiny_model, tmp_path, monkeypatch, target, fault
+):
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("loads the model")
+
+    monkeypatch.setattr(vqcodec, "load", load)
+    target = f"{tmp_path}/{target}"
+    result = run("convert", clip, "--speaker", "anna", "-o", target, "--model", tiny_model)
+    assert (result.status, is_one_line(result)) == (1, True)
+    assert f"{target}: {fault}" in result.stderr
+
+
+def test_clipping_is_said(run, speech, tiny_model, tmp_path, monkeypatch):
+    samples, sample_rate = soundfile.read(speech)
+    soundfile.write(tmp_path / "loud.wav", samples / np.abs(samples).max(), sample_rate)
+    codes, loud = tmp_path / "loud.codes", Codes.load
+    assert run("encode", tmp_path / "loud.wav", codes, "--model", tiny_model).status == 0
+    monkeypatch.setattr(Codes, "load", lambda *a, **k: replace(loud(*a, **k), gain=1000.0))
+    result = run("decode", codes, tmp_path / "out.wav", "--model", tiny_model)
+    assert (result.status, is_one_line(result)) == (0, True)
+    assert "of its samples are too loud and were clipped" in result.stderr
+
+
 def test_existing_files_are_kept_unless_forced(run, clip, tiny_model, tmp_path):
     target = tmp_path / "out.codes"
     target.write_bytes(b"precious")
@@ -245,11 +355,18 @@ def test_converted_folder_lies_beside_its_source(run, folder, tiny_model, tmp_pa
     assert [path.name for path in converted] == ["a.wav", "c.wav"]
 
 
-def test_output_folder_inside_the_source_is_no_source(run, folder, tiny_model):
+def test_output_folder_inside_the_source_is_no_source(run, folder, tiny_model, monkeypatch):
+    hidden = folder / ".trash"
+    hidden.mkdir()
+    (hidden / "z.wav").write_bytes((folder / "a.wav").read_bytes())
     (folder / "b.wav").unlink()
     for counts in ("2 done, 0 already there", "0 done, 2 already there"):
         options = ["--speaker", "anna", "-o", folder / "out", "--model", tiny_model]
         assert run("convert", folder, *options).stdout == f"{counts}, 0 failed\n"
+    monkeypatch.chdir(folder.parent)
+    options[3] = folder / "out"
+    relative = run("convert", folder.name, *options, "--force")
+    assert relative.stdout == "2 done, 0 already there, 0 failed\n"
 
 
 def test_folders_that_cannot_work_are_refused_before_anything_is_done(

@@ -20,7 +20,7 @@ from vqcodec import Codes, Speaker, checkpoint, windows
 from vqcodec.audio import load as load_audio
 from vqcodec.audio import open_recording
 from vqcodec.codec import Codec
-from vqcodec.errors import AudioError, CodesError, SpeakerError, VqcodecError
+from vqcodec.errors import AudioError, CheckpointError, CodesError, SpeakerError, VqcodecError
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.speakers import VoicesFile
@@ -184,11 +184,19 @@ def test_a_list_is_each_for_itself(codec, samples):
     assert [len(one) for one in converted] == [len(samples), 5000]
 
 
+def test_the_voice_of_a_list_is_heard_once(codec, speech, samples):
+    with speech.open("rb") as reference:
+        converted = codec.convert([samples, samples], 16000, speaker=reference)
+    assert np.array_equal(*converted)
+
+
 def test_array_tensor_file_and_stream_are_the_same(codec, speech, samples, codes):
     array = codec.encode(samples, 16000)
     assert array == codes
     assert codec.encode(torch.from_numpy(samples), 16000) == array
     assert codec.encode(torch.from_numpy(samples)[None], 16000) == array
+    halved = torch.from_numpy(samples).bfloat16()
+    assert codec.encode(halved, 16000) == codec.encode(halved.float().numpy(), 16000)
     assert codec.encode(str(speech)) == array
     with speech.open("rb") as stream:
         assert codec.encode(stream) == array
@@ -327,8 +335,20 @@ def test_enrolling_a_voice(model_file, samples, tmp_path):
     VoicesFile(tmp_path / "voices.json").add(codec.fingerprint, "ben", voice.vector)
     other = vqcodec.load(model_file, device="cpu", voices=tmp_path / "voices.json")
     assert np.array_equal(other.voices["ben"].vector, voice.vector)
-    with pytest.raises(SpeakerError, match="nobody: give at least one recording"):
-        codec.enroll("nobody", [])
+    for clips in ([], "a.wav"):
+        with pytest.raises(SpeakerError, match="nobody: give a list of recordings"):
+            codec.enroll("nobody", clips)
+    with pytest.raises(SpeakerError, match="cannot name a voice"):
+        codec.enroll("x" * 65, [samples])
+    with pytest.raises(SpeakerError, match=r"none\.json: no such voices file"):
+        vqcodec.load(model_file, voices=tmp_path / "none.json")
+
+
+def test_who_adds_a_voice_keeps_those_of_others(tmp_path):
+    one, other = (VoicesFile(tmp_path / "voices.json") for _ in range(2))
+    one.add(b"model", "ben", np.zeros(64, np.int8))
+    other.add(b"model", "eve", np.ones(64, np.int8))
+    assert VoicesFile(tmp_path / "voices.json").voices(b"model").keys() == {"ben", "eve"}
 
 
 def test_the_voice_does_not_depend_on_the_level(codec, samples):
@@ -410,6 +430,17 @@ def test_a_decoder_that_is_not_there_is_refused(codes, tmp_path):
     mine = codec.encode(np.zeros(1000), 16000, speaker="p225")
     with pytest.raises(VqcodecError, match="model fast has no decoder 'wavenet'; it has fast"):
         codec.decode(mine, decoder="wavenet")
+
+
+@pytest.mark.parametrize("choice", [{"seed": -1}, {"temperature": -1}, {"temperature": math.nan}])
+def test_impossible_draws_are_refused(codec, codes, choice):
+    with pytest.raises(VqcodecError, match="the seed must be 0 or more"):
+        codec.decode(codes, decoder="wavenet", **choice)
+
+
+def test_a_model_without_a_name_is_no_model():
+    with pytest.raises(CheckpointError, match="no such model"):
+        vqcodec.load("")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

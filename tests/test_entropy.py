@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -329,6 +330,14 @@ def test_a_coded_file_is_smaller_and_holds_the_same():
     assert read == codes == Codes.from_bytes(packed)
     assert read.to_bytes() == data
     assert read.bits_per_second == codes.bits_per_second == 8 * len(data) / codes.duration_s
+
+
+def test_what_is_sent_to_a_process_does_not_grow_with_use():
+    codes = make()
+    before = len(pickle.dumps(codes))
+    codes.to_bytes()
+    assert len(pickle.dumps(codes)) == before
+    assert pickle.loads(pickle.dumps(codes)).to_bytes() == codes.to_bytes()
 
 
 def test_codes_that_the_tables_did_not_expect_stay_packed():

@@ -103,13 +103,9 @@ class Recording:
         Raises:
             AudioError: As in :meth:`blocks`.
         """
-        frame_length = round(_GATE_FRAME_S * self.sample_rate)
-        powers = []
-        for block in _regroup(self._mono(), 50 * frame_length):
-            starts = np.arange(0, len(block), frame_length)
-            energies = np.add.reduceat(np.square(block, dtype=np.float64), starts)
-            powers.append(energies / np.diff(starts, append=len(block)))
-        power = np.concatenate(powers)
+        length = 50 * _frame_length(self.sample_rate)
+        blocks = _regroup(self._mono(), length)
+        power = np.concatenate([frame_powers(block, self.sample_rate) for block in blocks])
         power = power[power > _ABSOLUTE_GATE]
         if not power.size:
             return 1.0
@@ -292,6 +288,17 @@ def open_writer(
         writer = AudioWriter(name_of(target), file, resampler)
         yield writer
         writer._put(resampler.finish())
+
+
+def frame_powers(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Mean square of every 20 ms of samples (T,), T > 0; the last frame may be shorter."""
+    starts = np.arange(0, len(samples), _frame_length(sample_rate))
+    energies = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
+    return energies / np.diff(starts, append=len(samples))
+
+
+def _frame_length(sample_rate: int) -> int:
+    return round(_GATE_FRAME_S * sample_rate)
 
 
 def _file_recording(path: Path, name: str) -> Recording:

@@ -185,6 +185,19 @@ def read_tensors(path: Path, format_name: str) -> tuple[dict[str, str], dict[str
         raise CheckpointError(f"{path}: not a readable model file: {error}") from None
 
 
+def fingerprint_of(path: Path) -> bytes:
+    """The fingerprint that a model file states, without reading the model.
+
+    Raises:
+        CheckpointError: not a readable model file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return bytes.fromhex(file.metadata()["fingerprint"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable model file: {error}") from None
+
+
 def packaged() -> dict[str, Path]:
     """Names and paths of the models installed with vqcodec."""
     folder = Path(str(importlib.resources.files("vqcodec.weights")))
@@ -198,7 +211,7 @@ def find(name: str | Path | None) -> Path:
         CheckpointError: neither exists.
     """
     models = packaged()
-    name = name or DEFAULT_MODEL
+    name = DEFAULT_MODEL if name is None else name
     if str(name) in models:
         return models[str(name)]
     if Path(name).is_file():

@@ -7,6 +7,7 @@ threads or blocks are involved.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from vqcodec.header import StreamMetadata
 from vqcodec.models.speaker import from_int8, to_grid, to_int8
 from vqcodec.resampling import resample_blocks, resampled_length
 from vqcodec.soundfiles import checked_rate
-from vqcodec.speakers import Speaker, VoicesFile, guided, unknown_voice
+from vqcodec.speakers import Speaker, VoicesFile, check_name, guided, unknown_voice
 from vqcodec.streams import CodesStream
 
 Decoder = Literal["fast", "wavenet"]
@@ -48,7 +49,7 @@ def load(
         voices: a voices file whose voices are added to the model's.
 
     Raises:
-        CheckpointError, SpeakerError: a file cannot be used.
+        CheckpointError, SpeakerError: a file does not exist or cannot be used.
         VqcodecError: `cuda` where there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
@@ -56,7 +57,11 @@ def load(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = checkpoint.load(None if model is None else str(model))
-    enrolled = VoicesFile(voices).voices(loaded.fingerprint) if voices is not None else {}
+    enrolled = {}
+    if voices is not None:
+        if not os.path.exists(voices):
+            raise SpeakerError(f"{voices}: no such voices file; vqcodec enroll makes one")
+        enrolled = VoicesFile(voices).voices(loaded.fingerprint)
     return Codec(loaded, device=device, enrolled=enrolled)
 
 
@@ -180,9 +185,9 @@ class Codec:
             blocks: arrays or tensors of shape (T,) or (channels, T), T free, values in [-1, 1].
             sample_rate: of the blocks in Hz; the model's when None.
             speaker: a known voice that the codes shall name; when None, the voice of the first
-                four seconds, for which they are held back.
+                four seconds of sound, for which they are held back (see `encoding.listened`).
             gain: the level of the recording, as `Codes.gain`; when None, that of the first four
-                seconds, for which they are held back.
+                seconds of sound, for which they are held back.
 
         Returns:
             Codes to iterate over; they can be written to a pipe or decoded by `stream_decode`.
@@ -191,7 +196,7 @@ class Codec:
             AudioError: here or while iterating, a block is no audio.
             SpeakerError: as `encode`.
         """
-        rate = self.sample_rate if sample_rate is None else sample_rate
+        rate = self.sample_rate if sample_rate is None else checked_rate("stream", sample_rate)
         mark = None if speaker is None else self._mark(speaker)
         heard, beginning = listened(map(_to_numpy, blocks), rate, hold=mark is None or gain is None)
         if gain is None:
@@ -249,16 +254,18 @@ class Codec:
 
         Args:
             name: of the voice.
-            clips: paths, or arrays or tensors at the model's rate.
+            clips: paths, arrays or tensors at the model's rate, or what `open_recording` opened.
             tune: whether to refine the voice by gradient descent, as `training.tune.tune` does.
             on_progress: of the tuning, called with the share done, in [0, 1].
 
         Raises:
-            SpeakerError: no clips, or too short ones to tune by, or the model has only a table.
+            SpeakerError: an impossible name, no clips or too short ones to tune by, or the model
+                has only a table.
             AudioError: a clip cannot be read.
         """
-        if not clips:
-            raise SpeakerError(f"{name}: give at least one recording to enroll from")
+        check_name(name)
+        if not clips or isinstance(clips, str | os.PathLike):
+            raise SpeakerError(f"{name}: give a list of recordings to enroll from")
         recordings = [self._reference(clip) for clip in clips]
         vectors = [from_int8(self._own_vector(one, one.gain())) for one in recordings]
         mean = to_grid(torch.from_numpy(np.mean(vectors, axis=0))[None])[0]
@@ -275,6 +282,8 @@ class Codec:
         return voice
 
     def _reference(self, source: Source) -> Recording:
+        if isinstance(source, Recording):
+            return source
         is_file = isinstance(source, str | os.PathLike) or hasattr(source, "read")
         return open_recording(_to_numpy(source), None if is_file else self.sample_rate)
 
@@ -317,6 +326,7 @@ class Codec:
         Raises:
             CodesError: the codes belong to another model.
             SpeakerError, AudioError: see `speaker`.
+            VqcodecError: the model has no such decoder, or the seed or temperature is impossible.
         """
         blocks = self._decoded(codes, [codes.codes], speaker, decoder, seed, temperature)
         rate, n_samples = _output(codes, sample_rate)
@@ -333,7 +343,7 @@ class Codec:
         temperature: float = 1.0,
         sample_rate: int | None = None,
         on_progress: Progress | None = None,
-    ) -> None:
+    ) -> float:
         """`decode` to a sound file or a binary file object, in bounded memory.
 
         Args:
@@ -345,6 +355,9 @@ class Codec:
             seed: as in `decode`.
             temperature: as in `decode`.
             sample_rate: as in `decode`.
+
+        Returns:
+            The share of samples, in [0, 1], that lay beyond full scale and are clipped.
 
         Raises:
             AudioError: the file cannot be written; and as `decode`.
@@ -360,6 +373,7 @@ class Codec:
                 done += len(block)
                 if on_progress:
                     on_progress(done / total)
+        return writer.n_clipped / n_samples
 
     def stream_decode(
         self,
@@ -437,19 +451,19 @@ class Codec:
         Raises:
             AudioError, SpeakerError: as in `encode` and `decode`.
         """
+        voice = self.speaker(speaker)
         if isinstance(source, list | tuple):
             return [
                 self.convert(
                     item,
                     sample_rate,
-                    speaker=speaker,
+                    speaker=voice,
                     decoder=decoder,
                     seed=seed,
                     temperature=temperature,
                 )
                 for item in source
             ]
-        voice = self.speaker(speaker)
         codes = self.encode(source, sample_rate, speaker=None if self.hears_speakers else voice)
         samples = self.decode(
             codes, speaker=voice, decoder=decoder, seed=seed, temperature=temperature
@@ -493,6 +507,11 @@ class Codec:
             raise VqcodecError(
                 f"model {self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}"
             )
+        if seed < 0 or not 0 <= temperature < math.inf:
+            raise VqcodecError(
+                f"seed {seed}, temperature {temperature}: the seed must be 0 or more, and the "
+                "temperature 0 or more and finite"
+            )
         vector = torch.from_numpy(self._told(metadata, speaker))[None].to(self.device)
         if decoder == "fast":
             blocks = fast_blocks(self.model, codes, vector, live=live)
@@ -535,4 +554,8 @@ def _output_rate(codes: StreamMetadata, sample_rate: int | None) -> int:
 
 
 def _to_numpy(source: Source) -> Source:
-    return source.detach().cpu().numpy() if isinstance(source, Tensor) else source
+    if not isinstance(source, Tensor):
+        return source
+    # NumPy has no bfloat16.
+    held = source.float() if source.dtype == torch.bfloat16 else source
+    return held.detach().cpu().numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -303,7 +304,12 @@ def _check_range(metadata: Metadata, name: str, start: int, stop: int) -> None:
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, int]]:
     try:
         with open(path, "rb") as file:
-            yield file, os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode):
+                yield file, status.st_size
+            else:  # a pipe, which has no size and can be read but once
+                data = file.read()
+                yield io.BytesIO(data), len(data)
     except OSError as error:
         raise CodesError(
             f"{path}: cannot be read ({error.strerror}); check the path and its permissions"

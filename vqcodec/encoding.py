@@ -9,7 +9,14 @@ import numpy as np
 import torch
 
 from vqcodec import windows
-from vqcodec.audio import Recording, array_frames, as_channels, mix, open_recording
+from vqcodec.audio import (
+    Recording,
+    array_frames,
+    as_channels,
+    frame_powers,
+    mix,
+    open_recording,
+)
 from vqcodec.errors import AudioError, SpeakerError
 from vqcodec.header import StreamMetadata
 from vqcodec.models import encoder
@@ -25,6 +32,8 @@ Progress = Callable[[float], None]
 # Another window is another shape of matrix products, which moves a margin by some 1e-7.
 DOUBT = 2e-5
 REFERENCE_SECONDS, MAX_REFERENCES = 4.0, 16
+LONGEST_PAUSE = 16.0  # seconds
+SOUND_POWER = 1e-5  # mean square: -50 dB full scale
 
 
 def code_blocks(
@@ -116,14 +125,17 @@ def listened(
 ) -> tuple[Iterator[np.ndarray], Recording]:
     """Mix a live recording to mono, and hold back its beginning if need be.
 
+    A pause before the first word must fix neither the level nor the voice.
+
     Args:
         blocks: (T,) or (channels, T) samples, T free.
         sample_rate: in Hz.
-        hold: hold back the first `REFERENCE_SECONDS`.
+        hold: hold back the recording until `REFERENCE_SECONDS` of sound have come, or
+            `LONGEST_PAUSE` seconds, or its end.
 
     Returns:
-        (T,) float32 blocks of the whole recording, and a recording of what was held back, which is
-        a moment of silence if nothing was.
+        (T,) float32 blocks of the whole recording, and a recording of what was held back, from
+        the first sound on: a moment of silence if there is none.
 
     Raises:
         AudioError: here or while iterating, a block is no audio.
@@ -132,10 +144,20 @@ def listened(
     frames = (frame for block in blocks for frame in array_frames(as_channels(block, name)))
     mono = mix(frames, name, checked_rate(name, sample_rate))
     held: list[np.ndarray] = []
-    wanted = round(REFERENCE_SECONDS * sample_rate) if hold else 0
-    while sum(map(len, held)) < wanted and (block := next(mono, None)) is not None:
+    n_held, n_silent, seconds_of_sound = 0, 0, 0.0
+    while hold and seconds_of_sound < REFERENCE_SECONDS and n_held < LONGEST_PAUSE * sample_rate:
+        if (block := next(mono, None)) is None:
+            n_silent = 0  # this is all, however soft
+            break
         held.append(block)
-    beginning = np.concatenate(held) if held else np.zeros(1, np.float32)
+        n_held += len(block)
+        is_sound = frame_powers(block, sample_rate) > SOUND_POWER
+        seconds_of_sound += is_sound.mean() * len(block) / sample_rate
+        if not seconds_of_sound:
+            n_silent = n_held
+    beginning = np.concatenate([np.zeros(0, np.float32), *held])[n_silent:]
+    if not len(beginning):
+        beginning = np.zeros(1, np.float32)
     return itertools.chain(held, mono), open_recording(beginning, sample_rate)
 
 

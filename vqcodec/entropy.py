@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import constriction
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from safetensors import SafetensorError, safe_open
 
+from vqcodec.compilation import compiled
 from vqcodec.errors import CheckpointError
 
 PREFIX = "entropy."
@@ -149,7 +149,7 @@ class NgramTables:
 
     def to_tensors(self) -> dict[str, npt.NDArray[np.integer]]:
         """The tables by their names in a model file."""
-        return {PREFIX + field.name: getattr(self, field.name) for field in fields(self)}
+        return {PREFIX + name: table for name, table in self.__getstate__().items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[np.integer]]) -> NgramTables:
@@ -206,6 +206,10 @@ class NgramTables:
         if not coder.is_empty():
             raise ValueError("a payload that no codes make")
         return symbols.reshape(length, self.n_codebooks).T
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what follows from the tables: a process that gets them makes it itself."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _weights(self) -> _Weights:
@@ -271,10 +275,7 @@ def packaged() -> dict[bytes, NgramTables]:
     return found
 
 
-_compiled = njit(cache=True, nogil=True)
-
-
-@_compiled
+@compiled
 def _remember(weights: _Weights, sums: np.ndarray, place: int, symbol: int) -> None:
     """Add a code to the sums of the C places after its own.
 
@@ -289,7 +290,7 @@ def _remember(weights: _Weights, sums: np.ndarray, place: int, symbol: int) -> N
             own[j] += contribution[distance, j]
 
 
-@_compiled
+@compiled
 def _units(sums: np.ndarray, places: int) -> np.ndarray:
     """Sums of so many binary places, rounded to units of a layer."""
     excess = places - UNIT_PLACES
@@ -299,7 +300,7 @@ def _units(sums: np.ndarray, places: int) -> np.ndarray:
     return units
 
 
-@_compiled
+@compiled
 def _layer(units: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """The sums bias + units @ weights."""
     sums = bias.copy()
@@ -310,7 +311,7 @@ def _layer(units: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarr
     return sums
 
 
-@_compiled
+@compiled
 def _frequencies(logits: np.ndarray, out: np.ndarray) -> None:
     """Write the frequencies, less 1, of all codes, TOTAL - K in all, in proportion to 2^logit."""
     best = np.argmax(logits)
@@ -329,7 +330,7 @@ def _frequencies(logits: np.ndarray, out: np.ndarray) -> None:
     out[best] += left
 
 
-@_compiled
+@compiled
 def _predict(weights: _Weights, sums: np.ndarray, place: int, out: np.ndarray) -> None:
     """Write the frequencies of the codes at a place whose sums are complete."""
     n_codebooks, _, n_context, _ = weights.contribution.shape
@@ -339,7 +340,7 @@ def _predict(weights: _Weights, sums: np.ndarray, place: int, out: np.ndarray) -
     _frequencies(_layer(second, weights.output[book], weights.output_bias[book]), out)
 
 
-@_compiled
+@compiled
 def _predict_all(weights: _Weights, sums: np.ndarray, symbols: np.ndarray, out: np.ndarray) -> None:
     """Write the frequencies at every place of a chunk, (places, K)."""
     for place in range(len(symbols)):

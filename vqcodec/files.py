@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,17 +14,24 @@ from pathlib import Path
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it if the block succeeds, else deleted.
 
-    The temporary keeps the suffix of `path`, and the finished file has the permissions of any new
-    file (tempfile would make it readable by its owner alone).
+    The temporary keeps the suffix of `path`, and the finished file has the permissions of the one
+    it replaces, or of any new file (tempfile would make it readable by its owner alone). Of a
+    symbolic link, what it points to is replaced.
 
     Raises:
         OSError: the folder or the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".vqcodec-{uuid.uuid4().hex}{path.suffix}")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".vqcodec-{uuid.uuid4().hex}{target.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -33,13 +33,16 @@ def open_live(stream: BinaryIO) -> Iterator[LiveRecording]:
     """Read a recording from a pipe: a WAV while it is being written, anything else at its end.
 
     Args:
-        stream: A buffered binary file object, such as `sys.stdin.buffer`.
+        stream: A binary file object of which nothing has been read, such as `sys.stdin.buffer`.
 
     Raises:
         AudioError: The stream is not audio or of an impossible rate or channel count.
     """
     name = name_of(stream)
-    head = stream.read(12)
+    # A thread that waits for input in a buffered reader holds its lock, for which the interpreter
+    # aborts the process at the end.
+    stream = getattr(stream, "raw", stream)
+    head = _read(stream, 12)
     if not (head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE"):
         recording = spool(stream, name, head)
         frames = recording.blocks(recording.sample_rate, CHUNK_LENGTH)
@@ -51,10 +54,21 @@ def open_live(stream: BinaryIO) -> Iterator[LiveRecording]:
         length = round(BLOCK_SECONDS * sample_rate)
 
         def blocks() -> Iterator[np.ndarray]:
-            while len(frames := file.read(length, dtype="float32", always_2d=True)):
+            n_left = file.frames
+            # libsndfile waits for whole blocks, so none may go beyond the end.
+            while len(frames := file.read(min(length, n_left), "float32", always_2d=True)):
+                n_left -= len(frames)
                 yield frames.T
 
         yield LiveRecording(sample_rate, blocks())
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    """So many bytes, or all there are."""
+    data = b""
+    while len(data) < size and (more := stream.read(size - len(data))):
+        data += more
+    return data
 
 
 def write_live(target: BinaryIO, blocks: Iterable[np.ndarray], sample_rate: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -109,13 +110,14 @@ class Prior:
         codec = self.codec
         if prompt is not None:
             codec.check(prompt)
-        n_new = -int(-seconds * codec.sample_rate // codec.hop_length)
-        if n_new < 1 or temperature < 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
+        is_finite = 0 < seconds < math.inf and 0 <= temperature < math.inf
+        if not is_finite or not 0 < top_p <= 1 or (top_k is not None and top_k < 1) or seed < 0:
             raise VqcodecError(
-                f"seconds {seconds}, temperature {temperature}, top_k {top_k}, top_p {top_p}: "
-                "seconds must be positive, temperature at least 0, top_k at least 1 and top_p "
-                "in (0, 1]"
+                f"seconds {seconds}, temperature {temperature}, top_k {top_k}, top_p {top_p}, "
+                f"seed {seed}: seconds must be positive, temperature and seed at least 0, top_k at "
+                "least 1 and top_p in (0, 1]"
             )
+        n_new = -int(-seconds * codec.sample_rate // codec.hop_length)
         codes = [] if prompt is None else prompt.codes[0].tolist()
 
         def generate(predict: Callable[[list[int]], np.ndarray]) -> None:

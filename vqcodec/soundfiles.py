@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -146,7 +146,7 @@ def listen(stream: BinaryIO, head: bytes, name: str) -> Iterator[_SequentialFile
     """Read a WAV from a pipe while it is being written.
 
     Args:
-        stream: The pipe.
+        stream: The pipe, unbuffered: what comes is passed on at once.
         head: What has already been read of it.
         name: What to call it in an error message.
 
@@ -159,12 +159,25 @@ def listen(stream: BinaryIO, head: bytes, name: str) -> Iterator[_SequentialFile
         # libsndfile reads from descriptors, and `head` cannot be put back into that of `stream`.
         with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb", buffering=0) as sink:
             sink.write(head)
-            while data := cast(io.BufferedReader, stream).read1(1 << 16):
+            while data := stream.read(1 << 16):
                 sink.write(data)
 
     threading.Thread(target=forward, daemon=True).start()
-    with os.fdopen(reader, "rb") as source, _decoder(source, name) as file:
+    with os.fdopen(reader, "rb") as source, _killed_by_interrupts(), _decoder(source, name) as file:
         yield file
+
+
+@contextmanager
+def _killed_by_interrupts() -> Iterator[None]:
+    """Let an interrupt end the process: while libsndfile waits for a pipe, Python hears of none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
@@ -257,6 +270,11 @@ def _replacing(target: AudioTarget, suffix: str) -> Iterator[Path]:
     if isinstance(target, str | os.PathLike):
         if Path(target).is_dir():
             raise AudioError(f"{target}: is a folder; name a file in it")
+        if Path(target).exists() and not Path(target).is_file():
+            # A named pipe or a device, which somebody reads at the other end.
+            with open(target, "wb") as pipe, _replacing(pipe, suffix) as temporary:
+                yield temporary
+            return
         with replacing(target) as temporary:
             _create_empty(temporary, target)
             yield temporary

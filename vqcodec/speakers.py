@@ -89,7 +89,8 @@ class VoicesFile:
         return {name: vector for (owner, name), vector in self._voices.items() if owner == model}
 
     def add(self, fingerprint: bytes, name: str, vector: np.ndarray) -> None:
-        """Add or replace a voice and write the file."""
+        """Add or replace a voice and write the file; what others have added meanwhile stays."""
+        self._voices = VoicesFile(self.path)._voices
         self._voices[fingerprint.hex(), name] = vector
         voices = [
             {"model": model, "name": key, "vector": base64.b64encode(value.tobytes()).decode()}
@@ -105,7 +106,7 @@ def check_name(name: str) -> str:
     Raises:
         SpeakerError: empty, over 64 bytes, or with characters that paths have.
     """
-    if not name or len(name.encode()) > 64 or not name.isprintable() or set(name) & set("/\\."):
+    if not name.isprintable() or not 1 <= len(name.encode()) <= 64 or set(name) & set("/\\."):
         raise SpeakerError(
             f"{name!r} cannot name a voice: use 1 to 64 printable characters without / \\ or ."
         )

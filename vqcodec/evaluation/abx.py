@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from vqcodec.compilation import compiled
 
 MAX_CELLS = 20_000
 TRIPLES_PER_CELL = 10
@@ -136,7 +137,7 @@ def _wrong(a: np.ndarray, b: np.ndarray, x: np.ndarray, distances: np.ndarray) -
     return 0.5 if to_a == to_b else float(to_a > to_b)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _warped(first: np.ndarray, second: np.ndarray, distances: np.ndarray) -> float:
     """Mean distance along the cheapest path through two sequences of units."""
     n, m = len(first), len(second)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from vqcodec.compilation import compiled
 from vqcodec.models.wavenet import N_LEVELS, SILENCE, WaveNet
 from vqcodec.sampling.tile import VECTOR, accumulate_tile
 
@@ -25,10 +25,8 @@ from vqcodec.sampling.tile import VECTOR, accumulate_tile
 SMALLEST_GROUP = 7
 # Sums are fused multiply-adds, as in the tiles, and are never put in another order. Division
 # raises nothing (error_model), or loops with it would not use vector instructions.
-compiled = partial(
-    njit, nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"}
-)
-inlined = partial(compiled, inline="always")
+vectorized = partial(compiled, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
+inlined = partial(vectorized, inline="always")
 # 2^(1/2 - n): see `exp`.
 POWERS = 2.0 ** (0.5 - np.arange(128, dtype=np.float32))
 
@@ -186,7 +184,7 @@ def new_state(weights: Weights, n_lanes: int) -> State:
     )
 
 
-@compiled()
+@vectorized
 def accumulate(weights: Any, x: Any, starts: Any, sums: Any) -> None:
     """Sums (O, L) = starts (O, L) + weights (I, O)^T x (I, L).
 
@@ -223,7 +221,7 @@ def accumulate(weights: Any, x: Any, starts: Any, sums: Any) -> None:
             output += 16
 
 
-@inlined()
+@inlined
 def tanh(x: Any) -> Any:
     """Hyperbolic tangent of float32, within 4e-7.
 
@@ -237,14 +235,14 @@ def tanh(x: Any) -> Any:
     return (a + a) * b / (a * a + b * b)
 
 
-@compiled()
+@vectorized
 def set_condition(weights: Any, state: Any, condition: Any) -> None:
     """Project the condition (H + 1, L) of a code for every layer."""
     for layer in range(len(weights.dilations)):
         accumulate(weights.condition[layer], condition, state.zeros, state.held[layer])
 
 
-@compiled()
+@vectorized
 def step(weights: Any, state: Any) -> None:
     """Logits of the next sample from `state.levels` and what came before."""
     n_layers, width, _ = weights.newer.shape
@@ -275,7 +273,7 @@ def step(weights: Any, state: Any) -> None:
     accumulate(weights.logits, state.middle, state.zeros, state.logits)
 
 
-@compiled()
+@vectorized
 def scale(x: Any, factor: Any) -> None:
     """Multiply in place."""
     flat = x.ravel()
@@ -283,7 +281,7 @@ def scale(x: Any, factor: Any) -> None:
         flat[index] *= factor
 
 
-@compiled()
+@vectorized
 def rectify(x: Any) -> None:
     """ReLU in place."""
     flat = x.ravel()
@@ -291,7 +289,7 @@ def rectify(x: Any) -> None:
         flat[index] = max(flat[index], np.float32(0))
 
 
-@inlined()
+@inlined
 def exp(x: Any) -> Any:
     """Exponential of a float32 in [-87, 0], within 4e-6 of its value.
 
@@ -306,7 +304,7 @@ def exp(x: Any) -> Any:
     return series * POWERS[np.int64(-whole)]
 
 
-@compiled()
+@vectorized
 def choose(state: Any, temperature: float, draws: Any) -> None:
     """Set `state.levels` to where draws (L,) fall in the cumulative distributions."""
     logits, shares, peaks, totals = state.logits, state.middle, state.peaks, state.totals
@@ -333,7 +331,7 @@ def choose(state: Any, temperature: float, draws: Any) -> None:
                 break
 
 
-@compiled()
+@vectorized
 def sample(
     weights: Any, state: Any, condition: Any, draws: Any, temperature: float, levels: Any
 ) -> None:
