@@ -19,6 +19,7 @@ from vqcodec.evaluation.libraries import library
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, speaker_embedding
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.files import write_atomically
+from vqcodec.units import NOBODY
 
 MAX_TESTS, N_SOURCES = 3, 3
 KINDS = ("reconstruction", "conversion")
@@ -76,8 +77,12 @@ def measured(
     rate = codec.sample_rate
     sources = [other.tests[0] for other in others]
     target = centre([*one.tests], one.name)
-    inputs = dict(zip(KINDS, (one.tests, sources), strict=True))
-    codes = {kind: [codec.encode(each, rate) for each in own] for kind, own in inputs.items()}
+    # A reconstruction is not led away from the voice that its codes would carry.
+    inputs = zip(KINDS, (one.tests, sources), (NOBODY, None), strict=True)
+    codes = {
+        kind: [codec.encode(each, rate, speaker=carried) for each in own]
+        for kind, own, carried in inputs
+    }
     row: dict[str, Any] = {"speaker": one.name, "seconds": 0.0, "voice": "not converted"}
     rows = [row | {"reconstruction": None, "conversion": similarity(sources, target)}]
     for seconds in lengths:

@@ -19,7 +19,7 @@ import numpy as np
 from pocketsphinx import Decoder
 
 from vqcodec import audio
-from vqcodec.data.corpora import SPLITS, folder
+from vqcodec.data import corpora
 from vqcodec.evaluation.report import spread
 from vqcodec.files import write_atomically
 from vqcodec.units import Interval, textgrid
@@ -49,6 +49,8 @@ def align(decoder: Decoder, waveform: np.ndarray, words: Sequence[str]) -> list[
         # Words first, then their phones: pocketsphinx does not do both at once.
         if is_second:
             decoder.set_alignment()
+        # The cepstral mean of recordings before would move the phones of this one.
+        decoder.reinit_feat()
         decoder.start_utt()
         decoder.process_raw(pcm, full_utt=True)
         decoder.end_utt()
@@ -67,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", help="a folder with a manifest.csv that has texts")
     parser.add_argument("output", type=Path, help="folder of the TextGrids")
-    parser.add_argument("--splits", default=",".join(SPLITS), help="with commas between")
+    parser.add_argument("--splits", default=",".join(corpora.SPLITS), help="with commas between")
     parser.add_argument(
         "--train-minutes", type=float, default=45, help="of the split train, evenly over it"
     )
@@ -76,7 +78,7 @@ def main() -> None:
     # The best path through a lattice may give a phone less than the three frames that its second
     # pass needs.
     decoder = Decoder(samprate=SAMPLE_RATE, bestpath=False, loglevel="FATAL")
-    utterances = [utterance for utterance in folder(arguments.corpus) if utterance.text]
+    utterances = [each for each in corpora.utterances(arguments.corpus) if each.text]
     for split in arguments.splits.split(","):
         clips = [utterance for utterance in utterances if utterance.split == split]
         if split == "train":

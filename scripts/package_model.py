@@ -19,6 +19,7 @@ from vqcodec.codec import Codec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.entropy import NgramTables
 from vqcodec.training import ngram
+from vqcodec.units import NOBODY
 
 WEIGHTS = Path(__file__).parents[1] / "vqcodec" / "weights"
 LARGEST_BYTES = 16_000_000
@@ -66,7 +67,10 @@ def without_folders(tree: Any) -> Any:
 
 def fitted(codec: Codec, data: PreparedData) -> NgramTables:
     """Tables for the codes of the training split."""
-    codes = [codec.encode(data.read(clip), data.sample_rate).codes for clip in data.split("train")]
+    codes = [
+        codec.encode(data.read(clip), data.sample_rate, speaker=NOBODY).codes
+        for clip in data.split("train")
+    ]
     return ngram.fit(codes, codec.config.quantizer.codebook_size)
 
 

@@ -117,6 +117,26 @@ def test_librispeech(tmp_path: Path) -> None:
     assert of_train.count("train") > 180
 
 
+def test_what_is_evaluated_is_split_as_the_training_was(tmp_path: Path) -> None:
+    vctk, librispeech = tmp_path / "VCTK-Corpus-0.92", tmp_path / "LibriSpeech"
+    names = [f"wav48_silence_trimmed/p225/p225_{i:03d}_mic2.flac" for i in range(300)]
+    touch(vctk, *names)
+    touch(librispeech, *(f"train-clean-100/19/198/19-198-{i:04d}.flac" for i in range(200)))
+    touch(librispeech, "test-clean/61/70968/61-70968-0000.flac")
+    for root in (tmp_path / "VCTK-Corpus-0.92", vctk / "wav48_silence_trimmed"):
+        assert corpora.utterances(root) == corpora.vctk(vctk)
+    for root in (librispeech, librispeech / "train-clean-100"):
+        known = [u for u in corpora.librispeech(librispeech) if root in u.path.parents]
+        assert corpora.utterances(root) == known
+    (tests,) = corpora.utterances(librispeech / "test-clean")
+    assert (tests.speaker, tests.split) == ("ls61", "test_unseen")
+    (librispeech / "manifest.csv").write_text(
+        "path,speaker,split\ntest-clean/61/70968/61-70968-0000.flac,me,test\n"
+    )
+    (mine,) = corpora.utterances(librispeech)
+    assert (mine.speaker, mine.split) == ("me", "test")
+
+
 def test_folder_of_speakers(tmp_path: Path) -> None:
     touch(
         tmp_path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import zlib
 from collections import Counter
@@ -16,6 +17,7 @@ SPLITS = ("train", "valid", "test", "test_unseen")
 _AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 _MANIFEST_COLUMNS = ("path", "speaker", "split")
 _MIN_UTTERANCES_TO_SPLIT = 10
+_VCTK_RECORDINGS = ("wav48", "wav48_silence_trimmed")
 _LIBRISPEECH_SPLITS = {"train": "train", "dev": "valid", "test": "test_unseen"}
 _LIBRISPEECH_DOWNLOAD = "train-clean-100"
 
@@ -40,6 +42,23 @@ class Utterance:
     text: str
 
 
+def utterances(root: str | Path) -> list[Utterance]:
+    """List a corpus of any of the layouts: what a model is judged by is split as its training was.
+
+    Args:
+        root: As of `folder` if it has a ``manifest.csv``, else as of `vctk`, `librispeech` or
+            `folder`, whichever finds recordings first.
+
+    Raises:
+        DataError: As `folder`.
+    """
+    if not (Path(root) / "manifest.csv").is_file():
+        for known in (vctk, librispeech):
+            with contextlib.suppress(DataError):
+                return known(root)
+    return folder(root)
+
+
 def vctk(root: str | Path) -> list[Utterance]:
     """List VCTK 0.80 or 0.92 (Yamagishi, Veaux, MacDonald, CSTR Edinburgh).
 
@@ -48,7 +67,7 @@ def vctk(root: str | Path) -> list[Utterance]:
     of the name, so that both releases are split alike.
 
     Args:
-        root: The corpus folder (with ``txt`` in it), or its parent.
+        root: The corpus folder (with ``txt`` in it), its parent, or its folder of recordings.
 
     Returns:
         The utterances, sorted by name; ``text`` is empty where there is no text (p315).
@@ -57,6 +76,8 @@ def vctk(root: str | Path) -> list[Utterance]:
         DataError: No recording lies where VCTK has them.
     """
     root = Path(root)
+    if root.name in _VCTK_RECORDINGS:
+        root = root.parent
     for corpus in (root, root / "VCTK-Corpus-0.92", root / "VCTK-Corpus"):
         if recordings := _vctk_recordings(corpus):
             break
@@ -82,7 +103,7 @@ def librispeech(root: str | Path) -> list[Utterance]:
     go to ``valid`` and 2 % to ``test``, chosen by a hash of the name.
 
     Args:
-        root: The folder ``LibriSpeech``, or its parent.
+        root: The folder ``LibriSpeech``, its parent, or one of its subsets.
 
     Returns:
         The utterances, sorted by name; speakers are named ``ls19`` and so on.
@@ -91,11 +112,13 @@ def librispeech(root: str | Path) -> list[Utterance]:
         DataError: No recording lies where LibriSpeech has them.
     """
     root = Path(root)
+    is_subset = root.name.partition("-")[0] in _LIBRISPEECH_SPLITS
     paths = [
         path
-        for corpus in (root, root / "LibriSpeech")
+        for corpus in ([root.parent] if is_subset else [root, root / "LibriSpeech"])
         for subset in _LIBRISPEECH_SPLITS
         for path in corpus.glob(f"{subset}-*/*/*/*.flac")
+        if root in path.parents
     ]
     if not paths:
         raise DataError(

@@ -225,7 +225,7 @@ def resident_audio(data: PreparedData, device: torch.device, wanted: bool | None
     audio = mapped_audio(data)
     if wanted is None:
         wanted = device.type == "cuda" and 4 * audio.nbytes < torch.cuda.mem_get_info(device)[0]
-    return audio.clone().to(device) if wanted else None
+    return audio.to(device, copy=True) if wanted else None
 
 
 def speaker_names(clips: Sequence[Clip]) -> list[str]:

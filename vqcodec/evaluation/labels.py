@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vqcodec.data.corpora import Utterance, folder
+from vqcodec.data.corpora import Utterance, utterances
 from vqcodec.errors import DataError
 from vqcodec.units import Interval
 
@@ -131,13 +131,13 @@ def labelled_corpus(labels: Path, recordings: Path) -> LabelledCorpus:
 
     Args:
         labels: folder of label files, named as the recordings or mirroring their folder.
-        recordings: a folder as `vqcodec.data.corpora.folder` reads it.
+        recordings: a folder as `vqcodec.data.corpora.utterances` lists it.
 
     Raises:
         DataError: no label has a recording, or only one has.
     """
-    utterances = folder(recordings)
-    by_name = {utterance.name: utterance for utterance in utterances}
+    listed = utterances(recordings)
+    by_name = {utterance.name: utterance for utterance in listed}
     stems = Counter(Path(name).name for name in by_name)
     by_name |= {Path(name).name: by_name[name] for name in by_name if stems[Path(name).name] == 1}
     found, unused = [], []
@@ -150,7 +150,7 @@ def labelled_corpus(labels: Path, recordings: Path) -> LabelledCorpus:
     if len(found) < 2:
         raise DataError(
             f"{labels}: {len(found)} of {len(found) + len(unused)} label files have a recording in "
-            f"{recordings}; name them alike, such as {utterances[0].name}.lab, or give --audio"
+            f"{recordings}; name them alike, such as {listed[0].name}.lab, or give --audio"
         )
     found.sort(key=lambda pair: pair[0].name)
     splits = {utterance.split for utterance, _ in found}

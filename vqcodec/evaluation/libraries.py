@@ -14,6 +14,9 @@ LIBRARIES = (
     *("onnxruntime", "pocketsphinx", "jiwer", "matplotlib"),
 )
 
+# These are always there, and what is measured depends on them too.
+BASE_LIBRARIES = ("torch", "numpy", "librosa", "soxr")
+
 _REMEDY = "pip install 'vqcodec[eval]'"
 
 
@@ -36,13 +39,13 @@ def library(name: str) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """The installed version of every one of `LIBRARIES`, none of which is imported.
+    """The installed version of every library that measures, none of which is imported.
 
     Raises:
         VqcodecError: one is missing.
     """
     found = {}
-    for name in LIBRARIES:
+    for name in LIBRARIES + BASE_LIBRARIES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError as error:

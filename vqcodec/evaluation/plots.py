@@ -49,7 +49,7 @@ def rates(summaries: Sequence[CodecSummary], *, original: str) -> bytes:
         axis.grid(alpha=0.3)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    return _png(figure, dpi=120)
+    return png(figure, dpi=120)
 
 
 def spectrogram(waveform: np.ndarray, sample_rate: int) -> bytes:
@@ -74,10 +74,11 @@ def spectrogram(waveform: np.ndarray, sample_rate: int) -> bytes:
         extent=(0, len(waveform) / sample_rate, 0, sample_rate / 2000),
     )
     axis.set(xlabel="s", ylabel="kHz")
-    return _png(figure, dpi=100)
+    return png(figure, dpi=100)
 
 
-def _png(figure: Any, *, dpi: int) -> bytes:
+def png(figure: Any, *, dpi: int) -> bytes:
+    """A matplotlib figure as a PNG file of so many dots per inch."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=dpi)
     return file.getvalue()

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from vqcodec.data.corpora import Utterance, folder
+from vqcodec.data.corpora import Utterance, utterances
 from vqcodec.errors import DataError
 from vqcodec.files import write_atomically
 
@@ -24,7 +24,7 @@ def clips(
     """Recordings of one split of a corpus, sorted by name.
 
     Args:
-        corpus: a folder as `vqcodec.data.corpora.folder` reads it, or the manifest.csv in it.
+        corpus: a folder as `vqcodec.data.corpora.utterances` lists it, or the manifest.csv in it.
         split: `train`, `valid`, `test` or `test_unseen`.
         speaker: whose; everybody's when None.
         limit: how many at most, spread evenly over the list.
@@ -35,7 +35,7 @@ def clips(
     if corpus.is_file() and corpus.name != "manifest.csv":
         raise DataError(f"{corpus}: not a corpus; give a folder or its manifest.csv")
     root = corpus.parent if corpus.is_file() else corpus
-    everything = [each for each in folder(root) if speaker in (None, each.speaker)]
+    everything = [each for each in utterances(root) if speaker in (None, each.speaker)]
     found = [utterance for utterance in everything if utterance.split == split]
     if not found:
         whose = f" of {speaker}" if speaker else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from sklearn.manifold import TSNE
 
 from vqcodec.evaluation.abx import cosine_distances
 from vqcodec.evaluation.libraries import library
+from vqcodec.evaluation.plots import png
 
 _PERPLEXITY = 30  # of t-SNE, which wants it well below the number of points
 
@@ -33,7 +33,7 @@ def phones(table: np.ndarray, names: Sequence[str]) -> bytes:
     axes.set_xlabel(f"{len(units)} units in use, by their commonest phone")
     axes.set_ylabel("phone")
     figure.colorbar(image, label="P(phone | unit)")
-    return _png(figure)
+    return png(figure, dpi=120)
 
 
 def usage(table: np.ndarray) -> bytes:
@@ -51,7 +51,7 @@ def usage(table: np.ndarray) -> bytes:
     axes.set_xlabel("unit, by rank")
     axes.set_ylabel("share of frames")
     axes.set_title(f"{len(used)} of {len(shares)} units in use, perplexity {perplexity:.1f}")
-    return _png(figure)
+    return png(figure, dpi=120)
 
 
 def codebook(vectors: np.ndarray, majority: np.ndarray, names: Sequence[str]) -> bytes:
@@ -77,16 +77,10 @@ def codebook(vectors: np.ndarray, majority: np.ndarray, names: Sequence[str]) ->
         axes.text(*point, names[phone], color=colour, fontsize=8, ha="center", va="center")
     axes.set_axis_off()
     axes.set_title("Codebook vectors, each as the phone it most often stands for")
-    return _png(figure)
+    return png(figure, dpi=120)
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     # Without pyplot, which would choose a window system and keep every figure.
     figure = library("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
-
-
-def _png(figure: Any) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
-    return file.getvalue()

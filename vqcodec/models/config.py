@@ -97,6 +97,14 @@ class QuantizerConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _known_to_its_kind(self) -> QuantizerConfig:
+        if self.kind != "vq" and self.estimator == "nsvq":
+            raise ValueError(f"kind {self.kind} has no estimator nsvq; kind vq has")
+        if self.kind != "vq" and self.codebook_update == "loss":
+            raise ValueError(f"kind {self.kind} has no codebook_update loss; kind vq has")
+        return self
+
     @property
     def n_codebooks(self) -> int:
         """Code sequences per recording."""

@@ -254,7 +254,8 @@ class LibraryQuantizer(nn.Module):
     They start by themselves (`kmeans_init`), so there is no `initialize`.
 
     Args:
-        config: `kind` chooses; the settings a quantizer does not know are not used.
+        config: `kind` chooses; the settings a quantizer does not know are not used. A code is
+            dead to the library if fewer than `threshold_ema_dead_code` vectors of a batch take it.
     """
 
     def __init__(self, config: QuantizerConfig) -> None:
@@ -269,7 +270,7 @@ class LibraryQuantizer(nn.Module):
             "decay": config.decay,
             "commitment_weight": config.commitment_weight,
             "kmeans_init": True,
-            "threshold_ema_dead_code": 1,
+            "threshold_ema_dead_code": config.threshold_ema_dead_code,
             "use_cosine_sim": config.use_cosine_sim,
             "rotation_trick": config.estimator == "rotation",
         }

@@ -10,7 +10,7 @@ from torchaudio.transforms import MelSpectrogram
 
 
 class SpeakerEncoder(nn.Module):
-    """Pools a reference clip into one unit-length vector.
+    """Pools a reference clip into one vector, whose values have a root mean square of 1.
 
     Log-mel frames pass strided convolutions; attentive statistics pooling (Okabe et al. 2018,
     arXiv 1803.10963) then forgets when things were said and keeps how. The vector is rounded to

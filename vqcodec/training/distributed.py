@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,9 @@ def processes(device: str) -> Iterator[Processes]:
     if world_size == 1:
         yield Processes(0, 1, target)
         return
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    # One process encodes a whole corpus for the prior of all.
+    patience = timedelta(hours=12)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience)
     try:
         yield Processes(dist.get_rank(), world_size, target)
     finally:

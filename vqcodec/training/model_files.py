@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,20 +16,25 @@ from vqcodec.training.config import Recipe
 from vqcodec.training.voices import mean_voices
 
 
-def initial_model(recipe: Recipe, n_speakers: int) -> VQVAE:
+def initial_model(recipe: Recipe, speakers: Sequence[str]) -> VQVAE:
     """A new model, or `recipe.initial_model` and what it lacks.
 
     Raises:
         CheckpointError: the initial model is not of the recipe's shape.
     """
     if recipe.initial_model is None:
-        return VQVAE(recipe.model, n_speakers)
+        return VQVAE(recipe.model, len(speakers))
     loaded = checkpoint.load(recipe.initial_model)
     config, start = recipe.model, loaded.model.state_dict()
+    if config.speaker.kind == "table" and sorted(loaded.voices) != sorted(speakers):
+        raise CheckpointError(
+            f"{recipe.initial_model}: has a table of other speakers than the data: train it on "
+            "data of its own speakers, or begin anew"
+        )
     if recipe.stage == "fast":
         # Its codes stay, and so a WaveNet keeps its worth; one that is new would stay untrained.
         config = config.model_copy(update={"wavenet": loaded.config.wavenet})
-    model = VQVAE(config, n_speakers)
+    model = VQVAE(config, len(speakers))
     own = model.state_dict()
     # Absent parts (a decoder that is new) start fresh; present parts must fit.
     misfits = [key for key in start.keys() & own.keys() if start[key].shape != own[key].shape]

@@ -27,6 +27,7 @@ from vqcodec.training.distributed import Processes, processes
 from vqcodec.training.prior_config import PriorRecipe
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, coded_clips
 from vqcodec.training.run import (
+    UNVALIDATED,
     autocast,
     check_finite,
     check_state,
@@ -160,6 +161,7 @@ class PriorTrainer:
         coded = coded_clips(codec, self.data, [*train, *valid], store)
         if self.place.rank == 0 and self.place.world_size > 1:
             dist.barrier()
+        self.unvalidated = None if valid else UNVALIDATED
         return coded[: len(train)], coded[len(train) :] or coded
 
     def run(self, resume: bool) -> Path:
@@ -267,7 +269,8 @@ class PriorTrainer:
         writer.add_scalar("train/bits_per_code", bits, self.step)
         if validation is not None:
             writer.add_scalar("validation/bits_per_code", validation, self.step)
-        self.on_report(Report(self.step, self.recipe.steps, bits, validation, self._warning()))
+        warning = self._warning() or (None if validation is None else self.unvalidated)
+        self.on_report(Report(self.step, self.recipe.steps, bits, validation, warning))
 
     def _warning(self) -> str | None:
         if self.step - self.best_step < PATIENCE * self.recipe.validate_every:

@@ -15,6 +15,11 @@ from vqcodec.errors import ConfigError, VqcodecError
 from vqcodec.training.config import RunConfig
 from vqcodec.training.distributed import Processes
 
+UNVALIDATED = (
+    "no validation split: validated is what was trained on, and the model that is kept may know it "
+    "by heart; give speakers ten recordings or more, or a manifest.csv with a split valid"
+)
+
 
 def check_state(output: Path, state: Path, *, resume: bool) -> None:
     """Refuse to begin where a run lies, and to continue where none does.

@@ -31,6 +31,7 @@ from vqcodec.training.model_files import initial_model, write_model
 from vqcodec.training.monitor import CodebookUsage, CollapseMonitor
 from vqcodec.training.objective import Losses, Objective
 from vqcodec.training.run import (
+    UNVALIDATED,
     autocast,
     check_finite,
     check_state,
@@ -141,10 +142,11 @@ class Trainer:
         self.sampler = self._sampler(clips, recipe.perturbation, recipe.seed)
         # An unseen speaker has no row in a table.
         valid = [clip for clip in data.split("valid") if clip.speaker in set(self.speakers)]
+        self.unvalidated = None if valid else UNVALIDATED
         undisguised = PerturbationConfig(probability=0.0)
         self.validation = self._sampler(valid or clips, undisguised, seed=1)
         torch.manual_seed(recipe.seed)
-        model = initial_model(recipe, len(self.speakers))
+        model = initial_model(recipe, self.speakers)
         self.objective = Objective(model, recipe).to(place.device)
         if recipe.compile:
             self.objective.compile_parts()
@@ -338,6 +340,8 @@ class Trainer:
         writer.add_scalar("codebook/used", usage.used, self.step)
         settled = self.step >= self.recipe.unquantized_steps + SETTLING_STEPS
         warning = self.monitor.warning(usage) if settled else None
+        if validation is not None:
+            warning = warning or self.unvalidated
         self.on_report(Report(self.step, self.recipe.steps, losses, usage, validation, warning))
 
     def _modules(self) -> dict[str, nn.Module]:
