@@ -582,5 +582,5 @@ def test_a_training_that_collapses_says_so(
             VectorQuantizer, "nearest", lambda self, x: torch.zeros_like(nearest(self, x))
         )
     _, reports = run(small_recipe(data, tmp_path, steps=5))
-    warned = ["collapse" in (report.warning or "") for report in reports]
+    warned = ["collapsing" in (report.warning or "") for report in reports]
     assert warned == [False, False, *3 * [collapsed]]
