@@ -98,11 +98,6 @@ def _describe_codes(path: Path) -> dict[str, Any]:
     from vqcodec.header import METHODS
 
     header = read_header(path)
-    makers = [
-        name
-        for name, model in checkpoint.packaged().items()
-        if checkpoint.fingerprint_of(model) == header.fingerprint
-    ]
     return {
         "kind": "codes",
         "file_size_bytes": header.file_size,
@@ -122,7 +117,7 @@ def _describe_codes(path: Path) -> dict[str, Any]:
         "hop_length": header.hop_length,
         "frame_rate": header.sample_rate / header.hop_length,
         "fingerprint": header.fingerprint.hex(),
-        "model": makers[0] if makers else None,
+        "model": checkpoint.maker(header.fingerprint),
     }
 
 

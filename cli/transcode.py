@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +28,8 @@ from vqcodec_cli.options import (
 if TYPE_CHECKING:
     from vqcodec.codec import Codec
     from vqcodec.codes import Codes
+    from vqcodec.entropy import NgramTables
+    from vqcodec.speakers import Speaker
     from vqcodec.streams import CodesStream
 
 AUDIBLE_CLIPPING = 0.001
@@ -110,22 +114,31 @@ def decode(
 ) -> None:
     """Make recordings of codes, as long as the originals.
 
-    A folder is done file by file; what exists already is left alone. From pipe to pipe (- -) live
-    codes are decoded while they come.
+    Codes of a packaged model are decoded by it, others by the one that is given. A folder is done
+    file by file; what exists already is left alone. From pipe to pipe (- -) live codes are decoded
+    while they come.
 
     Example: vqcodec decode in.codes out.wav --speaker p239
     """
     todo = plan(source, target, suffixes=(".codes",), target_suffix=".wav", force=force)
 
     def start() -> Work:
+        from vqcodec import checkpoint
         from vqcodec.codes import Codes
         from vqcodec.live import write_live
         from vqcodec.streams import CodesStream
 
-        codec = load_codec(model, voices, device)
-        voice = None if speaker is None else codec.speaker(speaker)
+        @cache
+        def loaded(name: str | None) -> tuple[Codec, Speaker | None]:
+            codec = load_codec(name, voices, device)
+            return codec, None if speaker is None else codec.speaker(speaker)
+
+        tables = None if model is None else loaded(model)[0].tables
 
         def work(source: str, target: str, on_progress: OnProgress) -> None:
+            codes = _load(source, tables)
+            metadata = codes.metadata if isinstance(codes, CodesStream) else codes
+            codec, voice = loaded(model or checkpoint.maker(metadata.fingerprint))
             choices: dict[str, Any] = {
                 "speaker": voice,
                 "decoder": None if decoder is None else decoder.value,
@@ -133,17 +146,19 @@ def decode(
                 "temperature": temperature,
                 "sample_rate": sample_rate,
             }
-            codes = _load(source, codec)
-            if isinstance(codes, CodesStream) and target == STREAM:
-                rate = sample_rate or codes.metadata.original_sample_rate
-                write_live(sys.stdout.buffer, codec.stream_decode(codes, **choices), rate)
-                return
-            if isinstance(codes, CodesStream):
-                codes = Codes.collect(codes)
-            clipped = codec.decode_to(writable(target), codes, on_progress=on_progress, **choices)
+            with _announced(codec, decoder):
+                if isinstance(codes, CodesStream) and target == STREAM:
+                    rate = sample_rate or metadata.original_sample_rate
+                    write_live(sys.stdout.buffer, codec.stream_decode(codes, **choices), rate)
+                    return
+                if isinstance(codes, CodesStream):
+                    codes = Codes.collect(codes)
+                clipped = codec.decode_to(
+                    writable(target), codes, on_progress=on_progress, **choices
+                )
             _warn_of_clipping(target, clipped)
 
-        return _announcing(work, codec, decoder)
+        return work
 
     run(todo, start, label="decoding", jobs=jobs)
 
@@ -196,25 +211,26 @@ def convert(
                 "seed": seed,
                 "temperature": temperature,
             }
-            if source == target == STREAM:
-                with open_live(sys.stdin.buffer) as live:
-                    codes = codec.stream_encode(live.blocks, live.sample_rate, speaker=own)
-                    blocks = codec.stream_decode(codes, **choices)
-                    write_live(sys.stdout.buffer, blocks, live.sample_rate)
-                return
-            clipped = codec.decode_to(
-                writable(target),
-                codec.encode(
-                    readable(source),
-                    speaker=own,
-                    on_progress=lambda share: on_progress(share / 2),
-                ),
-                on_progress=lambda share: on_progress((1 + share) / 2),
-                **choices,
-            )
+            with _announced(codec, decoder):
+                if source == target == STREAM:
+                    with open_live(sys.stdin.buffer) as live:
+                        codes = codec.stream_encode(live.blocks, live.sample_rate, speaker=own)
+                        blocks = codec.stream_decode(codes, **choices)
+                        write_live(sys.stdout.buffer, blocks, live.sample_rate)
+                    return
+                clipped = codec.decode_to(
+                    writable(target),
+                    codec.encode(
+                        readable(source),
+                        speaker=own,
+                        on_progress=lambda share: on_progress(share / 2),
+                    ),
+                    on_progress=lambda share: on_progress((1 + share) / 2),
+                    **choices,
+                )
             _warn_of_clipping(target, clipped)
 
-        return _announcing(work, codec, decoder)
+        return work
 
     run(todo, start, label="converting", jobs=jobs)
     if output is None and target != STREAM:
@@ -230,16 +246,11 @@ def _warn_of_clipping(target: str, share: float) -> None:
         )
 
 
-def _announcing(work: Work, codec: Codec, decoder: DecoderName | None) -> Work:
-    """The same work; if it needs the compiled sampler, it says when that is being compiled."""
+def _announced(codec: Codec, decoder: DecoderName | None) -> AbstractContextManager[None]:
+    """Say when the sampler is being compiled, if the work needs it."""
     if (decoder or codec.decoders[0]) != DecoderName.wavenet or codec.device.type != "cpu":
-        return work
-
-    def announced(source: str, target: str, on_progress: OnProgress) -> None:
-        with compilation_notice():
-            work(source, target, on_progress)
-
-    return announced
+        return nullcontext()
+    return compilation_notice()
 
 
 def _converted(source: str, speaker: str) -> str:
@@ -262,10 +273,10 @@ def _save(codes: Codes, target: str) -> None:
         stream.flush()
 
 
-def _load(source: str, codec: Codec) -> Codes | CodesStream:
+def _load(source: str, tables: NgramTables | None) -> Codes | CodesStream:
     from vqcodec.codes import Codes, read_pipe
 
-    stream, tables = readable(source), codec.tables
+    stream = readable(source)
     if isinstance(stream, str):
         return Codes.load(stream, tables=tables)
     return read_pipe(stream, STDIN, tables=tables)

@@ -19,7 +19,7 @@ from command_line import is_one_line, made, process
 from conftest import save_tiny_model
 
 import vqcodec
-from vqcodec import Codes
+from vqcodec import Codes, checkpoint
 from vqcodec.codes import read_pipe
 
 # encode, decode, convert
@@ -300,6 +300,20 @@ def test_codes_of_another_model_are_refused(run, codes, tiny_model, tmp_path):
     assert result.stderr.startswith(f"vqcodec: {codes}: these codes were made by model")
     assert Codes.load(codes).fingerprint.hex() in result.stderr
     assert not (tmp_path / "out.wav").exists()
+
+
+def test_codes_are_decoded_by_the_packaged_model_that_made_them(
+    run, codes, tiny_model, tmp_path, monkeypatch
+):
+    save_tiny_model(tmp_path / "other.safetensors", seed=1)
+    found = {"speech-1k": tmp_path / "other.safetensors", "tiny": tiny_model}
+    monkeypatch.setattr(checkpoint, "packaged", lambda: found)
+    assert run("decode", codes, tmp_path / "a.wav").status == 0
+    assert run("decode", codes, tmp_path / "b.wav", "--model", tiny_model).status == 0
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    assert run("decode", "-", tmp_path / "c.wav", stdin=codes.read_bytes()).status == 0
+    refused = run("decode", codes, tmp_path / "d.wav", "--model", "speech-1k")
+    assert (refused.status, is_one_line(refused)) == (1, True)
 
 
 def test_unknown_model_and_unwritable_format(run, clip, codes, tiny_model, tmp_path):

@@ -204,6 +204,14 @@ def packaged() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
+def maker(fingerprint: bytes) -> str | None:
+    """Name of the packaged model that makes codes of this fingerprint, if there is one."""
+    for name, path in packaged().items():
+        if fingerprint_of(path) == fingerprint:
+            return name
+    return None
+
+
 def find(name: str | Path | None) -> Path:
     """Path of a model given by packaged name or by path.
 
