@@ -58,17 +58,17 @@ def plan(
     if Path(source).is_dir():
         return _plan_folder(Path(source), target, suffixes, target_suffix, force)
     if target != STREAM:
-        check_target(target, force, AUDIO_SUFFIXES if target_suffix in AUDIO_SUFFIXES else None)
+        check_target(target, force, is_audio=target_suffix in AUDIO_SUFFIXES)
     return Plan([(source, target)], 0, is_folder=False)
 
 
-def check_target(path: str | Path, force: bool, suffixes: tuple[str, ...] | None = None) -> None:
+def check_target(path: str | Path, force: bool, *, is_audio: bool = False) -> None:
     """Refuse what cannot be written, before any work is done for it.
 
     Args:
         path: the file to write.
         force: overwrite one that exists.
-        suffixes: that it may have; any if None.
+        is_audio: whether its suffix must be one of a sound file.
 
     Raises:
         VqcodecError: it is a folder or ends otherwise, its folder is missing or cannot be written,
@@ -76,14 +76,13 @@ def check_target(path: str | Path, force: bool, suffixes: tuple[str, ...] | None
     """
     from vqcodec.errors import VqcodecError
 
-    suffix, folder = Path(path).suffix, Path(path).parent
+    folder = Path(path).parent
     if Path(path).is_dir() or str(path).endswith(os.sep):
         raise VqcodecError(f"{path}: is a folder; name a file")
-    if suffixes and suffix.lower() not in suffixes:
-        raise VqcodecError(
-            f"{path}: cannot write {suffix or 'a file without extension'}; "
-            f"end the name in one of {' '.join(suffixes)}"
-        )
+    if is_audio:
+        from vqcodec.soundfiles import checked_suffix
+
+        checked_suffix(path)
     if not folder.is_dir():
         raise VqcodecError(f"{path}: there is no folder {folder}; make it or choose another")
     if not os.access(folder, os.W_OK):
@@ -101,10 +100,10 @@ def _plan_folder(
     folder = Path(target)
     if target == STREAM or folder.is_file():
         raise VqcodecError(f"{target}: no folder, and {source} is one; name a folder to write to")
-    results_lie_inside = folder.resolve() != source.resolve()
+    results = folder.resolve()
     sources: dict[Path, Path] = {}
     for path in files_in(source, suffixes):
-        if results_lie_inside and folder.resolve() in path.resolve().parents:
+        if results != source.resolve() and results in path.resolve().parents:
             continue
         result = (folder / path.relative_to(source)).with_suffix(target_suffix)
         if result == path:

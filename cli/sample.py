@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from vqcodec_cli.batch import AUDIO_SUFFIXES, STREAM, check_target, readable, writable
+from vqcodec_cli.batch import STREAM, check_target, readable, writable
 from vqcodec_cli.display import progress_bar, show
 from vqcodec_cli.errors import message
 from vqcodec_cli.options import Device, DeviceName, Force, Json, Model, Voices, load_codec
@@ -87,7 +87,7 @@ def sample(
     from vqcodec.prior import load
 
     if output != STREAM:
-        check_target(output, force, AUDIO_SUFFIXES)
+        check_target(output, force, is_audio=True)
     with progress_bar("sampling") as on_progress:
         codec = load_codec(model, voices, device)
         loaded = load(codec, prior)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -128,17 +129,24 @@ def decode(
         from vqcodec.live import write_live
         from vqcodec.streams import CodesStream
 
-        @cache
-        def loaded(name: str | None) -> tuple[Codec, Speaker | None]:
-            codec = load_codec(name, voices, device)
-            return codec, None if speaker is None else codec.speaker(speaker)
+        loading = threading.Lock()
 
-        tables = None if model is None else loaded(model)[0].tables
+        @cache
+        def loaded(name: str | None) -> Codec:
+            return load_codec(name, voices, device)
+
+        @cache
+        def voice_in(codec: Codec) -> Speaker | None:
+            return None if speaker is None else codec.speaker(speaker)
+
+        tables = None if model is None else loaded(model).tables
 
         def work(source: str, target: str, on_progress: OnProgress) -> None:
             codes = _load(source, tables)
             metadata = codes.metadata if isinstance(codes, CodesStream) else codes
-            codec, voice = loaded(model or checkpoint.maker(metadata.fingerprint))
+            with loading:  # of the files of a folder, the first to need a model loads it for all
+                codec = loaded(model or checkpoint.maker(metadata.fingerprint))
+                voice = voice_in(codec)
             choices: dict[str, Any] = {
                 "speaker": voice,
                 "decoder": None if decoder is None else decoder.value,

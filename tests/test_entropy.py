@@ -11,7 +11,7 @@ import subprocess
 import sys
 import zlib
 from dataclasses import fields, replace
-from functools import cache
+from functools import cache, partial
 from math import isqrt
 from pathlib import Path
 
@@ -290,6 +290,21 @@ def test_damaged_tables_are_refused_in_one_line(name, table, fault):
 def test_tables_whose_sums_could_overflow_are_refused():
     with pytest.raises(CheckpointError, match="larger than any that vqcodec makes"):
         random_tables(0, n_context=65)
+
+
+def test_tables_that_would_fill_the_memory_are_refused():
+    zeros = partial(np.zeros, dtype=np.int8)
+    rows, context, units = 4097, 64, 1024  # 4096 would fit
+    with pytest.raises(CheckpointError, match="larger than any that vqcodec makes"):
+        NgramTables(
+            embedding=zeros((1, rows, 1)),
+            context=zeros((1, context, 1, units)),
+            context_bias=np.zeros((1, units), np.int16),
+            hidden=zeros((1, units, 1)),
+            hidden_bias=np.zeros((1, 1), np.int16),
+            output=zeros((1, 1, rows - 1)),
+            output_bias=np.zeros((1, rows - 1), np.int16),
+        )
 
 
 # Fitting

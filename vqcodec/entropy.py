@@ -35,7 +35,13 @@ EMBEDDING_PLACES, CONTEXT_PLACES, WEIGHT_PLACES, UNIT_PLACES = 5, 7, 6, 5
 LARGEST_UNIT = 255
 LOGIT_PLACES = UNIT_PLACES + WEIGHT_PLACES
 POWER_PLACES = 8
-_LIMITS = {"context": 64, "width": 1024, "codebook_size": 1 << 16, "n_codebooks": 32}
+_LIMITS = {
+    "context": 64,
+    "width": 1024,
+    "codebook_size": 1 << 16,
+    "n_codebooks": 32,
+    "contributions": 1 << 28,  # 1 GiB of int32
+}
 
 
 def _powers() -> npt.NDArray[np.int64]:
@@ -119,12 +125,13 @@ class NgramTables:
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise _misfit(f"{name} is {getattr(self, name).shape}, not {shape}")
-        # Within these no sum exceeds 32 bits.
+        # Within these no sum exceeds 32 bits, and what `_weights` multiplies out fits in memory.
         if (
             max(width, first, second) > _LIMITS["width"]
             or context > _LIMITS["context"]
             or not 2 <= size <= _LIMITS["codebook_size"]
             or n_codebooks > _LIMITS["n_codebooks"]
+            or n_codebooks * rows * context * first > _LIMITS["contributions"]
         ):
             raise _misfit("they are larger than any that vqcodec makes")
 
@@ -223,18 +230,10 @@ class NgramTables:
             ]
             for book in range(n_codebooks)
         ]
+        _, _, *others = self.__getstate__().values()
         return _Weights(
             np.array(contribution, np.int32).transpose(0, 2, 1, 3).copy(),
-            *(
-                table.astype(np.int32)
-                for table in (
-                    self.context_bias,
-                    self.hidden,
-                    self.hidden_bias,
-                    self.output,
-                    self.output_bias,
-                )
-            ),
+            *(table.astype(np.int32) for table in others),
         )
 
     def _start(self) -> npt.NDArray[np.int32]:

@@ -225,7 +225,7 @@ def create(
             be written.
     """
     name = name_of(target)
-    suffix = Path(target).suffix.lower() if isinstance(target, str | os.PathLike) else ".wav"
+    suffix = checked_suffix(target) if isinstance(target, str | os.PathLike) else ".wav"
     sample_rate = checked_rate(name, sample_rate)
     format, subtype = _encoding(name, suffix, sample_rate, n_samples)
     with _replacing(target, suffix) as temporary:
@@ -245,12 +245,22 @@ def create(
             ) from error
 
 
-def _encoding(name: str, suffix: str, sample_rate: int, n_samples: int) -> tuple[str, str]:
+def checked_suffix(path: str | os.PathLike[str]) -> str:
+    """Return the suffix of a sound file to write, in small letters.
+
+    Raises:
+        AudioError: No format is written under it.
+    """
+    suffix = Path(path).suffix.lower()
     if suffix not in _ENCODINGS:
         raise AudioError(
-            f"{name}: cannot write {suffix or 'a file without extension'}; "
+            f"{path}: cannot write {suffix or 'a file without extension'}; "
             f"end the name in one of {' '.join(_ENCODINGS)}"
         )
+    return suffix
+
+
+def _encoding(name: str, suffix: str, sample_rate: int, n_samples: int) -> tuple[str, str]:
     format, subtype = _ENCODINGS[suffix]
     # Beyond these libsndfile crashes the process, or writes a FLAC that cannot be decoded.
     too_fast = subtype == "VORBIS" and sample_rate > 200_000

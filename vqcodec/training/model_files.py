@@ -19,8 +19,13 @@ from vqcodec.training.voices import mean_voices
 def initial_model(recipe: Recipe, speakers: Sequence[str]) -> VQVAE:
     """A new model, or `recipe.initial_model` and what it lacks.
 
+    Args:
+        recipe: of the training.
+        speakers: names of the training speakers; as many rows has a speaker table.
+
     Raises:
-        CheckpointError: the initial model is not of the recipe's shape.
+        CheckpointError: the initial model is not of the recipe's shape, or its table is of other
+            speakers.
     """
     if recipe.initial_model is None:
         return VQVAE(recipe.model, len(speakers))

@@ -110,6 +110,7 @@ class PriorTrainer:
         codec = vqcodec.load(recipe.codec, device=place.device.type)
         self.fingerprint, codebook_size = codec.fingerprint, codec.config.quantizer.codebook_size
         trained, self.validation = self._clips(codec)
+        self.unvalidated = None if self.data.split("valid") else UNVALIDATED
         codes = np.concatenate([clip.codes for clip in trained])
         self.histogram = np.bincount(codes, minlength=codebook_size)
         torch.manual_seed(recipe.seed)
@@ -161,7 +162,6 @@ class PriorTrainer:
         coded = coded_clips(codec, self.data, [*train, *valid], store)
         if self.place.rank == 0 and self.place.world_size > 1:
             dist.barrier()
-        self.unvalidated = None if valid else UNVALIDATED
         return coded[: len(train)], coded[len(train) :] or coded
 
     def run(self, resume: bool) -> Path:
