@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import save_tiny_model
+from training_data import prepare_speech
 
 import vqcodec
-from vqcodec import audio, checkpoint
+from vqcodec import audio, checkpoint, prior
 from vqcodec.evaluation import quality
+from vqcodec.models.vqvae import VQVAE
 
 VOICES = {"p225", "p226", "p227", "p228", "p239", "ls19", "ls26", "ls27"}
 
@@ -126,6 +128,39 @@ def test_decoders_of_the_same_codes_are_averaged(tiny_model: Path, tmp_path: Pat
     assert "its codes are not those of" in refused.stderr
     subprocess.run([*command, str(stranger), "--moved-codes"], check=True)
     assert checkpoint.load(str(mean)).fingerprint == tiny.fingerprint
+
+
+def test_wavenet_and_prior_follow_a_codec_whose_codes_have_moved(
+    codec: vqcodec.Codec, tmp_path: Path
+) -> None:
+    old = checkpoint.load("speech-1k")
+    bare = VQVAE(old.config.model_copy(update={"wavenet": None}))
+    bare.load_state_dict(old.model.state_dict(), strict=False)
+    # The same codes under other numbers: the last is the first.
+    bare.quantizer.codebook.copy_(bare.quantizer.codebook.flip(0))
+    moved, start, prior_start = (tmp_path / f"{name}.safetensors" for name in "abc")
+    checkpoint.save(moved, bare.eval(), old.voices, {})
+    data = prepare_speech(tmp_path)
+    script = str(Path(__file__).parents[1] / "scripts" / "follow_codes.py")
+    both = ["speech-1k", str(moved)]
+    subprocess.run([sys.executable, script, "wavenet", *both, "-o", str(start)], check=True)
+    subprocess.run(
+        [sys.executable, script, "prior", *both, str(data.root), "-o", str(prior_start)], check=True
+    )
+    followed = checkpoint.load(start)
+    assert followed.fingerprint == checkpoint.load(moved).fingerprint
+    for name, weight in followed.model.wavenet.state_dict().items():
+        assert torch.equal(weight, old.model.wavenet.state_dict()[name]), name
+    clip = data.split("train")[0]
+    waveform = data.read(clip)
+    new_codec = vqcodec.load(moved, device="cpu")
+    old_codes, new_codes = codec.encode(waveform, 16000), new_codec.encode(waveform, 16000)
+    old_prior, new_prior = prior.load(codec), prior.load(new_codec, prior_start)
+    before = old_prior.model.embedding.weight[old_codes.codes[0].astype(int)]
+    after = new_prior.model.embedding.weight[new_codes.codes[0].astype(int)]
+    assert torch.allclose(after, before, atol=1e-3)
+    # Codes that were never heard have lost what was known of them.
+    assert new_prior.score(new_codes).bits_per_code < old_prior.score(old_codes).bits_per_code
 
 
 def test_a_packaged_model_takes_the_wavenet_trained_apart(
