@@ -7,6 +7,7 @@ import math
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -349,6 +350,17 @@ def test_who_adds_a_voice_keeps_those_of_others(tmp_path):
     one.add(b"model", "ben", np.zeros(64, np.int8))
     other.add(b"model", "eve", np.ones(64, np.int8))
     assert VoicesFile(tmp_path / "voices.json").voices(b"model").keys() == {"ben", "eve"}
+
+
+def test_voices_that_are_added_at_the_same_time_all_stay(tmp_path):
+    names = {f"voice{number}" for number in range(32)}
+
+    def add(name):
+        VoicesFile(tmp_path / "voices.json").add(b"model", name, np.zeros(64, np.int8))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, names))
+    assert VoicesFile(tmp_path / "voices.json").voices(b"model").keys() == names
 
 
 def test_the_voice_does_not_depend_on_the_level(codec, samples):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from vqcodec.errors import SpeakerError
 from vqcodec.files import write_atomically
@@ -89,15 +90,17 @@ class VoicesFile:
         return {name: vector for (owner, name), vector in self._voices.items() if owner == model}
 
     def add(self, fingerprint: bytes, name: str, vector: np.ndarray) -> None:
-        """Add or replace a voice and write the file; what others have added meanwhile stays."""
-        self._voices = VoicesFile(self.path)._voices
-        self._voices[fingerprint.hex(), name] = vector
-        voices = [
-            {"model": model, "name": key, "vector": base64.b64encode(value.tobytes()).decode()}
-            for (model, key), value in sorted(self._voices.items())
-        ]
-        content = {"format": FORMAT, "version": VERSION, "voices": voices}
-        write_atomically(self.path, (json.dumps(content, indent=1) + "\n").encode())
+        """Add or replace a voice and write the file; what others add, even meanwhile, stays."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            self._voices = VoicesFile(self.path)._voices
+            self._voices[fingerprint.hex(), name] = vector
+            voices = [
+                {"model": model, "name": key, "vector": base64.b64encode(value.tobytes()).decode()}
+                for (model, key), value in sorted(self._voices.items())
+            ]
+            content = {"format": FORMAT, "version": VERSION, "voices": voices}
+            write_atomically(self.path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def check_name(name: str) -> str:
