@@ -96,13 +96,14 @@ def _plan_folder(
     source: Path, target: str, suffixes: tuple[str, ...], target_suffix: str, force: bool
 ) -> Plan:
     from vqcodec.errors import VqcodecError
+    from vqcodec.files import files_below
 
     folder = Path(target)
     if target == STREAM or folder.is_file():
         raise VqcodecError(f"{target}: no folder, and {source} is one; name a folder to write to")
     results = folder.resolve()
     sources: dict[Path, Path] = {}
-    for path in files_in(source, suffixes):
+    for path in files_below(source, suffixes):
         if results != source.resolve() and results in path.resolve().parents:
             continue
         result = (folder / path.relative_to(source)).with_suffix(target_suffix)
@@ -117,17 +118,6 @@ def _plan_folder(
         (str(path), str(result)) for result, path in sources.items() if force or not result.exists()
     ]
     return Plan(pairs, len(sources) - len(pairs), is_folder=True)
-
-
-def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The files below a folder that end so, sorted; without what is hidden."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
 
 
 def run(plan: Plan, start: Callable[[], Work], *, label: str, jobs: int | None) -> None:

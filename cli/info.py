@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from vqcodec_cli.batch import files_in
 from vqcodec_cli.display import show
 from vqcodec_cli.errors import message
 from vqcodec_cli.models import describe
@@ -53,11 +52,12 @@ def verify(
     """
     from vqcodec import checkpoint
     from vqcodec.errors import VqcodecError
+    from vqcodec.files import files_below
 
     tables = None if model is None else checkpoint.load(model).tables
     n_bad = 0
     for file in files:
-        paths = files_in(file, (CODES_SUFFIX,)) if file.is_dir() else [file]
+        paths = files_below(file, (CODES_SUFFIX,)) if file.is_dir() else [file]
         if not paths:
             n_bad += 1
             typer.echo(f"bad {file}: holds no {CODES_SUFFIX} file")

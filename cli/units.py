@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from vqcodec_cli.batch import AUDIO_SUFFIXES, STDIN, STREAM, check_target, files_in, readable
+from vqcodec_cli.batch import AUDIO_SUFFIXES, STDIN, STREAM, check_target, readable
 from vqcodec_cli.display import progress_bar
 from vqcodec_cli.errors import message
 from vqcodec_cli.options import Device, DeviceName, Force, Model, load_codec
@@ -142,13 +142,14 @@ def _named(sources: list[str]) -> dict[str, str]:
 
 def _found(source: str) -> Iterator[tuple[str, str]]:
     from vqcodec.errors import VqcodecError
+    from vqcodec.files import files_below
 
     folder = Path(source)
     if not folder.is_dir():
         yield "stdin" if source == STREAM else folder.stem, source
         return
     for suffixes in (AUDIO_SUFFIXES, (CODES_SUFFIX,)):
-        paths = files_in(folder, suffixes)
+        paths = files_below(folder, suffixes)
         # Codes lie beside the recordings they were made of.
         if paths:
             for path in paths:

@@ -1,13 +1,40 @@
-"""Writing files so that they are either whole or untouched."""
+"""Finding files, and writing them so that they are either whole or untouched."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def files_below(folder: str | os.PathLike[str], suffixes: Collection[str]) -> list[Path]:
+    """The files of a folder that end so, at any depth.
+
+    Links are followed; a folder that several ways lead to is entered once. What is hidden, as file
+    systems and archives leave it beside recordings, is left out.
+
+    Args:
+        folder: where to look.
+        suffixes: in lower case, each with its dot; those of files may be in upper case.
+
+    Returns:
+        Their paths, sorted.
+    """
+    found, entered = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        # In the order of their names, so that which way is taken does not depend on the disk.
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        paths = (Path(parent, name) for name in files if name[0] != ".")
+        found += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+    return sorted(found)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqcodec.errors import DataError
+from vqcodec.files import files_below
 
 SPLITS = ("train", "valid", "test", "test_unseen")
 
@@ -162,12 +163,7 @@ def folder(root: str | Path) -> list[Utterance]:
     manifest = root / "manifest.csv"
     if manifest.is_file():
         return _sorted_by_name(_manifest_utterances(manifest))
-    paths = [
-        path
-        for path in root.glob("*/**/*")
-        # Names with a leading dot are what file systems and archives leave beside the recordings.
-        if path.suffix.lower() in _AUDIO_SUFFIXES and path.is_file() and path.name[0] != "."
-    ]
+    paths = [path for path in files_below(root, _AUDIO_SUFFIXES) if path.parent != root]
     if not paths:
         raise DataError(
             f"{root}: no recording found; expected {root.name}/SPEAKER/NAME.wav (or .flac, .ogg, "

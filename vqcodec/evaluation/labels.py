@@ -12,6 +12,7 @@ import numpy as np
 
 from vqcodec.data.corpora import Utterance, utterances
 from vqcodec.errors import DataError
+from vqcodec.files import files_below
 from vqcodec.units import Interval
 
 SILENCE = "sil"
@@ -109,9 +110,7 @@ def read_folder(folder: Path) -> dict[str, list[Interval]]:
         DataError: there is none, one cannot be read, or two are about one recording.
     """
     labels: dict[str, list[Interval]] = {}
-    for path in sorted(folder.rglob("[!.]*")):
-        if path.suffix.lower() not in LABEL_SUFFIXES or not path.is_file():
-            continue
+    for path in files_below(folder, LABEL_SUFFIXES):
         for stem, intervals in read_labels(path).items():
             is_ctm = path.suffix.lower() == ".ctm"
             name = stem if is_ctm else path.relative_to(folder).with_suffix("").as_posix()
