@@ -30,7 +30,8 @@ from vqcodec.evaluation.report import clips, markdown_table, write_report
 from vqcodec.evaluation.run import kept
 from vqcodec.training.config import Recipe, load_recipe
 from vqcodec.training.monitor import CollapseMonitor
-from vqcodec.training.trainer import STATE_FILE, train
+from vqcodec.training.run import STATE_FILE
+from vqcodec.training.trainer import train
 
 RECIPE = Path(__file__).parent / "ablation.yaml"
 SCORES = ("validation mel", "STOI", "PESQ-WB", "perplexity", "conversion similarity")

@@ -14,7 +14,7 @@ import typer
 from vqcodec_cli.options import Device, DeviceName
 
 if TYPE_CHECKING:
-    from vqcodec.training import prior, trainer
+    from vqcodec.training.run import Report
 
 
 def train(
@@ -48,7 +48,8 @@ def _train_codec(recipe: Path, tree: dict[str, Any], device: DeviceName, resume:
     from vqcodec.training.config import Recipe, validated
     from vqcodec.training.trainer import train
 
-    def figures(report: trainer.Report) -> tuple[str, str]:
+    def figures(report: Report) -> tuple[str, str]:
+        assert report.usage is not None
         return f"loss {report.losses['total']:.3f}", f"perplexity {report.usage.perplexity:.0f}"
 
     plan = validated(Recipe, recipe, tree)
@@ -62,8 +63,8 @@ def _train_prior(recipe: Path, tree: dict[str, Any], device: DeviceName, resume:
     from vqcodec.training.prior import train
     from vqcodec.training.prior_config import PriorRecipe
 
-    def figures(report: prior.Report) -> tuple[str, str]:
-        return f"{report.bits:.3f} bits per code", ""
+    def figures(report: Report) -> tuple[str, str]:
+        return f"{report.losses['bits_per_code']:.3f} bits per code", ""
 
     plan = validated(PriorRecipe, recipe, tree)
     with _reporter(figures) as on_report:
@@ -102,7 +103,9 @@ def recipes() -> None:
 
 
 @contextmanager
-def _reporter(figures: Callable[[Any], tuple[str, str]]) -> Iterator[Callable[[Any], None]]:
+def _reporter(
+    figures: Callable[[Report], tuple[str, str]],
+) -> Iterator[Callable[[Report], None]]:
     """A live line of reports, or where there is no terminal a line for each validation.
 
     Warnings appear once each.
@@ -126,7 +129,7 @@ def _reporter(figures: Callable[[Any], tuple[str, str]]) -> Iterator[Callable[[A
     )
     warned: set[str] = set()
 
-    def on_report(report: trainer.Report | prior.Report) -> None:
+    def on_report(report: Report) -> None:
         before, after = figures(report)
         # The line starts with the first report, so that resumed steps do not count as speed.
         if not progress.task_ids:

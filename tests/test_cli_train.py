@@ -63,13 +63,14 @@ def test_prepare_train_and_encode(run, folder, recipe, clip, tmp_path, monkeypat
 
 
 def test_train_shows_each_kind_of_warning_once(run, recipe, monkeypatch, tmp_path):
+    from vqcodec.training import run as loop
     from vqcodec.training import trainer
 
     def train(recipe, *, on_report, **options):
         assert recipe.max_minutes == 2.5
         for step, warning in enumerate((None, "collapsing: 1.5", "collapsing: 1.4", "slow: 3"), 1):
             usage = SimpleNamespace(perplexity=1.0)
-            on_report(trainer.Report(step, 4, {"total": 1.0}, usage, None, warning))
+            on_report(loop.Report(step, 4, {"total": 1.0}, usage, None, warning))
         return tmp_path / "model.safetensors"
 
     monkeypatch.setattr(trainer, "train", train)

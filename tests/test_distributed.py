@@ -18,6 +18,7 @@ from vqcodec.errors import ConfigError
 from vqcodec.training import trainer
 from vqcodec.training.config import Recipe
 from vqcodec.training.distributed import Processes
+from vqcodec.training.run import STATE_FILE
 
 STEPS = 12
 SCRIPT = """
@@ -86,7 +87,7 @@ def test_two_processes_train_as_one(
     assert alone.shape == together.shape
     assert len(alone) == STEPS
     np.testing.assert_allclose(together, alone, rtol=2e-4, atol=1e-5)
-    states = [load_file(Path(r.output) / trainer.STATE_FILE) for r in recipes.values()]
+    states = [load_file(Path(r.output) / STATE_FILE) for r in recipes.values()]
     assert states[0].keys() == states[1].keys()
     assert all(bool(state["objective.model.quantizer.initialized"]) for state in states)
     codebooks = [state["objective.model.quantizer.codebook"].numpy() for state in states]

@@ -15,6 +15,7 @@ from conftest import TINY, save_tiny_model
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 from training_data import RECIPES, prepare_speech
 
 import vqcodec
@@ -26,13 +27,12 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.prior import CodeTransformer
 from vqcodec.models.speaker import from_int8
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.training import prior as training
 from vqcodec.training.config import read_recipe, validated
 from vqcodec.training.distributed import Processes
-from vqcodec.training.prior import Report, train
+from vqcodec.training.prior import PriorTrainer, train
 from vqcodec.training.prior_config import PriorDataConfig, PriorRecipe
 from vqcodec.training.prior_data import IGNORED, CodedClip, CodeSampler, coded_clips
-from vqcodec.training.trainer import STATE_FILE
+from vqcodec.training.run import STATE_FILE, Report
 
 MODEL = {"channels": 16, "n_layers": 1, "n_heads": 2, "context": 8}
 
@@ -235,9 +235,9 @@ def test_the_best_prior_is_kept_with_what_is_typical(
     path, reports = run(recipe)
     codes = load_file(store)["codes"].numpy()
     found = [report.validation for report in reports if report.validation is not None]
-    assert reports[0].bits > 8  # hardly better than guessing
+    assert reports[0].losses["bits_per_code"] > 8  # hardly better than guessing
     assert found[0] > found[1] > found[2]
-    assert found[2] < reports[0].bits - 2
+    assert found[2] < reports[0].losses["bits_per_code"] - 2
     codec = vqcodec.load(recipe.codec, device="cpu")
     loaded = prior.load(codec, path)
     assert (loaded.histogram == np.bincount(codes, minlength=512)).all()
@@ -255,14 +255,14 @@ def test_padding_is_not_learned(data: PreparedData, small_recipe: Any) -> None:
     section = {"root": str(data.root), "batch_size": 1, "segment_length": 4096}
     section["speaker_dropout"] = 0.0
     model = {**MODEL, "dropout": 0.0}
-    job = training.PriorTrainer(
+    job = PriorTrainer(
         small_recipe(data=section, model=model), Processes(0, 1, torch.device("cpu")), print
     )
     batch = job.sampler.batch(0)
     codes = batch.codes[0][batch.codes[0] != IGNORED]
     assert 0 < len(codes) < 4096
     expected = job.model.bits(codes, batch.speaker[0]).mean().item()
-    assert job._train_step(batch) == pytest.approx(expected, abs=1e-4)
+    assert job._train_step(batch) == pytest.approx({"bits_per_code": expected}, abs=1e-4)
 
 
 def test_tensorboard_has_bits(small_recipe: Any) -> None:
@@ -279,14 +279,14 @@ def test_learning_by_heart_is_told(small_recipe: Any, monkeypatch: pytest.Monkey
     def bits(self: CodeTransformer, codes: torch.Tensor, speaker: torch.Tensor) -> torch.Tensor:
         return torch.full((len(codes),), self.value)  # type: ignore[arg-type]
 
-    validate = training.PriorTrainer._validate
+    validate = PriorTrainer._validate
 
-    def validated_as(self: training.PriorTrainer) -> float:
+    def validated_as(self: PriorTrainer, writer: SummaryWriter | None) -> float:
         CodeTransformer.value = next(values)  # type: ignore[attr-defined]
-        return validate(self)
+        return validate(self, writer)
 
     monkeypatch.setattr(CodeTransformer, "bits", bits)
-    monkeypatch.setattr(training.PriorTrainer, "_validate", validated_as)
+    monkeypatch.setattr(PriorTrainer, "_validate", validated_as)
     path, reports = run(small_recipe(steps=9, validate_every=1))
     warned = ["by heart: validation was best" in (report.warning or "") for report in reports]
     assert warned == [False] * 6 + [True] * 3
@@ -303,7 +303,7 @@ def test_training_goes_on_from_a_prior_of_another_codec(
     still = {"learning_rate": 1e-9, "final_learning_rate": 0.0}
     changes: dict[str, Any] = {
         "codec": str(tmp_path / "other.safetensors"),
-        "initial_prior": str(tmp_path / "first" / training.PRIOR_FILE),
+        "initial_prior": str(tmp_path / "first" / PriorTrainer.MODEL_FILE),
         "optimizer": still,
         "steps": 1,
         "model": {**MODEL, "dropout": 0.3},
@@ -328,7 +328,7 @@ from vqcodec.training.prior_config import PriorRecipe
 torch.set_num_threads(1)
 found = []
 recipe = validated(PriorRecipe, sys.argv[1], read_recipe(sys.argv[1]))
-report = lambda report: found.append([report.bits, report.validation or 0.0])
+report = lambda report: found.append([report.losses["bits_per_code"], report.validation or 0.0])
 train(recipe, device="cpu", on_report=report)
 if found:
     with open(sys.argv[2], "w") as file:
@@ -362,7 +362,9 @@ def test_two_processes_train_as_one(data: PreparedData, small_recipe: Any, tmp_p
         "data": {"root": str(data.root), "batch_size": 4, "segment_length": 512},
     }
     _, reports = run(small_recipe("one", **changes))
-    alone = np.array([[report.bits, report.validation or 0.0] for report in reports])
+    alone = np.array(
+        [[report.losses["bits_per_code"], report.validation or 0.0] for report in reports]
+    )
     together = in_two_processes(small_recipe("two", **changes), tmp_path)
     assert together.shape == (6, 2)
     np.testing.assert_allclose(together, alone, rtol=1e-4)
@@ -387,7 +389,7 @@ def test_a_broken_run_is_resumed_bit_for_bit(small_recipe: Any) -> None:
     assert found.keys() == expected.keys()
     assert [key for key in found if not torch.equal(found[key], expected[key])] == []
     assert any(key.startswith("optimizer.") for key in found)
-    files = [Path(recipe.output) / training.PRIOR_FILE for recipe in (whole, broken)]
+    files = [Path(recipe.output) / PriorTrainer.MODEL_FILE for recipe in (whole, broken)]
     weights = [load_file(path) for path in files]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 

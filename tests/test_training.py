@@ -14,20 +14,22 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_data import RECIPES, data_section, model_with, prepare_speech, small_recipe
+from training_data import MODEL, RECIPES, data_section, model_with, prepare_speech, small_recipe
 
 import vqcodec
 from vqcodec import checkpoint
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import CheckpointError, ConfigError, DataError, VqcodecError
+from vqcodec.models.config import ModelConfig
 from vqcodec.models.quantizer import VectorQuantizer
+from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import ngram, trainer
 from vqcodec.training.config import Recipe, load_recipe
 from vqcodec.training.distributed import Processes
 from vqcodec.training.losses import MultiResolutionSpectralLoss
 from vqcodec.training.monitor import CollapseMonitor
-from vqcodec.training.run import UNVALIDATED, learning_rate
-from vqcodec.training.trainer import Report, Trainer, train
+from vqcodec.training.run import STATE_FILE, UNVALIDATED, Report, learning_rate
+from vqcodec.training.trainer import Trainer, train
 
 PAPER = {
     "encoder": {"paper": True, "strides": [2] * 6, "channels": 8},
@@ -60,7 +62,7 @@ def run(recipe: Recipe, *, resume: bool = False) -> tuple[Path, list[Report]]:
 
 
 def state_of(recipe: Recipe) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    path = Path(recipe.output) / trainer.STATE_FILE
+    path = Path(recipe.output) / STATE_FILE
     with safe_open(path, framework="pt") as file:
         return load_file(path), file.metadata()
 
@@ -146,7 +148,7 @@ def test_the_named_voices_are_those_heard_enough(
     data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(small_recipe(data, tmp_path / "a"))[0]
-    assert not checkpoint.load(tmp_path / "a" / trainer.MODEL_FILE).voices  # 3 clips, 14 s each
+    assert not checkpoint.load(tmp_path / "a" / Trainer.MODEL_FILE).voices  # 3 clips, 14 s each
     monkeypatch.setattr("vqcodec.training.voices.MIN_CLIPS", 3)
     path, _ = run(small_recipe(data, tmp_path / "b"))
     voices = checkpoint.load(path).voices
@@ -260,6 +262,33 @@ def test_initial_model_must_fit(data: PreparedData, codec: Path, tmp_path: Path)
     wider = model_with(quantizer={"codebook_size": 32})
     recipe = small_recipe(data, tmp_path, initial_model=str(codec), model=wider)
     with pytest.raises(CheckpointError, match=r"does not fit the recipe's model at quantizer\."):
+        run(recipe)
+
+
+@pytest.mark.parametrize("stage", ["codec", "wavenet"])
+def test_what_a_recipe_leaves_open_is_as_in_its_initial_model(
+    data: PreparedData, codec: Path, tmp_path: Path, stage: str
+) -> None:
+    model = {"wavenet": MODEL["wavenet"], "quantizer": {"decay": 0.9}}
+    recipe = small_recipe(data, tmp_path, stage=stage, initial_model=str(codec), model=model)
+    path, _ = run(recipe)
+    known, found = checkpoint.load(codec).config, checkpoint.load(path).config
+    assert found.quantizer.decay == 0.9
+    assert found.quantizer.codebook_size == known.quantizer.codebook_size == 16
+    assert (found.encoder, found.speaker, found.fast) == (known.encoder, known.speaker, known.fast)
+    assert (found.wavenet is None) == (stage == "codec")
+
+
+def test_a_recipe_is_checked_with_the_model_that_completes_it(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    short = model_with(encoder={**MODEL["encoder"], "strides": [32, 2]})
+    start = tmp_path / "start.safetensors"
+    checkpoint.save(start, VQVAE(ModelConfig.model_validate(short)), {}, {})
+    # Long enough at 128 samples a code.
+    section = data_section(data, segment_length=24)
+    recipe = small_recipe(data, tmp_path, initial_model=str(start), model={}, data=section)
+    with pytest.raises(ConfigError, match=r"start\.safetensors: .* makes segments of 1536 samples"):
         run(recipe)
 
 
@@ -394,7 +423,7 @@ def test_resume_after_sigkill_is_bit_for_bit(data: PreparedData, tmp_path: Path)
     assert found.keys() == expected.keys()
     assert [key for key in found if not torch.equal(found[key], expected[key])] == []
     assert any(key.startswith("optimizer.") for key in found)
-    models = [checkpoint.load(Path(r.output) / trainer.MODEL_FILE) for r in (whole, broken)]
+    models = [checkpoint.load(Path(r.output) / Trainer.MODEL_FILE) for r in (whole, broken)]
     assert models[0].fingerprint == models[1].fingerprint
     # What the broken run logged past its checkpoint is not shown twice.
     events = EventAccumulator(str(Path(broken.output) / "logs")).Reload()
@@ -430,7 +459,7 @@ def test_the_adversary_does_nothing_before_its_start(data: PreparedData, tmp_pat
     assert adversarial[5].losses["discriminator"] == pytest.approx(2.0, abs=0.2)
     assert adversarial[6].losses["mel"] != plain[6].losses["mel"]
     # The newest model is kept, were it a worse one by spectral distance.
-    provenance = checkpoint.load(tmp_path / "adversarial" / trainer.MODEL_FILE).provenance
+    provenance = checkpoint.load(tmp_path / "adversarial" / Trainer.MODEL_FILE).provenance
     assert provenance["steps"] == 8
 
 
@@ -479,10 +508,10 @@ def test_a_finished_run_has_nothing_left_to_do(data: PreparedData, tmp_path: Pat
 def test_a_run_is_not_overwritten(data: PreparedData, tmp_path: Path) -> None:
     recipe = small_recipe(data, tmp_path)
     run(recipe)
-    before = (tmp_path / trainer.STATE_FILE).read_bytes()
+    before = (tmp_path / STATE_FILE).read_bytes()
     with pytest.raises(ConfigError, match=f"{tmp_path}: already holds a run; .*--resume"):
         run(recipe)
-    assert (tmp_path / trainer.STATE_FILE).read_bytes() == before
+    assert (tmp_path / STATE_FILE).read_bytes() == before
 
 
 def test_no_run_to_resume(data: PreparedData, tmp_path: Path) -> None:
@@ -499,7 +528,7 @@ def test_a_run_is_not_continued_with_another_model(data: PreparedData, tmp_path:
 
 def test_a_damaged_state_is_refused(data: PreparedData, tmp_path: Path) -> None:
     run(small_recipe(data, tmp_path))
-    state = tmp_path / trainer.STATE_FILE
+    state = tmp_path / STATE_FILE
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"last\.safetensors: not a readable model file"):
         run(small_recipe(data, tmp_path), resume=True)
@@ -507,7 +536,7 @@ def test_a_damaged_state_is_refused(data: PreparedData, tmp_path: Path) -> None:
 
 def test_a_model_file_is_no_state(data: PreparedData, tmp_path: Path) -> None:
     path, _ = run(small_recipe(data, tmp_path))
-    (tmp_path / trainer.STATE_FILE).write_bytes(path.read_bytes())
+    (tmp_path / STATE_FILE).write_bytes(path.read_bytes())
     with pytest.raises(CheckpointError, match="not a vqcodec-training file"):
         run(small_recipe(data, tmp_path), resume=True)
 
@@ -540,7 +569,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     monkeypatch.setattr(VectorQuantizer, "forward", broken)
     with pytest.raises(VqcodecError, match=r"loss is not finite at step 2; .*learning_rate"):
         run(recipe)
-    assert not (tmp_path / trainer.STATE_FILE).exists()  # no checkpoint of broken weights
+    assert not (tmp_path / STATE_FILE).exists()  # no checkpoint of broken weights
 
 
 # --- the codebook monitor --------------------------------------------------------------------

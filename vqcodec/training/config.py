@@ -139,7 +139,8 @@ class Recipe(RunConfig):
     Attributes:
         stage: `codec` trains encoder, quantizer, speaker and fast decoder; `fast` and `wavenet`
             train that decoder on the frozen codes of `initial_model`; `joint` trains all at once.
-        initial_model: a model file or packaged model to start from.
+        initial_model: a model file or packaged model to start from; what the recipe leaves open
+            of `model` is as it has it.
         unquantized_steps: steps before the codebook is started by k-means.
     """
 
@@ -274,17 +275,18 @@ def _read(path: Path) -> dict[str, Any]:
     parent = path.parent / str(base)
     if parent.exists() and parent.samefile(path):
         raise ConfigError(f"{path}: is its own base; rename it or give base another recipe")
-    return _merge(_read(parent), tree)
+    return merged(_read(parent), tree)
 
 
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A tree of settings in which `changes`, at any depth, stand over those of `base`."""
+    tree = dict(base)
     for key, value in changes.items():
-        inner = merged.get(key)
-        merged[key] = (
-            _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        inner = tree.get(key)
+        tree[key] = (
+            merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
         )
-    return merged
+    return tree
 
 
 def _describe(error: ValidationError, kind: type[RunConfig]) -> list[str]:

@@ -12,15 +12,35 @@ from vqcodec.data.dataset import speaker_names
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.training.config import Recipe
+from vqcodec.training.config import Recipe, merged, validated
 from vqcodec.training.voices import mean_voices
+
+
+def completed(recipe: Recipe) -> Recipe:
+    """The recipe, with what it leaves open of the model as its initial model has it.
+
+    Args:
+        recipe: as it is written. Of a part that the initial model lacks, its defaults stand.
+
+    Raises:
+        CheckpointError: the initial model cannot be read.
+        ConfigError: with its model, the recipe makes no sense.
+    """
+    if recipe.initial_model is None:
+        return recipe
+    known = checkpoint.load(recipe.initial_model).config.model_dump(exclude_none=True)
+    model = merged(known, recipe.model.model_dump(exclude_unset=True))
+    if recipe.stage == "fast":
+        # The codes stay, and so a WaveNet keeps its worth; one that is new would stay untrained.
+        model["wavenet"] = known.get("wavenet")
+    return validated(Recipe, recipe.initial_model, {**recipe.model_dump(), "model": model})
 
 
 def initial_model(recipe: Recipe, speakers: Sequence[str]) -> VQVAE:
     """A new model, or `recipe.initial_model` and what it lacks.
 
     Args:
-        recipe: of the training.
+        recipe: of the training, `completed`.
         speakers: names of the training speakers; as many rows has a speaker table.
 
     Raises:
@@ -36,9 +56,6 @@ def initial_model(recipe: Recipe, speakers: Sequence[str]) -> VQVAE:
             f"{recipe.initial_model}: has a table of other speakers than the data: train it on "
             "data of its own speakers, or begin anew"
         )
-    if recipe.stage == "fast":
-        # Its codes stay, and so a WaveNet keeps its worth; one that is new would stay untrained.
-        config = config.model_copy(update={"wavenet": loaded.config.wavenet})
     model = VQVAE(config, len(speakers))
     own = model.state_dict()
     # Absent parts (a decoder that is new) start fresh; present parts must fit.
@@ -47,7 +64,7 @@ def initial_model(recipe: Recipe, speakers: Sequence[str]) -> VQVAE:
         fault = misfits or sorted(start.keys() - own.keys())
         raise CheckpointError(
             f"{recipe.initial_model}: does not fit the recipe's model at {fault[0]}: "
-            "use the model section that it was trained with"
+            "leave the model section out, and it is the initial model's"
         )
     model.load_state_dict({**own, **start})
     return model
