@@ -40,7 +40,7 @@ def test_it_is_the_codec_that_is_documented(codec: vqcodec.Codec) -> None:
     assert codec.decoders == ("fast", "wavenet")
     assert {"attribution", "licence", "data", "hardware", "metrics"} <= codec.provenance.keys()
     assert codec.sample_rate / codec.hop_length == 125
-    assert codec.config.quantizer.codebook_size == 512
+    assert codec.config.quantizer.codebook_size == 2048
 
 
 def test_provenance_names_no_folder_of_a_trainer() -> None:
