@@ -101,7 +101,9 @@ def test_a_model_of_another_rate_begins_from_a_packaged_one(tmp_path: Path) -> N
     own, old = begun.state_dict(), trained.state_dict()
     changed = {name for name in own if not torch.equal(own[name], old[name])}
     strided = "encoder.layers.3.conv.weight"
-    assert changed == {strided, "quantizer.initialized"}
+    codebook = {"codebook", "cluster_size", "cluster_sum", "initialized"}
+    assert changed == {strided, *(f"quantizer.{name}" for name in codebook)}
+    assert begun.config.quantizer.codebook_size == 512
     assert own[strided].shape == (256, 128, 4)
     # Half the taps, each larger by the square root of two.
     gain = own[strided].sum(-1) / old[strided].sum(-1)
