@@ -20,7 +20,7 @@ from vqcodec.files import write_atomically
 FORMAT, VERSION = "vqcodec-voices", 1
 VECTOR_LENGTH = 64
 # Chosen on validation recordings: nearest to the target there (docs/decisions.md).
-GUIDANCE = 0.3
+GUIDANCE = 0.4
 
 
 @dataclass(frozen=True, eq=False)
