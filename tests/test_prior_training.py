@@ -434,23 +434,10 @@ def chords(sample_rate: int) -> np.ndarray:
     return 0.05 * np.concatenate(parts)
 
 
-def test_other_sounds_are_less_like_speech(
-    data: PreparedData, speech: Path, tmp_path: Path
-) -> None:
-    """Trained on a minute by the packaged codec, judged on another sentence."""
-    recipe = PriorRecipe.model_validate(
-        {
-            "output": str(tmp_path),
-            "steps": 150,
-            "precision": "float32",
-            "data": {"root": str(data.root), "segment_length": 128},
-            "model": {"channels": 64, "n_layers": 2, "context": 64},
-            "optimizer": {"learning_rate": 5e-3, "warmup_steps": 20, "average_decay": 0.9},
-        }
-    )
-    path, _ = run(recipe)
-    codec = vqcodec.load(recipe.codec, device="cpu")
-    loaded = prior.load(codec, path)
+def test_other_sounds_are_less_like_speech(speech: Path) -> None:
+    """To the packaged prior, which has heard no synthesizer."""
+    codec = vqcodec.load(device="cpu")
+    loaded = prior.load(codec)
     noise = 0.1 * np.random.default_rng(0).standard_normal(48000)
     spoken = [
         speech,
@@ -458,12 +445,12 @@ def test_other_sounds_are_less_like_speech(
         RECIPES.parent / "samples" / "slt.wav",
     ]
     scores = [loaded.score(codec.encode(path)) for path in spoken]
-    # The codes of speech follow from those before: their share alone needs over eight bits.
+    # The codes of speech follow from those before: their share alone needs over ten bits.
     share = loaded.histogram / loaded.histogram.sum()
     order_0 = -(share * np.log2(np.maximum(share, 1e-12))).sum()
-    assert max(score.bits_per_code for score in scores) < order_0 - 1
+    assert max(score.bits_per_code for score in scores) < order_0 - 4
     for other in (noise, chords(16000)):
         found = loaded.score(codec.encode(other, 16000)).anomaly
-        assert found > max(score.anomaly for score in scores) + 0.05
+        assert found > max(score.anomaly for score in scores) + 0.2
     backwards = [loaded.score(codec.encode(load(path, 16000)[::-1], 16000)) for path in spoken]
     assert sum(found[0] for found in backwards) > sum(score[0] for score in scores) + 0.3
