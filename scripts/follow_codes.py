@@ -42,7 +42,7 @@ def wavenet(old: OLD, new: NEW, output: OUTPUT) -> None:
     theirs = before.model.state_dict()
     parts = {name: value for name, value in theirs.items() if name.startswith("wavenet.")}
     both.load_state_dict(after.model.state_dict() | parts)
-    checkpoint.save(output, both.eval(), after.voices, after.provenance)
+    checkpoint.save(output, both.eval(), after.voices, after.provenance, after.tables)
 
 
 @app.command("prior")

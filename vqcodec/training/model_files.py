@@ -8,65 +8,66 @@ from pathlib import Path
 import torch
 
 from vqcodec import checkpoint
+from vqcodec.checkpoint import Checkpoint
 from vqcodec.data.dataset import speaker_names
 from vqcodec.data.prepared import PreparedData
+from vqcodec.entropy import NgramTables
 from vqcodec.errors import CheckpointError
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.config import Recipe, merged, validated
 from vqcodec.training.voices import mean_voices
 
 
-def completed(recipe: Recipe) -> Recipe:
+def completed(recipe: Recipe, start: Checkpoint | None) -> Recipe:
     """The recipe, with what it leaves open of the model as its initial model has it.
 
     Args:
         recipe: as it is written. Of a part that the initial model lacks, its defaults stand.
+        start: `recipe.initial_model`, or None where the recipe names none.
 
     Raises:
-        CheckpointError: the initial model cannot be read.
-        ConfigError: with its model, the recipe makes no sense.
+        ConfigError: with the model that it starts from, the recipe makes no sense.
     """
-    if recipe.initial_model is None:
+    if start is None:
         return recipe
-    known = checkpoint.load(recipe.initial_model).config.model_dump(exclude_none=True)
+    known = start.config.model_dump(exclude_none=True)
     model = merged(known, recipe.model.model_dump(exclude_unset=True))
     if recipe.stage == "fast":
         # The codes stay, and so a WaveNet keeps its worth; one that is new would stay untrained.
         model["wavenet"] = known.get("wavenet")
-    return validated(Recipe, recipe.initial_model, {**recipe.model_dump(), "model": model})
+    return validated(Recipe, str(recipe.initial_model), {**recipe.model_dump(), "model": model})
 
 
-def initial_model(recipe: Recipe, speakers: Sequence[str]) -> VQVAE:
-    """A new model, or `recipe.initial_model` and what it lacks.
+def initial_model(recipe: Recipe, start: Checkpoint | None, speakers: Sequence[str]) -> VQVAE:
+    """A new model, or the one to start from and what it lacks.
 
     Args:
         recipe: of the training, `completed`.
+        start: `recipe.initial_model`, or None where the recipe names none.
         speakers: names of the training speakers; as many rows has a speaker table.
 
     Raises:
         CheckpointError: the initial model is not of the recipe's shape, or its table is of other
             speakers.
     """
-    if recipe.initial_model is None:
-        return VQVAE(recipe.model, len(speakers))
-    loaded = checkpoint.load(recipe.initial_model)
-    config, start = recipe.model, loaded.model.state_dict()
-    if config.speaker.kind == "table" and sorted(loaded.voices) != sorted(speakers):
+    model = VQVAE(recipe.model, len(speakers))
+    if start is None:
+        return model
+    if recipe.model.speaker.kind == "table" and sorted(start.voices) != sorted(speakers):
         raise CheckpointError(
             f"{recipe.initial_model}: has a table of other speakers than the data: train it on "
             "data of its own speakers, or begin anew"
         )
-    model = VQVAE(config, len(speakers))
-    own = model.state_dict()
+    own, known = model.state_dict(), start.model.state_dict()
     # Absent parts (a decoder that is new) start fresh; present parts must fit.
-    misfits = [key for key in start.keys() & own.keys() if start[key].shape != own[key].shape]
-    if misfits or start.keys() - own.keys():
-        fault = misfits or sorted(start.keys() - own.keys())
+    misfits = [key for key in known.keys() & own.keys() if known[key].shape != own[key].shape]
+    if misfits or known.keys() - own.keys():
+        fault = misfits or sorted(known.keys() - own.keys())
         raise CheckpointError(
             f"{recipe.initial_model}: does not fit the recipe's model at {fault[0]}: "
             "leave the model section out, and it is the initial model's"
         )
-    model.load_state_dict({**own, **start})
+    model.load_state_dict({**own, **known})
     return model
 
 
@@ -79,6 +80,7 @@ def write_model(
     *,
     steps: int,
     validation_loss: float,
+    tables: NgramTables | None,
 ) -> None:
     """Write what a stage has trained, with the voices of its speakers.
 
@@ -90,6 +92,7 @@ def write_model(
         device: a CPU or a GPU.
         steps: done.
         validation_loss: of the model.
+        tables: of the entropy coder, where the codes are those that they were fitted to.
     """
     if recipe.stage == "codec" and model.wavenet is not None:
         # Untrained: the file is to offer only what can decode.
@@ -104,7 +107,4 @@ def write_model(
         "recipe": recipe.model_dump(mode="json"),
         "torch": torch.__version__,
     }
-    # Frozen codes keep their entropy coder, and so their files stay readable.
-    start = recipe.initial_model if recipe.freezes_codes else None
-    tables = checkpoint.load(start).tables if start else None
     checkpoint.save(path, model, mean_voices(model, data, device), provenance, tables)

@@ -129,7 +129,7 @@ class PriorTrainer(Training[CodeBatch]):
         )
         total = self._summed(torch.stack([nats.detach(), (batch.codes != IGNORED).sum()]))
         # Gradients are averaged over the processes, whose shares of the codes differ.
-        self._descend(nats * self.place.world_size / total[1])
+        self._optimizer_step(nats * self.place.world_size / total[1])
         return {"bits_per_code": (total[0] / total[1]).item() / math.log(2)}
 
     def _summed(self, values: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class PriorTrainer(Training[CodeBatch]):
             provenance=provenance,
         )
 
-    def _watch(self) -> tuple[None, str | None]:
+    def _usage_and_warning(self) -> tuple[None, str | None]:
         return None, self._warning()
 
     def _warning(self) -> str | None:

@@ -33,7 +33,6 @@ UNVALIDATED = (
     "by heart; give speakers ten recordings or more, or a manifest.csv with a split valid"
 )
 
-
 BatchT = TypeVar("BatchT")
 
 
@@ -98,26 +97,26 @@ class Training(ABC, Generic[BatchT]):
 
     @abstractmethod
     def _train_step(self, batch: BatchT) -> dict[str, float]:
-        """One step by `_descend`; returns its losses, as means over processes."""
+        """One step by `_optimizer_step`; returns its losses, as means over processes."""
 
     @abstractmethod
     def _validate(self, writer: SummaryWriter | None) -> float:
         """Loss of the averaged weights; the best model is written."""
 
     @abstractmethod
-    def _watch(self) -> tuple[CodebookUsage | None, str | None]:
+    def _usage_and_warning(self) -> tuple[CodebookUsage | None, str | None]:
         """Of the steps since the last report: usage of the codebook, and a warning."""
 
     @abstractmethod
     def _modules(self) -> dict[str, nn.Module]:
         """By name, what a resumed run needs."""
 
-    def _start(self, trained: nn.Module, further: dict[str, Any] | None = None) -> None:
+    def _start(self, trained: nn.Module, param_groups: Sequence[dict[str, Any]] = ()) -> None:
         """Begin the moving average and the optimiser.
 
         Args:
             trained: what follows the recipe's learning rate.
-            further: another parameter group, with a rate of its own.
+            param_groups: more for the optimiser, each with a learning rate of its own.
         """
         schedule = self.recipe.optimizer
         self.trained = trained
@@ -125,9 +124,9 @@ class Training(ABC, Generic[BatchT]):
         self.average = AveragedModel(
             trained, multi_avg_fn=_moving_average(schedule.average_decay), use_buffers=True
         )
-        groups = [{"params": [p for p in trained.parameters() if p.requires_grad]}]
+        own = {"params": [p for p in trained.parameters() if p.requires_grad]}
         self.optimizer = torch.optim.AdamW(
-            groups if further is None else [*groups, further],
+            [own, *param_groups],
             lr=schedule.learning_rate,
             betas=schedule.betas,
             weight_decay=schedule.weight_decay,
@@ -154,6 +153,8 @@ class Training(ABC, Generic[BatchT]):
                 f"{self.output}: already holds a run; continue it with --resume, or choose another "
                 "output=FOLDER"
             )
+        if resume and not state.exists():
+            raise ConfigError(f"{self.output}: holds no run to continue; start without --resume")
         if resume:
             self._load(state)
         started = time.monotonic()
@@ -183,7 +184,7 @@ class Training(ABC, Generic[BatchT]):
             writer.close()
         return self.output / self.MODEL_FILE
 
-    def _descend(self, loss: Tensor) -> None:
+    def _optimizer_step(self, loss: Tensor) -> None:
         """A step of the optimiser against the gradient of `loss`, and of the average after it."""
         self.optimizer.param_groups[0]["lr"] = learning_rate(self.recipe, self.step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -220,7 +221,7 @@ class Training(ABC, Generic[BatchT]):
     def _report(
         self, losses: dict[str, float], validation: float | None, writer: SummaryWriter | None
     ) -> None:
-        usage, warning = self._watch()
+        usage, warning = self._usage_and_warning()
         if writer is None:
             return
         for name, value in losses.items():
@@ -238,8 +239,6 @@ class Training(ABC, Generic[BatchT]):
             save_state(path, self._modules(), self.optimizer, progress)
 
     def _load(self, path: Path) -> None:
-        if not path.exists():
-            raise ConfigError(f"{self.output}: holds no run to continue; start without --resume")
         progress = load_state(path, self._modules(), self.optimizer)
         for name in self.PROGRESS:
             setattr(self, name, progress[name])

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 
+from vqcodec import checkpoint
 from vqcodec.checkpoint import MEANING
 from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_names
 from vqcodec.data.prepared import Clip, PreparedData
@@ -74,7 +75,10 @@ class Trainer(Training[Batch]):
     def __init__(
         self, recipe: Recipe, place: Processes, on_report: Callable[[Report], None]
     ) -> None:
-        recipe = completed(recipe)
+        start = None if recipe.initial_model is None else checkpoint.load(recipe.initial_model)
+        recipe = completed(recipe, start)
+        # Frozen codes keep their entropy coder, and so their files stay readable.
+        self.tables = start.tables if start and recipe.freezes_codes else None
         super().__init__(recipe, recipe.data.batch_size, place, on_report)
         data = PreparedData(recipe.data.root)
         if data.sample_rate != recipe.model.sample_rate:
@@ -93,16 +97,16 @@ class Trainer(Training[Batch]):
         undisguised = PerturbationConfig(probability=0.0)
         self.validation = self._sampler(valid or clips, undisguised, seed=1)
         torch.manual_seed(recipe.seed)
-        model = initial_model(recipe, self.speakers)
+        model = initial_model(recipe, start, self.speakers)
         self.objective = Objective(model, recipe).to(place.device)
         if recipe.compile:
             self.objective.compile_parts()
-        self.adversary, rival = None, None
+        self.adversary, discriminators = None, []
         if recipe.adversarial.weight > 0:
             self.adversary = Adversary(recipe.adversarial).to(place.device)
             rate = recipe.adversarial.learning_rate
-            rival = {"params": list(self.adversary.parameters()), "lr": rate}
-        self._start(self.objective, rival)
+            discriminators = [{"params": list(self.adversary.parameters()), "lr": rate}]
+        self._start(self.objective, discriminators)
         self.forward: Callable[[Batch], Losses] = self._wrapped(self.objective)
         self.play: Callable[..., AdversarialLosses] | None = (
             self._wrapped(self.adversary) if self.adversary else None
@@ -148,7 +152,7 @@ class Trainer(Training[Batch]):
                 game = self.play(losses.decoded, batch.waveform)
                 total = total + game.total
                 scalars |= game.scalars()
-        self._descend(total)
+        self._optimizer_step(total)
         self.monitor.update(losses.indices)
         return self._values(scalars)
 
@@ -219,10 +223,11 @@ class Trainer(Training[Batch]):
                     place.device,
                     steps=self.step,
                     validation_loss=loss,
+                    tables=self.tables,
                 )
         return loss
 
-    def _watch(self) -> tuple[CodebookUsage, str | None]:
+    def _usage_and_warning(self) -> tuple[CodebookUsage, str | None]:
         usage = self.monitor.usage()
         settled = self.step >= self.recipe.unquantized_steps + SETTLING_STEPS
         return usage, self.monitor.warning(usage) if settled else None
