@@ -359,6 +359,24 @@ def test_bfloat16_and_disguises_train(data: PreparedData, tmp_path: Path) -> Non
     assert all(np.isfinite(report.losses["total"]) for report in reports)
 
 
+@pytest.mark.parametrize("is_fast", [False, True])
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
+def test_products_are_bfloat16_where_that_is_fast_or_asked_for(
+    data: PreparedData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    is_fast: bool,
+) -> None:
+    monkeypatch.setattr("vqcodec.training.run.multiplies_bfloat16", lambda device: is_fast)
+    recipe = small_recipe(data, tmp_path, precision=precision)
+    job = trainer.Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
+    expected = precision == "bfloat16" or (precision == "auto" and is_fast)
+    with job._autocast():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if expected else torch.float32)
+
+
 def test_learning_rate_rises_then_falls_to_the_final_one() -> None:
     recipe = Recipe.model_validate(
         {"steps": 1000, "optimizer": {"learning_rate": 1e-3, "warmup_steps": 100}}

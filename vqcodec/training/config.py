@@ -63,6 +63,8 @@ class LossConfig(Section):
         stoi: of `IntelligibilityLoss`, for segments of 0.4 s or more.
         latent_mel: of predicting the log-mel straight from the quantised latents: it tells the
             encoder what matters before the decoder can.
+        phones: of predicting from each code the phone that is said, for data prepared with labels
+            (as supervised tokenizers do: Du et al. 2024, CosyVoice, arXiv 2407.05407, section 2.1).
         wavenet: of the WaveNet's cross-entropy.
     """
 
@@ -71,6 +73,7 @@ class LossConfig(Section):
     convergence: Weight = 0.5
     stoi: Weight = 0.0
     latent_mel: Weight = 0.5
+    phones: Weight = 0.0
     wavenet: Weight = 1.0
 
 
@@ -119,7 +122,8 @@ class RunConfig(Section):
         output: folder of the run: checkpoints, TensorBoard logs, the model.
         steps: optimiser steps; the learning rate reaches its end there.
         max_minutes: stop (resumably) after this time.
-        precision: of matrix products; everything delicate stays in float32.
+        precision: of matrix products; everything delicate stays in float32. `auto` is bfloat16
+            on a device that is built for it, which others emulate at a hundredth of their speed.
     """
 
     output: str = "runs/model"
@@ -129,7 +133,7 @@ class RunConfig(Section):
     validate_every: Positive = 2000
     checkpoint_every: Positive = 1000
     log_every: Positive = 50
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     optimizer: OptimizerConfig = OptimizerConfig()
 
 

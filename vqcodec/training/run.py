@@ -9,7 +9,7 @@ import statistics
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
+from vqcodec.decoding import multiplies_bfloat16
 from vqcodec.errors import ConfigError, VqcodecError
 from vqcodec.training.config import RunConfig
 from vqcodec.training.distributed import Processes
@@ -197,9 +198,11 @@ class Training(ABC, Generic[BatchT]):
 
     def _autocast(self) -> AbstractContextManager[object]:
         """In which matrix products have the recipe's precision."""
-        if self.recipe.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.place.device.type, torch.bfloat16)
+        precision, device = self.recipe.precision, self.place.device
+        is_bfloat16 = precision == "bfloat16" or (
+            precision == "auto" and multiplies_bfloat16(device)
+        )
+        return torch.autocast(device.type, torch.bfloat16, enabled=is_bfloat16)
 
     def _check_finite(self, losses: dict[str, float]) -> None:
         if not all(map(math.isfinite, losses.values())):
