@@ -32,6 +32,13 @@ def prepare(
     sample_rate: Annotated[
         int, typer.Option(min=1000, max=768_000, help="Of the result, in Hz.")
     ] = 16000,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Phone labels of the recordings (.lab, .TextGrid, .ctm), for loss.phones.",
+        ),
+    ] = None,
     jobs: Jobs = None,
     download: Annotated[
         bool,
@@ -42,7 +49,7 @@ def prepare(
 
     Example: vqcodec prepare vctk VCTK-Corpus -o data/vctk
     """
-    from vqcodec.data import corpora, prepared
+    from vqcodec.data import corpora, phones, prepared
 
     if download:
         corpora.download(corpus.value, root)
@@ -55,6 +62,7 @@ def prepare(
             corpus=corpus.value,
             on_progress=lambda n_done, n_all: on_progress(n_done / n_all),
         )
+    track = phones.add_phones(data, labels) if labels else None
     n_failed = len(data.failures)
     splits = Counter(clip.split for clip in data.clips)
     show(
@@ -64,6 +72,7 @@ def prepare(
             "hours": len(data.audio) / data.sample_rate / 3600,
             "speakers": len({clip.speaker for clip in data.clips}),
             "splits": {name: splits[name] for name in corpora.SPLITS if splits[name]},
+            **({"labelled": track.n_clips} if track else {}),
             "left_out": f"{n_failed}, see {output / 'failed.jsonl'}" if n_failed else 0,
         },
         as_json=False,

@@ -47,9 +47,13 @@ def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) ->
         "speaker": {"kind": speaker},
         "quantizer": {"codebook_update": update},
     }
-    recipe = Recipe.model_validate({"stage": "joint", "model": model, "loss": {"stoi": 1.0}})
+    recipe = Recipe.model_validate(
+        {"stage": "joint", "model": model, "loss": {"stoi": 1.0, "phones": 1.0}}
+    )
     mode = FakeTensorMode()
-    objective = moved(Objective(VQVAE(recipe.model, n_speakers=2), recipe).eval(), mode)
+    objective = moved(
+        Objective(VQVAE(recipe.model, n_speakers=2), recipe, n_phones=40).eval(), mode
+    )
     adversary = moved(Adversary(recipe.adversarial), mode)
     quantizer = objective.model.quantizer
     del quantizer.initialized
@@ -61,11 +65,12 @@ def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) ->
             waveform,
             torch.empty(2, 32000, device="cuda"),
             torch.zeros(2, dtype=torch.int64, device="cuda"),
+            torch.zeros(2, 64, dtype=torch.int64, device="cuda"),
         )
         losses = objective(batch)
         game = adversary(losses.decoded, waveform)
     assert {losses.total.device.type, game.total.device.type} == {"cuda"}
-    parts = losses.wavenet, losses.latent_mel, losses.stoi
+    parts = losses.wavenet, losses.latent_mel, losses.stoi, losses.phones
     assert {part.device.type for part in parts} == {"cuda"}
 
 

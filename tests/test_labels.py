@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vqcodec.data import labels
 from vqcodec.errors import DataError
-from vqcodec.evaluation import labels
 from vqcodec.units import Interval, textgrid
 
 ROOT = Path(__file__).parents[1]

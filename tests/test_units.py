@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from vqcodec_cli.main import main
 
 from vqcodec import Codes
+from vqcodec.data.labels import read_labels
 from vqcodec.errors import CodesError
-from vqcodec.evaluation.labels import read_labels
 from vqcodec.units import NOBODY, Units, json_line, npy_bytes, text_line, textgrid
 
 FINGERPRINT = bytes(range(8))

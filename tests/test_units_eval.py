@@ -18,10 +18,10 @@ from vqcodec_cli.main import main
 
 from vqcodec import checkpoint, load
 from vqcodec.data.corpora import Utterance
+from vqcodec.data.labels import UNLABELLED, LabelledClip, labelled_corpus
 from vqcodec.errors import CodesError, DataError
 from vqcodec.evaluation import units
 from vqcodec.evaluation.abx import ABX, Item, abx, cosine_distances
-from vqcodec.evaluation.labels import UNLABELLED, LabelledClip, labelled_corpus
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.units import Interval

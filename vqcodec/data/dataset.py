@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vqcodec.data.labels import UNLABELLED
 from vqcodec.data.perturb import disguise
+from vqcodec.data.phones import PhoneTrack
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError
 from vqcodec.training.config import DataConfig, PerturbationConfig
@@ -30,12 +32,14 @@ class Batch(NamedTuple):
         encoder_input: (B, T) the same, perhaps disguised.
         reference: (B, R) another clip of each speaker.
         speaker: (B,) int64 rows of the speaker table.
+        phones: (B, N) int64 the phone class at the centre of each code, or `UNLABELLED`.
     """
 
     waveform: Tensor
     encoder_input: Tensor
     reference: Tensor
     speaker: Tensor
+    phones: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -80,6 +84,7 @@ class SegmentSampler:
         seed: of every draw.
         resident: `resident_audio`, where batches are then made; else they are made on the CPU from
             the mapped file, by the workers if there are any.
+        phones: of the prepared audio, if they are wanted.
 
     Raises:
         DataError: no clips.
@@ -96,13 +101,15 @@ class SegmentSampler:
         perturbation: PerturbationConfig,
         seed: int,
         resident: Tensor | None = None,
+        phones: PhoneTrack | None = None,
     ) -> None:
         if not clips:
             raise DataError(f"{config.root}: no training clips; prepare a corpus that has some")
         self.clips, self.config, self.sample_rate = clips, config, data.sample_rate
         self.is_resident = resident is not None
         self.audio = mapped_audio(data) if resident is None else resident
-        self.length = config.segment_length * hop_length
+        self.hop_length, self.length = hop_length, config.segment_length * hop_length
+        self.phones = None if phones is None else self._on_device(phones.starts, phones.phones)
         self.reference_length = round(config.reference_s * data.sample_rate)
         self.perturbation, self.seed = perturbation, seed
         self._rows = {name: row for row, name in enumerate(speakers)}
@@ -153,7 +160,21 @@ class SegmentSampler:
                 semitones=draws.semitones[rows],
                 formant_ratio=draws.formant_ratio[rows],
             )
-        return Batch(waveform, encoder_input, reference, draws.speaker)
+        phones = self._phones(draws.segment, draws.segment_length)
+        return Batch(waveform, encoder_input, reference, draws.speaker, phones)
+
+    def _on_device(self, *arrays: np.ndarray) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(array).to(self.audio.device) for array in arrays)
+
+    def _phones(self, start: Tensor, n_read: Tensor) -> Tensor:
+        """(B, N) classes at the centres of codes, of which the first `n_read` samples are heard."""
+        centre = torch.arange(self.config.segment_length, device=start.device) * self.hop_length
+        centre = (centre + self.hop_length // 2).expand(len(start), -1)
+        if self.phones is None:
+            return torch.full_like(centre, UNLABELLED)
+        starts, phones = self.phones
+        found = phones[torch.searchsorted(starts, start[:, None] + centre, right=True) - 1]
+        return torch.where(centre < n_read[:, None], found, UNLABELLED)
 
     def _cut(self, start: Tensor, n_read: Tensor, level: Tensor, length: int) -> Tensor:
         """(B, length) float32, of which `n_read` samples from `start` and then silence."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vqcodec.codec import Codec
+from vqcodec.data.labels import LabelledCorpus, labelled_corpus
 from vqcodec.evaluation import unit_plots
 from vqcodec.evaluation.abx import ABX
-from vqcodec.evaluation.labels import LabelledCorpus, labelled_corpus
 from vqcodec.evaluation.libraries import library
 from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.evaluation.units import (

@@ -12,15 +12,15 @@ from sklearn.cluster import MiniBatchKMeans
 
 from vqcodec import audio
 from vqcodec.codec import Codec
-from vqcodec.errors import CodesError, DataError
-from vqcodec.evaluation.abx import ABX, Item, abx, cosine_distances
-from vqcodec.evaluation.labels import (
+from vqcodec.data.labels import (
     SILENCE,
     UNLABELLED,
     LabelledClip,
     labels_at,
     phone_class,
 )
+from vqcodec.errors import CodesError, DataError
+from vqcodec.evaluation.abx import ABX, Item, abx, cosine_distances
 from vqcodec.units import NOBODY, Units
 
 _MFCC_HOP_S = 0.01

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
 from vqcodec.data.dataset import Batch
+from vqcodec.data.labels import UNLABELLED
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.config import Recipe
 from vqcodec.training.losses import IntelligibilityLoss, MultiResolutionSpectralLoss
@@ -23,6 +24,8 @@ class Losses(NamedTuple):
         mel, log_stft, convergence: see `SpectralLoss`.
         stoi: see `IntelligibilityLoss`.
         latent_mel: L1 of the log-mel predicted straight from the quantised latents.
+        phones: cross-entropy in nats of the phones predicted from single codes, over all codes;
+            those without a label count nothing.
         commitment: the quantizer's own loss, already weighted.
         wavenet: cross-entropy in nats per sample.
         indices: (B, Q, N) codes of the batch.
@@ -35,6 +38,7 @@ class Losses(NamedTuple):
     convergence: Tensor
     stoi: Tensor
     latent_mel: Tensor
+    phones: Tensor
     commitment: Tensor
     wavenet: Tensor
     indices: Tensor
@@ -52,9 +56,10 @@ class Objective(nn.Module):
     Args:
         model: to be trained.
         recipe: stage and weights.
+        n_phones: classes that the batches' phones have, for `loss.phones`.
     """
 
-    def __init__(self, model: VQVAE, recipe: Recipe) -> None:
+    def __init__(self, model: VQVAE, recipe: Recipe, n_phones: int = 0) -> None:
         super().__init__()
         self.model, self.weights, self.freezes_codes = model, recipe.loss, recipe.freezes_codes
         self.trains_fast = recipe.trains_fast
@@ -73,6 +78,8 @@ class Objective(nn.Module):
         self.mel_head = nn.Sequential(
             nn.Conv1d(config.quantizer.dim, 256, 5, padding=2), nn.GELU(), nn.Conv1d(256, 64, 1)
         )
+        # It sees one code at a time: each is to be a phone by itself.
+        self.phone_head = nn.Conv1d(config.quantizer.dim, n_phones, 1) if n_phones else None
         self.requires_grad_(not self.freezes_codes)
         if model.fast is not None:
             model.fast.requires_grad_(self.trains_fast)
@@ -104,10 +111,16 @@ class Objective(nn.Module):
                 batch.encoder_input, reference
             )
         zero = commitment.new_zeros(())
-        mel = log_stft = convergence = stoi = latent_mel = wavenet = zero
+        mel = log_stft = convergence = stoi = latent_mel = phones = wavenet = zero
         decoded = None
         if not self.freezes_codes:
             latent_mel = F.l1_loss(self.mel_head(quantized).float(), self._log_mel(batch.waveform))
+            if self.phone_head is not None:
+                logits = self.phone_head(quantized).float()
+                phones = F.cross_entropy(
+                    logits, batch.phones, ignore_index=UNLABELLED, reduction="sum"
+                )
+                phones = phones / batch.phones.numel()
         if self.trains_fast and self.model.fast is not None:
             decoded = self.model.fast(quantized, speaker)
             with torch.autocast(decoded.device.type, enabled=False):
@@ -124,6 +137,7 @@ class Objective(nn.Module):
             + self.weights.convergence * convergence
             + self.weights.stoi * stoi
             + self.weights.latent_mel * latent_mel
+            + self.weights.phones * phones
             + self.weights.wavenet * wavenet
             + commitment
         )
@@ -134,6 +148,7 @@ class Objective(nn.Module):
             convergence,
             stoi,
             latent_mel,
+            phones,
             commitment,
             wavenet,
             indices,

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from vqcodec import checkpoint
 from vqcodec.checkpoint import MEANING
 from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_names
+from vqcodec.data.phones import read_phones
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError
 from vqcodec.models.quantizer import VectorQuantizer
@@ -88,6 +89,8 @@ class Trainer(Training[Batch]):
             )
         self.data = data
         self.resident = resident_audio(data, place.device, recipe.data.resident)
+        teaches_phones = recipe.loss.phones > 0 and not recipe.freezes_codes
+        self.phones = read_phones(data) if teaches_phones else None
         clips = data.split("train")
         self.speakers = speaker_names(clips)
         self.sampler = self._sampler(clips, recipe.perturbation, recipe.seed)
@@ -98,7 +101,8 @@ class Trainer(Training[Batch]):
         self.validation = self._sampler(valid or clips, undisguised, seed=1)
         torch.manual_seed(recipe.seed)
         model = initial_model(recipe, start, self.speakers)
-        self.objective = Objective(model, recipe).to(place.device)
+        n_phones = len(self.phones.classes) if self.phones else 0
+        self.objective = Objective(model, recipe, n_phones).to(place.device)
         if recipe.compile:
             self.objective.compile_parts()
         self.adversary, discriminators = None, []
@@ -127,6 +131,7 @@ class Trainer(Training[Batch]):
             perturbation=perturbation,
             seed=seed,
             resident=self.resident,
+            phones=self.phones,
         )
 
     def _wrapped(self, module: nn.Module) -> Callable[..., Any]:

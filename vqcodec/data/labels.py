@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,6 +122,23 @@ def read_folder(folder: Path) -> dict[str, list[Interval]]:
     return labels
 
 
+def owners_of(labels: Iterable[str], recordings: Sequence[str]) -> dict[str, str]:
+    """Which recording each of some labels is about: that of its name, or else of its stem.
+
+    Args:
+        labels: names as of `read_folder`.
+        recordings: names of utterances; those of one stem are found by their whole name alone.
+
+    Returns:
+        Label -> recording, in the order of the labels, without those that have none.
+    """
+    stems = Counter(Path(name).name for name in recordings)
+    known = {Path(name).name: name for name in recordings if stems[Path(name).name] == 1}
+    known |= {name: name for name in recordings}
+    owners = {name: known.get(name) or known.get(Path(name).name) for name in labels}
+    return {name: owner for name, owner in owners.items() if owner is not None}
+
+
 def labelled_corpus(labels: Path, recordings: Path) -> LabelledCorpus:
     """Find the recording of every label file.
 
@@ -136,16 +153,11 @@ def labelled_corpus(labels: Path, recordings: Path) -> LabelledCorpus:
         DataError: no label has a recording, or only one has.
     """
     listed = utterances(recordings)
+    read = read_folder(labels)
+    owners = owners_of(read, [utterance.name for utterance in listed])
     by_name = {utterance.name: utterance for utterance in listed}
-    stems = Counter(Path(name).name for name in by_name)
-    by_name |= {Path(name).name: by_name[name] for name in by_name if stems[Path(name).name] == 1}
-    found, unused = [], []
-    for name, intervals in read_folder(labels).items():
-        utterance = by_name.get(name) or by_name.get(Path(name).name)
-        if utterance is None:
-            unused.append(name)
-        else:
-            found.append((utterance, intervals))
+    found = [(by_name[owners[name]], read[name]) for name in owners]
+    unused = [name for name in read if name not in owners]
     if len(found) < 2:
         raise DataError(
             f"{labels}: {len(found)} of {len(found) + len(unused)} label files have a recording in "
