@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -11,7 +13,8 @@ import numpy as np
 import torch
 import typer
 from command import run
-from counting import ORDER_0, ORDER_1, Predictor, coded_splits, counting_models
+from counting import UNIFORM, Predictor, coded_splits, counting_models
+from prior import TOLD, transformers
 
 from vqcodec import checkpoint
 from vqcodec.codec import Codec
@@ -22,10 +25,10 @@ from vqcodec.errors import CheckpointError
 from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.header import TABLES_LENGTH, pack_header
 from vqcodec.payload import payload_size
+from vqcodec.prior import load
 from vqcodec.training.prior_data import CodedClip
 
 PACKED, NGRAM = "packed bits", "ngram-ans"
-CODINGS = (PACKED, ORDER_0, ORDER_1, NGRAM)
 CHUNK_LENGTHS = (25, 125, 500, CHUNK_LENGTH, None)
 
 
@@ -63,22 +66,23 @@ def measured(file: Codes, coded: CodedClip, models: dict[str, Predictor]) -> dic
     around = len(empty) + 4 * len(chunks)
     payloads = {
         PACKED: sum(payload_size(chunk.shape[1], file) for chunk in chunks),
-        ORDER_0: float(models[ORDER_0](coded).sum()) / 8,
-        ORDER_1: float(models[ORDER_1](coded).sum()) / 8,
+        **{name: float(predict(coded).sum()) / 8 for name, predict in models.items()},
         NGRAM: sum(len(file.tables.encode(chunk)) for chunk in chunks),
     }
     files = {name: around + TABLES_LENGTH + size for name, size in payloads.items()}
     files |= {PACKED: around + payloads[PACKED], NGRAM: len(file.to_bytes())}
     row: dict[str, Any] = {"n_codes": file.n_codes}
-    for name in CODINGS:
-        row |= {f"{name}, payload": payloads[name], f"{name}, file": files[name]}
+    for name, size in payloads.items():
+        row |= {f"{name}, payload": size, f"{name}, file": files[name]}
     return row
 
 
-def summary(rows: list[dict[str, Any]], splits: list[str]) -> list[dict[str, str]]:
+def summary(
+    rows: list[dict[str, Any]], codings: Sequence[str], splits: list[str]
+) -> list[dict[str, str]]:
     """A line for each coding: bits per code, and its files' share of the packed files' bytes."""
     lines = []
-    for coding in CODINGS:
+    for coding in codings:
         line = {"coding": coding}
         for split in splits:
             own = [row for row in rows if row["split"] == split]
@@ -158,6 +162,9 @@ def main(
     names = splits.split(",")
     coded = coded_splits(codec, PreparedData(data), names, codes)
     models = counting_models([clip for _, clip in coded["train"]], tables.codebook_size)
+    del models[UNIFORM]  # packed bits are that
+    with contextlib.suppress(CheckpointError):  # not every codec has a prior
+        models[TOLD] = transformers(load(codec))[TOLD]
 
     files = {
         name: [file_of(codec, clip, known, tables) for clip, known in coded[name]] for name in names
@@ -172,7 +179,7 @@ def main(
     page = (
         f"Model {codec.name} ({codec.fingerprint.hex()}), tables {tables.digest.hex()}, "
         f"{n_bytes} bytes. Files are whole, with headers and speaker vectors.\n\n"
-        f"{markdown_table(summary(rows, names))}\n"
+        f"{markdown_table(summary(rows, [PACKED, *models, NGRAM], names))}\n"
         "What it costs that chunks can be decoded on their own, payloads alone:\n\n"
         f"{markdown_table(costs_of_cuts(files, tables))}\n"
         "Seconds of audio per second of one core: "
