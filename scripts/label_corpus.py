@@ -1,6 +1,7 @@
 r"""Label the phones of a corpus by forced alignment of its transcripts.
 
-python scripts/label_corpus.py CORPUS labels/ --splits train,test --train-minutes 45
+python scripts/label_corpus.py CORPUS labels/                     # to train on (prepare --labels)
+python scripts/label_corpus.py CORPUS labels/ --train-minutes 45  # enough to judge units by
 
 Needs pocketsphinx (pip install 'vqcodec[eval]'), whose acoustic model and dictionary are American
 English. Clips without a text, with a word that is not in the dictionary, or that
@@ -10,6 +11,7 @@ cannot be aligned are left out and counted.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -71,7 +73,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="folder of the TextGrids")
     parser.add_argument("--splits", default=",".join(corpora.SPLITS), help="with commas between")
     parser.add_argument(
-        "--train-minutes", type=float, default=45, help="of the split train, evenly over it"
+        "--train-minutes", type=float, default=math.inf, help="of train, evenly over it; else all"
     )
     arguments = parser.parse_args()
 
@@ -81,9 +83,10 @@ def main() -> None:
     utterances = [each for each in corpora.utterances(arguments.corpus) if each.text]
     for split in arguments.splits.split(","):
         clips = [utterance for utterance in utterances if utterance.split == split]
-        if split == "train":
+        if split == "train" and clips:
             minutes = sum(audio.info(clip.path).duration_s for clip in clips) / 60
-            clips = spread(clips, round(len(clips) * arguments.train_minutes / minutes))
+            share = min(arguments.train_minutes / minutes, 1)
+            clips = spread(clips, round(len(clips) * share))
         outcomes: Counter[str] = Counter()
         for clip in clips:
             words = words_of(clip.text, decoder)

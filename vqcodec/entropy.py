@@ -61,7 +61,7 @@ _Categorical = constriction.stream.model.Categorical
 
 
 class _Weights(NamedTuple):
-    """`NgramTables` as the compiled functions take them, int32.
+    """`NgramTables` as the compiled functions take them: weights int8, what is summed int32.
 
     `contribution` is (Q, K + 1, C, H): what each code adds to the sums 1, ..., C places later.
     """
@@ -230,10 +230,13 @@ class NgramTables:
             ]
             for book in range(n_codebooks)
         ]
-        _, _, *others = self.__getstate__().values()
         return _Weights(
             np.array(contribution, np.int32).transpose(0, 2, 1, 3).copy(),
-            *(table.astype(np.int32) for table in others),
+            self.context_bias.astype(np.int32),
+            self.hidden,
+            self.hidden_bias.astype(np.int32),
+            self.output,
+            self.output_bias.astype(np.int32),
         )
 
     def _start(self) -> npt.NDArray[np.int32]:
@@ -301,12 +304,26 @@ def _units(sums: np.ndarray, places: int) -> np.ndarray:
 
 @compiled
 def _layer(units: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """The sums bias + units @ weights."""
+    """The sums bias + units @ weights, of int8 weights.
+
+    Most units are zero. Of the others four are taken at a time, so that the sums, which a large
+    codebook has many of, are read and written a quarter as often.
+    """
     sums = bias.copy()
-    for i in range(len(units)):
-        if units[i]:
-            for j in range(len(sums)):
-                sums[j] += units[i] * weights[i, j]
+    rows = np.flatnonzero(units)
+    n_fours = len(rows) // 4
+    for four in range(n_fours):
+        a, b, c, d = rows[4 * four : 4 * four + 4]
+        for j in range(len(sums)):
+            sums[j] += (
+                units[a] * np.int32(weights[a, j])
+                + units[b] * np.int32(weights[b, j])
+                + units[c] * np.int32(weights[c, j])
+                + units[d] * np.int32(weights[d, j])
+            )
+    for a in rows[4 * n_fours :]:
+        for j in range(len(sums)):
+            sums[j] += units[a] * np.int32(weights[a, j])
     return sums
 
 

@@ -196,7 +196,8 @@ class VectorQuantizer(nn.Module):
         counts = torch.ones(size, device=vectors.device)
         for _ in range(iterations):
             self.codebook.copy_(centres)
-            indices = self.nearest(vectors)
+            # All at once, a large codebook would take gigabytes.
+            indices = torch.cat([self.nearest(part) for part in vectors.split(1 << 14)])
             counts = torch.bincount(indices, minlength=size).float()
             sums = torch.zeros_like(centres).index_add_(0, indices, vectors)
             used = counts > 0
