@@ -327,3 +327,19 @@ def test_scores_are_reproducible_and_what_cannot_be_measured_is_refused(
     assert first == second
     with pytest.raises(DataError, match=r"\d+ frames in the training part are too few for 9999"):
         units.mfcc_units(frames, 9999, is_normalised=False)
+
+
+def test_the_packaged_units_tell_more_of_phones_than_clustered_mfccs(
+    speech_with_labels: Path,
+) -> None:
+    codec = load("units-25hz", device="cpu")
+    frames = units.frames_of(labelled_corpus(speech_with_labels, speech_with_labels).clips, codec)
+    ours, *theirs = (
+        units.score(frames, each, has_silence=False).pnmi
+        for each in (
+            units.code_units(frames, codec),
+            *(units.mfcc_units(frames, 128, is_normalised=flag) for flag in (False, True)),
+        )
+    )
+    assert ours is not None
+    assert all(one is not None and ours > one + 0.02 for one in theirs)
