@@ -72,6 +72,16 @@ def test_every_sample_has_the_phone_of_its_label_file(
         assert ((found == expected) | near).all()
 
 
+def test_labels_that_overlap_by_rounding_are_read(data: PreparedData, tmp_path: Path) -> None:
+    clip = data.clips[0]
+    overlapping = [Interval(0.0, 0.50008, "AH"), Interval(0.5, 0.7, "IY")]
+    add_phones(data, write_labels(tmp_path, {clip.name: overlapping}))
+    track = read_phones(data)
+    at = clip.start + np.array([round(time * data.sample_rate) for time in (0.4, 0.6, 0.8)])
+    found = track.phones[np.searchsorted(track.starts, at, "right") - 1]
+    assert found.tolist() == [0, 1, UNLABELLED]
+
+
 @pytest.mark.parametrize("resident", [False, True])
 def test_a_batch_knows_the_phone_at_the_centre_of_every_code(
     data: PreparedData, tmp_path: Path, resident: bool

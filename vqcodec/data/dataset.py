@@ -109,7 +109,10 @@ class SegmentSampler:
         self.is_resident = resident is not None
         self.audio = mapped_audio(data) if resident is None else resident
         self.hop_length, self.length = hop_length, config.segment_length * hop_length
-        self.phones = None if phones is None else self._on_device(phones.starts, phones.phones)
+        self.phones: tuple[Tensor, ...] | None = None
+        if phones is not None:
+            arrays = (phones.starts, phones.phones)
+            self.phones = tuple(torch.from_numpy(each).to(self.audio.device) for each in arrays)
         self.reference_length = round(config.reference_s * data.sample_rate)
         self.perturbation, self.seed = perturbation, seed
         self._rows = {name: row for row, name in enumerate(speakers)}
@@ -162,9 +165,6 @@ class SegmentSampler:
             )
         phones = self._phones(draws.segment, draws.segment_length)
         return Batch(waveform, encoder_input, reference, draws.speaker, phones)
-
-    def _on_device(self, *arrays: np.ndarray) -> tuple[Tensor, ...]:
-        return tuple(torch.from_numpy(array).to(self.audio.device) for array in arrays)
 
     def _phones(self, start: Tensor, n_read: Tensor) -> Tensor:
         """(B, N) classes at the centres of codes, of which the first `n_read` samples are heard."""

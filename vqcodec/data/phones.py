@@ -70,8 +70,9 @@ def add_phones(data: PreparedData, labels: Path) -> PhoneTrack:
             stretches += [(first, phone_class(label)), (last, "")]
     classes = tuple(sorted({phone for _, phone in stretches} - {""}))
     numbers = {"": UNLABELLED} | {phone: number for number, phone in enumerate(classes)}
+    starts = np.array([start for start, _ in stretches], np.int64)
     track = PhoneTrack(
-        np.array([start for start, _ in stretches], np.int64),
+        np.maximum.accumulate(starts),  # rounded times may overlap by a sample
         np.array([numbers[phone] for _, phone in stretches], np.int64),
         classes,
         len(of_clip),
