@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from training_data import data_section, prepare_speech, small_recipe
 
@@ -50,25 +48,22 @@ def thirds(data: PreparedData, *, without: str = "") -> dict[str, list[Interval]
     }
 
 
-@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=20))
-def test_every_sample_has_the_phone_of_its_label_file(
-    data: PreparedData, tmp_path_factory: pytest.TempPathFactory, drawn: list[int]
-) -> None:
+def test_every_sample_has_the_phone_of_its_label_file(data: PreparedData, tmp_path: Path) -> None:
     bare = data.clips[1].name
     intervals = thirds(data, without=bare)
-    written = add_phones(data, write_labels(tmp_path_factory.mktemp("labels"), intervals))
+    written = add_phones(data, write_labels(tmp_path, intervals))
     track = read_phones(data)
     assert track.n_clips == written.n_clips == len(data.clips) - 1
     assert track.classes == ("AH", "sil")
     for clip in data.clips:
-        samples = np.array([n % clip.n_samples for n in drawn])
+        samples = np.arange(clip.n_samples)
         # Half a sample later: a label's end is rounded to a sample.
         times = (samples + 0.5) / data.sample_rate
         expected = np.full(len(samples), UNLABELLED)
         if clip.name != bare:
             expected = labels_at(intervals[clip.name], times, {"AH": 0, "sil": 1})
         found = track.phones[np.searchsorted(track.starts, clip.start + samples, "right") - 1]
-        near = np.abs(samples[:, None] / clip.n_samples - [1 / 3, 2 / 3]).min(1) < 1e-3
+        near = np.abs(samples[:, None] - clip.n_samples * np.array([1, 2]) / 3).min(1) < 2
         assert ((found == expected) | near).all()
 
 

@@ -46,7 +46,10 @@ def add_phones(data: PreparedData, labels: Path) -> PhoneTrack:
     Args:
         data: the prepared folder.
         labels: folder of label files, see `vqcodec.data.labels.read_folder`, named as the
-            recordings or mirroring their folder.
+            recordings or mirroring their folder; those without a recording are not used.
+
+    Returns:
+        What `read_phones` will read.
 
     Raises:
         DataError: the labels cannot be read, none has a recording, or the folder cannot be written.
