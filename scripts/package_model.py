@@ -19,6 +19,7 @@ from vqcodec.codec import Codec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.entropy import NgramTables
 from vqcodec.training import ngram
+from vqcodec.training.run import keep_freed_memory
 from vqcodec.units import NOBODY
 
 WEIGHTS = Path(__file__).parents[1] / "vqcodec" / "weights"
@@ -67,6 +68,7 @@ def without_folders(tree: Any) -> Any:
 
 def fitted(codec: Codec, data: PreparedData) -> NgramTables:
     """Tables for the codes of the training split."""
+    keep_freed_memory()
     codes = [
         codec.encode(data.read(clip), data.sample_rate, speaker=NOBODY).codes
         for clip in data.split("train")
