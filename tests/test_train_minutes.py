@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from training_data import prepare_speech, small_recipe
+
+from vqcodec import checkpoint
+from vqcodec.data.prepared import PreparedData
+from vqcodec.errors import ConfigError
+from vqcodec.training.config import load_recipe
+
+SCRIPT = str(Path(__file__).parents[1] / "scripts" / "train_minutes.py")
+ADVERSARIAL = {"weight": 0.05, "start_step": 3, "channels": 4}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    return prepare_speech(tmp_path_factory.mktemp("speech"))
+
+
+def test_as_many_steps_are_planned_as_fit() -> None:
+    fitted = runpy.run_path(SCRIPT)["fitted"]
+    recipe = load_recipe("speech_1k_gpu.yaml", ["steps=1000", "adversarial.start_step=750"])
+    plan = fitted(recipe, 600.0, 0.125, 0.375)
+    # Three of four steps without discriminators: 0.1875 s a step.
+    assert (plan.steps, plan.adversarial.start_step) == (3200, 2400)
+    rest = {"steps", "adversarial"}
+    assert plan.model_dump(exclude=rest) == recipe.model_dump(exclude=rest)
+    without = load_recipe("speech_1k_gpu.yaml", ["adversarial.weight=0"])
+    assert fitted(without, 600.0, 0.125, 0.125).steps == 4800
+    with pytest.raises(ConfigError, match="only 299 steps fit in the time"):
+        fitted(without, 37.4, 0.125, 0.125)
+
+
+def test_a_recipe_is_trained_to_its_end(
+    data: PreparedData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main = runpy.run_path(SCRIPT)["main"]
+    # Of ten minutes two seconds, so that a slow machine has the time as well.
+    monkeypatch.setitem(main.__globals__, "SPENT_ON_STEPS", 1 / 300)
+    monkeypatch.setitem(main.__globals__, "PROBE_STEPS", 6)
+    recipe = small_recipe(data, tmp_path / "run", steps=4, adversarial=ADVERSARIAL)
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    main(10, path, [], "cpu")
+    model = tmp_path / "run" / "model.safetensors"
+    assert capsys.readouterr().out == f"model: {model}\n"
+    provenance = checkpoint.load(model).provenance
+    trained = provenance["recipe"]
+    assert trained["adversarial"]["start_step"] == pytest.approx(0.75 * trained["steps"], abs=1)
+    assert provenance["steps"] == trained["steps"] > recipe.unquantized_steps
+
+
+def test_a_fault_is_one_line(data: PreparedData, tmp_path: Path) -> None:
+    command = [sys.executable, SCRIPT, "1", "tiny.yaml", f"data.root={tmp_path}/none"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("train_minutes.py: ")
+    assert done.stderr.count("\n") == 1
