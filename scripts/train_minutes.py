@@ -77,7 +77,7 @@ def fitted(recipe: Recipe, seconds: float, plain: float, adversarial: float) -> 
     steps = int(seconds / ((1 - share) * plain + share * adversarial))
     if steps <= recipe.unquantized_steps:
         raise ConfigError(f"only {max(steps, 0)} steps fit in the time: give it more minutes")
-    start_step = round((1 - share) * steps) if share else 0
+    start_step = int((1 - share) * steps) if share else 0
     return changed(recipe, steps=steps, adversarial=adversarial_with(recipe, start_step=start_step))
 
 
