@@ -317,6 +317,17 @@ def test_training_goes_on_from_a_prior_of_another_codec(
         run(small_recipe("third", **{**changes, "model": {**MODEL, "n_heads": 1}}))
 
 
+def test_a_prior_that_is_not_there_is_missed_before_a_corpus_is_encoded(
+    small_recipe: Any, store: Path
+) -> None:
+    recipe = small_recipe(initial_prior="none.safetensors")
+    codes = Path(recipe.output) / store.name
+    codes.unlink()
+    with pytest.raises(CheckpointError, match=r"none\.safetensors: no such file"):
+        run(recipe)
+    assert not codes.exists()
+
+
 # --- stopping and continuing -----------------------------------------------------------------
 
 SCRIPT = """

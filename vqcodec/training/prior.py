@@ -66,12 +66,12 @@ class PriorTrainer(Training[CodeBatch]):
         self.data = PreparedData(recipe.data.root)
         codec = vqcodec.load(recipe.codec, device=place.device.type)
         self.fingerprint, codebook_size = codec.fingerprint, codec.config.quantizer.codebook_size
+        torch.manual_seed(recipe.seed)
+        self.model = self._initial_model(codec).to(place.device)
         trained, self.validation = self._clips(codec)
         self.unvalidated = None if self.data.split("valid") else UNVALIDATED
         codes = np.concatenate([clip.codes for clip in trained])
         self.histogram = np.bincount(codes, minlength=codebook_size)
-        torch.manual_seed(recipe.seed)
-        self.model = self._initial_model(codec).to(place.device)
         self.sampler = CodeSampler(trained, recipe.data, begin=self.model.begin, seed=recipe.seed)
         self._start(self.model)
         self.forward: nn.Module = (
