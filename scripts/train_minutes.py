@@ -38,7 +38,11 @@ def adversarial_with(recipe: Recipe, **settings: float) -> dict[str, float]:
 
 
 def seconds_per_step(recipe: Recipe, device: str) -> float:
-    """Measured on a run that is thrown away."""
+    """Measured on a run that is thrown away.
+
+    Raises:
+        VqcodecError: as `train` does.
+    """
     third = PROBE_STEPS // 3
     reached: dict[int, float] = {}
 
@@ -77,7 +81,7 @@ def fitted(recipe: Recipe, seconds: float, plain: float, adversarial: float) -> 
     steps = int(seconds / ((1 - share) * plain + share * adversarial))
     if steps <= recipe.unquantized_steps:
         raise ConfigError(f"only {max(steps, 0)} steps fit in the time: give it more minutes")
-    start_step = int((1 - share) * steps) if share else 0
+    start_step = int((1 - share) * steps)
     return changed(recipe, steps=steps, adversarial=adversarial_with(recipe, start_step=start_step))
 
 

@@ -59,7 +59,7 @@ def test_a_recipe_is_trained_to_its_end(
     assert provenance["steps"] == trained["steps"] > recipe.unquantized_steps
 
 
-def test_a_fault_is_one_line(data: PreparedData, tmp_path: Path) -> None:
+def test_a_fault_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, SCRIPT, "1", "tiny.yaml", f"data.root={tmp_path}/none"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
