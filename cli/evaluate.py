@@ -21,6 +21,9 @@ def evaluate(
     model: Model = None,
     split: Annotated[str, typer.Option(help="train, valid, test or test_unseen.")] = "test",
     decoder: Decoder = None,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Measure refined codes, too (see encode).")
+    ] = False,
     baselines: Annotated[
         str,
         typer.Option(
@@ -52,6 +55,8 @@ def evaluate(
     """
     if speakers is not None and not conversion:
         raise typer.BadParameter("--speakers goes with --conversion")
+    if refine and conversion:
+        raise typer.BadParameter("--refine does not go with --conversion")
     options: dict[str, Any] = {
         "split": split,
         "model": model,
@@ -68,7 +73,7 @@ def evaluate(
         else:
             from vqcodec.evaluation.comparison import compare
 
-            text = compare(corpus, output, baselines=_names(baselines), **options)
+            text = compare(corpus, output, refine=refine, baselines=_names(baselines), **options)
     typer.echo(text)
     typer.echo(f"written to {output}")
 

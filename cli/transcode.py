@@ -49,6 +49,10 @@ def encode(
             show_default="the recording's own",
         ),
     ] = None,
+    refine: Annotated[
+        bool,
+        typer.Option("--refine", help="Search for codes that sound better; slow."),
+    ] = False,
     model: Model = None,
     voices: Voices = None,
     device: Device = DeviceName.auto,
@@ -58,10 +62,12 @@ def encode(
     """Make codes of recordings.
 
     A folder is done file by file; what exists already is left alone. From pipe to pipe (- -) a WAV
-    is encoded while it is being made.
+    is encoded while it is being made, which --refine cannot do.
 
     Example: vqcodec encode in.wav out.codes
     """
+    if refine and source == target == STREAM:
+        raise typer.BadParameter("--refine needs the whole recording: write its codes to a file")
     todo = plan(source, target, suffixes=AUDIO_SUFFIXES, target_suffix=".codes", force=force)
 
     def start() -> Work:
@@ -76,7 +82,9 @@ def encode(
                     stream = codec.stream_encode(live.blocks, live.sample_rate, speaker=voice)
                     stream.write(sys.stdout.buffer)
                 return
-            codes = codec.encode(readable(source), speaker=voice, on_progress=on_progress)
+            codes = codec.encode(
+                readable(source), speaker=voice, refine=refine, on_progress=on_progress
+            )
             _save(codes, target)
 
         return work

@@ -123,6 +123,7 @@ class Codec:
         sample_rate: int | None = None,
         *,
         speaker: str | Speaker | None = None,
+        refine: bool = False,
         on_progress: Progress | None = None,
     ) -> Any:
         """Encode a recording, or a list of recordings.
@@ -133,6 +134,8 @@ class Codec:
             sample_rate: of arrays and tensors, in Hz.
             speaker: a known voice that the codes shall name. By default they carry the
                 recording's own 64-byte speaker vector.
+            refine: whether to search for codes that the fast decoder makes more of, as
+                `training.refine.refined_code_blocks` does: slow.
             on_progress: called with the share done, in [0, 1]; of a list, for each recording.
 
         Returns:
@@ -141,10 +144,13 @@ class Codec:
         Raises:
             AudioError: the recording cannot be read.
             SpeakerError: `speaker` is unknown, or is needed (a model with a speaker table).
+            VqcodecError: the model is not one whose codes can be refined.
         """
         if isinstance(source, list | tuple):
             return [
-                self.encode(item, sample_rate, speaker=speaker, on_progress=on_progress)
+                self.encode(
+                    item, sample_rate, speaker=speaker, refine=refine, on_progress=on_progress
+                )
                 for item in source
             ]
         recording = open_recording(_to_numpy(source), sample_rate)
@@ -152,10 +158,12 @@ class Codec:
         mark = self._own_vector(recording, gain) if speaker is None else self._mark(speaker)
         n_samples = resampled_length(recording.n_samples, recording.sample_rate, self.sample_rate)
         n_codes, n_done = -(-n_samples // self.hop_length), 0
-        blocks = recording.blocks(self.sample_rate, BLOCK_LENGTH)
+        blocks = (
+            block / np.float32(gain) for block in recording.blocks(self.sample_rate, BLOCK_LENGTH)
+        )
         parts = []
-        for part in code_blocks(
-            self.model, (block / np.float32(gain) for block in blocks), self.device
+        for part in (
+            self._refined(blocks, mark) if refine else code_blocks(self.model, blocks, self.device)
         ):
             parts.append(part)
             n_done += part.shape[1]
@@ -166,6 +174,18 @@ class Codec:
             n_samples=recording.n_samples,
             tables=self.tables,
             **self._layout(recording.sample_rate, gain, mark),
+        )
+
+    def _refined(
+        self, blocks: Iterable[np.ndarray], mark: str | np.ndarray
+    ) -> Iterator[np.ndarray]:
+        # Imported here: what trains is not needed to encode and decode.
+        from vqcodec.training.refine import refined_code_blocks
+
+        vector = self.voices[mark].vector if isinstance(mark, str) else mark
+        speaker = torch.from_numpy(from_int8(vector))[None]
+        return refined_code_blocks(
+            self.model, blocks, speaker, tables=self.tables, device=self.device
         )
 
     def stream_encode(

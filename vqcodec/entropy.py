@@ -171,15 +171,26 @@ class NgramTables:
         tables: dict[str, Any] = {name.removeprefix(PREFIX): tensors[name] for name in tensors}
         return cls(**tables)
 
+    def costs(self, codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+        """What every code would cost at every place, after the codes that stand before it.
+
+        Args:
+            codes: (Q, n), below K.
+
+        Returns:
+            Bits, (n, Q, K).
+        """
+        bits = np.log2(TOTAL / (self._frequencies_less_1(_in_order(codes)) + 1))
+        return bits.astype(np.float32).reshape(-1, self.n_codebooks, self.codebook_size)
+
     def encode(self, codes: npt.NDArray[np.uint16]) -> bytes:
         """Encode a chunk.
 
         Args:
             codes: (Q, n), below K.
         """
-        symbols = np.ascontiguousarray(codes.T).ravel().astype(np.int64)
-        frequencies = np.empty((len(symbols), self.codebook_size))
-        _predict_all(self._weights, self._start(), symbols, frequencies)
+        symbols = _in_order(codes)
+        frequencies = self._frequencies_less_1(symbols)
         coder = _AnsCoder()
         coder.encode_reverse(symbols.astype(np.int32), _Categorical(perfect=False), frequencies)
         # The coder's last word, and it alone, may begin with zeros.
@@ -214,6 +225,12 @@ class NgramTables:
             raise ValueError("a payload that no codes make")
         return symbols.reshape(length, self.n_codebooks).T
 
+    def _frequencies_less_1(self, symbols: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Of every code at every place of a chunk, (places, K); the coder adds the 1."""
+        frequencies = np.empty((len(symbols), self.codebook_size))
+        _predict_all(self._weights, self._start(), symbols, frequencies)
+        return frequencies
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what follows from the tables: a process that gets them makes it itself."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -246,6 +263,11 @@ class NgramTables:
         for place in range(-n_context, 0):
             _remember(self._weights, sums, place, self.codebook_size)
         return sums
+
+
+def _in_order(codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
+    """Codes (Q, n) time-major, (n * Q,)."""
+    return np.ascontiguousarray(codes.T).ravel().astype(np.int64)
 
 
 def _misfit(fault: str) -> CheckpointError:

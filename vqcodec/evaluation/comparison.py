@@ -56,6 +56,7 @@ def compare(
     split: str = "test",
     model: str | None = None,
     decoder: Decoder | None = None,
+    refine: bool = False,
     baselines: Sequence[str] = (),
     limit: int | None = None,
     jobs: int = 1,
@@ -72,6 +73,7 @@ def compare(
         split: of the corpus.
         model: name or path; the default model when None.
         decoder: the model's best when None.
+        refine: whether to measure refined codes, too (`Codec.encode`).
         baselines: reference codecs, as `vqcodec.evaluation.baselines.baseline` names them.
         limit: files at most, spread over the split.
         jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.
@@ -89,7 +91,9 @@ def compare(
         baseline(name)
     made_of = setting(model, decoder)
     utterances = clips(corpus, split, limit=limit)
-    codecs = (ORIGINAL, our_label(made_of.decoder), *baselines)
+    ours = our_label(made_of.decoder)
+    refined = [our_label(made_of.decoder, refined=True)] if refine else []
+    codecs = (ORIGINAL, ours, *refined, *baselines)
     played = _played(utterances)
     tasks = [
         _Task(utterance, made_of, codecs, output, utterance in played) for utterance in utterances
@@ -97,7 +101,9 @@ def compare(
     records = run_all(_measure_recording, tasks, jobs=jobs, on_progress=on_progress)
 
     rows = [record["row"] for found in records for record in found]
-    codes = [record["codes"] for found in records for record in found if record["codes"]]
+    codes = [
+        record["codes"] for found in records for record in found if record["row"]["codec"] == ours
+    ]
     summaries = [summarised([row for row in rows if row["codec"] == name]) for name in codecs]
     table = [table_row(summary) for summary in summaries]
     notes = [_about(made_of.codec(), split, rows), _codebook(made_of.codec(), codes), _NOTES]
@@ -111,9 +117,9 @@ def compare(
     return text
 
 
-def our_label(decoder: Decoder) -> str:
+def our_label(decoder: Decoder, *, refined: bool = False) -> str:
     """Our name in the tables."""
-    return f"vqcodec ({decoder})"
+    return f"vqcodec ({decoder}, refined)" if refined else f"vqcodec ({decoder})"
 
 
 def _measure_recording(task: _Task) -> list[dict[str, Any]]:
@@ -131,13 +137,16 @@ def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> di
     """A row of the CSV file and, of our codec, the codes (Q, N)."""
     utterance = task.utterance
     reference = load(utterance.path, SAMPLE_RATE)
-    codes = None
+    codes, decoder = None, task.setting.decoder
+    refined = our_label(decoder, refined=True)
     if codec == ORIGINAL:
         coded = Coded(reference, 2 * len(reference))
-    elif codec == our_label(task.setting.decoder):
+    elif codec in (our_label(decoder), refined):
         ours = task.setting.codec()
-        made = ours.encode(utterance.path, speaker=task.setting.own_name(utterance))
-        decoded = ours.decode(made, decoder=task.setting.decoder, sample_rate=SAMPLE_RATE)
+        made = ours.encode(
+            utterance.path, speaker=task.setting.own_name(utterance), refine=codec == refined
+        )
+        decoded = ours.decode(made, decoder=decoder, sample_rate=SAMPLE_RATE)
         coded, codes = Coded(decoded, len(made.to_bytes())), made.codes.tolist()
     else:
         coded = baseline(codec)(reference)

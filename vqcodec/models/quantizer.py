@@ -120,9 +120,15 @@ class VectorQuantizer(nn.Module):
         """(B, D, N) -> (B, N, codebook_dim), the space in which codes are compared."""
         return self._normalize(self.project_in(latents.float().transpose(1, 2)))
 
-    def nearest(self, projected: Tensor) -> Tensor:
-        """(..., codebook_dim) -> (...) int64: the index of the nearest codebook vector."""
-        return self._closeness(projected).argmax(-1)
+    def nearest(self, projected: Tensor, penalty: Tensor | None = None) -> Tensor:
+        """(..., codebook_dim) -> (...) int64: the index of the nearest codebook vector.
+
+        Args:
+            projected: from `project`.
+            penalty: (..., codebook_size) added to half of each squared distance.
+        """
+        closeness = self._closeness(projected)
+        return (closeness if penalty is None else closeness - penalty).argmax(-1)
 
     def ranked(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest codebook vectors, and by how much each wins over the second nearest.
@@ -164,6 +170,22 @@ class VectorQuantizer(nn.Module):
         """Indices (B, 1, N) -> latents (B, D, N)."""
         chosen = F.embedding(indices[:, 0], self._normalize(self.codebook))
         return self.project_out(chosen).transpose(1, 2)
+
+    def quantize(self, vectors: Tensor, penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Quantise vectors that need not be of unit length, with a straight-through gradient.
+
+        Args:
+            vectors: (B, N, codebook_dim), otherwise as from `project`.
+            penalty: see `nearest`.
+
+        Returns:
+            Latents (B, D, N) and indices (B, 1, N).
+        """
+        projected = self._normalize(vectors)
+        indices = self.nearest(projected.detach(), penalty)
+        chosen = F.embedding(indices, self._normalize(self.codebook))
+        passed = projected + (chosen - projected).detach()
+        return self.project_out(passed).transpose(1, 2), indices[:, None]
 
     def _estimate(self, x: Tensor, chosen: Tensor) -> Tensor:
         """`chosen` in the forward pass (NSVQ: nearly), with a gradient for `x`."""

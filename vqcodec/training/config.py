@@ -61,6 +61,7 @@ class LossConfig(Section):
 
     Attributes:
         stoi: of `IntelligibilityLoss`, for segments of 0.4 s or more.
+        periodicity: of `PeriodicityLoss`.
         latent_mel: of predicting the log-mel straight from the quantised latents: it tells the
             encoder what matters before the decoder can.
         phones: of predicting from each code the phone that is said, for data prepared with labels
@@ -72,6 +73,7 @@ class LossConfig(Section):
     log_stft: Weight = 0.5
     convergence: Weight = 0.5
     stoi: Weight = 0.0
+    periodicity: Weight = 0.0
     latent_mel: Weight = 0.5
     phones: Weight = 0.0
     wavenet: Weight = 1.0

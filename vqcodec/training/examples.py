@@ -28,6 +28,6 @@ def add_example(writer: SummaryWriter, objective: Objective, batch: Batch, step:
     decoded = model.fast(bottleneck.quantized.quantized, bottleneck.speaker)
     for name, waveform in (("true", true), ("decoded", decoded)):
         writer.add_audio(name, waveform.clamp(-1, 1), step, model.config.sample_rate)
-        log_mel = objective.spectral_loss.log_mel(waveform, N_FFT)[0].T
+        log_mel = objective.waveform_loss.spectral.log_mel(waveform, N_FFT)[0].T
         image = (log_mel - log_mel.min()) / (log_mel.max() - log_mel.min() + 1e-6)
         writer.add_image(f"log_mel/{name}", image.flip(0)[None], step)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from vqcodec.models.discriminators import Judgement
+from vqcodec.training.config import LossConfig
 
 
 class SpectralLoss(NamedTuple):
@@ -141,6 +142,102 @@ class IntelligibilityLoss(nn.Module):
         )
         stoi = (correlation.mean(1) * is_speech).sum(-1) / is_speech.sum(-1)
         return 1 - stoi.mean()
+
+
+class PeriodicityLoss(nn.Module):
+    """How differently two voices repeat themselves: L1 of their short-time autocorrelations.
+
+    Over that of the window, and in shares of the frame's energy, the autocorrelation says how
+    voiced a frame is and at what pitch (Boersma 1993, "Accurate short-term analysis of the
+    fundamental frequency", IFA Proceedings 17). Spectra alone hardly miss a melody that is gone.
+
+    Args:
+        sample_rate: in Hz.
+    """
+
+    HIGHEST, LOWEST = 500.0, 60.0  # Hz, of pitch
+    HARMONICS = 2000.0  # Hz; above them frames are less periodic than they sound
+    SILENCE = 1e-3  # under the loudest frame's energy: 30 dB
+    ENERGY_FLOOR = 1e-4
+    window: Tensor
+    is_heard: Tensor
+    of_window: Tensor
+
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__()
+        window_length = round(0.064 * sample_rate)
+        self.hop_length, self.n_fft = window_length // 4, 2 << (window_length - 1).bit_length()
+        self.lags = slice(round(sample_rate / self.HIGHEST), round(sample_rate / self.LOWEST))
+        window = torch.hann_window(window_length)
+        frequency = torch.linspace(0.0, sample_rate / 2, self.n_fft // 2 + 1)
+        of_window = torch.fft.irfft(torch.fft.rfft(window, self.n_fft).abs().square())
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("is_heard", (frequency < self.HARMONICS).float(), persistent=False)
+        self.register_buffer("of_window", of_window[self.lags] / of_window[0], persistent=False)
+
+    def _autocorrelation(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T) -> (B, frames, lags) normalised, and the energies (B, frames)."""
+        frames = waveform.unfold(-1, len(self.window), self.hop_length)
+        frames = (frames - frames.mean(-1, keepdim=True)) * self.window
+        spectrum = torch.fft.rfft(frames, self.n_fft)
+        power = (spectrum.real.square() + spectrum.imag.square()) * self.is_heard
+        products = torch.fft.irfft(power, self.n_fft)
+        energy = products[..., 0]
+        normalised = products[..., self.lags] / (energy[..., None] + self.ENERGY_FLOOR)
+        return normalised / self.of_window, energy
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Waveforms (B, T) and (B, T) float32 of 64 ms or more -> scalar, 0 or more."""
+        (got, _), (wanted, energy) = self._autocorrelation(output), self._autocorrelation(target)
+        is_speech = (energy > self.SILENCE * energy.amax(-1, keepdim=True)).float()
+        distance = (wanted - got).abs().mean(-1)
+        return ((distance * is_speech).sum(-1) / is_speech.sum(-1).clamp(min=1)).mean()
+
+
+class WaveformLosses(NamedTuple):
+    """Scalars; those that have no weight are zero.
+
+    Attributes:
+        mel, log_stft, convergence: see `SpectralLoss`.
+        stoi: see `IntelligibilityLoss`.
+        periodicity: see `PeriodicityLoss`.
+    """
+
+    mel: Tensor
+    log_stft: Tensor
+    convergence: Tensor
+    stoi: Tensor
+    periodicity: Tensor
+
+    def weighted(self, weights: LossConfig) -> Tensor:
+        """Their sum."""
+        return torch.stack(
+            [getattr(weights, name) * loss for name, loss in zip(self._fields, self, strict=True)]
+        ).sum()
+
+
+class WaveformLoss(nn.Module):
+    """Every distance between a decoded waveform and the true one that has a weight.
+
+    Args:
+        sample_rate: in Hz.
+        weights: of the losses.
+    """
+
+    def __init__(self, sample_rate: int, weights: LossConfig) -> None:
+        super().__init__()
+        self.spectral = MultiResolutionSpectralLoss(sample_rate)
+        self.stoi = IntelligibilityLoss(sample_rate) if weights.stoi else None
+        self.periodicity = PeriodicityLoss(sample_rate) if weights.periodicity else None
+
+    def forward(self, output: Tensor, target: Tensor) -> WaveformLosses:
+        """Waveforms (B, T) and (B, T) float32 -> scalars, whatever the autocast."""
+        zero = output.new_zeros(())
+        with torch.autocast(output.device.type, enabled=False):
+            mel, log_stft, convergence = self.spectral(output, target)
+            stoi = zero if self.stoi is None else self.stoi(output, target)
+            periodicity = zero if self.periodicity is None else self.periodicity(output, target)
+        return WaveformLosses(mel, log_stft, convergence, stoi, periodicity)
 
 
 def discriminator_loss(true: Sequence[Judgement], decoded: Sequence[Judgement]) -> Tensor:

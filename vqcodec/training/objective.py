@@ -13,7 +13,7 @@ from vqcodec.data.dataset import Batch
 from vqcodec.data.labels import UNLABELLED
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.config import Recipe
-from vqcodec.training.losses import IntelligibilityLoss, MultiResolutionSpectralLoss
+from vqcodec.training.losses import MultiResolutionSpectralLoss, WaveformLoss, WaveformLosses
 
 
 class Losses(NamedTuple):
@@ -21,8 +21,7 @@ class Losses(NamedTuple):
 
     Attributes:
         total: the weighted sum.
-        mel, log_stft, convergence: see `SpectralLoss`.
-        stoi: see `IntelligibilityLoss`.
+        mel, log_stft, convergence, stoi, periodicity: see `WaveformLosses`.
         latent_mel: L1 of the log-mel predicted straight from the quantised latents.
         phones: cross-entropy in nats of the phones predicted from single codes, over all codes;
             those without a label count nothing.
@@ -37,6 +36,7 @@ class Losses(NamedTuple):
     log_stft: Tensor
     convergence: Tensor
     stoi: Tensor
+    periodicity: Tensor
     latent_mel: Tensor
     phones: Tensor
     commitment: Tensor
@@ -65,8 +65,7 @@ class Objective(nn.Module):
         self.trains_fast = recipe.trains_fast
         self.trains_wavenet = recipe.stage in ("wavenet", "joint")
         config = model.config
-        self.spectral_loss = MultiResolutionSpectralLoss(config.sample_rate)
-        self.stoi_loss = IntelligibilityLoss(config.sample_rate) if recipe.loss.stoi else None
+        self.waveform_loss = WaveformLoss(config.sample_rate, recipe.loss)
         hop_length = config.hop_length
         self.mel = MelSpectrogram(
             config.sample_rate,
@@ -111,7 +110,8 @@ class Objective(nn.Module):
                 batch.encoder_input, reference
             )
         zero = commitment.new_zeros(())
-        mel = log_stft = convergence = stoi = latent_mel = phones = wavenet = zero
+        latent_mel = phones = wavenet = zero
+        waveform = WaveformLosses(zero, zero, zero, zero, zero)
         decoded = None
         if not self.freezes_codes:
             latent_mel = F.l1_loss(self.mel_head(quantized).float(), self._log_mel(batch.waveform))
@@ -123,19 +123,13 @@ class Objective(nn.Module):
                 phones = phones / batch.phones.numel()
         if self.trains_fast and self.model.fast is not None:
             decoded = self.model.fast(quantized, speaker)
-            with torch.autocast(decoded.device.type, enabled=False):
-                mel, log_stft, convergence = self.spectral_loss(decoded, batch.waveform)
-                if self.stoi_loss is not None:
-                    stoi = self.stoi_loss(decoded, batch.waveform)
+            waveform = self.waveform_loss(decoded, batch.waveform)
         if self.trains_wavenet and self.model.wavenet is not None:
             levels = self.model.wavenet.to_levels(batch.waveform)
             logits = self.model.wavenet(levels, quantized, speaker)
             wavenet = F.cross_entropy(logits.float(), levels)
         total = (
-            self.weights.mel * mel
-            + self.weights.log_stft * log_stft
-            + self.weights.convergence * convergence
-            + self.weights.stoi * stoi
+            waveform.weighted(self.weights)
             + self.weights.latent_mel * latent_mel
             + self.weights.phones * phones
             + self.weights.wavenet * wavenet
@@ -143,10 +137,7 @@ class Objective(nn.Module):
         )
         return Losses(
             total,
-            mel,
-            log_stft,
-            convergence,
-            stoi,
+            *waveform,
             latent_mel,
             phones,
             commitment,

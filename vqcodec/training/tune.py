@@ -17,7 +17,7 @@ from vqcodec.errors import SpeakerError
 from vqcodec.models.speaker import from_int8, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.config import LossConfig
-from vqcodec.training.losses import MultiResolutionSpectralLoss
+from vqcodec.training.losses import WaveformLoss
 
 STEPS, BATCH_SIZE, LEARNING_RATE = 100, 4, 0.05
 
@@ -123,7 +123,7 @@ class _Loss:
     def __init__(self, model: VQVAE, segments: Sequence[_Segment], device: torch.device) -> None:
         self.model, self.segments, self.device = model, segments, device
         self.weights = LossConfig()
-        self.spectral_loss = MultiResolutionSpectralLoss(model.config.sample_rate).to(device)
+        self.waveform_loss = WaveformLoss(model.config.sample_rate, self.weights).to(device)
 
     def __call__(self, vector: Tensor, rows: np.ndarray) -> Tensor:
         """Vector (1, S), as the decoder would get it once it is stored -> scalar."""
@@ -134,12 +134,7 @@ class _Loss:
         kind = self.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=multiplies_bfloat16(self.device)):
             output = self.model.fast(self.model.latents(codes), speaker)
-        mel, log_stft, convergence = self.spectral_loss(output.float(), waveforms)
-        return (
-            self.weights.mel * mel
-            + self.weights.log_stft * log_stft
-            + self.weights.convergence * convergence
-        )
+        return self.waveform_loss(output.float(), waveforms).weighted(self.weights)
 
     @torch.no_grad()
     def mean(self, vector: Tensor, rows: np.ndarray) -> float:
