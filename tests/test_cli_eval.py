@@ -13,6 +13,7 @@ from vqcodec_cli.main import main
 
 from vqcodec.errors import AudioError
 from vqcodec.evaluation import comparison, conversion, run
+from vqcodec.training import refine
 
 SAID = {
     "slt": "The quick brown fox jumps over the lazy dog.",
@@ -78,6 +79,21 @@ def test_every_codec_is_measured_on_every_file(measured: Path) -> None:
     assert {row["words"] for row in rows[3:]} == {"9"}
     assert rows[0]["word errors"] == ""
     assert rows[0]["undefined"] == "WER: the corpus does not tell what is said"
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_refined_codes_are_measured_beside_the_encoders_own(
+    corpus: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "STEPS", 5)
+    command = ["eval", str(corpus), "-o", str(tmp_path), "--model", str(tiny_model)]
+    assert main([*command, "--limit", "1", "--baselines", "", "--refine"]) == 0
+    rows = table(tmp_path / "quality.csv")
+    labels = ["original", "vqcodec (fast)", "vqcodec (fast, refined)"]
+    assert [row["codec"] for row in rows] == labels
+    _, plain, refined = (float(row["STOI"]) for row in rows)
+    assert refined > plain
+    assert main([*command, "--conversion", "--refine"]) == 2
 
 
 def test_the_summary_has_means_and_says_what_they_are_over(measured: Path) -> None:

@@ -164,6 +164,17 @@ def test_what_is_encoded_comes_back(seed, n_codebooks, codebook_size, n_context,
     np.testing.assert_array_equal(tables.decode(tables.encode(codes), length), codes)
 
 
+@pytest.mark.parametrize("n_codebooks", [1, 3])
+def test_costs_are_the_bits_that_codes_take(n_codebooks):
+    tables = random_tables(2, n_codebooks=n_codebooks)
+    codes = np.random.default_rng(0).integers(0, 20, (n_codebooks, 300)).astype(np.uint16)
+    costs = tables.costs(codes)
+    assert costs.shape == (300, n_codebooks, 20)
+    assert np.exp2(-costs.astype(np.float64)).sum(-1) == pytest.approx(1, abs=1e-5)
+    own = np.take_along_axis(costs, codes.T[..., None].astype(np.int64), -1)
+    assert own.sum() == pytest.approx(8 * len(tables.encode(codes)), abs=40)  # the coder's words
+
+
 def test_the_largest_sums_do_not_overflow():
     # All as large as a table may be, in the direction that adds up.
     tables = NgramTables(

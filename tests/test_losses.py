@@ -13,6 +13,7 @@ from vqcodec.training.config import LONGEST_WINDOW, STOI_SECONDS
 from vqcodec.training.losses import (
     IntelligibilityLoss,
     MultiResolutionSpectralLoss,
+    PeriodicityLoss,
     adversarial_loss,
     discriminator_loss,
     feature_matching_loss,
@@ -130,6 +131,40 @@ def test_intelligibility_of_silence_has_a_finite_gradient(silent: str) -> None:
     value = IntelligibilityLoss(RATE)(output, target)
     value.backward()
     assert -1e-6 <= value <= 2  # rounding
+    assert output.grad is not None
+    assert output.grad.isfinite().all()
+
+
+def pulses(pitch: float) -> Tensor:
+    """(1, 16000) harmonics of one pitch up to 4 kHz at the level of normalised speech."""
+    harmonics = torch.arange(1, int(4000 / pitch) + 1)
+    phase = 2 * torch.pi * pitch * harmonics[:, None] * torch.arange(RATE) / RATE
+    waveform = phase.cos().sum(0, keepdim=True)
+    return 0.06 * waveform / waveform.std()
+
+
+def test_periodicity_hears_pitch_and_voicing_alone() -> None:
+    loss, voice = PeriodicityLoss(RATE), pulses(120.0)
+    noise = 0.06 * torch.randn(voice.shape, generator=torch.Generator().manual_seed(0))
+    assert loss(voice, voice) == 0
+    assert loss(0.5 * voice, voice) < 1e-3
+    # Neither where the pulses lie, nor how they are formed.
+    assert loss(voice.roll(50, -1), voice) < 0.01
+    shaped = voice[:, 1:] - 0.5 * voice[:, :-1]
+    others = {pitch: loss(pulses(pitch), voice) for pitch in (121.0, 130.0, 150.0)}
+    assert loss(shaped, voice[:, 1:]) < others[130.0]
+    assert 0.005 < others[121.0] < others[130.0] < others[150.0]
+    assert loss(noise, voice) > 0.1
+    assert loss(voice + noise, voice) > loss(voice + 0.1 * noise, voice)
+
+
+@pytest.mark.parametrize("silent", ["output", "target", "both", "neither"])
+def test_periodicity_of_silence_has_a_finite_gradient(silent: str) -> None:
+    waveform = voiced(LONGEST_WINDOW)
+    output = (torch.zeros_like(waveform) if silent in ("output", "both") else waveform).clone()
+    target = torch.zeros_like(waveform) if silent in ("target", "both") else waveform
+    output.requires_grad_()
+    PeriodicityLoss(RATE)(output, target).backward()
     assert output.grad is not None
     assert output.grad.isfinite().all()
 

@@ -1,0 +1,103 @@
+"""What refined codes are worth, by the steps of the search and by what a bit costs in it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from command import run
+
+import vqcodec
+from vqcodec.audio import load
+from vqcodec.data.corpora import Utterance
+from vqcodec.errors import DataError
+from vqcodec.evaluation.quality import (
+    SAMPLE_RATE,
+    estoi,
+    f0_correlation,
+    pesq_wb,
+    stoi,
+    voicing_error,
+)
+from vqcodec.evaluation.report import clips, markdown_table, write_report
+from vqcodec.training import refine
+
+MEASURES = {
+    "STOI ↑": stoi,
+    "ESTOI ↑": estoi,
+    "PESQ-WB ↑": pesq_wb,
+    "F0 correlation ↑": f0_correlation,
+    "voicing error ↓": voicing_error,
+}
+NOTES = (
+    "Means over files, on one core. Speed is that of encoding, in seconds of audio per second. "
+    "`bit penalty` is `BIT_PENALTY` of vqcodec/training/refine.py.\n"
+)
+
+
+def measured(
+    codec: vqcodec.Codec, utterances: list[Utterance], *, steps: int, bit_penalty: float
+) -> dict[str, Any]:
+    """A row of the table; without steps, of the encoder's own codes."""
+    refine.STEPS, refine.BIT_PENALTY = steps, bit_penalty
+    scores, n_bytes, seconds, elapsed = [], 0, 0.0, 0.0
+    for utterance in utterances:
+        reference = load(utterance.path, SAMPLE_RATE)
+        start = time.perf_counter()
+        codes = codec.encode(utterance.path, refine=steps > 0)
+        elapsed += time.perf_counter() - start
+        decoded = codec.decode(codes, sample_rate=SAMPLE_RATE)
+        scores.append([measure(reference, decoded) for measure in MEASURES.values()])
+        n_bytes += len(codes.to_bytes())
+        seconds += codes.duration_s
+    means = np.mean(scores, axis=0)
+    return {
+        "steps": steps or "-",
+        "bit penalty": f"{bit_penalty:g}" if steps else "-",
+        "speed": f"{seconds / elapsed:.2f}",
+        "kbit/s": f"{8 * n_bytes / seconds / 1000:.2f}",
+        **{name: f"{mean:.3f}" for name, mean in zip(MEASURES, means, strict=True)},
+    }
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """Numbers separated by commas."""
+    try:
+        return [float(each) for each in text.split(",")]
+    except ValueError:
+        raise DataError(f"{option} {text}: give numbers separated by commas") from None
+
+
+def main(
+    corpus: Annotated[Path, typer.Argument(help="Corpus folder, or the manifest.csv in it.")],
+    split: Annotated[str, typer.Option(help="train, valid, test or test_unseen.")] = "valid",
+    steps: Annotated[str, typer.Option(help="Separated by commas.")] = "10,20,40,80",
+    bit_penalties: Annotated[str, typer.Option(help="Separated by commas.")] = "0,0.0075,0.015",
+    limit: Annotated[int | None, typer.Option(min=1, help="Files at most.")] = 12,
+    model: Annotated[str | None, typer.Option(help="Name or path of a model.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
+) -> None:
+    """Encode recordings with more and less effort; writes refine.csv and refine.md."""
+    torch.set_num_threads(1)
+    codec = vqcodec.load(model, device="cpu")
+    utterances = clips(corpus, split, limit=limit)
+    usual = refine.STEPS, refine.BIT_PENALTY
+    settings = [(0, 0.0), *((int(each), usual[1]) for each in numbers(steps, "--steps"))]
+    settings += [
+        (usual[0], each) for each in numbers(bit_penalties, "--bit-penalties") if each != usual[1]
+    ]
+    rows = []
+    with typer.progressbar(settings, label="refining") as bar:
+        for n_steps, bit_penalty in bar:
+            rows.append(measured(codec, utterances, steps=n_steps, bit_penalty=bit_penalty))
+    text = f"{markdown_table(rows)}\n{NOTES}"
+    write_report(output, "refine", rows, text)
+    typer.echo(text)
+
+
+if __name__ == "__main__":
+    run(main)
