@@ -48,7 +48,7 @@ def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) ->
         "quantizer": {"codebook_update": update},
     }
     recipe = Recipe.model_validate(
-        {"stage": "joint", "model": model, "loss": {"stoi": 1.0, "phones": 1.0}}
+        {"stage": "joint", "model": model, "loss": {"stoi": 1.0, "periodicity": 1.0, "phones": 1.0}}
     )
     mode = FakeTensorMode()
     objective = moved(
@@ -70,7 +70,7 @@ def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) ->
         losses = objective(batch)
         game = adversary(losses.decoded, waveform)
     assert {losses.total.device.type, game.total.device.type} == {"cuda"}
-    parts = losses.wavenet, losses.latent_mel, losses.stoi, losses.phones
+    parts = losses.wavenet, losses.latent_mel, losses.stoi, losses.periodicity, losses.phones
     assert {part.device.type for part in parts} == {"cuda"}
 
 

@@ -127,8 +127,8 @@ def test_reports_are_means_since_the_last(data: PreparedData, tmp_path: Path) ->
 
 def test_the_total_is_the_weighted_sum_of_the_losses(data: PreparedData, tmp_path: Path) -> None:
     weights = {
-        "mel": 1.1, "log_stft": 0.3, "convergence": 0.2, "stoi": 2.0, "latent_mel": 0.7,
-        "wavenet": 0.4,
+        "mel": 1.1, "log_stft": 0.3, "convergence": 0.2, "stoi": 2.0, "periodicity": 0.6,
+        "latent_mel": 0.7, "wavenet": 0.4,
     }  # fmt: skip
     recipe = small_recipe(
         data,
