@@ -40,6 +40,7 @@ def main() -> None:
             codec.decode_to(SAMPLES / f"{name}.{decoder}.wav", codes, decoder=decoder)
         for voice in VOICES:
             codec.decode_to(SAMPLES / f"{name}.as-{voice}.wav", codes, speaker=voice)
+        codec.decode_to(SAMPLES / f"{name}.refined.wav", codec.encode(source, refine=True))
     babbler = prior.load(codec)
     for scheme in SCHEMES:
         codes = babbler.sample(BABBLE_SECONDS, speaker=codec.voices["p239"], scheme=scheme)
