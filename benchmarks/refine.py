@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
 from vqcodec.evaluation.quality import (
     SAMPLE_RATE,
+    UndefinedMetricError,
     estoi,
     f0_correlation,
     pesq_wb,
@@ -34,7 +36,7 @@ MEASURES = {
     "voicing error ↓": voicing_error,
 }
 NOTES = (
-    "Means over files, on one core. Speed is that of encoding, in seconds of audio per second. "
+    "Means over the files for which a measure is defined, on one core. Speed is that of encoding, in seconds of audio per second. "
     "`bit penalty` is `BIT_PENALTY` of vqcodec/training/refine.py.\n"
 )
 
@@ -51,17 +53,27 @@ def measured(
         codes = codec.encode(utterance.path, refine=steps > 0)
         elapsed += time.perf_counter() - start
         decoded = codec.decode(codes, sample_rate=SAMPLE_RATE)
-        scores.append([measure(reference, decoded) for measure in MEASURES.values()])
+        scores.append([scored(measure, reference, decoded) for measure in MEASURES.values()])
         n_bytes += len(codes.to_bytes())
         seconds += codes.duration_s
-    means = np.mean(scores, axis=0)
+    means = np.nanmean(scores, axis=0)
     return {
-        "steps": steps or "-",
+        "steps": str(steps or "-"),
         "bit penalty": f"{bit_penalty:g}" if steps else "-",
         "speed": f"{seconds / elapsed:.2f}",
         "kbit/s": f"{8 * n_bytes / seconds / 1000:.2f}",
         **{name: f"{mean:.3f}" for name, mean in zip(MEASURES, means, strict=True)},
     }
+
+
+def scored(
+    measure: Callable[[np.ndarray, np.ndarray], float], reference: np.ndarray, decoded: np.ndarray
+) -> float:
+    """What a measure finds; not a number where it is undefined."""
+    try:
+        return measure(reference, decoded)
+    except UndefinedMetricError:
+        return float("nan")
 
 
 def numbers(text: str, option: str) -> list[float]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +23,8 @@ from vqcodec.evaluation import quality
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import refine
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +139,28 @@ def test_the_command_writes_them(
 def test_a_live_recording_cannot_be_refined(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encode", "-", "-", "--refine"]) == 2
     assert "needs the whole recording" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_benchmark_compares_more_and_less_effort(
+    tiny_model: Path, speech: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "corpus" / "slt"
+    folder.mkdir(parents=True)
+    shutil.copy(speech, folder / "a.wav")
+    (tmp_path / "corpus" / "manifest.csv").write_text("path,speaker,split\nslt/a.wav,slt,valid\n")
+    script, output = ROOT / "benchmarks" / "refine.py", tmp_path / "report"
+    options = ["--model", tiny_model, "--steps", "3,6", "--bit-penalties", "0", "-o", output]
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "corpus", *options],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((output / "refine.csv").read_text().splitlines()))
+    assert [row["steps"] for row in rows] == ["-", "3", "6", str(refine.STEPS)]
+    assert [row["bit penalty"] for row in rows] == ["-", "0.0075", "0.0075", "0"]
+    speeds = [float(row["speed"]) for row in rows]
+    assert speeds[0] > speeds[-1]
+    assert (output / "refine.md").read_text() in done.stdout
