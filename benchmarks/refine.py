@@ -36,8 +36,8 @@ MEASURES = {
     "voicing error ↓": voicing_error,
 }
 NOTES = (
-    "Means over the files for which a measure is defined, on one core. Speed is that of encoding, in seconds of audio per second. "
-    "`bit penalty` is `BIT_PENALTY` of vqcodec/training/refine.py.\n"
+    "Means over the files for which a measure is defined, on one core. Speed is that of encoding, "
+    "in seconds of audio per second. `bit penalty` is `BIT_PENALTY` of vqcodec/training/refine.py.\n"
 )
 
 

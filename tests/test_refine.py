@@ -161,6 +161,4 @@ def test_the_benchmark_compares_more_and_less_effort(
     rows = list(csv.DictReader((output / "refine.csv").read_text().splitlines()))
     assert [row["steps"] for row in rows] == ["-", "3", "6", str(refine.STEPS)]
     assert [row["bit penalty"] for row in rows] == ["-", "0.0075", "0.0075", "0"]
-    speeds = [float(row["speed"]) for row in rows]
-    assert speeds[0] > speeds[-1]
     assert (output / "refine.md").read_text() in done.stdout
