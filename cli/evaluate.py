@@ -22,7 +22,11 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, valid, test or test_unseen.")] = "test",
     decoder: Decoder = None,
     refine: Annotated[
-        bool, typer.Option("--refine", help="Measure refined codes, too (see encode).")
+        bool,
+        typer.Option(
+            "--refine",
+            help="Measure refined codes, too (see encode); with --conversion, only them.",
+        ),
     ] = False,
     baselines: Annotated[
         str,
@@ -55,12 +59,11 @@ def evaluate(
     """
     if speakers is not None and not conversion:
         raise typer.BadParameter("--speakers goes with --conversion")
-    if refine and conversion:
-        raise typer.BadParameter("--refine does not go with --conversion")
     options: dict[str, Any] = {
         "split": split,
         "model": model,
         "decoder": decoder and decoder.value,
+        "refine": refine,
         "limit": limit,
         "jobs": jobs or os.cpu_count() or 1,
     }
@@ -73,7 +76,7 @@ def evaluate(
         else:
             from vqcodec.evaluation.comparison import compare
 
-            text = compare(corpus, output, refine=refine, baselines=_names(baselines), **options)
+            text = compare(corpus, output, baselines=_names(baselines), **options)
     typer.echo(text)
     typer.echo(f"written to {output}")
 

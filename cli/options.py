@@ -46,6 +46,10 @@ Voices = Annotated[
         dir_okay=False,
     ),
 ]
+Refine = Annotated[
+    bool,
+    typer.Option("--refine", help="Search for codes that decode better; slow."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Jobs = Annotated[

@@ -20,6 +20,7 @@ from vqcodec_cli.options import (
     Force,
     Jobs,
     Model,
+    Refine,
     Seed,
     Temperature,
     Voices,
@@ -49,10 +50,7 @@ def encode(
             show_default="the recording's own",
         ),
     ] = None,
-    refine: Annotated[
-        bool,
-        typer.Option("--refine", help="Search for codes that sound better; slow."),
-    ] = False,
+    refine: Refine = False,
     model: Model = None,
     voices: Voices = None,
     device: Device = DeviceName.auto,
@@ -66,8 +64,8 @@ def encode(
 
     Example: vqcodec encode in.wav out.codes
     """
-    if refine and source == target == STREAM:
-        raise typer.BadParameter("--refine needs the whole recording: write its codes to a file")
+    if refine:
+        _refuse_live(source, target)
     todo = plan(source, target, suffixes=AUDIO_SUFFIXES, target_suffix=".codes", force=force)
 
     def start() -> Work:
@@ -194,6 +192,7 @@ def convert(
             show_default="in.SPEAKER.wav beside in.wav",
         ),
     ] = None,
+    refine: Refine = False,
     decoder: Decoder = None,
     seed: Seed = 0,
     temperature: Temperature = 1.0,
@@ -206,11 +205,13 @@ def convert(
     """Say the same in another voice.
 
     A folder is done file by file; what exists already is left alone. From pipe to pipe (- -o -) a
-    WAV is converted while it is being made.
+    WAV is converted while it is being made, which --refine cannot do.
 
     Example: vqcodec convert in.wav --speaker p239 -o out.wav
     """
     target = output or _converted(source, speaker)
+    if refine:
+        _refuse_live(source, target)
     todo = plan(source, target, suffixes=AUDIO_SUFFIXES, target_suffix=".wav", force=force)
 
     def start() -> Work:
@@ -239,6 +240,7 @@ def convert(
                     codec.encode(
                         readable(source),
                         speaker=own,
+                        refine=refine,
                         on_progress=lambda share: on_progress(share / 2),
                     ),
                     on_progress=lambda share: on_progress((1 + share) / 2),
@@ -251,6 +253,11 @@ def convert(
     run(todo, start, label="converting", jobs=jobs)
     if output is None and target != STREAM:
         typer.echo(target)
+
+
+def _refuse_live(source: str, target: str) -> None:
+    if source == target == STREAM:
+        raise typer.BadParameter("--refine needs the whole recording: name a file, not - and -")
 
 
 def _warn_of_clipping(target: str, share: float) -> None:

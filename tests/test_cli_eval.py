@@ -93,7 +93,6 @@ def test_refined_codes_are_measured_beside_the_encoders_own(
     assert [row["codec"] for row in rows] == labels
     _, plain, refined = (float(row["STOI"]) for row in rows)
     assert refined > plain
-    assert main([*command, "--conversion", "--refine"]) == 2
 
 
 def test_the_summary_has_means_and_says_what_they_are_over(measured: Path) -> None:
@@ -136,6 +135,22 @@ def test_a_run_goes_on_and_gives_the_same_report(
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert sorted((measured / "cache").iterdir()) == kept
     assert before["quality.md"].decode() in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_conversions_of_refined_codes_are_others(
+    corpus: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "STEPS", 3)
+    options = ["--conversion", "--speakers", "p225,anna"]
+    found = []
+    for more in ([], ["--refine"]):
+        assert main(arguments(corpus, tiny_model, tmp_path, *options, *more)) == 0
+        found.append(table(tmp_path / "conversion.csv"))
+        assert ("refined codes" in (tmp_path / "conversion.md").read_text()) == bool(more)
+    for plain, refined in zip(*found, strict=True):
+        assert plain["to target"] != refined["to target"]
+        assert plain["original to target"] == refined["original to target"]
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -136,8 +136,29 @@ def test_the_command_writes_them(
     assert not np.array_equal(found[0].codes, found[1].codes)
 
 
-def test_a_live_recording_cannot_be_refined(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["encode", "-", "-", "--refine"]) == 2
+def test_conversions_are_of_refined_codes_where_they_shall_be(
+    tiny_model: Path, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "STEPS", 3)
+    codec = vqcodec.load(tiny_model, device="cpu")
+    plain = codec.convert(speech, speaker="anna")
+    refined = codec.convert(speech, speaker="anna", refine=True)
+    assert refined.shape == plain.shape
+    assert not np.array_equal(refined, plain)
+    codes = codec.encode(speech, refine=True)
+    assert np.array_equal(refined, codec.decode(codes, speaker="anna"))
+    written = tmp_path / "out.wav"
+    command = ["convert", str(speech), "--speaker", "anna", "--refine", "-o", str(written)]
+    assert main([*command, "--model", str(tiny_model)]) == 0
+    assert audio.load(written, 16000) == pytest.approx(refined, abs=1e-3)
+
+
+@pytest.mark.parametrize("live", [["encode", "-", "-"], ["convert", "-", "-o", "-"]])
+def test_a_live_recording_cannot_be_refined(
+    live: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    speaker = ["--speaker", "p225"] if live[0] == "convert" else []
+    assert main([*live, *speaker, "--refine"]) == 2
     assert "needs the whole recording" in " ".join(capsys.readouterr().err.split())
 
 

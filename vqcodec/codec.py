@@ -450,6 +450,7 @@ class Codec:
         sample_rate: int | None = None,
         *,
         speaker: str | os.PathLike[str] | Speaker | Source,
+        refine: bool = False,
         decoder: Decoder | None = None,
         seed: int = 0,
         temperature: float = 1.0,
@@ -460,6 +461,7 @@ class Codec:
             source: as in `encode`.
             sample_rate: of arrays and tensors, in Hz.
             speaker: who shall say it: see `speaker`.
+            refine: as in `encode`.
             decoder: as in `decode`.
             seed: as in `decode`.
             temperature: as in `decode`.
@@ -478,13 +480,15 @@ class Codec:
                     item,
                     sample_rate,
                     speaker=voice,
+                    refine=refine,
                     decoder=decoder,
                     seed=seed,
                     temperature=temperature,
                 )
                 for item in source
             ]
-        codes = self.encode(source, sample_rate, speaker=None if self.hears_speakers else voice)
+        own = None if self.hears_speakers else voice
+        codes = self.encode(source, sample_rate, speaker=own, refine=refine)
         samples = self.decode(
             codes, speaker=voice, decoder=decoder, seed=seed, temperature=temperature
         )

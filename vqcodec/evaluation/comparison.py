@@ -109,7 +109,9 @@ def compare(
     notes = [_about(made_of.codec(), split, rows), _codebook(made_of.codec(), codes), _NOTES]
     text = f"{notes[0]}\n\n{markdown_table(table)}\n{notes[1]}\n\n{notes[2]}\n"
     write_report(output, "quality", rows, text)
-    write_atomically(output / "rate.png", plots.rates(summaries, original=ORIGINAL))
+    write_atomically(
+        output / "rate.png", plots.rates(summaries, ours=(ours, *refined), original=ORIGINAL)
+    )
     examples = [
         _example(task, found) for task, found in zip(tasks, records, strict=True) if task.is_example
     ]

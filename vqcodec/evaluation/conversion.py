@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from vqcodec.audio import load
 from vqcodec.codec import Decoder
+from vqcodec.codes import Codes
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
 from vqcodec.evaluation.quality import (
@@ -47,6 +48,7 @@ class _Task(NamedTuple):
     utterance: Utterance
     setting: Setting
     targets: tuple[str, ...]  # none for a recording that only says what its speaker is like
+    refine: bool
     cache: Path
 
 
@@ -67,6 +69,7 @@ def convert_pairs(
     split: str = "test",
     model: str | None = None,
     decoder: Decoder | None = None,
+    refine: bool = False,
     limit: int | None = None,
     jobs: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
@@ -83,6 +86,7 @@ def convert_pairs(
         split: of the corpus.
         model: name or path; the default model when None.
         decoder: the model's best when None.
+        refine: whether conversions and reconstructions are of refined codes (`Codec.encode`).
         limit: recordings of each voice at most; the others still count towards what it is like.
         jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.
         on_progress: called with the number of recordings done and of all.
@@ -109,7 +113,7 @@ def convert_pairs(
         converted = recordings if limit is None else spread(recordings, limit)
         others = tuple(other for other in names if other != name)
         tasks += [
-            _Task(each, made_of, others if each in converted else (), output / "cache")
+            _Task(each, made_of, others if each in converted else (), refine, output / "cache")
             for each in recordings
         ]
     found = run_all(_work_on, tasks, jobs=jobs, on_progress=on_progress)
@@ -136,9 +140,10 @@ def convert_pairs(
     n_reached = sum(pair["target > source"] == "yes" for pair in pairs)
     overall = {**_pair(rows), "source": "all", "target": "all"}
     overall["target > source"] = f"{n_reached} of {len(pairs)}"
+    of_what = f"decoder {made_of.decoder}" + (", refined codes" if refine else "")
     text = (
-        f"Split {split}; model {codec.name} ({codec.fingerprint.hex()}), decoder "
-        f"{made_of.decoder}.\n\n{markdown_table([*pairs, overall])}\n{_NOTES}\n"
+        f"Split {split}; model {codec.name} ({codec.fingerprint.hex()}), {of_what}.\n\n"
+        f"{markdown_table([*pairs, overall])}\n{_NOTES}\n"
     )
     write_report(output, "conversion", rows, text)
     return text
@@ -159,14 +164,26 @@ def _work_on(task: _Task) -> _Found:
     def record(what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return kept(task.cache / f"{file_stem(task.setting, task.utterance, what)}.json", make)
 
+    @cache
+    def codes() -> Codes:
+        name = task.setting.own_name(task.utterance)
+        made: Codes = task.setting.codec().encode(
+            task.utterance.path, speaker=name, refine=task.refine
+        )
+        return made
+
+    def converted(what: str, target: str | None) -> dict[str, Any]:
+        of_what = f"{what}, refined" if task.refine else what
+        return record(of_what, lambda: _conversion(task, codes(), target))
+
     embedding = record("voice", partial(_embedding, task))["embedding"]
     if not task.targets:
         return _Found(np.asarray(embedding), {}, {}, {})
     return _Found(
         np.asarray(embedding),
         record("recognised", partial(_original, task)),
-        record("reconstructed", partial(_conversion, task, None)),
-        {name: record(f"as {name}", partial(_conversion, task, name)) for name in task.targets},
+        converted("reconstructed", None),
+        {name: converted(f"as {name}", name) for name in task.targets},
     )
 
 
@@ -182,11 +199,9 @@ def _original(task: _Task) -> dict[str, Any]:
     return _measured(task, load(task.utterance.path, SAMPLE_RATE))
 
 
-def _conversion(task: _Task, target: str | None) -> dict[str, Any]:
+def _conversion(task: _Task, codes: Codes, target: str | None) -> dict[str, Any]:
     """Measure a recording said by another voice; by its own where there is no target."""
-    codec = task.setting.codec()
-    codes = codec.encode(task.utterance.path, speaker=task.setting.own_name(task.utterance))
-    decoder = task.setting.decoder
+    codec, decoder = task.setting.codec(), task.setting.decoder
     return _measured(
         task, codec.decode(codes, speaker=target, decoder=decoder, sample_rate=SAMPLE_RATE)
     )

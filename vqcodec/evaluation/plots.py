@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import librosa
@@ -21,21 +21,24 @@ _PANELS = (
 _LOWEST_DB, _HIGHEST_DB = -90, -20  # of spectrograms: where speech lies below a full-scale sine
 
 
-def rates(summaries: Sequence[CodecSummary], *, original: str) -> bytes:
+def rates(summaries: Sequence[CodecSummary], *, ours: Collection[str], original: str) -> bytes:
     """Quality against bit rate, a panel for each of four measures.
 
     Args:
         summaries: one for each codec.
+        ours: the names of those that are to be seen first.
         original: the name of what was not coded, a line across the panels.
     """
     figure = library("matplotlib.figure").Figure(figsize=(10, 7.5), layout="constrained")
     axes = figure.subplots(2, 2).ravel()
     coded = [summary for summary in summaries if summary.codec != original]
     for axis, (name, title) in zip(axes, _PANELS, strict=True):
-        for index, summary in enumerate(coded):
+        for summary in coded:
             value = summary.means[name].value
             if value is not None:
-                style = {"marker": "*", "markersize": 15} if index == 0 else {"marker": "o"}
+                style = (
+                    {"marker": "*", "markersize": 15} if summary.codec in ours else {"marker": "o"}
+                )
                 axis.plot(
                     summary.kilobits_per_second, value, linestyle="", label=summary.codec, **style
                 )
@@ -43,7 +46,8 @@ def rates(summaries: Sequence[CodecSummary], *, original: str) -> bytes:
             value = summary.means[name].value
             if summary.codec == original and value is not None:
                 axis.axhline(value, color="grey", linestyle="--", label=f"{original}, not coded")
-        axis.set(title=title, xlim=(0, None))
+        fastest = max(summary.kilobits_per_second for summary in coded)
+        axis.set(title=title, xlim=(0, 1.1 * fastest))
         axis.set_xlabel("kbit/s, every byte of the file counted")
         axis.margins(0.1)
         axis.grid(alpha=0.3)
