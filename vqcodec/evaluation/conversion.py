@@ -173,8 +173,8 @@ def _work_on(task: _Task) -> _Found:
         return made
 
     def converted(what: str, target: str | None) -> dict[str, Any]:
-        of_what = f"{what}, refined" if task.refine else what
-        return record(of_what, lambda: _conversion(task, codes(), target))
+        label = f"{what}, refined" if task.refine else what
+        return record(label, lambda: _conversion(task, codes(), target))
 
     embedding = record("voice", partial(_embedding, task))["embedding"]
     if not task.targets:
