@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 import typer
-from command import run
+from command import numbers, run
 
 import vqcodec
 from vqcodec.audio import load
@@ -189,10 +189,7 @@ def main(
 
     Writes enrolment.csv, enrolment.md and enrolment.png.
     """
-    try:
-        lengths = sorted(float(each) for each in seconds.split(","))
-    except ValueError:
-        raise DataError(f"--seconds {seconds}: give numbers separated by commas") from None
+    lengths = sorted(numbers(seconds, "--seconds"))
     library("matplotlib")  # missed now rather than after the work
     torch.set_num_threads(1)
     codec = vqcodec.load(model, device="cpu")

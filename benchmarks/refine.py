@@ -10,12 +10,11 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from command import run
+from command import numbers, run
 
 import vqcodec
 from vqcodec.audio import load
 from vqcodec.data.corpora import Utterance
-from vqcodec.errors import DataError
 from vqcodec.evaluation.quality import (
     SAMPLE_RATE,
     UndefinedMetricError,
@@ -75,14 +74,6 @@ def scored(
         return measure(reference, decoded)
     except UndefinedMetricError:
         return float("nan")
-
-
-def numbers(text: str, option: str) -> list[float]:
-    """Numbers separated by commas."""
-    try:
-        return [float(each) for each in text.split(",")]
-    except ValueError:
-        raise DataError(f"{option} {text}: give numbers separated by commas") from None
 
 
 def main(

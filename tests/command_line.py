@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,19 @@ from typing import NamedTuple
 
 import pytest
 from vqcodec_cli.main import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_benchmark(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a script of benchmarks/ in a process of its own."""
+    return subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / name, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 class Stream(io.BytesIO):

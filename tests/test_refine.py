@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import run_benchmark
 from conftest import TINY
 from vqcodec_cli.main import main
 
@@ -23,8 +22,6 @@ from vqcodec.evaluation import quality
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import refine
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -169,15 +166,9 @@ def test_the_benchmark_compares_more_and_less_effort(
     folder.mkdir(parents=True)
     shutil.copy(speech, folder / "a.wav")
     (tmp_path / "corpus" / "manifest.csv").write_text("path,speaker,split\nslt/a.wav,slt,valid\n")
-    script, output = ROOT / "benchmarks" / "refine.py", tmp_path / "report"
+    output = tmp_path / "report"
     options = ["--model", tiny_model, "--steps", "3,6", "--bit-penalties", "0", "-o", output]
-    done = subprocess.run(
-        [sys.executable, script, tmp_path / "corpus", *options],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_benchmark("refine.py", tmp_path / "corpus", *options)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((output / "refine.csv").read_text().splitlines()))
     assert [row["steps"] for row in rows] == ["-", "3", "6", str(refine.STEPS)]

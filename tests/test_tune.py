@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import run_benchmark
 from vqcodec_cli.main import main
 
 import vqcodec
@@ -22,7 +21,6 @@ from vqcodec.models.vqvae import VQVAE
 from vqcodec.speakers import VoicesFile
 from vqcodec.training import tune
 
-ROOT = Path(__file__).parents[1]
 SENTENCES = (
     "The birch canoe slid on the smooth planks.",
     "Glue the sheet to the dark blue background.",
@@ -133,14 +131,8 @@ def test_the_enrolment_benchmark_measures_every_length_there_is(
     manifest = tmp_path / "corpus" / "manifest.csv"
     manifest.write_text("\n".join(["path,speaker,split", *lines]) + "\n")
     output = tmp_path / "report"
-    script, options = ROOT / "benchmarks" / "enrolment.py", ["--seconds", "2,60", "-o", output]
-    done = subprocess.run(
-        [sys.executable, script, manifest, "--model", tiny_model, *options],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    options = ["--model", tiny_model, "--seconds", "2,60", "-o", output]
+    done = run_benchmark("enrolment.py", manifest, *options)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((output / "enrolment.csv").read_text().splitlines()))
     kinds = [("0", "not converted"), ("2", "encoder"), ("2", "tuned")]

@@ -183,10 +183,8 @@ class Codec:
         from vqcodec.training.refine import refined_code_blocks
 
         vector = self.voices[mark].vector if isinstance(mark, str) else mark
-        speaker = torch.from_numpy(from_int8(vector))[None]
-        return refined_code_blocks(
-            self.model, blocks, speaker, tables=self.tables, device=self.device
-        )
+        speaker = torch.from_numpy(from_int8(vector))[None].to(self.device)
+        return refined_code_blocks(self.model, blocks, speaker, tables=self.tables)
 
     def stream_encode(
         self,

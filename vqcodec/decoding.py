@@ -47,15 +47,29 @@ def fast_blocks(
         step=1,
     )
 
-    is_bfloat16 = multiplies_bfloat16(device)
-
     @torch.no_grad()
     def decode(window: windows.Window) -> np.ndarray:
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_bfloat16):
-            waveform = fast(model.latents(_indices(window.data, device)), speaker)[0]
+        waveform = decode_latents(fast, model.latents(_indices(window.data, device)), speaker)[0]
         return waveform[window.start * hop_length : window.end * hop_length].cpu().numpy()
 
     return windows.map_in_order(decode, grid, device, live=live)
+
+
+def decode_latents(fast: spectral.SpectralDecoder, latents: Tensor, speaker: Tensor) -> Tensor:
+    """Run the fast decoder in bfloat16 where that is the faster.
+
+    Args:
+        fast: on the device of the latents.
+        latents: (B, D, N) float32.
+        speaker: (B, S).
+
+    Returns:
+        (B, N * hop_length) float32 at normalised level.
+    """
+    device = latents.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device)):
+        waveform: Tensor = fast(latents, speaker)
+    return waveform.float()
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

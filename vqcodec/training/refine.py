@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqcodec import windows
-from vqcodec.decoding import multiplies_bfloat16
+from vqcodec.decoding import decode_latents
 from vqcodec.entropy import NgramTables
 from vqcodec.errors import VqcodecError
 from vqcodec.models import encoder, spectral
@@ -39,18 +39,16 @@ def refined_code_blocks(
     speaker: Tensor,
     *,
     tables: NgramTables | None,
-    device: torch.device,
 ) -> Iterator[np.ndarray]:
     """Encode as `encoding.code_blocks` does, but search for codes that decode to more.
 
-    The same recording gives the same codes on one machine, for any number of threads.
+    The same recording gives the same codes on one CPU, for any number of threads.
 
     Args:
-        model: on `device`, with a fast decoder.
+        model: with a fast decoder, on the device of `speaker`.
         blocks: (T,) float32 at the model's rate and normalised level.
         speaker: (1, S) what the decoder will be told.
         tables: of the entropy coder, by which codes have a cost; without them none has.
-        device: a CPU or a GPU.
 
     Yields:
         (1, n) uint16.
@@ -71,8 +69,8 @@ def refined_code_blocks(
         context=(heard[0] + decoded[0], heard[1] + decoded[1]),
         step=config.hop_length,
     )
-    search = _Search(model, quantizer, speaker, tables, device)
-    return windows.map_in_order(search, grid, device)
+    search = _Search(model, quantizer, speaker, tables)
+    return windows.map_in_order(search, grid, speaker.device)
 
 
 class _Search:
@@ -84,11 +82,10 @@ class _Search:
         quantizer: VectorQuantizer,
         speaker: Tensor,
         tables: NgramTables | None,
-        device: torch.device,
     ) -> None:
-        self.model, self.quantizer, self.device = model, quantizer, device
-        self.speaker, self.tables = speaker.to(device), tables
-        self.loss = WaveformLoss(model.config.sample_rate, WEIGHTS).to(device)
+        self.model, self.quantizer, self.tables = model, quantizer, tables
+        self.speaker, self.device = speaker, speaker.device
+        self.loss = WaveformLoss(model.config.sample_rate, WEIGHTS).to(self.device)
 
     def __call__(self, window: windows.Window) -> np.ndarray:
         """The codes that a window keeps, (1, n)."""
@@ -130,7 +127,5 @@ class _Search:
     def _distance(self, latents: Tensor, waveform: Tensor) -> Tensor:
         """How far what latents (1, D, N) decode to is from a waveform (1, T)."""
         assert self.model.fast is not None
-        kind = self.device.type
-        with torch.autocast(kind, torch.bfloat16, enabled=multiplies_bfloat16(self.device)):
-            decoded = self.model.fast(latents, self.speaker)
-        return self.loss(decoded.float(), waveform).weighted(WEIGHTS)
+        decoded = decode_latents(self.model.fast, latents, self.speaker)
+        return self.loss(decoded, waveform).weighted(WEIGHTS)

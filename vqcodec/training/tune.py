@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vqcodec.audio import Recording
-from vqcodec.decoding import multiplies_bfloat16
+from vqcodec.decoding import decode_latents
 from vqcodec.encoding import Progress, code_blocks
 from vqcodec.errors import SpeakerError
 from vqcodec.models.speaker import from_int8, to_grid, to_int8
@@ -131,10 +131,8 @@ class _Loss:
         waveforms = torch.stack([self.segments[row].waveform for row in rows]).to(self.device)
         codes = torch.stack([self.segments[row].codes for row in rows]).to(self.device)
         speaker = to_grid(vector).expand(len(rows), -1)
-        kind = self.device.type
-        with torch.autocast(kind, torch.bfloat16, enabled=multiplies_bfloat16(self.device)):
-            output = self.model.fast(self.model.latents(codes), speaker)
-        return self.waveform_loss(output.float(), waveforms).weighted(self.weights)
+        output = decode_latents(self.model.fast, self.model.latents(codes), speaker)
+        return self.waveform_loss(output, waveforms).weighted(self.weights)
 
     @torch.no_grad()
     def mean(self, vector: Tensor, rows: np.ndarray) -> float:
