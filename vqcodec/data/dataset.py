@@ -16,12 +16,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vqcodec.data.encoded import EncodedClips
 from vqcodec.data.labels import UNLABELLED
 from vqcodec.data.perturb import disguise
 from vqcodec.data.phones import PhoneTrack
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError
 from vqcodec.training.config import DataConfig, PerturbationConfig
+
+NOT_ENCODED = -1
+SHARE_OF_CODES = 0.5
 
 
 class Batch(NamedTuple):
@@ -33,6 +37,7 @@ class Batch(NamedTuple):
         reference: (B, R) another clip of each speaker.
         speaker: (B,) int64 rows of the speaker table.
         phones: (B, N) int64 the phone class at the centre of each code, or `UNLABELLED`.
+        codes: (B, Q, N) int64 to be decoded; what is `NOT_ENCODED` is for the encoder.
     """
 
     waveform: Tensor
@@ -40,6 +45,7 @@ class Batch(NamedTuple):
     reference: Tensor
     speaker: Tensor
     phones: Tensor
+    codes: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -57,6 +63,7 @@ class Draws(NamedTuple):
         speaker: rows of the speaker table.
         disguised: whether at all.
         semitones, formant_ratio: see `disguise`.
+        code, n_codes: first column of `EncodedClips.codes`, and how many are taken there.
     """
 
     segment: Tensor
@@ -69,6 +76,8 @@ class Draws(NamedTuple):
     disguised: Tensor
     semitones: Tensor
     formant_ratio: Tensor
+    code: Tensor
+    n_codes: Tensor
 
 
 class SegmentSampler:
@@ -85,6 +94,8 @@ class SegmentSampler:
         resident: `resident_audio`, where batches are then made; else they are made on the CPU from
             the mapped file, by the workers if there are any.
         phones: of the prepared audio, if they are wanted.
+        encoded: recordings of which every other segment is to be decoded from codes that it has;
+            such a segment begins where a code does.
 
     Raises:
         DataError: no clips.
@@ -102,6 +113,7 @@ class SegmentSampler:
         seed: int,
         resident: Tensor | None = None,
         phones: PhoneTrack | None = None,
+        encoded: EncodedClips | None = None,
     ) -> None:
         if not clips:
             raise DataError(f"{config.root}: no training clips; prepare a corpus that has some")
@@ -113,6 +125,9 @@ class SegmentSampler:
         if phones is not None:
             arrays = (phones.starts, phones.phones)
             self.phones = tuple(torch.from_numpy(each).to(self.audio.device) for each in arrays)
+        self.places = encoded.places if encoded else {}
+        codes = encoded.codes if encoded else np.zeros((1, 1), np.int32)
+        self.codes = torch.from_numpy(codes).to(self.audio.device)
         self.reference_length = round(config.reference_s * data.sample_rate)
         self.perturbation, self.seed = perturbation, seed
         self._rows = {name: row for row, name in enumerate(speakers)}
@@ -164,7 +179,8 @@ class SegmentSampler:
                 formant_ratio=draws.formant_ratio[rows],
             )
         phones = self._phones(draws.segment, draws.segment_length)
-        return Batch(waveform, encoder_input, reference, draws.speaker, phones)
+        codes = self._codes(draws.code, draws.n_codes)
+        return Batch(waveform, encoder_input, reference, draws.speaker, phones, codes)
 
     def _phones(self, start: Tensor, n_read: Tensor) -> Tensor:
         """(B, N) classes at the centres of codes, of which the first `n_read` samples are heard."""
@@ -176,6 +192,13 @@ class SegmentSampler:
         found = phones[torch.searchsorted(starts, start[:, None] + centre, right=True) - 1]
         return torch.where(centre < n_read[:, None], found, UNLABELLED)
 
+    def _codes(self, first: Tensor, n_codes: Tensor) -> Tensor:
+        """(B, Q, N), of which `n_codes` from the column `first` and then none."""
+        offset = torch.arange(self.config.segment_length, device=first.device)
+        is_encoded = offset < n_codes[:, None]
+        codes = self.codes[:, first[:, None] + offset * is_encoded].transpose(0, 1)
+        return torch.where(is_encoded[:, None], codes.long(), NOT_ENCODED)
+
     def _cut(self, start: Tensor, n_read: Tensor, level: Tensor, length: int) -> Tensor:
         """(B, length) float32, of which `n_read` samples from `start` and then silence."""
         offset = torch.arange(length, device=start.device).expand(len(start), -1)
@@ -186,7 +209,9 @@ class SegmentSampler:
     def _row(self, rng: np.random.Generator) -> tuple[int | float | bool, ...]:
         """The fields of `Draws`, of one row."""
         clip = self.clips[np.searchsorted(self._ends, rng.integers(self._ends[-1]), "right")]
-        segment = self._place(clip, self.length, rng)
+        segment, codes = self._place(clip, self.length, rng), (0, 0)
+        if clip.name in self.places and rng.random() < SHARE_OF_CODES:
+            segment, codes = self._encoded(clip, segment[0] - clip.start)
         others = [other for other in self._of_speaker[clip.speaker] if other is not clip]
         if others:
             other = others[rng.integers(len(others))]
@@ -200,7 +225,17 @@ class SegmentSampler:
             rng.random() < self.perturbation.probability,
             rng.uniform(-1, 1) * self.perturbation.pitch_semitones,
             self.perturbation.formant_ratio ** rng.uniform(-1, 1),
+            *codes,
         )
+
+    def _encoded(self, clip: Clip, start: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The segment from the code at `start` on, and its codes: the first and how many."""
+        first, end = self.places[clip.name]
+        n_before = start // self.hop_length
+        n_codes = min(self.config.segment_length, end - first - n_before)
+        start = n_before * self.hop_length
+        segment = clip.start + start, min(self.length, clip.n_samples - start)
+        return segment, (first + n_before, n_codes)
 
     def _place(self, clip: Clip, length: int, rng: np.random.Generator) -> tuple[int, int]:
         """Where in the audio to read, and how much."""

@@ -69,5 +69,6 @@ class VQVAE(nn.Module):
 
     @torch.no_grad()
     def latents(self, codes: Tensor) -> Tensor:
-        """Codes (B, Q, N) -> latents (B, D, N)."""
-        return self.quantizer.decode(codes)
+        """Codes (B, Q, N) -> latents (B, D, N) float32, whatever the autocast."""
+        with torch.autocast(codes.device.type, enabled=False):
+            return self.quantizer.decode(codes)

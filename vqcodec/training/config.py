@@ -29,6 +29,9 @@ class DataConfig(Section):
         batch_size: segments of one optimiser step, over all processes.
         segment_length: codes in a segment.
         reference_s: seconds of the speaker encoder's reference clip.
+        codes: a folder of code files of the recordings, such as `vqcodec encode CORPUS FOLDER
+            --refine` writes, for stages that freeze codes: half of the segments are decoded from
+            what it has for them, the others from what the encoder makes.
         workers: processes that make batches ahead, per training process; with 0 it makes its own.
         resident: keep the audio in the device's memory and make batches there; by default on a
             GPU, if it takes a quarter of the free memory at most.
@@ -38,6 +41,7 @@ class DataConfig(Section):
     batch_size: Positive = 8
     segment_length: Positive = 64
     reference_s: Annotated[float, Field(ge=0.1)] = 2.0
+    codes: str | None = None
     workers: Count = 0
     resident: bool | None = None
 
@@ -179,6 +183,10 @@ class Recipe(RunConfig):
             faults.append(f"stage {self.stage} trains a WaveNet, but model.wavenet is null")
         if self.freezes_codes and self.initial_model is None:
             faults.append(f"stage {self.stage} needs initial_model: a trained codec to build on")
+        if self.data.codes is not None and not self.freezes_codes:
+            faults.append(
+                f"data.codes would change their meaning at stage {self.stage}: leave it out"
+            )
         if self.initial_model is None and self.steps <= self.unquantized_steps:
             faults.append(
                 f"steps {self.steps} end before the codebook starts, after unquantized_steps "

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
-from vqcodec.data.dataset import Batch
+from vqcodec.data.dataset import NOT_ENCODED, Batch
 from vqcodec.data.labels import UNLABELLED
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.config import Recipe
@@ -109,6 +109,9 @@ class Objective(nn.Module):
             (quantized, indices, commitment), speaker = self.model.bottleneck(
                 batch.encoder_input, reference
             )
+        if self.freezes_codes:
+            indices = torch.where(batch.codes == NOT_ENCODED, indices, batch.codes)
+            quantized = self.model.latents(indices)
         zero = commitment.new_zeros(())
         latent_mel = phones = wavenet = zero
         waveform = WaveformLosses(zero, zero, zero, zero, zero)

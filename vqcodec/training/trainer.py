@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 
 from vqcodec import checkpoint
-from vqcodec.checkpoint import MEANING
+from vqcodec.checkpoint import MEANING, Checkpoint
 from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_names
+from vqcodec.data.encoded import EncodedClips, read_encoded
 from vqcodec.data.phones import read_phones
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError
@@ -91,6 +92,7 @@ class Trainer(Training[Batch]):
         self.resident = resident_audio(data, place.device, recipe.data.resident)
         teaches_phones = recipe.loss.phones > 0 and not recipe.freezes_codes
         self.phones = read_phones(data) if teaches_phones else None
+        self.encoded = self._encoded(start)
         clips = data.split("train")
         self.speakers = speaker_names(clips)
         self.sampler = self._sampler(clips, recipe.perturbation, recipe.seed)
@@ -132,6 +134,15 @@ class Trainer(Training[Batch]):
             seed=seed,
             resident=self.resident,
             phones=self.phones,
+            encoded=self.encoded,
+        )
+
+    def _encoded(self, start: Checkpoint | None) -> EncodedClips | None:
+        folder = self.recipe.data.codes
+        if start is None or folder is None:
+            return None
+        return read_encoded(
+            Path(folder), self.data, fingerprint=start.fingerprint, tables=start.tables
         )
 
     def _wrapped(self, module: nn.Module) -> Callable[..., Any]:
