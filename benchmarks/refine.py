@@ -80,7 +80,9 @@ def main(
     corpus: Annotated[Path, typer.Argument(help="Corpus folder, or the manifest.csv in it.")],
     split: Annotated[str, typer.Option(help="train, valid, test or test_unseen.")] = "valid",
     steps: Annotated[str, typer.Option(help="Separated by commas.")] = "10,20,40,80",
-    bit_penalties: Annotated[str, typer.Option(help="Separated by commas.")] = "0,0.0075,0.015",
+    bit_penalties: Annotated[
+        str, typer.Option(help="Separated by commas.")
+    ] = "0,0.0025,0.0075,0.015",
     limit: Annotated[int | None, typer.Option(min=1, help="Files at most.")] = 12,
     model: Annotated[str | None, typer.Option(help="Name or path of a model.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),

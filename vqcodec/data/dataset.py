@@ -37,7 +37,8 @@ class Batch(NamedTuple):
         reference: (B, R) another clip of each speaker.
         speaker: (B,) int64 rows of the speaker table.
         phones: (B, N) int64 the phone class at the centre of each code, or `UNLABELLED`.
-        codes: (B, Q, N) int64 to be decoded; what is `NOT_ENCODED` is for the encoder.
+        codes: (B, Q, N) int64 to be decoded; what is `NOT_ENCODED` is for the encoder. Where no
+            recording has codes, Q is 1.
     """
 
     waveform: Tensor

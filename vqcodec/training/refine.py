@@ -28,8 +28,8 @@ from vqcodec.training.config import LONGEST_WINDOW, STOI_SECONDS, LossConfig
 from vqcodec.training.losses import WaveformLoss
 
 STEPS, LEARNING_RATE = 40, 0.02
-WEIGHTS = LossConfig(stoi=2.0, periodicity=1.0)
-BIT_PENALTY = 0.0075  # of half a squared distance
+WEIGHTS = LossConfig(stoi=5.0, periodicity=1.0)
+BIT_PENALTY = 0.005  # of half a squared distance
 STEPS_PER_COSTS = 5  # they change little from step to step
 
 
