@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -170,11 +171,23 @@ def test_files_that_are_not_of_the_data_are_named(encoded: Encoded, tmp_path: Pa
     codes.save(shorter)
     with pytest.raises(DataError, match=f"{second}.codes: has .* codes where the recording"):
         read(tmp_path)
-    replace(codes, fingerprint=bytes(8)).save(tmp_path / f"{first}.codes")
     shorter.unlink()
+    replace(codes, fingerprint=bytes(8)).save(tmp_path / f"{first}.codes")
     with pytest.raises(CodesError, match=f"{first}.codes: made by model 0000000000000000"):
         read(tmp_path)
     stray.write_bytes(b"nothing")
     stray.rename(tmp_path / f"{first}.codes")
     with pytest.raises(CodesError, match=f"{first}.codes"):
         read(tmp_path)
+
+
+def test_two_files_of_one_recording_are_refused(encoded: Encoded, tmp_path: Path) -> None:
+    data, clip = copy.copy(encoded.data), encoded.data.clips[1]
+    data.clips = [replace(clip, name="slt/alone")]
+    codes = Codes.load(encoded.folder / f"{clip.name}.codes")
+    for name in ("alone", "again/alone"):
+        path = tmp_path / f"{name}.codes"
+        path.parent.mkdir(exist_ok=True)
+        codes.save(path)
+    with pytest.raises(DataError, match="slt/alone has codes already; remove one"):
+        read_encoded(tmp_path, data, fingerprint=codes.fingerprint, tables=None)

@@ -45,7 +45,8 @@ def read_encoded(
         tables: of that model's entropy coder.
 
     Raises:
-        DataError: there is none, none has a recording, or one is not of the recording of its name.
+        DataError: there is none, none has a recording, or one is not of the recording of its name
+            or not the only one.
         CodesError: one cannot be read, or is of another model.
     """
     paths = {
@@ -69,12 +70,14 @@ def read_encoded(
                 f"{paths[name]}: made by model {codes.fingerprint.hex()}, not by the one that is "
                 f"trained, {fingerprint.hex()}; encode the recording with that (--model)"
             )
+        if owner in places:
+            raise DataError(f"{paths[name]}: {owner} has codes already; remove one of the files")
         n_codes = -(-clips[owner].n_samples // codes.hop_length)
-        if codes.n_codes != n_codes or owner in places:
-            fault = f"has {codes.n_codes} codes where the recording {owner} has {n_codes}"
-            if owner in places:
-                fault = f"{owner} has codes already"
-            raise DataError(f"{paths[name]}: {fault}; remove the file or encode that again")
+        if codes.n_codes != n_codes:
+            raise DataError(
+                f"{paths[name]}: has {codes.n_codes} codes where the recording {owner} has "
+                f"{n_codes}; encode that again"
+            )
         parts.append(codes.codes.astype(np.int32))
         places[owner] = (end, end + n_codes)
         end += n_codes
