@@ -52,7 +52,9 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
     return Encoded(data, root / "model.safetensors", root / "codes")
 
 
-def sampler(encoded: Encoded, *, segment_length: int, resident: bool = False) -> SegmentSampler:
+def sampler(
+    encoded: Encoded, *, segment_length: int, resident: bool = False, disguised: float = 0.0
+) -> SegmentSampler:
     data, start = encoded.data, checkpoint.load(encoded.model)
     return SegmentSampler(
         data,
@@ -60,7 +62,7 @@ def sampler(encoded: Encoded, *, segment_length: int, resident: bool = False) ->
         DataConfig(batch_size=16, segment_length=segment_length, reference_s=0.5),
         speakers=speaker_names(data.clips),
         hop_length=HOP,
-        perturbation=PerturbationConfig(),
+        perturbation=PerturbationConfig(probability=disguised),
         seed=0,
         resident=torch.from_numpy(np.array(data.audio)) if resident else None,
         encoded=read_encoded(
@@ -89,6 +91,7 @@ def test_behind_a_recording_there_are_no_codes(encoded: Encoded) -> None:
     drawn = sampler(encoded, segment_length=longest + 9)
     draws, batch = drawn.draw(0), drawn.batch(0)
     n_codes = -(-draws.segment_length // HOP)
+    assert (batch.codes != NOT_ENCODED).any()
     for row, codes in enumerate(batch.codes[:, 0]):
         if codes[0] != NOT_ENCODED:
             assert (codes != NOT_ENCODED).sum() == n_codes[row]
@@ -105,6 +108,14 @@ def test_a_recording_without_codes_is_encoded_as_ever(encoded: Encoded) -> None:
         n_found += int(is_bare.sum())
         assert (batch.codes[is_bare] == NOT_ENCODED).all()
     assert n_found > 0
+
+
+def test_what_has_codes_is_not_disguised(encoded: Encoded) -> None:
+    batch = sampler(encoded, segment_length=16, disguised=1.0).batch(0)
+    has_codes = batch.codes[:, 0, 0] != NOT_ENCODED
+    is_disguised = (batch.encoder_input != batch.waveform).any(1)
+    assert has_codes.any()
+    assert torch.equal(is_disguised, ~has_codes)
 
 
 def test_given_codes_are_what_is_decoded(encoded: Encoded, tmp_path: Path) -> None:

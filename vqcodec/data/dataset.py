@@ -26,6 +26,7 @@ from vqcodec.training.config import DataConfig, PerturbationConfig
 
 NOT_ENCODED = -1
 SHARE_OF_CODES = 0.5
+NO_CODES = (0, 0)
 
 
 class Batch(NamedTuple):
@@ -62,7 +63,7 @@ class Draws(NamedTuple):
         level: what int16 is divided by.
         reference_level: the same, for the reference.
         speaker: rows of the speaker table.
-        disguised: whether at all.
+        disguised: whether at all; never where codes are taken, which no disguise would change.
         semitones, formant_ratio: see `disguise`.
         code, n_codes: first column of `EncodedClips.codes`, and how many are taken there.
     """
@@ -210,7 +211,7 @@ class SegmentSampler:
     def _row(self, rng: np.random.Generator) -> tuple[int | float | bool, ...]:
         """The fields of `Draws`, of one row."""
         clip = self.clips[np.searchsorted(self._ends, rng.integers(self._ends[-1]), "right")]
-        segment, codes = self._place(clip, self.length, rng), (0, 0)
+        segment, codes = self._place(clip, self.length, rng), NO_CODES
         if clip.name in self.places and rng.random() < SHARE_OF_CODES:
             segment, codes = self._encoded(clip, segment[0] - clip.start)
         others = [other for other in self._of_speaker[clip.speaker] if other is not clip]
@@ -223,7 +224,7 @@ class SegmentSampler:
             *(*segment, 32768 * clip.gain),
             *(*reference, 32768 * other.gain),
             self._rows[clip.speaker],
-            rng.random() < self.perturbation.probability,
+            rng.random() < self.perturbation.probability and codes == NO_CODES,
             rng.uniform(-1, 1) * self.perturbation.pitch_semitones,
             self.perturbation.formant_ratio ** rng.uniform(-1, 1),
             *codes,

@@ -1,6 +1,6 @@
 """Codes that recordings of a prepared corpus have in files, where an encoder would make others.
 
-Refined codes are searched for, which takes too long for a decoder that is to learn them meanwhile.
+Such are refined codes: they take too long to find to be made anew for every batch.
 """
 
 from __future__ import annotations
