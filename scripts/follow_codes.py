@@ -53,7 +53,7 @@ def prior_of(
     output: OUTPUT,
 ) -> None:
     """Write a prior of the new codec, made from the old one's packaged prior."""
-    before, after = vqcodec.load(old), vqcodec.load(new)
+    before, after = vqcodec.load(old, device="cpu"), vqcodec.load(new, device="cpu")
     known = prior.load(before)
     sizes = [codec.config.quantizer.codebook_size for codec in (after, before)]
     together = np.zeros(sizes, np.int64)

@@ -14,6 +14,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vqcodec import checkpoint
 from vqcodec.codec import Codec
 from vqcodec.data.prepared import PreparedData
@@ -48,7 +50,8 @@ def main() -> None:
     provenance = {**loaded.provenance, **json.loads(arguments.provenance.read_text())}
     tables = loaded.tables
     if arguments.train_data is not None:
-        tables = fitted(Codec(loaded), PreparedData(arguments.train_data))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        tables = fitted(Codec(loaded, device=device), PreparedData(arguments.train_data))
     target = WEIGHTS / f"{arguments.name}.safetensors"
     fingerprint = checkpoint.save(target, loaded.model, voices, without_folders(provenance), tables)
     size = target.stat().st_size
@@ -73,7 +76,7 @@ def fitted(codec: Codec, data: PreparedData) -> NgramTables:
         codec.encode(data.read(clip), data.sample_rate, speaker=NOBODY).codes
         for clip in data.split("train")
     ]
-    return ngram.fit(codes, codec.config.quantizer.codebook_size)
+    return ngram.fit(codes, codec.config.quantizer.codebook_size, device=codec.device)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
 
 def test_as_many_steps_are_planned_as_fit() -> None:
     fitted = runpy.run_path(SCRIPT)["fitted"]
-    recipe = load_recipe("speech_1k_gpu.yaml", ["steps=1000", "adversarial.start_step=750"])
+    changes = ["steps=1000", "adversarial.weight=0.05", "adversarial.start_step=750"]
+    recipe = load_recipe("speech_1k_gpu.yaml", changes)
     plan = fitted(recipe, 600.0, 0.125, 0.375)
     # Three of four steps without discriminators: 0.1875 s a step.
     assert (plan.steps, plan.adversarial.start_step) == (3200, 2400)
     rest = {"steps", "adversarial"}
     assert plan.model_dump(exclude=rest) == recipe.model_dump(exclude=rest)
-    without = load_recipe("speech_1k_gpu.yaml", ["adversarial.weight=0"])
+    without = load_recipe("speech_1k_gpu.yaml")
     assert fitted(without, 600.0, 0.125, 0.125).steps == 4800
     with pytest.raises(ConfigError, match="only 299 steps fit in the time"):
         fitted(without, 37.4, 0.125, 0.125)

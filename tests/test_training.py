@@ -359,6 +359,16 @@ def test_bfloat16_and_disguises_train(data: PreparedData, tmp_path: Path) -> Non
     assert all(np.isfinite(report.losses["total"]) for report in reports)
 
 
+def test_compiled_parts_learn_the_same(data: PreparedData, tmp_path: Path) -> None:
+    def losses(**settings: Any) -> list[float]:
+        totals: list[float] = []
+        recipe = small_recipe(data, tmp_path / str(settings), precision="bfloat16", **settings)
+        train(recipe, device="cpu", on_report=lambda report: totals.append(report.losses["total"]))
+        return totals
+
+    assert losses(compile=True) == pytest.approx(losses(compile=False), rel=0.02)
+
+
 @pytest.mark.parametrize("is_fast", [False, True])
 @pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
 def test_products_are_bfloat16_where_that_is_fast_or_asked_for(

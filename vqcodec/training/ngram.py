@@ -69,7 +69,8 @@ class _Network(nn.Module):
             for name, places in self.places.items()
         }
         n_codebooks, n_context = self.context.shape[:2]
-        books = torch.tensor([(book - 1 - i) % n_codebooks for i in range(n_context)])
+        places = [(book - 1 - i) % n_codebooks for i in range(n_context)]
+        books = torch.tensor(places, device=before.device)
         # functional.embedding: its gradient is far faster than that of an index.
         rows = before + books * (self.embedding.shape[1])
         heard = functional.embedding(rows, tables["embedding"].flatten(0, 1)).flatten(1)
@@ -97,6 +98,7 @@ def fit(
     units: int = 128,
     steps: int = 8000,
     seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> NgramTables:
     """Fit tables to codes.
 
@@ -108,6 +110,7 @@ def fit(
         units: H, of the first layer; the second has half as many.
         steps: of 1024 codes of each codebook.
         seed: of the start and the batches.
+        device: to compute on; another makes the same tables but for rounding.
 
     Raises:
         DataError: there are no codes.
@@ -116,10 +119,12 @@ def fit(
         raise DataError("no codes to fit the entropy coder to")
     n_codebooks = sequences[0].shape[0]
     stream, places = _stream(sequences, codebook_size, n_context)
+    stream = stream.to(device)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _Network(n_codebooks, codebook_size, n_context, width=width, units=units)
+        network.to(device)
         optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1
@@ -129,9 +134,9 @@ def fit(
             losses = []
             for book, own in enumerate(places):
                 chosen = own[torch.randint(len(own), (BATCH_SIZE,), generator=generator)]
-                before = stream[chosen[:, None] - offsets]
+                before = stream[(chosen[:, None] - offsets).to(device)]
                 logits = network(before, book) * math.log(2)
-                losses.append(functional.cross_entropy(logits, stream[chosen]))
+                losses.append(functional.cross_entropy(logits, stream[chosen.to(device)]))
             optimizer.zero_grad()
             torch.stack(losses).mean().backward()
             optimizer.step()
@@ -165,6 +170,6 @@ def _stream(
 def _tables(network: _Network) -> NgramTables:
     def table(name: str) -> np.ndarray:
         kind = np.int16 if name.endswith("bias") else np.int8
-        return network.integers(name).numpy().astype(kind)
+        return network.integers(name).cpu().numpy().astype(kind)
 
     return NgramTables(**{name: table(name) for name in network.places})

@@ -88,7 +88,9 @@ class Objective(nn.Module):
     def compile_parts(self) -> None:
         """Compile what is plain arithmetic; spectra and codebook updates stay as they are."""
         model = self.model
-        parts = [model.encoder, model.wavenet, *(model.fast.blocks if model.fast else ())]
+        # Not the filterbank before them: torch 2.11 compiles its gradient to NaN on a CPU.
+        layers = model.encoder.get_submodule("layers")
+        parts = [layers, model.wavenet, *(model.fast.blocks if model.fast else ())]
         for part in parts:
             if part is not None:
                 part.compile()
