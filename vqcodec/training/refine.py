@@ -29,7 +29,8 @@ from vqcodec.training.losses import WaveformLoss
 
 STEPS, LEARNING_RATE = 40, 0.02
 WEIGHTS = LossConfig(stoi=5.0, periodicity=1.0)
-BIT_PENALTY = 0.005  # of half a squared distance
+# Of half a squared distance, for a code of 128 samples; one that stands for less may cost more.
+BIT_PENALTY, PENALTY_HOP = 0.005, 128
 STEPS_PER_COSTS = 5  # they change little from step to step
 
 
@@ -86,6 +87,7 @@ class _Search:
         self.model, self.quantizer, self.tables = model, quantizer, tables
         self.speaker, self.device = speaker, speaker.device
         self.loss = WaveformLoss(model.config.sample_rate, WEIGHTS).to(self.device)
+        self.bit_penalty = BIT_PENALTY * model.config.hop_length / PENALTY_HOP
 
     def __call__(self, window: windows.Window) -> np.ndarray:
         """The codes that a window keeps, (1, n)."""
@@ -113,7 +115,7 @@ class _Search:
         for step in range(STEPS):
             if self.tables is not None and step % STEPS_PER_COSTS == 0:
                 costs = self.tables.costs(codes[0].cpu().numpy().astype(np.uint16))
-                penalty = BIT_PENALTY * torch.from_numpy(costs[:, 0]).to(self.device)
+                penalty = self.bit_penalty * torch.from_numpy(costs[:, 0]).to(self.device)
             latents, codes = self.quantizer.quantize(vectors, penalty)
             loss = self._distance(latents, waveform)
             if loss.item() < least:
