@@ -360,9 +360,15 @@ def test_bfloat16_and_disguises_train(data: PreparedData, tmp_path: Path) -> Non
 
 
 def test_compiled_parts_learn_the_same(data: PreparedData, tmp_path: Path) -> None:
+    sizes = {
+        "data": data_section(data, segment_length=128),
+        "model": model_with(encoder={"n_filters": 128}),
+    }
+
     def losses(**settings: Any) -> list[float]:
         totals: list[float] = []
-        recipe = small_recipe(data, tmp_path / str(settings), precision="bfloat16", **settings)
+        settings |= {"precision": "bfloat16", **sizes}
+        recipe = small_recipe(data, tmp_path / str(settings["compile"]), **settings)
         train(recipe, device="cpu", on_report=lambda report: totals.append(report.losses["total"]))
         return totals
 
