@@ -178,6 +178,22 @@ def test_a_fault_in_a_window_is_raised(codec):
         list(windows.map_in_order(fail, range(10), codec.device))
 
 
+def test_an_interrupt_while_threads_start_leaves_none_waiting(codec, threads, monkeypatch):
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *call, **options):
+            if self._threads:
+                raise KeyboardInterrupt
+            return super().submit(*call, **options)
+
+    monkeypatch.setattr(windows, "ThreadPoolExecutor", Interrupted)
+    torch.set_num_threads(2)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        next(windows.map_in_order(abs, range(2), codec.device))
+    assert threading.active_count() == before
+    assert torch.get_num_threads() == 2
+
+
 def test_a_list_is_each_for_itself(codec, samples):
     recordings = [samples, samples[:5000], samples[3000:3001]]
     assert codec.encode(recordings, 16000) == [codec.encode(one, 16000) for one in recordings]

@@ -102,8 +102,15 @@ def _lone_threads() -> Iterator[tuple[ThreadPoolExecutor, int]]:
         n_threads = torch.get_num_threads()
         pool = ThreadPoolExecutor(n_threads, initializer=_compute_alone)
         all_started = threading.Barrier(n_threads)
-        wait([pool.submit(all_started.wait) for _ in range(n_threads)])
-        torch.set_num_threads(n_threads)
+        try:
+            wait([pool.submit(all_started.wait) for _ in range(n_threads)])
+        except BaseException:
+            # Interrupted before all have started: those that have would wait for ever.
+            all_started.abort()
+            pool.shutdown()
+            raise
+        finally:
+            torch.set_num_threads(n_threads)
     with pool:
         yield pool, n_threads
 
