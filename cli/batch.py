@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -166,14 +166,16 @@ def _run_all(
         jobs or torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
     )
     try:
-        futures: list[Future[None]] = [pool.submit(one, *pair) for pair in pairs]
-        for n_finished, future in enumerate(as_completed(futures), 1):
-            error = future.exception()
-            if isinstance(error, Exception):
-                n_failed += 1
-                typer.echo(f"vqcodec: {message(error)}", err=True)
-                logger.debug("traceback:", exc_info=error)
-            on_progress(n_finished / len(pairs))
+        waiting: set[Future[None]] = {pool.submit(one, *pair) for pair in pairs}
+        while waiting:
+            # A wait without an end may miss an interrupt that came as it began.
+            finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            for error in (future.exception() for future in finished):
+                if isinstance(error, Exception):
+                    n_failed += 1
+                    typer.echo(f"vqcodec: {message(error)}", err=True)
+                    logger.debug("traceback:", exc_info=error)
+            on_progress(1 - len(waiting) / len(pairs))
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)
