@@ -128,6 +128,7 @@ def test_one_error_names_every_fault_and_the_nearest_known_key(tmp_path: Path) -
         (["stage=fast"], "stage fast needs initial_model"),
         (["stage=fast", "model.fast=null"], "stage fast trains the fast decoder, but model.fast"),
         (["data.codes=codes"], "data.codes would change their meaning at stage codec"),
+        (["perturbation.conversion=0.5"], "perturbation.conversion needs frozen codes"),
         (["steps=300"], "steps 300 end before the codebook starts, after unquantized_steps 300"),
         (["loss.stoi=1", "data.segment_length=49"], "0.4 s at a time, more than the 6272 samples"),
         (["data.segment_length=8"], "segments of 1024 samples, shorter than .* 2048"),

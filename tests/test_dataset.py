@@ -37,6 +37,7 @@ def sampler(
     config: DataConfig = CONFIG,
     seed: int = 0,
     disguised: float = 0.0,
+    converted: float = 0.0,
     resident: torch.Tensor | None = None,
 ) -> SegmentSampler:
     return SegmentSampler(
@@ -45,7 +46,7 @@ def sampler(
         config,
         speakers=speaker_names(data.clips),
         hop_length=HOP,
-        perturbation=PerturbationConfig(probability=disguised),
+        perturbation=PerturbationConfig(probability=disguised, conversion=converted),
         seed=seed,
         resident=resident,
     )
@@ -62,7 +63,7 @@ def place(data: PreparedData, samples: torch.Tensor) -> tuple[Clip, int]:
     raise AssertionError("not from the data")
 
 
-def equal(one: Batch, other: Batch) -> bool:
+def equal(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -76,9 +77,13 @@ def test_a_batch_is_a_function_of_seed_and_step(data: PreparedData, disguised: f
     assert not torch.equal(first.batch(7).waveform, other.batch(7).waveform)
 
 
-def test_processes_share_the_batch_of_one(data: PreparedData) -> None:
-    whole = sampler(data, disguised=0.5).batch(3)
-    parts = [sampler(data, disguised=0.5).batch(3, rank, 2) for rank in range(2)]
+@pytest.mark.parametrize(("disguised", "converted"), [(0.5, 0.0), (0.0, 0.5)])
+def test_processes_share_the_batch_of_one(
+    data: PreparedData, disguised: float, converted: float
+) -> None:
+    one = sampler(data, disguised=disguised, converted=converted)
+    whole = one.batch(3)
+    parts = [one.batch(3, rank, 2) for rank in range(2)]
     assert len(parts[0].waveform) == 3
     assert equal(whole, Batch(*(torch.cat(pair) for pair in zip(*parts, strict=True))))
 
@@ -99,8 +104,8 @@ def test_resident_audio_makes_the_same_batches(data: PreparedData, workers: int)
     assert audio is not None
     assert audio.dtype == torch.int16
     config = CONFIG.model_copy(update={"workers": workers})
-    resident = sampler(data, config=config, disguised=0.5, resident=audio)
-    mapped = sampler(data, disguised=0.5)
+    resident = sampler(data, config=config, disguised=0.5, converted=0.5, resident=audio)
+    mapped = sampler(data, disguised=0.5, converted=0.5)
     for step, batch in enumerate(resident.batches(range(3, 6), rank=1, world_size=2), 3):
         assert equal(batch, mapped.batch(step, 1, 2))
 
@@ -128,6 +133,26 @@ def test_only_the_encoder_s_input_is_disguised(data: PreparedData) -> None:
     assert (changed > 0.01).all()
     levels = disguised.encoder_input.square().mean(1) / disguised.waveform.square().mean(1)
     torch.testing.assert_close(levels, torch.ones(6), rtol=1e-3, atol=0)
+
+
+def test_who_is_converted_is_not_disguised_and_hears_of_another_voice(data: PreparedData) -> None:
+    disguised = sampler(data, disguised=1.0)
+    mixed = sampler(data, disguised=1.0, converted=0.5)
+    assert not disguised.batch(0).converted.any()
+    assert disguised.batch(0).target.shape == (6, 0)
+    n_converted, voices = 0, set()
+    for step in range(20):
+        before, batch = disguised.batch(step), mixed.batch(step)
+        rows = batch.converted
+        n_converted += int(rows.sum())
+        assert equal(before._replace(encoder_input=batch.encoder_input)[:6], batch[:6])
+        assert torch.equal(batch.encoder_input[rows], batch.waveform[rows])
+        torch.testing.assert_close(batch.encoder_input[~rows], before.encoder_input[~rows])
+        assert batch.target.shape == (6, REFERENCE)
+        assert not batch.target[~rows].any()
+        voices |= {place(data, target)[0].speaker for target in batch.target[rows]}
+    assert 40 < n_converted < 80
+    assert {"anna", "bert"} <= voices
 
 
 def test_segments_and_references_come_from_where_they_should(data: PreparedData) -> None:

@@ -67,6 +67,8 @@ def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) ->
             torch.zeros(2, dtype=torch.int64, device="cuda"),
             torch.zeros(2, 64, dtype=torch.int64, device="cuda"),
             torch.zeros(2, 1, 64, dtype=torch.int64, device="cuda"),
+            torch.zeros(2, dtype=torch.bool, device="cuda"),
+            torch.empty(2, 0, device="cuda"),
         )
         losses = objective(batch)
         game = adversary(losses.decoded, waveform)

@@ -20,6 +20,7 @@ from vqcodec.data.encoded import read_encoded
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CodesError, DataError
 from vqcodec.models.config import ModelConfig
+from vqcodec.models.speaker import guided
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import trainer
 from vqcodec.training.config import DataConfig, PerturbationConfig
@@ -53,7 +54,12 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
 
 
 def sampler(
-    encoded: Encoded, *, segment_length: int, resident: bool = False, disguised: float = 0.0
+    encoded: Encoded,
+    *,
+    segment_length: int,
+    resident: bool = False,
+    disguised: float = 0.0,
+    converted: float = 0.0,
 ) -> SegmentSampler:
     data, start = encoded.data, checkpoint.load(encoded.model)
     return SegmentSampler(
@@ -62,7 +68,7 @@ def sampler(
         DataConfig(batch_size=16, segment_length=segment_length, reference_s=0.5),
         speakers=speaker_names(data.clips),
         hop_length=HOP,
-        perturbation=PerturbationConfig(probability=disguised),
+        perturbation=PerturbationConfig(probability=disguised, conversion=converted),
         seed=0,
         resident=torch.from_numpy(np.array(data.audio)) if resident else None,
         encoded=read_encoded(
@@ -110,12 +116,14 @@ def test_a_recording_without_codes_is_encoded_as_ever(encoded: Encoded) -> None:
     assert n_found > 0
 
 
-def test_what_has_codes_is_not_disguised(encoded: Encoded) -> None:
+def test_what_has_codes_is_neither_disguised_nor_converted(encoded: Encoded) -> None:
     batch = sampler(encoded, segment_length=16, disguised=1.0).batch(0)
     has_codes = batch.codes[:, 0, 0] != NOT_ENCODED
     is_disguised = (batch.encoder_input != batch.waveform).any(1)
     assert has_codes.any()
     assert torch.equal(is_disguised, ~has_codes)
+    converted = sampler(encoded, segment_length=16, converted=1.0).batch(0).converted
+    assert torch.equal(converted, ~has_codes)
 
 
 def test_given_codes_are_what_is_decoded(encoded: Encoded, tmp_path: Path) -> None:
@@ -133,6 +141,31 @@ def test_given_codes_are_what_is_decoded(encoded: Encoded, tmp_path: Path) -> No
     decoded = model.fast(model.latents(expected), model.speaker(batch.reference))
     assert losses.decoded is not None
     torch.testing.assert_close(losses.decoded, decoded)
+
+
+def test_a_decoder_is_trained_to_undo_conversions(encoded: Encoded, tmp_path: Path) -> None:
+    recipe = small_recipe(encoded.data, tmp_path, stage="fast", initial_model=str(encoded.model))
+    model = checkpoint.load(encoded.model).model
+    objective = Objective(model, recipe).train()
+    batch = sampler(encoded, segment_length=16, converted=1.0).batch(0)
+    batch = batch._replace(codes=torch.full_like(batch.codes, NOT_ENCODED))
+    losses = objective(batch)
+    assert model.fast is not None
+    own = model.speaker(batch.reference)
+    heard = batch.waveform.clone()
+    rows = batch.converted.nonzero()[:, 0].tolist()
+    assert 3 < len(rows) < 13
+    with torch.no_grad():
+        for row in rows:
+            told = guided(model.speaker(batch.target[row : row + 1]), own[row : row + 1])
+            codes = model.encode(batch.waveform[row : row + 1])
+            heard[row] = model.fast(model.latents(codes), told)
+    assert torch.equal(losses.indices, model.encode(heard))
+    decoded = model.fast(model.latents(losses.indices), own)
+    assert losses.decoded is not None
+    torch.testing.assert_close(losses.decoded, decoded)
+    loss = objective.waveform_loss(decoded, batch.waveform)
+    torch.testing.assert_close(losses.mel, loss.mel)
 
 
 def test_a_decoder_is_trained_on_code_files(encoded: Encoded, tmp_path: Path) -> None:

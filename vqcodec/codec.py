@@ -24,10 +24,10 @@ from vqcodec.decoding import fast_blocks, wavenet_blocks
 from vqcodec.encoding import Progress, code_blocks, listened, live_codes, speaker_vector
 from vqcodec.errors import CodesError, SpeakerError, VqcodecError
 from vqcodec.header import StreamMetadata
-from vqcodec.models.speaker import from_int8, to_grid, to_int8
+from vqcodec.models.speaker import from_int8, guided, to_grid, to_int8
 from vqcodec.resampling import resample_blocks, resampled_length
 from vqcodec.soundfiles import checked_rate
-from vqcodec.speakers import Speaker, VoicesFile, check_name, guided, unknown_voice
+from vqcodec.speakers import Speaker, VoicesFile, check_name, unknown_voice
 from vqcodec.streams import CodesStream
 
 Decoder = Literal["fast", "wavenet"]
@@ -182,9 +182,8 @@ class Codec:
         # Imported here: what trains is not needed to encode and decode.
         from vqcodec.training.refine import refined_code_blocks
 
-        vector = self.voices[mark].vector if isinstance(mark, str) else mark
-        speaker = torch.from_numpy(from_int8(vector))[None].to(self.device)
-        return refined_code_blocks(self.model, blocks, speaker, tables=self.tables)
+        vector = self._vector(self.voices[mark].vector if isinstance(mark, str) else mark)
+        return refined_code_blocks(self.model, blocks, vector, tables=self.tables)
 
     def stream_encode(
         self,
@@ -332,7 +331,7 @@ class Codec:
         Args:
             codes: of this model.
             speaker: another voice than the codes' own: see `speaker`. If they tell their own, the
-                decoder is led away from that (`speakers.guided`).
+                decoder is led away from that (`models.speaker.guided`).
             decoder: `fast` (parallel) or `wavenet` (sample by sample); the best one when None.
             seed: of the WaveNet's draws; the same seed gives the same audio.
             temperature: of the WaveNet's draws; lower is cleaner and duller.
@@ -534,7 +533,7 @@ class Codec:
                 f"seed {seed}, temperature {temperature}: the seed must be 0 or more, and the "
                 "temperature 0 or more and finite"
             )
-        vector = torch.from_numpy(self._told(metadata, speaker))[None].to(self.device)
+        vector = self._told(metadata, speaker)
         if decoder == "fast":
             blocks = fast_blocks(self.model, codes, vector, live=live)
         else:
@@ -543,18 +542,22 @@ class Codec:
             )
         return (block * np.float32(metadata.gain) for block in blocks)
 
-    def _told(self, codes: StreamMetadata, speaker: Source | None) -> np.ndarray:
-        """What the decoder is told of who speaks: (64,) float32."""
+    def _told(self, codes: StreamMetadata, speaker: Source | None) -> Tensor:
+        """What the decoder is told of who speaks: (1, 64)."""
         own = self._speaker_of(codes)
         if speaker is not None:
-            target = from_int8(self.speaker(speaker).vector)
-            return target if own is None else guided(target, from_int8(own.vector))
+            target = self._vector(self.speaker(speaker).vector)
+            return target if own is None else guided(target, self._vector(own.vector))
         if own is None:
             raise SpeakerError(
                 f"these codes name the voice {codes.speaker}, which model {self.name} does not "
                 "know: load the voices file it is in (--voices), or give another --speaker"
             )
-        return from_int8(own.vector)
+        return self._vector(own.vector)
+
+    def _vector(self, stored: np.ndarray) -> Tensor:
+        """(64,) int8 -> (1, 64) for the model."""
+        return torch.from_numpy(from_int8(stored))[None].to(self.device)
 
     def _speaker_of(self, codes: StreamMetadata) -> Speaker | None:
         """The voice that codes carry or name; such a name is never taken for a path."""

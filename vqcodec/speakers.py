@@ -19,8 +19,6 @@ from vqcodec.files import write_atomically
 
 FORMAT, VERSION = "vqcodec-voices", 1
 VECTOR_LENGTH = 64
-# Chosen on validation recordings: nearest to the target there (docs/decisions.md).
-GUIDANCE = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,25 +32,6 @@ class Speaker:
 
     vector: np.ndarray
     name: str | None = None
-
-
-def guided(target: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """What a decoder is told for a conversion: the target, and away from the source.
-
-    Codes keep something of the voice that spoke them. This makes up for it, as classifier-free
-    guidance (Ho and Salimans 2022, arXiv 2207.12598) leads a sampler away from what it would do
-    unasked.
-
-    Args:
-        target: (64,) float32 speaker vector.
-        source: (64,) float32, of the recording that was encoded.
-
-    Returns:
-        (64,) float32 of the target's length: decoders have met no other.
-    """
-    beyond = target + GUIDANCE * (target - source)
-    length = float(np.linalg.norm(beyond)) or 1.0
-    return beyond * (float(np.linalg.norm(target)) / length)
 
 
 class VoicesFile:

@@ -40,6 +40,9 @@ class Batch(NamedTuple):
         phones: (B, N) int64 the phone class at the centre of each code, or `UNLABELLED`.
         codes: (B, Q, N) int64 to be decoded; what is `NOT_ENCODED` is for the encoder. Where no
             recording has codes, Q is 1.
+        converted: (B,) bool whose encoder input is to be said in another voice first.
+        target: (B, R) a clip of that voice, silence where none is needed; of no width where none
+            ever is.
     """
 
     waveform: Tensor
@@ -48,6 +51,8 @@ class Batch(NamedTuple):
     speaker: Tensor
     phones: Tensor
     codes: Tensor
+    converted: Tensor
+    target: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -58,12 +63,12 @@ class Draws(NamedTuple):
     """Where a batch is to be read, and how its encoder input is disguised: (B,) each.
 
     Attributes:
-        segment, reference: first samples in the prepared audio.
-        segment_length, reference_length: samples read; the rest is silence.
-        level: what int16 is divided by.
-        reference_level: the same, for the reference.
+        segment, reference, target: first samples in the prepared audio.
+        segment_length, reference_length, target_length: samples read; the rest is silence.
+        level, reference_level, target_level: what int16 is divided by.
         speaker: rows of the speaker table.
         disguised: whether at all; never where codes are taken, which no disguise would change.
+        converted: as `disguised`, and never both.
         semitones, formant_ratio: see `disguise`.
         code, n_codes: first column of `EncodedClips.codes`, and how many are taken there.
     """
@@ -74,8 +79,12 @@ class Draws(NamedTuple):
     reference: Tensor
     reference_length: Tensor
     reference_level: Tensor
+    target: Tensor
+    target_length: Tensor
+    target_level: Tensor
     speaker: Tensor
     disguised: Tensor
+    converted: Tensor
     semitones: Tensor
     formant_ratio: Tensor
     code: Tensor
@@ -131,6 +140,7 @@ class SegmentSampler:
         codes = encoded.codes if encoded else np.zeros((1, 1), np.int32)
         self.codes = torch.from_numpy(codes).to(self.audio.device)
         self.reference_length = round(config.reference_s * data.sample_rate)
+        self.target_length = self.reference_length if perturbation.conversion else 0
         self.perturbation, self.seed = perturbation, seed
         self._rows = {name: row for row, name in enumerate(speakers)}
         self._ends = np.cumsum([clip.n_samples for clip in clips])
@@ -171,6 +181,9 @@ class SegmentSampler:
         reference = self._cut(
             draws.reference, draws.reference_length, draws.reference_level, self.reference_length
         )
+        target = self._cut(
+            draws.target, draws.target_length, draws.target_level, self.target_length
+        )
         encoder_input = waveform
         if len(rows):
             encoder_input = waveform.clone()
@@ -182,7 +195,10 @@ class SegmentSampler:
             )
         phones = self._phones(draws.segment, draws.segment_length)
         codes = self._codes(draws.code, draws.n_codes)
-        return Batch(waveform, encoder_input, reference, draws.speaker, phones, codes)
+        return Batch(
+            *(waveform, encoder_input, reference, draws.speaker, phones, codes),
+            *(draws.converted, target),
+        )
 
     def _phones(self, start: Tensor, n_read: Tensor) -> Tensor:
         """(B, N) classes at the centres of codes, of which the first `n_read` samples are heard."""
@@ -210,7 +226,7 @@ class SegmentSampler:
 
     def _row(self, rng: np.random.Generator) -> tuple[int | float | bool, ...]:
         """The fields of `Draws`, of one row."""
-        clip = self.clips[np.searchsorted(self._ends, rng.integers(self._ends[-1]), "right")]
+        clip = self._any_clip(rng)
         segment, codes = self._place(clip, self.length, rng), NO_CODES
         if clip.name in self.places and rng.random() < SHARE_OF_CODES:
             segment, codes = self._encoded(clip, segment[0] - clip.start)
@@ -220,15 +236,28 @@ class SegmentSampler:
             reference = self._place(other, self.reference_length, rng)
         else:
             other, reference = clip, self._elsewhere(clip, segment[0] - clip.start, rng)
+        disguised = rng.random() < self.perturbation.probability and codes == NO_CODES
+        semitones = rng.uniform(-1, 1) * self.perturbation.pitch_semitones
+        formant_ratio = self.perturbation.formant_ratio ** rng.uniform(-1, 1)
+        converted = rng.random() < self.perturbation.conversion and codes == NO_CODES
+        voice, target = clip, (clip.start, 0)
+        if converted:
+            voice = self._any_clip(rng)
+            target = self._place(voice, self.target_length, rng)
         return (
             *(*segment, 32768 * clip.gain),
             *(*reference, 32768 * other.gain),
+            *(*target, 32768 * voice.gain),
             self._rows[clip.speaker],
-            rng.random() < self.perturbation.probability and codes == NO_CODES,
-            rng.uniform(-1, 1) * self.perturbation.pitch_semitones,
-            self.perturbation.formant_ratio ** rng.uniform(-1, 1),
+            disguised and not converted,
+            converted,
+            semitones,
+            formant_ratio,
             *codes,
         )
+
+    def _any_clip(self, rng: np.random.Generator) -> Clip:
+        return self.clips[np.searchsorted(self._ends, rng.integers(self._ends[-1]), "right")]
 
     def _encoded(self, clip: Clip, start: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """The segment from the code at `start` on, and its codes: the first and how many."""

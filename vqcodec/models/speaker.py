@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
+# Chosen on validation recordings: nearest to the target there (docs/decisions.md).
+GUIDANCE = 0.4
+
 
 class SpeakerEncoder(nn.Module):
     """Pools a reference clip into one vector, whose values have a root mean square of 1.
@@ -63,6 +66,25 @@ class SpeakerTable(nn.Module):
     def forward(self, index: Tensor) -> Tensor:
         """(B,) int64 -> (B, S) on the int8 grid."""
         return to_grid(self.embedding(index))
+
+
+def guided(target: Tensor, source: Tensor) -> Tensor:
+    """What a decoder is told for a conversion: the target, and away from the source.
+
+    Codes keep something of the voice that spoke them. This makes up for it, as classifier-free
+    guidance (Ho and Salimans 2022, arXiv 2207.12598) leads a sampler away from what it would do
+    unasked.
+
+    Args:
+        target: (B, S) speaker vectors.
+        source: (B, S), of the recordings that were encoded.
+
+    Returns:
+        (B, S) of the targets' lengths: decoders have met no other.
+    """
+    beyond = target + GUIDANCE * (target - source)
+    length = beyond.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return beyond * (target.norm(dim=-1, keepdim=True) / length)
 
 
 def to_grid(vector: Tensor) -> Tensor:

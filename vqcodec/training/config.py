@@ -53,11 +53,16 @@ class PerturbationConfig(Section):
         probability: of disguising a segment.
         pitch_semitones: largest shift of pitch, up or down.
         formant_ratio: largest stretch of the spectral envelope, up or down (1 = none).
+        conversion: probability of saying a segment in another speaker's voice instead, as the
+            model itself then would, for stages that freeze codes: the decoder learns to give a
+            voice to what another has said (back-translation, Sennrich et al. 2016, arXiv
+            1511.06709).
     """
 
     probability: Fraction = 0.0
     pitch_semitones: Weight = 4.0
     formant_ratio: Annotated[float, Field(ge=1, le=2)] = 1.15
+    conversion: Fraction = 0.0
 
 
 class LossConfig(Section):
@@ -186,6 +191,12 @@ class Recipe(RunConfig):
         if self.data.codes is not None and not self.freezes_codes:
             faults.append(
                 f"data.codes would change their meaning at stage {self.stage}: leave it out"
+            )
+        has_voices = self.model.fast is not None and self.model.speaker.kind == "encoder"
+        if self.perturbation.conversion and not (self.freezes_codes and has_voices):
+            faults.append(
+                "perturbation.conversion needs frozen codes, a fast decoder and a speaker encoder: "
+                "leave it out"
             )
         if self.initial_model is None and self.steps <= self.unquantized_steps:
             faults.append(

@@ -11,6 +11,7 @@ from torchaudio.transforms import MelSpectrogram
 
 from vqcodec.data.dataset import NOT_ENCODED, Batch
 from vqcodec.data.labels import UNLABELLED
+from vqcodec.models.speaker import guided
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.config import Recipe
 from vqcodec.training.losses import MultiResolutionSpectralLoss, WaveformLoss, WaveformLosses
@@ -109,7 +110,7 @@ class Objective(nn.Module):
                 batch.speaker if self.model.config.speaker.kind == "table" else batch.reference
             )
             (quantized, indices, commitment), speaker = self.model.bottleneck(
-                batch.encoder_input, reference
+                self._converted(batch), reference
             )
         if self.freezes_codes:
             indices = torch.where(batch.codes == NOT_ENCODED, indices, batch.codes)
@@ -150,6 +151,18 @@ class Objective(nn.Module):
             indices,
             decoded,
         )
+
+    @torch.no_grad()
+    def _converted(self, batch: Batch) -> Tensor:
+        """(B, T) the encoder's input, of which some is said in another voice."""
+        model, rows = self.model, batch.converted
+        if not batch.target.shape[1] or model.fast is None:
+            return batch.encoder_input
+        target, own = model.speaker(batch.target[rows]), model.speaker(batch.reference[rows])
+        latents = model.latents(model.encode(batch.waveform[rows]))
+        encoder_input = batch.encoder_input.clone()
+        encoder_input[rows] = model.fast(latents, guided(target, own)).float()
+        return encoder_input
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         """(B, N * hop_length) -> (B, 64, N): frame n is centred on the middle of code n."""
