@@ -497,22 +497,35 @@ def test_the_adversary_does_nothing_before_its_start(data: PreparedData, tmp_pat
     assert provenance["steps"] == 8
 
 
-def test_the_newest_adversarial_model_is_kept(
-    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, 1.0),
+        ({"adversarial": {**ADVERSARIAL, "start_step": 6}}, 4.0),
+        ({"stage": "fast", "perturbation": {"conversion": 0.5}}, 4.0),
+    ],
+)
+def test_the_newest_model_is_kept_where_validation_is_blind(
+    data: PreparedData,
+    codec: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    kept: float,
 ) -> None:
     rising = iter([1.0, 2.0, 3.0, 4.0])
 
     def worse(self: Trainer, scalars: dict[str, torch.Tensor]) -> dict[str, float]:
-        value = 0.5 if self.objective.training and torch.is_grad_enabled() else next(rising)
+        value = 0.5 if torch.is_grad_enabled() else next(rising)
         return dict.fromkeys(scalars, value)
 
     monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
     monkeypatch.setattr(Trainer, "_values", worse)
-    changes = {"steps": 8, "validate_every": 2, "adversarial": {**ADVERSARIAL, "start_step": 6}}
-    path, reports = run(small_recipe(data, tmp_path, **changes))
+    section = {"steps": 8, "validate_every": 2, "initial_model": str(codec), **changes}
+    path, reports = run(small_recipe(data, tmp_path, **section))
     validations = [report.validation for report in reports if report.validation is not None]
     assert validations == [1.0, 2.0, 3.0, 4.0]
-    assert checkpoint.load(path).provenance["validation_loss"] == 4.0
+    assert checkpoint.load(path).provenance["validation_loss"] == kept
 
 
 def test_max_minutes_stops_and_the_run_goes_on(data: PreparedData, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class PerturbationConfig(Section):
         conversion: probability of saying a segment in another speaker's voice instead, as the
             model itself then would, for stages that freeze codes: the decoder learns to give a
             voice to what another has said (back-translation, Sennrich et al. 2016, arXiv
-            1511.06709).
+            1511.06709). Validation does not see what it improves: the newest model is kept.
     """
 
     probability: Fraction = 0.0

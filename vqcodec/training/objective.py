@@ -156,7 +156,7 @@ class Objective(nn.Module):
     def _converted(self, batch: Batch) -> Tensor:
         """(B, T) the encoder's input, of which some is said in another voice."""
         model, rows = self.model, batch.converted
-        if not batch.target.shape[1] or model.fast is None:
+        if not batch.target.shape[1] or not rows.any() or model.fast is None:
             return batch.encoder_input
         target, own = model.speaker(batch.target[rows]), model.speaker(batch.reference[rows])
         latents = model.latents(model.encode(batch.waveform[rows]))

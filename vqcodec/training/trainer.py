@@ -227,8 +227,10 @@ class Trainer(Training[Batch]):
             for name, value in losses.items():
                 writer.add_scalar(f"validation/{name}", value, self.step)
             add_example(writer, objective, self.validation.batch(0).to(place.device), self.step)
-        # Spectral distances do not see what discriminators improve: the newest model is kept.
-        if started and (loss < self.best or self._is_adversarial()):
+        # Distances to the recordings do not see what discriminators improve, or what becomes of
+        # other voices: the newest model is kept.
+        is_blind = self._is_adversarial() or self.recipe.perturbation.conversion > 0
+        if started and (loss < self.best or is_blind):
             self.best = loss
             if place.rank == 0:
                 write_model(
