@@ -257,6 +257,7 @@ class SegmentSampler:
         )
 
     def _any_clip(self, rng: np.random.Generator) -> Clip:
+        """A clip, by how long it is."""
         return self.clips[np.searchsorted(self._ends, rng.integers(self._ends[-1]), "right")]
 
     def _encoded(self, clip: Clip, start: int) -> tuple[tuple[int, int], tuple[int, int]]:

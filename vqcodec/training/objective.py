@@ -155,8 +155,11 @@ class Objective(nn.Module):
     @torch.no_grad()
     def _converted(self, batch: Batch) -> Tensor:
         """(B, T) the encoder's input, of which some is said in another voice."""
-        model, rows = self.model, batch.converted
-        if not batch.target.shape[1] or not rows.any() or model.fast is None:
+        model = self.model
+        if not batch.target.shape[1] or model.fast is None:
+            return batch.encoder_input
+        rows = batch.converted.nonzero()[:, 0]
+        if not len(rows):
             return batch.encoder_input
         target, own = model.speaker(batch.target[rows]), model.speaker(batch.reference[rows])
         latents = model.latents(model.encode(batch.waveform[rows]))
