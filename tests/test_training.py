@@ -362,7 +362,7 @@ def test_bfloat16_and_disguises_train(data: PreparedData, tmp_path: Path) -> Non
 def test_compiled_parts_learn_the_same(data: PreparedData, tmp_path: Path) -> None:
     sizes = {
         "data": data_section(data, segment_length=128),
-        "model": model_with(encoder={"n_filters": 128}),
+        "model": model_with(encoder={"n_filters": 128, "dilations": [1, 3, 9, 27]}),
     }
 
     def losses(**settings: Any) -> list[float]:
@@ -372,7 +372,10 @@ def test_compiled_parts_learn_the_same(data: PreparedData, tmp_path: Path) -> No
         train(recipe, device="cpu", on_report=lambda report: totals.append(report.losses["total"]))
         return totals
 
-    assert losses(compile=True) == pytest.approx(losses(compile=False), rel=0.02)
+    # Layers compiled one by one would, in training and in validation, be more than torch keeps.
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        compiled = losses(compile=True)
+    assert compiled == pytest.approx(losses(compile=False), rel=0.02)
 
 
 @pytest.mark.parametrize("is_fast", [False, True])
