@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +13,14 @@ import pytest
 import torch
 from training_data import MODEL, data_section, prepare_speech, small_recipe
 
-from vqcodec import checkpoint
+from vqcodec import checkpoint, load
 from vqcodec.codec import Codec
 from vqcodec.codes import Codes
 from vqcodec.data.dataset import NOT_ENCODED, SegmentSampler, speaker_names
 from vqcodec.data.encoded import read_encoded
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CodesError, DataError
+from vqcodec.evaluation.quality import stoi
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.speaker import guided
 from vqcodec.models.vqvae import VQVAE
@@ -235,3 +237,28 @@ def test_two_files_of_one_recording_are_refused(encoded: Encoded, tmp_path: Path
         codes.save(path)
     with pytest.raises(DataError, match="slt/alone has codes already; remove one"):
         read_encoded(tmp_path, data, fingerprint=codes.fingerprint, tables=None)
+
+
+def test_a_corpus_is_refined_many_segments_at_a_time(
+    encoded: Encoded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "refine_corpus.py"))
+    main = script["main"]
+    monkeypatch.setitem(main.__globals__, "STEPS", 6)
+    # Most recordings are of two segments, of which the second is the shorter.
+    monkeypatch.setitem(main.__globals__, "SEGMENT_LENGTH", 256)
+    main("speech-1k", encoded.data.root, tmp_path, 8, "cpu")
+    codec, clips = load("speech-1k", device="cpu"), encoded.data.split("train")
+    fingerprint = checkpoint.load("speech-1k").fingerprint
+    found = read_encoded(tmp_path, encoded.data, fingerprint=fingerprint, tables=codec.tables)
+    assert set(found.places) == {clip.name for clip in clips}
+    gains, rates = [], []
+    for clip in clips[:3]:
+        codes = Codes.load(tmp_path / f"{clip.name}.codes", tables=codec.tables)
+        original, plain = encoded.data.read(clip), codec.encode(encoded.data.read(clip), 16000)
+        before, after = (codec.decode(one, sample_rate=16000) for one in (plain, codes))
+        gains.append(stoi(original, after) - stoi(original, before))
+        rates.append(len(codes.to_bytes()) / len(plain.to_bytes()))
+    assert min(gains) > 0
+    # 1.10 where no code costs anything.
+    assert np.mean(rates) < 1.06

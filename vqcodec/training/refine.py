@@ -10,7 +10,8 @@ vector quantization", IEEE Trans. ASSP 37(1)).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -57,12 +58,10 @@ def refined_code_blocks(
     Raises:
         VqcodecError: the model has no fast decoder, or another quantizer than `vq`.
     """
-    config, quantizer = model.config, model.quantizer
-    if config.fast is None or not isinstance(quantizer, VectorQuantizer):
-        raise VqcodecError(
-            "this model's codes cannot be refined: that needs a fast decoder and the quantizer vq"
-        )
+    config = model.config
+    search = Search(model, None if tables is None else partial(_costs, tables))
     heard = [-(-n // config.hop_length) for n in encoder.context(config.encoder)]
+    assert config.fast is not None  # or there had been no search
     decoded = spectral.context(config.fast, config.hop_length)
     grid = windows.windows(
         blocks,
@@ -70,54 +69,70 @@ def refined_code_blocks(
         context=(heard[0] + decoded[0], heard[1] + decoded[1]),
         step=config.hop_length,
     )
-    search = _Search(model, quantizer, speaker, tables)
-    return windows.map_in_order(search, grid, speaker.device)
+
+    def refined(window: windows.Window) -> np.ndarray:
+        """The codes that a window keeps, (1, n)."""
+        codes = search(torch.from_numpy(window.data)[None].to(speaker.device), speaker)
+        return codes[0, :, window.start : window.end].cpu().numpy().astype(np.uint16)
+
+    return windows.map_in_order(refined, grid, speaker.device)
 
 
-class _Search:
-    """What is common to all windows of a recording."""
+class Search:
+    """Finds the codes of waveforms.
+
+    Args:
+        model: with a fast decoder; nothing of it changes.
+        costs: codes (B, N) -> (B, N, codebook_size) the bits of each code in every place, if the
+            others are those; without it none has a cost.
+        steps: of the descent.
+
+    Raises:
+        VqcodecError: the model has no fast decoder, or another quantizer than `vq`.
+    """
 
     def __init__(
-        self,
-        model: VQVAE,
-        quantizer: VectorQuantizer,
-        speaker: Tensor,
-        tables: NgramTables | None,
+        self, model: VQVAE, costs: Callable[[Tensor], Tensor] | None, steps: int | None = None
     ) -> None:
-        self.model, self.quantizer, self.tables = model, quantizer, tables
-        self.speaker, self.device = speaker, speaker.device
-        self.loss = WaveformLoss(model.config.sample_rate, WEIGHTS).to(self.device)
-        self.bit_penalty = BIT_PENALTY * model.config.hop_length / PENALTY_HOP
+        if model.fast is None or not isinstance(model.quantizer, VectorQuantizer):
+            raise VqcodecError(
+                "this model's codes cannot be refined: that needs a fast decoder and the quantizer "
+                "vq"
+            )
+        self.model, self.fast, self.quantizer = model, model.fast, model.quantizer
+        self.costs, self.steps = costs, STEPS if steps is None else steps
+        sample_rate, hop_length = model.config.sample_rate, model.config.hop_length
+        device = next(model.parameters()).device
+        self.loss = WaveformLoss(sample_rate, WEIGHTS).to(device)
+        self.bit_penalty = BIT_PENALTY * hop_length / PENALTY_HOP
+        shortest = max(LONGEST_WINDOW, STOI_SECONDS * sample_rate)
+        self.n_samples = int(-(-shortest // hop_length)) * hop_length
 
-    def __call__(self, window: windows.Window) -> np.ndarray:
-        """The codes that a window keeps, (1, n)."""
-        best = self._refine(self._waveform(window))
-        return best[0, :, window.start : window.end].cpu().numpy().astype(np.uint16)
+    def __call__(self, waveform: Tensor, speaker: Tensor) -> Tensor:
+        """Search from the encoder's codes, for all waveforms together.
 
-    def _waveform(self, window: windows.Window) -> Tensor:
-        """(1, T), long enough for every loss."""
-        config = self.model.config
-        shortest = max(LONGEST_WINDOW, STOI_SECONDS * config.sample_rate)
-        n_samples = int(-(-shortest // config.hop_length)) * config.hop_length
-        waveform = torch.from_numpy(window.data)[None].to(self.device)
-        return F.pad(waveform, (0, max(0, n_samples - waveform.shape[1])))
+        Args:
+            waveform: (B, N * hop_length) at normalised level.
+            speaker: (B, S) what the decoder will be told.
 
-    def _refine(self, waveform: Tensor) -> Tensor:
-        """Waveform (1, T) -> codes (1, 1, T / hop_length)."""
+        Returns:
+            (B, 1, N) int64, or more of them where that is too short for the losses.
+        """
+        waveform = F.pad(waveform, (0, max(0, self.n_samples - waveform.shape[1])))
         with torch.no_grad():
             vectors = self.quantizer.project(self.model.norm(self.model.encoder(waveform)))
             codes = self.quantizer.nearest(vectors)[:, None]
         vectors.requires_grad_()
         # The gradients of a long window's single vectors are small.
         optimizer = torch.optim.Adam([vectors], LEARNING_RATE, betas=(0.9, 0.9), eps=1e-12)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, STEPS)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, self.steps)
         penalty, least, best = None, float("inf"), codes
-        for step in range(STEPS):
-            if self.tables is not None and step % STEPS_PER_COSTS == 0:
-                costs = self.tables.costs(codes[0].cpu().numpy().astype(np.uint16))
-                penalty = self.bit_penalty * torch.from_numpy(costs[:, 0]).to(self.device)
+        for step in range(self.steps):
+            if self.costs is not None and step % STEPS_PER_COSTS == 0:
+                penalty = self.bit_penalty * self.costs(codes[:, 0])
             latents, codes = self.quantizer.quantize(vectors, penalty)
-            loss = self._distance(latents, waveform)
+            decoded = decode_latents(self.fast, latents, speaker)
+            loss = self.loss(decoded, waveform).weighted(WEIGHTS)
             if loss.item() < least:
                 least, best = loss.item(), codes
             # Not `backward`, by which all threads would add to the model's own gradients.
@@ -126,8 +141,8 @@ class _Search:
             schedule.step()
         return best
 
-    def _distance(self, latents: Tensor, waveform: Tensor) -> Tensor:
-        """How far what latents (1, D, N) decode to is from a waveform (1, T)."""
-        assert self.model.fast is not None
-        decoded = decode_latents(self.model.fast, latents, self.speaker)
-        return self.loss(decoded, waveform).weighted(WEIGHTS)
+
+def _costs(tables: NgramTables, codes: Tensor) -> Tensor:
+    """Codes (1, N) -> (1, N, codebook_size) bits."""
+    costs = tables.costs(codes.cpu().numpy().astype(np.uint16))
+    return torch.from_numpy(costs[:, 0])[None].to(codes.device)
