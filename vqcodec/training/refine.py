@@ -59,7 +59,7 @@ def refined_code_blocks(
         VqcodecError: the model has no fast decoder, or another quantizer than `vq`.
     """
     config = model.config
-    search = Search(model, None if tables is None else partial(_costs, tables))
+    search = Search(model, None if tables is None else partial(_costs, tables), STEPS)
     heard = [-(-n // config.hop_length) for n in encoder.context(config.encoder)]
     assert config.fast is not None  # or there had been no search
     decoded = spectral.context(config.fast, config.hop_length)
@@ -91,16 +91,14 @@ class Search:
         VqcodecError: the model has no fast decoder, or another quantizer than `vq`.
     """
 
-    def __init__(
-        self, model: VQVAE, costs: Callable[[Tensor], Tensor] | None, steps: int | None = None
-    ) -> None:
+    def __init__(self, model: VQVAE, costs: Callable[[Tensor], Tensor] | None, steps: int) -> None:
         if model.fast is None or not isinstance(model.quantizer, VectorQuantizer):
             raise VqcodecError(
                 "this model's codes cannot be refined: that needs a fast decoder and the quantizer "
                 "vq"
             )
         self.model, self.fast, self.quantizer = model, model.fast, model.quantizer
-        self.costs, self.steps = costs, STEPS if steps is None else steps
+        self.costs, self.steps = costs, steps
         sample_rate, hop_length = model.config.sample_rate, model.config.hop_length
         device = next(model.parameters()).device
         self.loss = WaveformLoss(sample_rate, WEIGHTS).to(device)
