@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import importlib
 import os
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+from command_line import run_benchmark
 from scipy.signal import lfilter
 
 from vqcodec import audio
@@ -211,3 +214,20 @@ def test_a_benchmark_fails_with_one_line(tmp_path: Path) -> None:
     assert "none.safetensors: no such model; give a .safetensors file" in done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_benchmark_of_pauses_finds_the_noise_in_them(
+    waveform: np.ndarray, tmp_path: Path
+) -> None:
+    folder = tmp_path / "corpus"
+    (folder / "slt").mkdir(parents=True)
+    pause = np.zeros(len(waveform))
+    loudest = np.sqrt(np.square(waveform[: len(waveform) // 400 * 400]).reshape(-1, 400).mean(1))
+    spoken = noisy(np.concatenate([pause, waveform, pause]), 10 ** (-33 / 20) * loudest.max())
+    soundfile.write(folder / "slt" / "a.wav", spoken, RATE)
+    (folder / "manifest.csv").write_text("path,speaker,split\nslt/a.wav,slt,test\n")
+    done = run_benchmark("pauses.py", folder, "--ranges", "40,25", "-o", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "report" / "pauses.csv").read_text().splitlines()))
+    assert [row["speaker"] for row in rows] == ["slt", "all"]
+    assert float(rows[0]["40 dB"]) + 0.1 < float(rows[0]["25 dB"])
