@@ -58,7 +58,7 @@ class ResidualUnit(nn.Module):
 
 
 class Chain(nn.Sequential):
-    """As its base, whose `forward` torch.compile leaves out: it is to be one graph."""
+    """`nn.Sequential` as one graph: torch.compile does not look into its own `forward`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """One layer after the other."""
