@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ from command import numbers, run
 
 import vqcodec
 from vqcodec.audio import load
+from vqcodec.evaluation.libraries import library
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, stoi
 from vqcodec.evaluation.report import clips, markdown_table, write_report
 
@@ -61,8 +61,8 @@ def main(
 def within(decibels: float, reference: np.ndarray, decoded: np.ndarray) -> float:
     """STOI with another dynamic range; not a number where it is undefined."""
     try:
-        # A function of its name hides the module.
-        with patch.object(importlib.import_module("pystoi.stoi"), "DYN_RANGE", decibels):
+        # The package's function of that name hides the module.
+        with patch.object(library("pystoi.stoi"), "DYN_RANGE", decibels):
             return stoi(reference, decoded)
     except UndefinedMetricError:
         return float("nan")

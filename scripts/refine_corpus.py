@@ -24,7 +24,8 @@ from torch import Tensor
 import vqcodec
 from vqcodec import Codes
 from vqcodec.data.prepared import Clip, PreparedData
-from vqcodec.errors import VqcodecError
+from vqcodec.errors import DataError, VqcodecError
+from vqcodec.models.speaker import from_int8
 from vqcodec.training.refine import Search
 
 SEGMENT_LENGTH = 1024  # codes
@@ -32,10 +33,9 @@ STEPS = 12
 
 
 class BigramCosts:
-    """What codes cost after the one before: order 1, the less of it the fewer codes were seen.
+    """What a code costs after the one before it, by bigrams interpolated with unigrams.
 
-    Interpolated with the codes' own frequencies by Witten and Bell (1991, "The zero-frequency
-    problem", IEEE Trans. Information Theory 37(4)).
+    Witten and Bell 1991, "The zero-frequency problem", IEEE Trans. Information Theory 37(4).
 
     Args:
         sequences: (n,) codes of recordings.
@@ -51,11 +51,11 @@ class BigramCosts:
             [codes[:-1].astype(np.int64) * size + codes[1:] for codes in sequences]
         )
         counts = torch.from_numpy(np.bincount(pairs, minlength=size * size)).to(device, torch.float)
-        counts = counts.view(size, size)
-        alone = counts.sum(0) + 0.5
-        unseen = (counts > 0).sum(1, keepdim=True).clamp(min=1)
-        shares = counts + unseen * alone / alone.sum()
-        self.bits = -(shares / (counts.sum(1, keepdim=True) + unseen)).log2()
+        bigrams = counts.view(size, size)
+        unigrams = bigrams.sum(0) + 0.5
+        n_successors = (bigrams > 0).sum(1, keepdim=True).clamp(min=1)
+        smoothed = bigrams + n_successors * unigrams / unigrams.sum()
+        self.bits = -(smoothed / (bigrams.sum(1, keepdim=True) + n_successors)).log2()
 
     def __call__(self, codes: Tensor) -> Tensor:
         """Codes (B, N) -> (B, N, K) bits; of a first code, as if after itself."""
@@ -63,7 +63,13 @@ class BigramCosts:
 
 
 def batches(clips: Sequence[Clip], length: int, size: int) -> Iterator[list[tuple[int, int, int]]]:
-    """Segments by length, so that few are filled up: number of the clip, first sample, samples."""
+    """Segments, the longest first, so that few are padded: clip, first sample, samples.
+
+    Args:
+        clips: to be cut.
+        length: of a segment in samples.
+        size: segments in a batch.
+    """
     segments = [
         (number, start, min(length, clip.n_samples - start))
         for number, clip in enumerate(clips)
@@ -77,27 +83,34 @@ def batches(clips: Sequence[Clip], length: int, size: int) -> Iterator[list[tupl
 def refined(
     codec: vqcodec.Codec, data: PreparedData, clips: Sequence[Clip], size: int
 ) -> Iterator[Codes]:
-    """Of every clip.
+    """The codes of every clip, by a search of `size` segments at a time.
 
     Raises:
+        DataError: there are no clips, or they are at another rate.
         VqcodecError: the model is not one whose codes can be refined.
     """
+    if not clips:
+        raise DataError(f"{data.root}: holds no training recordings; prepare some")
+    if data.sample_rate != codec.sample_rate:
+        raise DataError(
+            f"{data.root}: prepared at {data.sample_rate} Hz, the model wants "
+            f"{codec.sample_rate} Hz: prepare again with --sample-rate"
+        )
     plain = [codec.encode(data.read(clip), data.sample_rate) for clip in clips]
     costs = BigramCosts(
         [codes.codes[0] for codes in plain], codec.config.quantizer.codebook_size, codec.device
     )
     search = Search(codec.model, costs, STEPS)
+    voices = torch.from_numpy(np.stack([from_int8(codes.speaker) for codes in plain]))
     found = [np.empty_like(codes.codes) for codes in plain]
     for segments in batches(clips, SEGMENT_LENGTH * codec.hop_length, size):
         n_codes = -(-segments[0][2] // codec.hop_length)
         waveform = np.zeros((len(segments), n_codes * codec.hop_length), np.float32)
         for row, (number, start, n_samples) in zip(waveform, segments, strict=True):
             row[:n_samples] = data.read(clips[number], start, n_samples)
-        heard = torch.from_numpy(waveform).to(codec.device)
-        with torch.no_grad():
-            speaker = codec.model.speaker(heard)
-        best = search(heard, speaker)[:, 0].cpu().numpy()
-        for row, (number, start, _) in zip(best, segments, strict=True):
+        speaker = voices[[number for number, _, _ in segments]]
+        best = search(torch.from_numpy(waveform).to(codec.device), speaker.to(codec.device))
+        for row, (number, start, _) in zip(best[:, 0].cpu().numpy(), segments, strict=True):
             into = found[number][0, start // codec.hop_length :][:SEGMENT_LENGTH]
             into[:] = row[: len(into)]
     for codes, better in zip(plain, found, strict=True):

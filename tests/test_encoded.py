@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import copy
 import runpy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from training_data import MODEL, data_section, prepare_speech, small_recipe
 
 from vqcodec import checkpoint, load
 from vqcodec.codec import Codec
 from vqcodec.codes import Codes
+from vqcodec.data import corpora
 from vqcodec.data.dataset import NOT_ENCODED, SegmentSampler, speaker_names
 from vqcodec.data.encoded import read_encoded
-from vqcodec.data.prepared import PreparedData
+from vqcodec.data.prepared import PreparedData, prepare
 from vqcodec.errors import CodesError, DataError
 from vqcodec.evaluation.quality import stoi
 from vqcodec.models.config import ModelConfig
@@ -239,11 +242,20 @@ def test_two_files_of_one_recording_are_refused(encoded: Encoded, tmp_path: Path
         read_encoded(tmp_path, data, fingerprint=codes.fingerprint, tables=None)
 
 
+@pytest.fixture
+def refine_corpus() -> Callable[..., None]:
+    path = Path(__file__).parents[1] / "scripts" / "refine_corpus.py"
+    main: Callable[..., None] = runpy.run_path(str(path))["main"]
+    return main
+
+
 def test_a_corpus_is_refined_many_segments_at_a_time(
-    encoded: Encoded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoded: Encoded,
+    refine_corpus: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    script = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "refine_corpus.py"))
-    main = script["main"]
+    main = refine_corpus
     monkeypatch.setitem(main.__globals__, "STEPS", 6)
     # Most recordings are of two segments, of which the second is the shorter.
     monkeypatch.setitem(main.__globals__, "SEGMENT_LENGTH", 256)
@@ -262,3 +274,45 @@ def test_a_corpus_is_refined_many_segments_at_a_time(
     assert min(gains) > 0
     # 1.10 where no code costs anything.
     assert np.mean(rates) < 1.06
+
+
+def prepared(folder: Path, n_samples: int, split: str = "train", sample_rate: int = 16000) -> Path:
+    """One recording, of noise."""
+    (folder / "wav" / "anna").mkdir(parents=True)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(n_samples)
+    soundfile.write(folder / "wav" / "anna" / "a.wav", noise, sample_rate)
+    (folder / "wav" / "manifest.csv").write_text(f"path,speaker,split\nanna/a.wav,anna,{split}\n")
+    utterances = corpora.folder(folder / "wav")
+    prepare(utterances, folder / "prepared", corpus="folder", sample_rate=sample_rate)
+    return folder / "prepared"
+
+
+def test_a_last_segment_of_some_samples_is_refined(
+    encoded: Encoded,
+    refine_corpus: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(refine_corpus.__globals__, "STEPS", 2)
+    data = prepared(tmp_path, 1024 * HOP + 5)
+    refine_corpus(str(encoded.model), data, tmp_path / "codes", 1, "cpu")
+    assert Codes.load(tmp_path / "codes" / "anna" / "a.codes").n_codes == 1025
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"split": "test"}, "holds no training recordings"),
+        ({"sample_rate": 8000}, "prepared at 8000 Hz, the model wants 16000 Hz"),
+    ],
+)
+def test_a_corpus_that_cannot_be_refined_is_told(
+    encoded: Encoded,
+    refine_corpus: Callable[..., None],
+    settings: dict[str, Any],
+    fault: str,
+    tmp_path: Path,
+) -> None:
+    data = prepared(tmp_path, 16000, **settings)
+    with pytest.raises(SystemExit, match=fault):
+        refine_corpus(str(encoded.model), data, tmp_path / "codes", 1, "cpu")

@@ -79,7 +79,7 @@ def refined_code_blocks(
 
 
 class Search:
-    """Finds the codes of waveforms.
+    """Analysis by synthesis for a batch of waveforms (the module's sources).
 
     Args:
         model: with a fast decoder; nothing of it changes.
@@ -94,8 +94,8 @@ class Search:
     def __init__(self, model: VQVAE, costs: Callable[[Tensor], Tensor] | None, steps: int) -> None:
         if model.fast is None or not isinstance(model.quantizer, VectorQuantizer):
             raise VqcodecError(
-                "this model's codes cannot be refined: that needs a fast decoder and the quantizer "
-                "vq"
+                "this model's codes cannot be refined: "
+                "that needs a fast decoder and the quantizer vq"
             )
         self.model, self.fast, self.quantizer = model, model.fast, model.quantizer
         self.costs, self.steps = costs, steps
