@@ -3,8 +3,9 @@ r"""Turn a trained model into a packaged one: choose its voices, record what it 
 python scripts/package_model.py runs/x/model.safetensors speech-1k \
         --voices p225,p226 --provenance provenance.json --train-data data/prepared
 
-With --train-data, the entropy coder's tables are fitted to that data's training split. With
---wavenet, the WaveNet is that of another model of the same codes: the decoders were trained apart.
+With --train-data, the entropy coder's tables are fitted to that data's training split, and with
+--codes to refined codes of it, too, whose order is another. With --wavenet, the WaveNet is that of
+another model of the same codes: the decoders were trained apart.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from vqcodec import checkpoint
 from vqcodec.codec import Codec
+from vqcodec.data.encoded import read_encoded
 from vqcodec.data.prepared import PreparedData
 from vqcodec.entropy import NgramTables
 from vqcodec.training import ngram
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--voices", required=True, help="names to keep, with commas between")
     parser.add_argument("--provenance", type=Path, required=True, help="JSON to add")
     parser.add_argument("--train-data", type=Path, help="a prepared folder")
+    parser.add_argument("--codes", type=Path, help="a folder of refined codes of that data")
     parser.add_argument("--wavenet", help="a model file, whose WaveNet to take")
     arguments = parser.parse_args()
     loaded = checkpoint.load(arguments.model)
@@ -51,7 +54,8 @@ def main() -> None:
     tables = loaded.tables
     if arguments.train_data is not None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        tables = fitted(Codec(loaded, device=device), PreparedData(arguments.train_data))
+        codec, data = Codec(loaded, device=device), PreparedData(arguments.train_data)
+        tables = fitted(codec, data, arguments.codes)
     target = WEIGHTS / f"{arguments.name}.safetensors"
     fingerprint = checkpoint.save(target, loaded.model, voices, without_folders(provenance), tables)
     size = target.stat().st_size
@@ -69,14 +73,22 @@ def without_folders(tree: Any) -> Any:
     return Path(tree).name if isinstance(tree, str) and Path(tree).is_absolute() else tree
 
 
-def fitted(codec: Codec, data: PreparedData) -> NgramTables:
-    """Tables for the codes of the training split."""
+def fitted(codec: Codec, data: PreparedData, refined: Path | None) -> NgramTables:
+    """Tables for the codes of the training split, and for those in a folder of code files.
+
+    Every recording is encoded twice, the second time from half a hop later on: other codes of the
+    same speech, as a recording that begins there would have.
+    """
     keep_freed_memory()
-    codes = [
-        codec.encode(data.read(clip), data.sample_rate, speaker=NOBODY).codes
+    sequences = [
+        codec.encode(data.read(clip, start), data.sample_rate, speaker=NOBODY).codes
         for clip in data.split("train")
+        for start in (0, codec.hop_length // 2)
     ]
-    return ngram.fit(codes, codec.config.quantizer.codebook_size, device=codec.device)
+    if refined is not None:
+        encoded = read_encoded(refined, data, fingerprint=codec.fingerprint, tables=codec.tables)
+        sequences += [encoded.codes[:, start:end] for start, end in encoded.places.values()]
+    return ngram.fit(sequences, codec.config.quantizer.codebook_size, device=codec.device)
 
 
 if __name__ == "__main__":

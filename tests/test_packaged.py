@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import vqcodec
 from vqcodec import audio, checkpoint, prior
 from vqcodec.evaluation import quality
 from vqcodec.models.vqvae import VQVAE
+from vqcodec.training import ngram
 
 VOICES = {"p225", "p226", "p227", "p228", "p239", "ls19", "ls26", "ls27"}
 
@@ -163,6 +165,26 @@ def test_wavenet_and_prior_follow_a_codec_whose_codes_have_moved(
     assert torch.allclose(after, before, atol=1e-3)
     # Codes that were never heard have lost what was known of them.
     assert new_prior.score(new_codes).bits_per_code < old_prior.score(old_codes).bits_per_code
+
+
+def test_tables_are_fitted_to_refined_codes_too(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = prepare_speech(tmp_path)
+    codec = vqcodec.load(tiny_model, device="cpu")
+    for clip in data.split("train"):
+        codes = codec.encode(data.read(clip), data.sample_rate)
+        path = tmp_path / "codes" / f"{clip.name}.codes"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # What no encoder makes of speech.
+        replace(codes, codes=np.full_like(codes.codes, 3)).save(path)
+    package_model = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "package_model.py"))
+    monkeypatch.setattr(ngram, "fit", partial(ngram.fit, n_context=2, units=32, steps=200))
+    plain = package_model["fitted"](codec, data, None)
+    both = package_model["fitted"](codec, data, tmp_path / "codes")
+    encoded = codec.encode(data.read(data.clips[0]), data.sample_rate).codes
+    assert len(both.encode(np.full_like(encoded, 3))) < len(plain.encode(np.full_like(encoded, 3)))
+    assert len(both.encode(encoded)) < 1.5 * len(plain.encode(encoded))
 
 
 def test_a_packaged_model_takes_the_wavenet_trained_apart(
