@@ -82,7 +82,7 @@ def main(
     steps: Annotated[str, typer.Option(help="Separated by commas.")] = "10,20,40,80",
     bit_penalties: Annotated[
         str, typer.Option(help="Separated by commas.")
-    ] = "0,0.0025,0.0075,0.015",
+    ] = "0,0.00125,0.005,0.01",
     limit: Annotated[int | None, typer.Option(min=1, help="Files at most.")] = 12,
     model: Annotated[str | None, typer.Option(help="Name or path of a model.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),

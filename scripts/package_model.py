@@ -84,6 +84,7 @@ def fitted(codec: Codec, data: PreparedData, refined: Path | None) -> NgramTable
         codec.encode(data.read(clip, start), data.sample_rate, speaker=NOBODY).codes
         for clip in data.split("train")
         for start in (0, codec.hop_length // 2)
+        if start < clip.n_samples
     ]
     if refined is not None:
         encoded = read_encoded(refined, data, fingerprint=codec.fingerprint, tables=codec.tables)
