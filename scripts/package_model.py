@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--codes", type=Path, help="a folder of refined codes of that data")
     parser.add_argument("--wavenet", help="a model file, whose WaveNet to take")
     arguments = parser.parse_args()
+    if arguments.codes is not None and arguments.train_data is None:
+        parser.error("--codes needs --train-data, whose recordings they are")
     loaded = checkpoint.load(arguments.model)
     if arguments.wavenet is not None:
         other = checkpoint.load(arguments.wavenet)

@@ -211,6 +211,9 @@ def test_a_packaged_model_takes_the_wavenet_trained_apart(
     monkeypatch.setattr(sys, "argv", f"{command}/stranger.safetensors".split())
     with pytest.raises(SystemExit, match="its codes are not those of"):
         main()
+    monkeypatch.setattr(sys, "argv", [*f"{command}/other.safetensors --codes".split(), "codes"])
+    with pytest.raises(SystemExit, match="2"):  # usage
+        main()
     monkeypatch.setattr(sys, "argv", f"{command}/other.safetensors".split())
     main()
     packed = checkpoint.load(str(tmp_path / "packed.safetensors"))
