@@ -4,8 +4,8 @@ python scripts/package_model.py runs/x/model.safetensors speech-1k \
         --voices p225,p226 --provenance provenance.json --train-data data/prepared
 
 With --train-data, the entropy coder's tables are fitted to that data's training split, and with
---codes to refined codes of it, too, whose order is another. With --wavenet, the WaveNet is that of
-another model of the same codes: the decoders were trained apart.
+--codes to refined codes of it, too, which the encoder's own say little about. With --wavenet, the
+WaveNet is that of another model of the same codes: the decoders were trained apart.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from vqcodec.codec import Codec
 from vqcodec.data.encoded import read_encoded
 from vqcodec.data.prepared import PreparedData
 from vqcodec.entropy import NgramTables
+from vqcodec.errors import VqcodecError
 from vqcodec.training import ngram
 from vqcodec.training.run import keep_freed_memory
 from vqcodec.units import NOBODY
@@ -80,12 +81,21 @@ def fitted(codec: Codec, data: PreparedData, refined: Path | None) -> NgramTable
 
     Every recording is encoded twice, the second time from half a hop later on: other codes of the
     same speech, as a recording that begins there would have.
+
+    Args:
+        codec: whose codes they are.
+        data: what was prepared for its training.
+        refined: a folder as `read_encoded` takes it.
+
+    Raises:
+        VqcodecError: as `read_encoded` does, or there is nothing to fit to.
     """
     keep_freed_memory()
+    half_hop = codec.hop_length * data.sample_rate // (2 * codec.sample_rate)
     sequences = [
         codec.encode(data.read(clip, start), data.sample_rate, speaker=NOBODY).codes
         for clip in data.split("train")
-        for start in (0, codec.hop_length // 2)
+        for start in (0, half_hop)
         if start < clip.n_samples
     ]
     if refined is not None:
@@ -95,4 +105,7 @@ def fitted(codec: Codec, data: PreparedData, refined: Path | None) -> NgramTable
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except VqcodecError as error:
+        raise SystemExit(f"package_model.py: {error}") from None

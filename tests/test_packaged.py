@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,8 +168,16 @@ def test_wavenet_and_prior_follow_a_codec_whose_codes_have_moved(
     assert new_prior.score(new_codes).bits_per_code < old_prior.score(old_codes).bits_per_code
 
 
+@pytest.fixture
+def package_model() -> dict[str, Any]:
+    return runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "package_model.py"))
+
+
 def test_tables_are_fitted_to_refined_codes_too(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path,
+    package_model: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = prepare_speech(tmp_path)
     codec = vqcodec.load(tiny_model, device="cpu")
@@ -178,7 +187,6 @@ def test_tables_are_fitted_to_refined_codes_too(
         path.parent.mkdir(parents=True, exist_ok=True)
         # What no encoder makes of speech.
         replace(codes, codes=np.full_like(codes.codes, 3)).save(path)
-    package_model = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "package_model.py"))
     monkeypatch.setattr(ngram, "fit", partial(ngram.fit, n_context=2, units=32, steps=200))
     plain = package_model["fitted"](codec, data, None)
     both = package_model["fitted"](codec, data, tmp_path / "codes")
@@ -188,10 +196,12 @@ def test_tables_are_fitted_to_refined_codes_too(
 
 
 def test_a_packaged_model_takes_the_wavenet_trained_apart(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path,
+    package_model: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    script = Path(__file__).parents[1] / "scripts" / "package_model.py"
-    package_model = runpy.run_path(str(script))
     main = package_model["main"]
     monkeypatch.setitem(main.__globals__, "WEIGHTS", tmp_path)
     tiny = checkpoint.load(str(tiny_model))
@@ -212,8 +222,9 @@ def test_a_packaged_model_takes_the_wavenet_trained_apart(
     with pytest.raises(SystemExit, match="its codes are not those of"):
         main()
     monkeypatch.setattr(sys, "argv", [*f"{command}/other.safetensors --codes".split(), "codes"])
-    with pytest.raises(SystemExit, match="2"):  # usage
+    with pytest.raises(SystemExit, match=r"^2$"):
         main()
+    assert "--codes needs --train-data" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", f"{command}/other.safetensors".split())
     main()
     packed = checkpoint.load(str(tmp_path / "packed.safetensors"))
