@@ -30,7 +30,8 @@ from vqcodec.training.losses import WaveformLoss
 
 STEPS, LEARNING_RATE = 40, 0.02
 WEIGHTS = LossConfig(stoi=5.0, periodicity=1.0)
-BIT_PENALTY = 0.0025  # of half a squared distance
+# Of half a squared distance; in proportion to the sound that a code stands for, here 128 samples.
+BIT_PENALTY, PENALTY_HOP = 0.0025, 128
 STEPS_PER_COSTS = 5  # they change little from step to step
 
 
@@ -101,6 +102,7 @@ class Search:
         sample_rate, hop_length = model.config.sample_rate, model.config.hop_length
         device = next(model.parameters()).device
         self.loss = WaveformLoss(sample_rate, WEIGHTS).to(device)
+        self.bit_penalty = BIT_PENALTY * hop_length / PENALTY_HOP
         shortest = max(LONGEST_WINDOW, STOI_SECONDS * sample_rate)
         self.n_samples = int(-(-shortest // hop_length)) * hop_length
 
@@ -125,7 +127,7 @@ class Search:
         penalty, least, best = None, float("inf"), codes
         for step in range(self.steps):
             if self.costs is not None and step % STEPS_PER_COSTS == 0:
-                penalty = BIT_PENALTY * self.costs(codes[:, 0])
+                penalty = self.bit_penalty * self.costs(codes[:, 0])
             latents, codes = self.quantizer.quantize(vectors, penalty)
             decoded = decode_latents(self.fast, latents, speaker)
             loss = self.loss(decoded, waveform).weighted(WEIGHTS)
