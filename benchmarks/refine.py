@@ -37,7 +37,7 @@ MEASURES = {
 NOTES = (
     "Means over the files for which a measure is defined, on one core. Speed is that of encoding, "
     "in seconds of audio per second; `bit penalty` is `BIT_PENALTY` of "
-    "vqcodec/training/refine.py, for a code of 128 samples.\n"
+    "vqcodec/training/refine.py, for a code of 8 ms.\n"
 )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +57,31 @@ def test_what_refined_codes_cost_is_bounded(
     assert size < 1.35 * len(codec.encode(speech).to_bytes())
     monkeypatch.setattr(refine, "BIT_PENALTY", 0.0)
     assert len(codec.encode(speech, refine=True).to_bytes()) > size
+
+
+def test_a_bit_costs_in_proportion_to_the_sound_that_a_code_stands_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paid = []
+    for sample_rate, strides in ((16000, (32, 4)), (16000, (32, 2)), (32000, (32, 4))):
+        encoder = TINY["encoder"] | {"strides": strides}
+        config = TINY | {"encoder": encoder, "sample_rate": sample_rate}
+        model = VQVAE(ModelConfig.model_validate(config)).eval()
+        quantize = model.quantizer.quantize
+
+        def noted(
+            vectors: torch.Tensor,
+            penalty: torch.Tensor,
+            quantize: Callable[..., Any] = quantize,
+        ) -> Any:
+            paid.append(penalty.unique().item())
+            return quantize(vectors, penalty)
+
+        monkeypatch.setattr(model.quantizer, "quantize", noted)
+        search = refine.Search(model, lambda codes: torch.ones(*codes.shape, 512), 1)
+        search(torch.randn(1, sample_rate), torch.zeros(1, 64))
+    assert paid[0] == pytest.approx(refine.BIT_PENALTY)
+    assert paid[1:] == pytest.approx([paid[0] / 2, paid[0] / 2])
 
 
 def test_the_same_codes_for_any_number_of_threads(

@@ -30,8 +30,8 @@ from vqcodec.training.losses import WaveformLoss
 
 STEPS, LEARNING_RATE = 40, 0.02
 WEIGHTS = LossConfig(stoi=5.0, periodicity=1.0)
-# Of half a squared distance; in proportion to the sound that a code stands for, here 128 samples.
-BIT_PENALTY, PENALTY_HOP = 0.0025, 128
+# Of half a squared distance, for a code that stands for 8 ms of sound; in proportion for others.
+BIT_PENALTY, PENALTY_SECONDS = 0.0025, 0.008
 STEPS_PER_COSTS = 5  # they change little from step to step
 
 
@@ -102,7 +102,7 @@ class Search:
         sample_rate, hop_length = model.config.sample_rate, model.config.hop_length
         device = next(model.parameters()).device
         self.loss = WaveformLoss(sample_rate, WEIGHTS).to(device)
-        self.bit_penalty = BIT_PENALTY * hop_length / PENALTY_HOP
+        self.bit_penalty = BIT_PENALTY * (hop_length / sample_rate) / PENALTY_SECONDS
         shortest = max(LONGEST_WINDOW, STOI_SECONDS * sample_rate)
         self.n_samples = int(-(-shortest // hop_length)) * hop_length
 
