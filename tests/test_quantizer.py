@@ -61,6 +61,10 @@ def test_the_nearest_code_is_that_of_brute_force(use_cosine_sim):
     assert indices.shape == (3, 1, 50)
     assert indices.dtype == torch.int64
     assert torch.equal(indices[:, 0], distances.argmin(-1))
+    penalty = torch.rand(3, 50, 16)
+    cheapest = (0.5 * distances + penalty).argmin(-1)
+    assert not torch.equal(cheapest, indices[:, 0])
+    assert torch.equal(quantizer.nearest(projected, penalty), cheapest)
 
 
 @pytest.mark.parametrize("estimator", ["ste", "nsvq", "rotation"])

@@ -127,8 +127,13 @@ class VectorQuantizer(nn.Module):
             projected: from `project`.
             penalty: (..., codebook_size) added to half of each squared distance.
         """
-        closeness = self._closeness(projected)
-        return (closeness if penalty is None else closeness - penalty).argmax(-1)
+        # A processor keeps the few rows at hand, a GPU wants many; all at once may be gigabytes.
+        n_rows = 32 if projected.device.type == "cpu" else 1 << 14
+        vectors = projected.flatten(0, -2).split(n_rows)
+        closeness = map(self._closeness, vectors)
+        if penalty is not None:
+            closeness = map(torch.sub, closeness, penalty.flatten(0, -2).split(n_rows))
+        return torch.cat([x.max(-1).indices for x in closeness]).view(projected.shape[:-1])
 
     def ranked(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest codebook vectors, and by how much each wins over the second nearest.
@@ -218,8 +223,7 @@ class VectorQuantizer(nn.Module):
         counts = torch.ones(size, device=vectors.device)
         for _ in range(iterations):
             self.codebook.copy_(centres)
-            # All at once, a large codebook would take gigabytes.
-            indices = torch.cat([self.nearest(part) for part in vectors.split(1 << 14)])
+            indices = self.nearest(vectors)
             counts = torch.bincount(indices, minlength=size).float()
             sums = torch.zeros_like(centres).index_add_(0, indices, vectors)
             used = counts > 0
