@@ -29,6 +29,7 @@ from vqcodec.training.config import LONGEST_WINDOW, STOI_SECONDS, LossConfig
 from vqcodec.training.losses import WaveformLoss
 
 STEPS, LEARNING_RATE = 40, 0.02
+BETAS = (0.5, 0.95)  # a gradient is another as soon as a code is: the last ones mislead
 WEIGHTS = LossConfig(stoi=5.0, periodicity=1.0)
 # Of half a squared distance, for a code that stands for 8 ms of sound; in proportion for others.
 BIT_PENALTY, PENALTY_SECONDS = 0.0025, 0.008
@@ -122,7 +123,7 @@ class Search:
             codes = self.quantizer.nearest(vectors)[:, None]
         vectors.requires_grad_()
         # The gradients of a long window's single vectors are small.
-        optimizer = torch.optim.Adam([vectors], LEARNING_RATE, betas=(0.9, 0.9), eps=1e-12)
+        optimizer = torch.optim.Adam([vectors], LEARNING_RATE, BETAS, eps=1e-12)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, self.steps)
         penalty, least, best = None, float("inf"), codes
         for step in range(self.steps):
