@@ -9,6 +9,7 @@ vector-quantize-pytorch through `LibraryQuantizer`, behind the same interface.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -130,7 +131,7 @@ class VectorQuantizer(nn.Module):
         # A processor keeps the few rows at hand, a GPU wants many; all at once may be gigabytes.
         n_rows = 32 if projected.device.type == "cpu" else 1 << 14
         vectors = projected.flatten(0, -2).split(n_rows)
-        closeness = map(self._closeness, vectors)
+        closeness = map(self._closeness(), vectors)
         if penalty is not None:
             closeness = map(torch.sub, closeness, penalty.flatten(0, -2).split(n_rows))
         return torch.cat([x.max(-1).indices for x in closeness]).view(projected.shape[:-1])
@@ -145,13 +146,15 @@ class VectorQuantizer(nn.Module):
             Indices (B, 1, N) int64, and margins (B, N): half the difference of the squared
             distances.
         """
-        best = self._closeness(self.project(latents)).topk(2, dim=-1)
+        best = self._closeness()(self.project(latents)).topk(2, dim=-1)
         return best.indices[..., 0][:, None], best.values[..., 0] - best.values[..., 1]
 
-    def _closeness(self, projected: Tensor) -> Tensor:
+    def _closeness(self) -> Callable[[Tensor], Tensor]:
+        """Of vectors (..., codebook_dim) to every codebook vector, (..., codebook_size)."""
         codebook = self._normalize(self.codebook)
+        half_squares = 0.5 * codebook.square().sum(-1)
         # |x - e|^2 = |x|^2 - 2 x.e + |e|^2, of which |x|^2 is the same for every e.
-        return projected @ codebook.T - 0.5 * codebook.square().sum(-1)
+        return lambda projected: projected @ codebook.T - half_squares
 
     def forward(self, latents: Tensor) -> Quantized:
         """(B, D, N) -> quantized (B, D, N), indices (B, 1, N), loss."""
