@@ -92,15 +92,15 @@ class IntelligibilityLoss(nn.Module):
 
     "An algorithm for intelligibility prediction of time-frequency weighted noisy speech", IEEE
     TASLP 19(7); minimised as in Fu et al. 2018 (arXiv 1709.03658). Two things differ from the
-    measure, for the gradient's sake: the speech is not resampled to 10 kHz, and silence is left
-    out by the segment of 0.4 s, not by the frame.
+    measure: the speech is not resampled to 10 kHz, and frames of silence are left out of the bands
+    instead of the waveform.
 
     Args:
         sample_rate: in Hz; the bands reach up to 4.3 kHz.
     """
 
     SEGMENT = 30  # frames
-    SILENCE = 1e-4  # under the loudest segment's energy: 40 dB
+    SILENCE = 1e-4  # under the loudest frame's energy: 40 dB
     CLIP = 1 + 10 ** (15 / 20)  # a band's frame counts with an error of -15 dB SDR at most
     POWER_FLOOR = 1e-6
     window: Tensor
@@ -117,8 +117,8 @@ class IntelligibilityLoss(nn.Module):
         self.register_buffer("window", torch.hann_window(window_length), persistent=False)
         self.register_buffer("filters", (octaves.abs() < 1 / 6).float(), persistent=False)
 
-    def _segments(self, waveform: Tensor) -> Tensor:
-        """(B, T) -> (B, 15, segments, SEGMENT) magnitudes of third-octave bands."""
+    def _bands(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T) -> (B, 15, frames) magnitudes of third-octave bands, and energies (B, frames)."""
         spectrum = torch.stft(
             waveform,
             self.n_fft,
@@ -127,21 +127,32 @@ class IntelligibilityLoss(nn.Module):
             window=self.window,
             return_complex=True,
         )
-        power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2) @ self.filters
-        return (power + self.POWER_FLOOR).sqrt().transpose(1, 2).unfold(-1, self.SEGMENT, 1)
+        power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
+        bands = (power @ self.filters + self.POWER_FLOOR).sqrt().transpose(1, 2)
+        return bands, power.sum(-1)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Waveforms (B, T) and (B, T) float32 of 0.4 s or more -> scalar in [0, 2]."""
-        wanted, got = self._segments(target), self._segments(output)
-        energy = wanted.square().sum((1, 3))
-        is_speech = (energy > self.SILENCE * energy.amax(-1, keepdim=True)).float()
+        """Waveforms (B, T) and (B, T) float32 of 0.4 s or more -> scalar in [0, 2].
+
+        It is zero for a target of which less than 0.4 s are heard.
+        """
+        (wanted, energy), (got, _) = self._bands(target), self._bands(output)
+        # Of the whole frame: a rumble below the bands keeps a pause in, though they be quiet there.
+        is_heard = energy > self.SILENCE * energy.amax(-1, keepdim=True)
+        order = is_heard.logical_not().int().argsort(dim=-1, stable=True)
+        wanted, got = (
+            bands.gather(-1, order[:, None].expand_as(bands)).unfold(-1, self.SEGMENT, 1)
+            for bands in (wanted, got)
+        )
+        n_segments = is_heard.sum(-1, keepdim=True) - self.SEGMENT + 1
+        is_speech = (torch.arange(wanted.shape[2], device=order.device) < n_segments).float()
         got = got * (wanted.norm(dim=-1, keepdim=True) / got.norm(dim=-1, keepdim=True))
         got = torch.minimum(got, self.CLIP * wanted)
         correlation = F.cosine_similarity(
             wanted - wanted.mean(-1, keepdim=True), got - got.mean(-1, keepdim=True), dim=-1
         )
-        stoi = (correlation.mean(1) * is_speech).sum(-1) / is_speech.sum(-1)
-        return 1 - stoi.mean()
+        distance = (1 - correlation.mean(1)) * is_speech
+        return (distance.sum(-1) / is_speech.sum(-1).clamp(min=1)).mean()
 
 
 class PeriodicityLoss(nn.Module):
