@@ -30,7 +30,7 @@ from vqcodec.training.losses import WaveformLoss
 
 STEPS, LEARNING_RATE = 40, 0.02
 BETAS = (0.5, 0.95)  # a gradient is another as soon as a code is: the last ones mislead
-WEIGHTS = LossConfig(stoi=5.0, periodicity=1.0)
+WEIGHTS = LossConfig(stoi=2.0, periodicity=1.0)
 # Of half a squared distance, for a code that stands for 8 ms of sound; in proportion for others.
 BIT_PENALTY, PENALTY_SECONDS = 0.0025, 0.008
 STEPS_PER_COSTS = 5  # they change little from step to step
