@@ -216,18 +216,28 @@ def test_a_benchmark_fails_with_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_the_benchmark_of_pauses_finds_the_noise_in_them(
+def test_the_benchmark_of_pauses_finds_what_is_in_them(
     waveform: np.ndarray, tmp_path: Path
 ) -> None:
     folder = tmp_path / "corpus"
-    (folder / "slt").mkdir(parents=True)
     pause = np.zeros(len(waveform))
     loudest = np.sqrt(np.square(waveform[: len(waveform) // 400 * 400]).reshape(-1, 400).mean(1))
-    spoken = noisy(np.concatenate([pause, waveform, pause]), 10 ** (-33 / 20) * loudest.max())
-    soundfile.write(folder / "slt" / "a.wav", spoken, RATE)
-    (folder / "manifest.csv").write_text("path,speaker,split\nslt/a.wav,slt,test\n")
+    level = 10 ** (-33 / 20) * loudest.max()
+    spoken = np.concatenate([pause, waveform, pause])
+    rumble = 2**0.5 * level * np.sin(2 * np.pi * 20 * np.arange(len(spoken)) / RATE)
+    manifest = "path,speaker,split\n"
+    for speaker, sound in {
+        "noise": noisy(spoken, level),
+        "rumble": noisy(spoken + rumble, level / 100),
+    }.items():
+        (folder / speaker).mkdir(parents=True)
+        soundfile.write(folder / speaker / "a.wav", sound, RATE)
+        manifest += f"{speaker}/a.wav,{speaker},test\n"
+    (folder / "manifest.csv").write_text(manifest)
     done = run_benchmark("pauses.py", folder, "--ranges", "40,25", "-o", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "report" / "pauses.csv").read_text().splitlines()))
-    assert [row["speaker"] for row in rows] == ["slt", "all"]
-    assert float(rows[0]["40 dB"]) + 0.1 < float(rows[0]["25 dB"])
+    found = {row["speaker"]: row for row in rows}
+    assert set(found) == {"noise", "rumble", "all"}
+    assert float(found["noise"]["40 dB"]) + 0.1 < float(found["noise"]["25 dB"])
+    assert float(found["rumble"]["40 dB"]) + 0.1 < float(found["rumble"]["from 134 Hz on"])
