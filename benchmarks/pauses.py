@@ -30,7 +30,7 @@ NOTES = (
     "STOI of the recordings of a speaker, where frames that lie so much below the loudest are left "
     "out; 40 dB is STOI's own range. What changes with the range stands in the pauses. "
     f"{HIGH_PASSED}: at 40 dB, of recordings and decoded speech after a high-pass, which takes "
-    "nothing that STOI compares.\n"
+    "hardly anything that STOI compares.\n"
 )
 
 

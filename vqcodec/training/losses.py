@@ -117,8 +117,8 @@ class IntelligibilityLoss(nn.Module):
         self.register_buffer("window", torch.hann_window(window_length), persistent=False)
         self.register_buffer("filters", (octaves.abs() < 1 / 6).float(), persistent=False)
 
-    def _bands(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) -> (B, 15, frames) magnitudes of third-octave bands, and energies (B, frames)."""
+    def _power(self, waveform: Tensor) -> Tensor:
+        """(B, T) -> (B, frames, bins)."""
         spectrum = torch.stft(
             waveform,
             self.n_fft,
@@ -127,23 +127,29 @@ class IntelligibilityLoss(nn.Module):
             window=self.window,
             return_complex=True,
         )
-        power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
+        return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
+
+    def _segments(self, power: Tensor, order: Tensor) -> Tensor:
+        """Magnitudes of third-octave bands, (B, 15, segments, SEGMENT).
+
+        Args:
+            power: (B, frames, bins).
+            order: (B, frames) in which the frames follow each other.
+        """
         bands = (power @ self.filters + self.POWER_FLOOR).sqrt().transpose(1, 2)
-        return bands, power.sum(-1)
+        return bands.gather(-1, order[:, None].expand_as(bands)).unfold(-1, self.SEGMENT, 1)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Waveforms (B, T) and (B, T) float32 of 0.4 s or more -> scalar in [0, 2].
 
         It is zero for a target of which less than 0.4 s are heard.
         """
-        (wanted, energy), (got, _) = self._bands(target), self._bands(output)
+        power = self._power(target)
         # Of the whole frame: a rumble below the bands keeps a pause in, though they be quiet there.
+        energy = power.sum(-1)
         is_heard = energy > self.SILENCE * energy.amax(-1, keepdim=True)
         order = is_heard.logical_not().int().argsort(dim=-1, stable=True)
-        wanted, got = (
-            bands.gather(-1, order[:, None].expand_as(bands)).unfold(-1, self.SEGMENT, 1)
-            for bands in (wanted, got)
-        )
+        wanted, got = self._segments(power, order), self._segments(self._power(output), order)
         n_segments = is_heard.sum(-1, keepdim=True) - self.SEGMENT + 1
         is_speech = (torch.arange(wanted.shape[2], device=order.device) < n_segments).float()
         got = got * (wanted.norm(dim=-1, keepdim=True) / got.norm(dim=-1, keepdim=True))
