@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -55,7 +56,8 @@ def _train_codec(recipe: Path, tree: dict[str, Any], device: DeviceName, resume:
     plan = validated(Recipe, recipe, tree)
     with _reporter(figures) as on_report:
         path = train(plan, device=device.value, resume=resume, on_report=on_report)
-    _end(path, ["encode", "in.wav", "out.codes", "--model", str(path)])
+    voice = ["--speaker", "NAME"] if plan.model.speaker.kind == "table" else []
+    _end(path, ["encode", "in.wav", "out.codes", "--model", str(path), *voice])
 
 
 def _train_prior(recipe: Path, tree: dict[str, Any], device: DeviceName, resume: bool) -> None:
@@ -108,7 +110,7 @@ def _reporter(
 ) -> Iterator[Callable[[Report], None]]:
     """A live line of reports, or where there is no terminal a line for each validation.
 
-    Warnings appear once each.
+    Before it, what the training says of itself. Warnings appear once each.
 
     Args:
         figures: of a report: what comes before the validation loss, and what after.
@@ -146,5 +148,13 @@ def _reporter(
             warned.add(kind)
             typer.secho(f"vqcodec: {report.warning}", fg="yellow", err=True)
 
+    spoken = logging.getLogger("vqcodec.training")
+    spoken.setLevel(logging.INFO)
     with progress:
-        yield on_report
+        handler = logging.StreamHandler()  # to where the live line lets others write
+        handler.setFormatter(logging.Formatter("vqcodec: %(message)s"))
+        spoken.addHandler(handler)
+        try:
+            yield on_report
+        finally:
+            spoken.removeHandler(handler)

@@ -53,7 +53,8 @@ def test_the_override_that_a_recipe_suggests_is_valid(path: Path) -> None:
 def test_the_paper_recipe_is_the_paper() -> None:
     recipe = load_recipe(RECIPES / "vctk_paper.yaml")
     model, quantizer = recipe.model, recipe.model.quantizer
-    assert (model.hop_length, quantizer.codebook_size, quantizer.decay) == (64, 512, 0.99)
+    assert (model.hop_length, quantizer.codebook_size) == (64, 512)
+    assert quantizer.codebook_update == "loss"
     assert (quantizer.commitment_weight, quantizer.estimator) == (0.25, "ste")
     assert quantizer.codebook_dim == quantizer.dim
     assert not quantizer.use_cosine_sim
@@ -131,6 +132,13 @@ def test_one_error_names_every_fault_and_the_nearest_known_key(tmp_path: Path) -
         (["perturbation.conversion=0.5"], "perturbation.conversion needs frozen codes"),
         (["steps=300"], "steps 300 end before the codebook starts, after unquantized_steps 300"),
         (["loss.stoi=1", "data.segment_length=49"], "0.4 s at a time, more than the 6272 samples"),
+        (
+            ["loss.periodicity=1", "data.segment_length=20", "model.sample_rate=48000"],
+            "loss.periodicity listens to 0.064 s at a time, more than the 2560 samples",
+        ),
+        (["optimizer.betas=[0.9,1.0]"], r"optimizer\.betas\.1: .* less than 1"),
+        (["optimizer.learning_rate=.inf"], r"optimizer\.learning_rate: .* finite"),
+        (["model.encoder.strides=[]"], r"model\.encoder\.strides: .* at least 1 item"),
         (["data.segment_length=8"], "segments of 1024 samples, shorter than .* 2048"),
         (["model.fast=null", "model.wavenet=null"], "a model needs a decoder"),
         (["model.quantizer.kind=fsq", "model.quantizer.levels=[4,4]"], "make 16 codes, .* 512"),
@@ -207,15 +215,43 @@ def test_a_recipe_states_only_what_differs_from_its_base(tmp_path: Path) -> None
     assert recipe.model.wavenet.n_stacks == 3
 
 
+def test_a_recipe_may_be_based_on_a_packaged_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.yaml", "base: tiny.yaml\nseed: 9\n")
+    tiny = load_recipe("tiny.yaml")
+    assert load_recipe(path) == tiny.model_copy(update={"seed": 9})
+
+
 def test_a_recipe_cannot_be_its_own_base(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.yaml", "base: mine.yaml\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml: is its own base"):
         load_recipe(path)
+    path = write(tmp_path / "one.yaml", "base: other.yaml\n")
+    write(tmp_path / "other.yaml", "base: one.yaml\n")
+    with pytest.raises(ConfigError, match=r"other\.yaml: is its own base"):
+        load_recipe(path)
+
+
+def test_packaged_recipes_are_those_of_no_other_folder(tmp_path: Path) -> None:
+    assert load_recipe("recipes/tiny.yaml") == load_recipe("tiny.yaml")
+    with pytest.raises(ConfigError, match=r"tiny\.yaml: no such recipe"):
+        load_recipe(tmp_path / "tiny.yaml")
+
+
+def test_a_part_that_a_recipe_leaves_out_can_be_added(tmp_path: Path) -> None:
+    path = write(tmp_path / "recipe.yaml", "model: {wavenet: null}\n")
+    model = load_recipe(path, ["model.wavenet.n_stacks=1"]).model
+    assert model.wavenet is not None
+    assert model.wavenet.n_stacks == 1
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
-    [("steps: [", "not YAML"), ("- 1\n", "a mapping of keys"), ("", "a mapping of keys")],
+    [
+        ("steps: [", "not YAML"),
+        ("- 1\n", "a mapping of keys"),
+        ("", "a mapping of keys"),
+        ("data: {root: here}\nsteps: 5\ndata: {workers: 1}\n", "'data' stands there twice"),
+    ],
 )
 def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, fault: str) -> None:
     path = write(tmp_path / "odd.yaml", text)

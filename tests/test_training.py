@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import logging
+import math
 import signal
 import subprocess
 import sys
@@ -14,6 +17,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 from training_data import MODEL, RECIPES, data_section, model_with, prepare_speech, small_recipe
 
 import vqcodec
@@ -29,6 +33,7 @@ from vqcodec.training.distributed import Processes
 from vqcodec.training.losses import MultiResolutionSpectralLoss
 from vqcodec.training.monitor import CollapseMonitor
 from vqcodec.training.run import STATE_FILE, UNVALIDATED, Report, learning_rate
+from vqcodec.training.state import load_state, save_state
 from vqcodec.training.trainer import Trainer, train
 
 PAPER = {
@@ -113,6 +118,15 @@ def test_tensorboard_has_scalars_audio_and_images(data: PreparedData, tmp_path: 
     assert {tag.removesuffix("/audio") for tag in tags["audio"]} == {"true", "decoded"}
     assert [event.step for event in events.Scalars("train/total")] == [1, 2, 3]
     assert [event.step for event in events.Scalars("validation/total")] == [2, 3]
+
+
+def test_a_wavenet_shows_no_sound_of_the_other_decoder(
+    data: PreparedData, codec: Path, tmp_path: Path
+) -> None:
+    run(small_recipe(data, tmp_path, stage="wavenet", initial_model=str(codec)))
+    tags = EventAccumulator(str(tmp_path / "logs")).Reload().Tags()
+    assert "validation/wavenet" in tags["scalars"]
+    assert (tags["images"], tags["audio"]) == ([], [])
 
 
 def test_reports_are_means_since_the_last(data: PreparedData, tmp_path: Path) -> None:
@@ -244,6 +258,12 @@ def test_validation_uses_the_table_s_rows_of_training_speakers(
     assert job.speakers == ["awb", "kal16", "rms", "slt"]
     # Only kal16, whose row is 1: espeak, whom training does not know, has none.
     assert set(job.validation.batch(0).speaker.tolist()) == {1}
+    # A speaker encoder hears everybody.
+    job = trainer.Trainer(
+        small_recipe(data, tmp_path), Processes(0, 1, torch.device("cpu")), lambda _: None
+    )
+    assert {clip.speaker for clip in job.validation.clips} == {"espeak", "kal16"}
+    assert job.validation.batch(0).waveform.shape == (2, 16 * 128)
 
 
 def test_a_table_is_not_given_to_others(
@@ -576,6 +596,85 @@ def test_a_run_is_not_continued_with_another_model(data: PreparedData, tmp_path:
         run(small_recipe(data, tmp_path, model=other), resume=True)
 
 
+def test_a_run_is_not_continued_in_another_stage(data: PreparedData, tmp_path: Path) -> None:
+    path, _ = run(small_recipe(data, tmp_path))
+    later = small_recipe(data, tmp_path, stage="fast", initial_model=str(path))
+    with pytest.raises(CheckpointError, match=r"belongs to another recipe"):
+        run(later, resume=True)
+
+
+def test_a_state_of_other_parameters_is_refused(tmp_path: Path) -> None:
+    path, layers = tmp_path / STATE_FILE, [nn.Linear(3, 3), nn.Linear(3, 300)]
+    optimizers = [torch.optim.AdamW(layer.parameters(), fused=True) for layer in layers]
+    for layer, optimizer in zip(layers, optimizers, strict=True):
+        layer(torch.ones(3)).sum().backward()
+        optimizer.step()
+    save_state(path, {}, optimizers[0], {})
+    # Or the next step would read beyond the moments of the smaller one.
+    with pytest.raises(CheckpointError, match="the optimiser's tensors 0 have other shapes"):
+        load_state(path, {}, optimizers[1])
+
+
+def test_a_resumed_run_tells_what_has_changed(
+    data: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(small_recipe(data, tmp_path))
+    best = json.loads(state_of(small_recipe(data, tmp_path))[1]["progress"])["best"]
+    # Of ten times the loss no validation would be better than before.
+    heavy = small_recipe(
+        data,
+        tmp_path,
+        steps=5,
+        log_every=2,
+        loss={"mel": 10.0},
+        optimizer={"learning_rate": 1e-4},
+    )
+    caplog.set_level(logging.WARNING, "vqcodec.training")
+    path, _ = run(heavy, resume=True)
+    assert [record.getMessage() for record in caplog.records] == [
+        "resumed with other settings: loss.mel 10.0, was 1.0; "
+        "optimizer.learning_rate 0.0001, was 0.001"
+    ]
+    provenance = checkpoint.load(path).provenance
+    assert provenance["steps"] == 5
+    assert provenance["validation_loss"] > best
+
+
+STOPPED = """
+import os, signal, sys, yaml
+from vqcodec.training import trainer
+from vqcodec.training.config import load_recipe
+trainer.VALIDATION_BATCHES = 2
+def on_report(report):
+    if report.step == 5:
+        os.kill(os.getpid(), int(sys.argv[2]))
+trainer.train(load_recipe(sys.argv[1]), device="cpu", on_report=on_report)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_run_resumably(
+    data: PreparedData, tmp_path: Path, number: signal.Signals
+) -> None:
+    section = data_section(data, workers=1)
+    stopped = small_recipe(data, tmp_path / "stopped", steps=9, data=section)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(stopped.model_dump(mode="json")), encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "-c", STOPPED, str(path), str(int(number))],
+        cwd=RECIPES.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert "stopped at step 6: --resume goes on from there" in result.stderr
+    assert result.stderr.rstrip().endswith("KeyboardInterrupt")
+    run(stopped, resume=True)
+    unbroken = small_recipe(data, tmp_path / "unbroken", steps=9)
+    run(unbroken)
+    found, expected = state_of(stopped)[0], state_of(unbroken)[0]
+    assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
+
+
 def test_a_damaged_state_is_refused(data: PreparedData, tmp_path: Path) -> None:
     run(small_recipe(data, tmp_path))
     state = tmp_path / STATE_FILE
@@ -617,9 +716,37 @@ def test_a_loss_that_is_not_finite_ends_the_run(
         return result._replace(loss=result.loss * float("nan")) if self.initialized else result
 
     monkeypatch.setattr(VectorQuantizer, "forward", broken)
-    with pytest.raises(VqcodecError, match=r"loss is not finite at step 2; .*learning_rate"):
+    with pytest.raises(VqcodecError, match=r"loss .* is not finite at step 2; .*learning_rate"):
         run(recipe)
     assert not (tmp_path / STATE_FILE).exists()  # no checkpoint of broken weights
+
+
+def test_a_gradient_that_is_not_finite_reaches_no_checkpoint(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    recipe = small_recipe(data, tmp_path, steps=6, checkpoint_every=2)
+    place = Processes(0, 1, torch.device("cpu"))
+    job = trainer.Trainer(recipe, place, lambda report: None)
+    weight = next(job.objective.model.encoder.parameters())
+    # The loss of the fourth step is a number, its gradient is not.
+    weight.register_hook(lambda gradient: gradient * (math.nan if job.step == 3 else 1))
+    with pytest.raises(VqcodecError, match=r"gradient is not finite at step 4; .*--resume"):
+        job.run(resume=False)
+    tensors, metadata = state_of(recipe)
+    assert '"step": 2' in metadata["progress"]
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert run(recipe, resume=True)[1][-1].step == 6
+
+
+def test_a_full_memory_is_told_with_its_remedy(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Trainer, "_train_step", full)
+    with pytest.raises(VqcodecError, match=r"the memory of cpu is full: lower data\.batch_size"):
+        run(small_recipe(data, tmp_path))
 
 
 # --- the codebook monitor --------------------------------------------------------------------

@@ -119,7 +119,7 @@ def librispeech(root: str | Path) -> list[Utterance]:
         for corpus in ([root.parent] if is_subset else [root, root / "LibriSpeech"])
         for subset in _LIBRISPEECH_SPLITS
         for path in corpus.glob(f"{subset}-*/*/*/*.flac")
-        if root in path.parents
+        if root in path.parents and path.name[0] != "."
     ]
     if not paths:
         raise DataError(

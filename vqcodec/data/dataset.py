@@ -7,6 +7,7 @@ read is drawn on the CPU; reading is indexing, wherever the audio lies.
 
 from __future__ import annotations
 
+import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -145,7 +146,9 @@ class SegmentSampler:
         self._rows = {name: row for row, name in enumerate(speakers)}
         self._ends = np.cumsum([clip.n_samples for clip in clips])
         self._of_speaker: dict[str, list[Clip]] = defaultdict(list)
+        self._positions: dict[str, int] = {}
         for clip in clips:
+            self._positions[clip.name] = len(self._of_speaker[clip.speaker])
             self._of_speaker[clip.speaker].append(clip)
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
@@ -155,7 +158,13 @@ class SegmentSampler:
     def batches(self, steps: range, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """The batch of every one of `steps`, made ahead by `config.workers` processes."""
         shard = _Shard(self, rank, world_size)
-        loader = DataLoader(shard, batch_size=None, sampler=steps, num_workers=self.config.workers)
+        loader = DataLoader(
+            shard,
+            batch_size=None,
+            sampler=steps,
+            num_workers=self.config.workers,
+            worker_init_fn=_ignore_interrupts,
+        )
         return map(self.read, loader) if self.is_resident else iter(loader)
 
     def draw(self, step: int, rank: int = 0, world_size: int = 1) -> Draws:
@@ -230,9 +239,10 @@ class SegmentSampler:
         segment, codes = self._place(clip, self.length, rng), NO_CODES
         if clip.name in self.places and rng.random() < SHARE_OF_CODES:
             segment, codes = self._encoded(clip, segment[0] - clip.start)
-        others = [other for other in self._of_speaker[clip.speaker] if other is not clip]
-        if others:
-            other = others[rng.integers(len(others))]
+        own = self._of_speaker[clip.speaker]
+        if len(own) > 1:
+            position = int(rng.integers(len(own) - 1))
+            other = own[position + (position >= self._positions[clip.name])]
             reference = self._place(other, self.reference_length, rng)
         else:
             other, reference = clip, self._elsewhere(clip, segment[0] - clip.start, rng)
@@ -248,7 +258,7 @@ class SegmentSampler:
             *(*segment, 32768 * clip.gain),
             *(*reference, 32768 * other.gain),
             *(*target, 32768 * voice.gain),
-            self._rows[clip.speaker],
+            self._rows.get(clip.speaker, 0),  # which only a table looks at
             disguised and not converted,
             converted,
             semitones,
@@ -294,6 +304,11 @@ class _Shard(Dataset[Batch | Draws]):
         # Resident audio may lie on a GPU, which a worker must not touch.
         make = self.sampler.draw if self.sampler.is_resident else self.sampler.batch
         return make(step, self.rank, self.world_size)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """A terminal interrupts the workers, too, whose batches the last step may be waiting for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def mapped_audio(data: PreparedData) -> Tensor:

@@ -15,7 +15,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 class Section(BaseModel):
     """A part of a configuration: immutable, and unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class EncoderConfig(Section):
@@ -35,7 +35,7 @@ class EncoderConfig(Section):
     paper: bool = False
     n_filters: Positive = 128
     kernel_length: Positive = 512
-    strides: tuple[Positive, ...] = (32, 4)
+    strides: Annotated[tuple[Positive, ...], Field(min_length=1)] = (32, 4)
     channels: Positive = 128
     code_channels: Positive = 256
     dilations: tuple[Positive, ...] = (1, 3, 9)
@@ -152,7 +152,16 @@ class SpectralDecoderConfig(Section):
 
 
 class WaveNetConfig(Section):
-    """The autoregressive decoder (models/wavenet.py)."""
+    """The autoregressive decoder (models/wavenet.py).
+
+    Attributes:
+        n_stacks: of the dilations.
+        layers_per_stack: whose dilations are 1, 2, 4 and so on.
+        residual_channels: width of what passes from layer to layer.
+        skip_channels: width of what the layers add to the output.
+        condition_channels: width of what each layer is told of codes and speaker.
+        pre_emphasis: coefficient of the filter that samples pass before they are modelled.
+    """
 
     n_stacks: Positive = 2
     layers_per_stack: Positive = 10

@@ -11,13 +11,14 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from vqcodec.errors import ConfigError
-from vqcodec.models.config import ModelConfig, Positive, Section
+from vqcodec.models.config import Fraction, ModelConfig, Positive, Section
 
 Count = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 LONGEST_WINDOW = 2048  # samples
+PERIODICITY_SECONDS = 0.064
 STOI_SECONDS = 0.4
 
 
@@ -59,10 +60,10 @@ class PerturbationConfig(Section):
             1511.06709). Validation does not see what it improves: the newest model is kept.
     """
 
-    probability: Fraction = 0.0
+    probability: Probability = 0.0
     pitch_semitones: Weight = 4.0
     formant_ratio: Annotated[float, Field(ge=1, le=2)] = 1.15
-    conversion: Fraction = 0.0
+    conversion: Probability = 0.0
 
 
 class LossConfig(Section):
@@ -70,7 +71,7 @@ class LossConfig(Section):
 
     Attributes:
         stoi: of `IntelligibilityLoss`, for segments of 0.4 s or more.
-        periodicity: of `PeriodicityLoss`.
+        periodicity: of `PeriodicityLoss`, for segments of 64 ms or more.
         latent_mel: of predicting the log-mel straight from the quantised latents: it tells the
             encoder what matters before the decoder can.
         phones: of predicting from each code the phone that is said, for data prepared with labels
@@ -114,6 +115,12 @@ class OptimizerConfig(Section):
     """AdamW with a linear warm-up and a cosine decay to `final_learning_rate`.
 
     Attributes:
+        learning_rate: at the end of the warm-up.
+        final_learning_rate: at the recipe's last step.
+        warmup_steps: in which the rate rises from nothing, linearly.
+        betas: of Adam's moving averages.
+        weight_decay: of AdamW, in shares of the learning rate.
+        gradient_clip: largest norm of the gradient.
         average_decay: of the moving average of the weights, which is what is validated and kept.
     """
 
@@ -133,6 +140,9 @@ class RunConfig(Section):
         output: folder of the run: checkpoints, TensorBoard logs, the model.
         steps: optimiser steps; the learning rate reaches its end there.
         max_minutes: stop (resumably) after this time.
+        validate_every: steps; where validation is better than before, the model is written.
+        checkpoint_every: steps, after which the state is written that `--resume` begins from.
+        log_every: steps.
         precision: of matrix products; everything delicate stays in float32. `auto` is bfloat16
             on a device that is built for it, which others emulate at a hundredth of their speed.
     """
@@ -156,7 +166,9 @@ class Recipe(RunConfig):
             train that decoder on the frozen codes of `initial_model`; `joint` trains all at once.
         initial_model: a model file or packaged model to start from; what the recipe leaves open
             of `model` is as it has it.
-        unquantized_steps: steps before the codebook is started by k-means.
+        unquantized_steps: steps before the codebook is started by k-means (quantizer `vq`; the
+            others have one from the first step).
+        compile: the networks, by torch.compile.
     """
 
     stage: Literal["codec", "fast", "wavenet", "joint"] = "codec"
@@ -198,7 +210,8 @@ class Recipe(RunConfig):
                 "perturbation.conversion needs frozen codes, a fast decoder and a speaker encoder: "
                 "leave it out"
             )
-        if self.initial_model is None and self.steps <= self.unquantized_steps:
+        starts_late = self.initial_model is None and self.model.quantizer.kind == "vq"
+        if starts_late and self.steps <= self.unquantized_steps:
             faults.append(
                 f"steps {self.steps} end before the codebook starts, after unquantized_steps "
                 f"{self.unquantized_steps}"
@@ -209,12 +222,13 @@ class Recipe(RunConfig):
                 f"data.segment_length {self.data.segment_length} makes segments of {n_samples} "
                 f"samples, shorter than the losses' longest window, {LONGEST_WINDOW}"
             )
-        is_short = n_samples < STOI_SECONDS * self.model.sample_rate
-        if self.loss.stoi and self.trains_fast and is_short:
-            faults.append(
-                f"loss.stoi listens to {STOI_SECONDS} s at a time, more than the {n_samples} "
-                f"samples of data.segment_length {self.data.segment_length}: lengthen it"
-            )
+        for name, seconds in (("stoi", STOI_SECONDS), ("periodicity", PERIODICITY_SECONDS)):
+            is_short = n_samples < seconds * self.model.sample_rate
+            if getattr(self.loss, name) and self.trains_fast and is_short:
+                faults.append(
+                    f"loss.{name} listens to {seconds} s at a time, more than the {n_samples} "
+                    f"samples of data.segment_length {self.data.segment_length}: lengthen it"
+                )
         if self.adversarial.weight > 0:
             if not self.trains_fast:
                 faults.append("adversarial trains the fast decoder, which this stage does not")
@@ -245,8 +259,8 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 def read_recipe(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
     """Read a recipe of any stage, with `section.key=value` overrides, as it is written.
 
-    A recipe may name another one with `base: NAME.yaml` and then states only what differs. A path
-    that does not exist is looked for among the packaged recipes by its file name.
+    A recipe may name another one with `base: NAME.yaml` and then states only what differs. Where
+    neither NAME.yaml nor recipes/NAME.yaml exists, it is the packaged recipe of that name.
 
     Raises:
         ConfigError: no such recipe, or it or an override is not YAML.
@@ -259,11 +273,13 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> dict[st
         branch = tree
         *sections, leaf = key.split(".")
         for section in sections:
-            branch = branch.setdefault(section, {})
+            if branch.get(section) is None:  # perhaps the recipe's own null, for no such part
+                branch[section] = {}
+            branch = branch[section]
             if not isinstance(branch, dict):
                 raise ConfigError(f"{override!r}: {section!r} has no keys of its own")
         try:
-            branch[leaf] = yaml.safe_load(value)
+            branch[leaf] = yaml.load(value, _Loader)
         except yaml.YAMLError:
             raise ConfigError(f"{override!r}: the value is not YAML; quote it") from None
     return tree
@@ -281,15 +297,30 @@ def validated(kind: type[Kind], path: str | Path, tree: dict[str, Any]) -> Kind:
         raise ConfigError(f"{path}: {'; '.join(_describe(error, kind))}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML's own readers keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                fault = f"the key {name!r} stands there twice"
+                raise yaml.constructor.ConstructorError(None, None, fault, key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The recipe at `path`, which those of `derived` are based on, from the first to the last."""
     if not path.exists():
         packaged = packaged_recipes()
-        if path.name not in packaged:
+        if path.name not in packaged or path.parent not in (Path(), Path("recipes")):
             names = ", ".join(packaged)
             raise ConfigError(f"{path}: no such recipe; the packaged ones are {names}")
         path = packaged[path.name]
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
@@ -297,10 +328,12 @@ def _read(path: Path) -> dict[str, Any]:
     base = tree.pop("base", None)
     if base is None:
         return tree
-    parent = path.parent / str(base)
-    if parent.exists() and parent.samefile(path):
+    parent, derived = path.parent / str(base), (*derived, path)
+    if not parent.exists():
+        parent = Path(str(base))
+    elif any(map(parent.samefile, derived)):
         raise ConfigError(f"{path}: is its own base; rename it or give base another recipe")
-    return merged(_read(parent), tree)
+    return merged(_read(parent, derived), tree)
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -11,17 +11,16 @@ N_FFT = 1024
 
 
 def add_example(writer: SummaryWriter, objective: Objective, batch: Batch, step: int) -> None:
-    """Write the first segment of a batch, and what the fast decoder makes of it if there is one.
+    """Write the first segment of a batch, and what the fast decoder makes of it.
 
     Args:
         writer: TensorBoard's.
-        objective: in evaluation mode.
+        objective: in evaluation mode, with a fast decoder.
         batch: on the objective's device.
         step: that it is shown at.
     """
     model = objective.model
-    if model.fast is None:
-        return
+    assert model.fast is not None
     reference = batch.speaker if model.config.speaker.kind == "table" else batch.reference
     true = batch.waveform[:1]
     bottleneck = model.bottleneck(true, reference[:1])

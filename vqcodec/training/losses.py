@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
 from vqcodec.models.discriminators import Judgement
-from vqcodec.training.config import LossConfig
+from vqcodec.training.config import PERIODICITY_SECONDS, LossConfig
 
 
 class SpectralLoss(NamedTuple):
@@ -182,7 +182,7 @@ class PeriodicityLoss(nn.Module):
 
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
-        window_length = round(0.064 * sample_rate)
+        window_length = round(PERIODICITY_SECONDS * sample_rate)
         self.hop_length, self.n_fft = window_length // 4, 2 << (window_length - 1).bit_length()
         self.lags = slice(round(sample_rate / self.HIGHEST), round(sample_rate / self.LOWEST))
         window = torch.hann_window(window_length)

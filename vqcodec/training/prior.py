@@ -79,6 +79,13 @@ class PriorTrainer(Training[CodeBatch]):
         )
         self.best_step = 0
 
+    def _summary(self) -> str:
+        config = self.recipe.data
+        return (
+            f"{self.histogram.sum():,} codes of {self.recipe.codec}, batches of "
+            f"{config.batch_size} segments of {config.segment_length}"
+        )
+
     def _initial_model(self, codec: vqcodec.Codec) -> CodeTransformer:
         config, codebook_size = self.recipe.model, codec.config.quantizer.codebook_size
         model = CodeTransformer(config, codebook_size)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
+import signal
 import statistics
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -20,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from vqcodec.decoding import multiplies_bfloat16
-from vqcodec.errors import ConfigError, VqcodecError
+from vqcodec.errors import CheckpointError, ConfigError, VqcodecError
 from vqcodec.training.config import RunConfig
 from vqcodec.training.distributed import Processes
 from vqcodec.training.monitor import CodebookUsage
@@ -33,6 +35,11 @@ UNVALIDATED = (
     "no validation split: validated is what was trained on, and the model that is kept may know it "
     "by heart; give speakers ten recordings or more, or a manifest.csv with a split valid"
 )
+# In a resumed run, without a word: how long it takes, how it is watched and where it runs.
+MAY_CHANGE = {
+    *("steps", "max_minutes", "validate_every", "checkpoint_every", "log_every", "precision"),
+    *("compile", "data.root", "data.codes", "data.workers", "data.resident"),
+}
 
 BatchT = TypeVar("BatchT")
 
@@ -134,8 +141,14 @@ class Training(ABC, Generic[BatchT]):
             fused=True,
         )
 
+    @abstractmethod
+    def _summary(self) -> str:
+        """What is trained on, in a phrase."""
+
     def run(self, resume: bool) -> Path:
         """Train until the recipe's steps or time are over.
+
+        SIGINT and SIGTERM end it after the step that they meet, resumably.
 
         Args:
             resume: continue the run in `recipe.output` exactly where it stopped.
@@ -146,7 +159,8 @@ class Training(ABC, Generic[BatchT]):
         Raises:
             ConfigError: a run lies there that is not to be continued, or there is none.
             CheckpointError: its state is damaged or of another recipe.
-            VqcodecError: the loss is no longer finite.
+            VqcodecError: a gradient is no longer finite, or the device's memory is full.
+            KeyboardInterrupt: it was told to end.
         """
         recipe, state = self.recipe, self.output / STATE_FILE
         if not resume and state.exists():
@@ -161,65 +175,95 @@ class Training(ABC, Generic[BatchT]):
         started = time.monotonic()
         writer = None
         if self.place.rank == 0:
+            logger.info("training on %s in %s: %s", *self._means(), self._summary())
             # What a broken run logged beyond the step is hidden.
             writer = SummaryWriter(str(self.output / "logs"), purge_step=self.step + 1)
         recent: list[dict[str, float]] = []
         self.trained.train()
-        for batch in self._batches():
-            # Every step seeds itself, so that a resumed run draws the noise of an unbroken one.
-            torch.manual_seed(recipe.seed * 1_000_003 + self.step)
-            recent.append(self._train_step(batch))
-            self._check_finite(recent[-1])
-            is_last = self._is_late(started) or self.step == recipe.steps
-            validation = None
-            if is_last or self.step % recipe.validate_every == 0:
-                validation = self._validate(writer)
-            if validation is not None or self.step % recipe.log_every == 0:
-                self._report(mean(recent), validation, writer)
-                recent = []
-            if is_last or self.step % recipe.checkpoint_every == 0:
-                self._save(state)
-            if is_last:
-                break
+        with _told_to_end() as is_told:
+            for batch in self._batches():
+                # Every step seeds itself, so that a resumed run draws the noise of an unbroken one.
+                torch.manual_seed(recipe.seed * 1_000_003 + self.step)
+                recent.append(self._measured_step(batch))
+                is_interrupted = self._agreed(is_told())
+                is_last = self._agreed(self._is_late(started)) or self.step == recipe.steps
+                validation = None
+                if not is_interrupted and (is_last or self.step % recipe.validate_every == 0):
+                    validation = self._validate(writer)
+                if validation is not None or self.step % recipe.log_every == 0:
+                    self._report(mean(recent), validation, writer)
+                    recent = []
+                if is_interrupted or is_last or self.step % recipe.checkpoint_every == 0:
+                    self._save(state)
+                if is_interrupted:
+                    logger.warning("stopped at step %d: --resume goes on from there", self.step)
+                    raise KeyboardInterrupt
+                if is_last:
+                    break
         if writer:
             writer.close()
         return self.output / self.MODEL_FILE
+
+    def _measured_step(self, batch: BatchT) -> dict[str, float]:
+        try:
+            return self._train_step(batch)
+        except torch.OutOfMemoryError:
+            raise VqcodecError(
+                f"{self.output}: the memory of {self.place.device} is full: lower data.batch_size "
+                "or data.segment_length"
+            ) from None
 
     def _optimizer_step(self, loss: Tensor) -> None:
         """A step of the optimiser against the gradient of `loss`, and of the average after it."""
         self.optimizer.param_groups[0]["lr"] = learning_rate(self.recipe, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        for group in self.optimizer.param_groups:
-            nn.utils.clip_grad_norm_(group["params"], self.recipe.optimizer.gradient_clip)
+        clip = self.recipe.optimizer.gradient_clip
+        norms = [
+            nn.utils.clip_grad_norm_(group["params"], clip).item()
+            for group in self.optimizer.param_groups
+        ]
+        # Before it is in the weights, and in what a resumed run would begin from.
+        if not all(map(math.isfinite, [loss.item(), *norms])):
+            raise VqcodecError(
+                f"{self.output}: the loss or its gradient is not finite at step {self.step + 1}; "
+                "continue from the last checkpoint with --resume and a lower "
+                "optimizer.learning_rate"
+            )
         self.optimizer.step()
         self.average.update_parameters(self.trained)
         self.step += 1
 
+    def _means(self) -> tuple[str, str]:
+        """Names of what it is trained on and in which precision."""
+        device = self.place.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        n_processes = f" ({self.place.world_size} processes)" if self.place.world_size > 1 else ""
+        return f"{name}{n_processes}", "bfloat16" if self._is_bfloat16() else "float32"
+
+    def _is_bfloat16(self) -> bool:
+        precision = self.recipe.precision
+        return precision == "bfloat16" or (
+            precision == "auto" and multiplies_bfloat16(self.place.device)
+        )
+
     def _autocast(self) -> AbstractContextManager[object]:
         """In which matrix products have the recipe's precision."""
-        precision, device = self.recipe.precision, self.place.device
-        is_bfloat16 = precision == "bfloat16" or (
-            precision == "auto" and multiplies_bfloat16(device)
-        )
-        return torch.autocast(device.type, torch.bfloat16, enabled=is_bfloat16)
-
-    def _check_finite(self, losses: dict[str, float]) -> None:
-        if not all(map(math.isfinite, losses.values())):
-            raise VqcodecError(
-                f"{self.output}: the loss is not finite at step {self.step}; continue from the "
-                "last checkpoint with --resume and a lower optimizer.learning_rate"
-            )
+        device = self.place.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self._is_bfloat16())
 
     def _is_late(self, started: float) -> bool:
-        """Whether `max_minutes` are over, by the first process's monotonic clock (seconds)."""
-        if self.recipe.max_minutes is None:
-            return False
-        is_over = time.monotonic() - started > self.recipe.max_minutes * 60
-        late = torch.tensor(is_over, device=self.place.device)
-        if self.place.world_size > 1:
-            dist.broadcast(late, 0)
-        return bool(late)
+        """Whether `max_minutes` are over since `started`, in seconds of the monotonic clock."""
+        limit = self.recipe.max_minutes
+        return limit is not None and time.monotonic() - started > limit * 60
+
+    def _agreed(self, is_true: bool) -> bool:
+        """Whether it is true of any process."""
+        if self.place.world_size == 1:
+            return is_true
+        any_is = torch.tensor(float(is_true), device=self.place.device)
+        dist.all_reduce(any_is)
+        return bool(any_is)
 
     def _report(
         self, losses: dict[str, float], validation: float | None, writer: SummaryWriter | None
@@ -239,12 +283,60 @@ class Training(ABC, Generic[BatchT]):
     def _save(self, path: Path) -> None:
         if self.place.rank == 0:
             progress = {name: getattr(self, name) for name in self.PROGRESS}
+            progress["recipe"] = self._settings()
             save_state(path, self._modules(), self.optimizer, progress)
+
+    def _settings(self) -> dict[str, Any]:
+        return self.recipe.model_dump(mode="json", exclude={"output"})
 
     def _load(self, path: Path) -> None:
         progress = load_state(path, self._modules(), self.optimizer)
         for name in self.PROGRESS:
             setattr(self, name, progress[name])
+        changes = _changes(progress["recipe"], self._settings())
+        if any(key == "stage" or key.startswith("model.") for key in changes):
+            raise CheckpointError(
+                f"{path}: belongs to another recipe ({'; '.join(changes.values())}): resume with "
+                "the recipe it began with"
+            )
+        if any(key.startswith("loss.") for key in changes):
+            self.best = math.inf  # of other losses
+        changes = {key: told for key, told in changes.items() if key not in MAY_CHANGE}
+        if changes and self.place.rank == 0:
+            logger.warning("resumed with other settings: %s", "; ".join(changes.values()))
+
+
+@contextmanager
+def _told_to_end() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM came; the second of either does what it did before."""
+    told: list[int] = []
+
+    def remember(number: int, frame: object) -> None:
+        told.append(number)
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # others may not change handlers
+        before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, remember)
+        yield lambda: bool(told)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Of two recipes, the keys that differ, each with a phrase that says how."""
+    found: dict[str, str] = {}
+    for key in sorted(before.keys() | now.keys()):
+        old, new, name = before.get(key), now.get(key), f"{prefix}{key}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            found |= _changes(old, new, f"{name}.")
+        elif old != new:
+            found[name] = f"{name} {new}, was {old}"
+    return found
 
 
 def keep_freed_memory() -> None:

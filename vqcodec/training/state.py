@@ -62,6 +62,12 @@ def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) 
                 _, index, entry = key.split(".")
                 state.setdefault(int(index), {})[entry] = tensor
         groups = optimizer.state_dict()["param_groups"]
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        for number, entries in state.items():
+            # A fused optimiser would read beyond what is too small.
+            shapes = {tuple(tensor.shape) for tensor in entries.values() if tensor.dim()}
+            if number >= len(parameters) or not shapes <= {tuple(parameters[number].shape)}:
+                raise RuntimeError(f"the optimiser's tensors {number} have other shapes")
         optimizer.load_state_dict({"state": state, "param_groups": groups})
     except RuntimeError as error:
         fault = " ".join(str(error).split())[:200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -96,8 +97,9 @@ class Trainer(Training[Batch]):
         clips = data.split("train")
         self.speakers = speaker_names(clips)
         self.sampler = self._sampler(clips, recipe.perturbation, recipe.seed)
-        # An unseen speaker has no row in a table.
-        valid = [clip for clip in data.split("valid") if clip.speaker in set(self.speakers)]
+        valid = data.split("valid")
+        if recipe.model.speaker.kind == "table":  # which has no row for an unseen speaker
+            valid = [clip for clip in valid if clip.speaker in set(self.speakers)]
         self.unvalidated = None if valid else UNVALIDATED
         undisguised = PerturbationConfig(probability=0.0)
         self.validation = self._sampler(valid or clips, undisguised, seed=1)
@@ -119,6 +121,15 @@ class Trainer(Training[Batch]):
         )
         self.monitor = CollapseMonitor(
             recipe.model.quantizer.codebook_size, recipe.model.quantizer.n_codebooks
+        )
+
+    def _summary(self) -> str:
+        clips, config = self.sampler.clips, self.recipe.data
+        hours = sum(clip.n_samples for clip in clips) / self.data.sample_rate / 3600
+        seconds = config.segment_length * self.recipe.model.hop_length / self.data.sample_rate
+        return (
+            f"{hours:.1f} h of {len(self.speakers)} speakers, batches of {config.batch_size} "
+            f"segments of {seconds:.2f} s"
         )
 
     def _sampler(
@@ -226,11 +237,13 @@ class Trainer(Training[Batch]):
         if writer:
             for name, value in losses.items():
                 writer.add_scalar(f"validation/{name}", value, self.step)
-            add_example(writer, objective, self.validation.batch(0).to(place.device), self.step)
+            if self.recipe.trains_fast:
+                example = self.validation.batch(0).to(place.device)
+                add_example(writer, objective, example, self.step)
         # Distances to the recordings do not see what discriminators improve, or what becomes of
         # other voices: the newest model is kept.
         is_blind = self._is_adversarial() or self.recipe.perturbation.conversion > 0
-        if started and (loss < self.best or is_blind):
+        if started and (loss < self.best or (is_blind and math.isfinite(loss))):
             self.best = loss
             if place.rank == 0:
                 write_model(
