@@ -29,8 +29,9 @@ def info(
 
     if file in list_models() or Path(file).suffix == MODEL_SUFFIX:
         from vqcodec import checkpoint
+        from vqcodec.model_paths import find
 
-        results = describe(checkpoint.load(file), checkpoint.find(file))
+        results = describe(checkpoint.load(file), find(file))
     elif _holds_codes(Path(file)):
         results = _describe_codes(Path(file))
     else:
@@ -50,11 +51,14 @@ def verify(
 
     Example: vqcodec verify out.codes archive/
     """
-    from vqcodec import checkpoint
     from vqcodec.errors import VqcodecError
     from vqcodec.files import files_below
 
-    tables = None if model is None else checkpoint.load(model).tables
+    tables = None
+    if model is not None:
+        from vqcodec import checkpoint
+
+        tables = checkpoint.load(model).tables
     n_bad = 0
     for file in files:
         paths = files_below(file, (CODES_SUFFIX,)) if file.is_dir() else [file]
@@ -93,9 +97,9 @@ def _holds_codes(path: Path) -> bool:
 
 
 def _describe_codes(path: Path) -> dict[str, Any]:
-    from vqcodec import checkpoint
     from vqcodec.codes import read_header
     from vqcodec.header import METHODS
+    from vqcodec.model_paths import maker
 
     header = read_header(path)
     return {
@@ -117,7 +121,7 @@ def _describe_codes(path: Path) -> dict[str, Any]:
         "hop_length": header.hop_length,
         "frame_rate": header.sample_rate / header.hop_length,
         "fingerprint": header.fingerprint.hex(),
-        "model": checkpoint.maker(header.fingerprint),
+        "model": maker(header.fingerprint),
     }
 
 

@@ -8,7 +8,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 from vqcodec_cli.errors import USAGE_ERROR, message, usage_message
@@ -22,6 +23,8 @@ from vqcodec_cli.train import recipes, train
 from vqcodec_cli.transcode import convert, decode, encode
 from vqcodec_cli.units import units, units_eval
 from vqcodec_cli.voices import enroll
+
+INTERRUPTED = 130
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -63,6 +66,17 @@ def common(
     """
 
 
+def run() -> NoReturn:
+    """Run this process's command line."""
+    status = main()
+    if status == INTERRUPTED:
+        # A thread that is at work would be waited for.
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line.
 
@@ -86,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return int(status or 0)
     except (KeyboardInterrupt, typer.Abort):
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has left; flushing what remains at exit would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

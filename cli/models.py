@@ -19,8 +19,9 @@ def models(as_json: Json = False) -> None:
     Example: vqcodec models --json
     """
     from vqcodec import checkpoint
+    from vqcodec.model_paths import packaged
 
-    found = [describe(checkpoint.load(name), path) for name, path in checkpoint.packaged().items()]
+    found = [describe(checkpoint.load(name), path) for name, path in packaged().items()]
     if not found and not as_json:
         typer.echo("no packaged models; train one: vqcodec train --help")
     show(found, as_json=as_json)

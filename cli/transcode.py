@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from vqcodec_cli.batch import AUDIO_SUFFIXES, STDIN, STREAM, Work, plan, readable, run, writable
-from vqcodec_cli.display import OnProgress, compilation_notice
+from vqcodec_cli.display import OnProgress, compilation_notice, warn_of_clipping
 from vqcodec_cli.options import (
     Decoder,
     DecoderName,
@@ -20,6 +20,7 @@ from vqcodec_cli.options import (
     Force,
     Jobs,
     Model,
+    ModelOfCodes,
     Refine,
     Seed,
     Temperature,
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
     from vqcodec.speakers import Speaker
     from vqcodec.streams import CodesStream
 
-AUDIBLE_CLIPPING = 0.001
-"""Of the samples."""
+QUIETER = "make the recording quieter and encode it again"
 Recordings = Annotated[str, typer.Argument(help="A recording, a folder of them, or -.")]
 
 
@@ -113,7 +113,7 @@ def decode(
             min=1000, max=768_000, help="Of the result, in Hz.", show_default="the recording's own"
         ),
     ] = None,
-    model: Model = None,
+    model: ModelOfCodes = None,
     voices: Voices = None,
     device: Device = DeviceName.auto,
     jobs: Jobs = None,
@@ -130,9 +130,9 @@ def decode(
     todo = plan(source, target, suffixes=(".codes",), target_suffix=".wav", force=force)
 
     def start() -> Work:
-        from vqcodec import checkpoint
         from vqcodec.codes import Codes
         from vqcodec.live import write_live
+        from vqcodec.model_paths import maker
         from vqcodec.streams import CodesStream
 
         loading = threading.Lock()
@@ -151,7 +151,7 @@ def decode(
             codes = _load(source, tables)
             metadata = codes.metadata if isinstance(codes, CodesStream) else codes
             with loading:  # of the files of a folder, the first to need a model loads it for all
-                codec = loaded(model or checkpoint.maker(metadata.fingerprint))
+                codec = loaded(model or maker(metadata.fingerprint))
                 voice = voice_in(codec)
             choices: dict[str, Any] = {
                 "speaker": voice,
@@ -170,7 +170,7 @@ def decode(
                 clipped = codec.decode_to(
                     writable(target), codes, on_progress=on_progress, **choices
                 )
-            _warn_of_clipping(target, clipped)
+            warn_of_clipping(target, clipped, QUIETER)
 
         return work
 
@@ -246,7 +246,7 @@ def convert(
                     on_progress=lambda share: on_progress((1 + share) / 2),
                     **choices,
                 )
-            _warn_of_clipping(target, clipped)
+            warn_of_clipping(target, clipped, QUIETER)
 
         return work
 
@@ -258,15 +258,6 @@ def convert(
 def _refuse_live(source: str, target: str) -> None:
     if source == target == STREAM:
         raise typer.BadParameter("--refine needs the whole recording: name a file, not - and -")
-
-
-def _warn_of_clipping(target: str, share: float) -> None:
-    if share > AUDIBLE_CLIPPING:
-        typer.echo(
-            f"vqcodec: {target}: {share:.1%} of its samples are too loud and were clipped; "
-            "make the recording quieter and encode it again",
-            err=True,
-        )
 
 
 def _announced(codec: Codec, decoder: DecoderName | None) -> AbstractContextManager[None]:

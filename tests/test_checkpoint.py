@@ -17,6 +17,7 @@ from test_entropy import random_tables
 import vqcodec
 from vqcodec import checkpoint, files
 from vqcodec.errors import CheckpointError
+from vqcodec.model_paths import find
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 
@@ -263,6 +264,47 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(path):
     assert "weights and configuration disagree" in refusal(path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("config", "[]"),
+        ("config", "[" * 100_000),
+        ("voices", "5"),
+        ("voices", '["anna", "\\u001b[2J"]'),
+        ("voices", '["anna", 5]'),
+        ("provenance", "5"),
+        ("version", "1e400"),
+    ],
+)
+def test_metadata_that_no_save_wrote_is_refused(path, key, value):
+    metadata, tensors = checkpoint.read_tensors(path, checkpoint.FORMAT)
+    metadata[key] = value
+    metadata["sha256"] = checkpoint.checksum(tensors, metadata)
+    save_file(tensors, path, metadata)
+    assert "damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("voices", [torch.zeros(2, 3).char(), torch.zeros(2, 64)])
+def test_voices_of_another_kind_are_refused(path, voices):
+    metadata, tensors = checkpoint.read_tensors(path, checkpoint.FORMAT)
+    tensors["voices"] = voices
+    metadata["sha256"] = checkpoint.checksum(tensors, metadata)
+    save_file(tensors, path, metadata)
+    assert "damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("field", ["n_filters", "code_channels", "dilations"])
+def test_a_model_of_absurd_size_is_refused_before_it_is_built(path, field, monkeypatch):
+    metadata, tensors = checkpoint.read_tensors(path, checkpoint.FORMAT)
+    config = json.loads(metadata["config"])
+    config["encoder"][field] = [1] * 3000 if field == "dilations" else 10**30
+    metadata["config"] = json.dumps(config)
+    metadata["sha256"] = checkpoint.checksum(tensors, metadata)
+    save_file(tensors, path, metadata)
+    monkeypatch.setattr(checkpoint, "VQVAE", lambda *_, **__: pytest.fail("it is built"))
+    assert f"encoder.{field}" in refusal(path)
+
+
 def test_an_unknown_name_lists_what_there_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=r"speach: no such model; give a \.safetensors file"):
@@ -270,7 +312,7 @@ def test_an_unknown_name_lists_what_there_is(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="no such model"):
         checkpoint.load(tmp_path)
     for name in vqcodec.list_models():
-        assert checkpoint.find(name).is_file()
+        assert find(name).is_file()
 
 
 def test_an_interrupted_save_leaves_the_old_file_alone(path, monkeypatch):

@@ -9,7 +9,7 @@ from command_line import is_one_line, made
 from conftest import save_tiny_model
 
 import vqcodec
-from vqcodec import checkpoint
+from vqcodec import model_paths
 
 # info, verify, models, speakers
 
@@ -22,7 +22,7 @@ def test_info_of_codes(run, clip, codes, tiny_model, monkeypatch):
     assert found["bits_per_second"] == pytest.approx(8 * codes.stat().st_size * 16000 / samples)
     assert found["nominal_bits_per_second"] == 1125
     assert (found["speaker"], found["model"]) == (None, None)
-    monkeypatch.setattr(checkpoint, "packaged", lambda: {"tiny": tiny_model})
+    monkeypatch.setattr(model_paths, "packaged", lambda: {"tiny": tiny_model})
     assert json.loads(run("info", codes, "--json").stdout)["model"] == "tiny"
     assert found["fingerprint"] in run("info", codes).stdout
 
@@ -43,7 +43,7 @@ def test_info_of_a_model_is_what_models_lists(run, tiny_model, monkeypatch):
     assert json.loads(run("models", "--json").stdout) == [
         json.loads(run("info", name, "--json").stdout) for name in vqcodec.list_models()
     ]
-    monkeypatch.setattr(checkpoint, "packaged", lambda: {"tiny": tiny_model})
+    monkeypatch.setattr(model_paths, "packaged", lambda: {"tiny": tiny_model})
     (model,) = json.loads(run("models", "--json").stdout)
     assert model == json.loads(run("info", tiny_model, "--json").stdout)
     assert model == json.loads(run("info", "tiny", "--json").stdout)

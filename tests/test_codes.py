@@ -373,3 +373,9 @@ def test_paths_that_cannot_be_used_are_named(tmp_path: Path) -> None:
 def test_importing_codes_does_not_import_torch() -> None:
     program = "import sys, vqcodec.codes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("read", [Codes.load, read_header])
+def test_what_never_ends_is_refused_at_its_beginning(read):
+    with pytest.raises(CodesError, match=r"/dev/zero: is not a \.codes file"):
+        read("/dev/zero")

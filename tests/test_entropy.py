@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqcodec_cli.main import main
 
-from vqcodec import checkpoint, entropy
+from vqcodec import checkpoint, entropy, model_paths
 from vqcodec.codes import Codes, read_chunks, read_header, read_pipe
 from vqcodec.entropy import NgramTables
 from vqcodec.errors import CheckpointError, CodesError, DataError
@@ -446,7 +446,7 @@ def test_the_tables_of_installed_models_are_known(tmp_path, monkeypatch):
     metadata = {"fingerprint": codes.fingerprint.hex()}
     save_file(fitted().to_tensors(), tmp_path / "model.safetensors", metadata)
     save_file({"weight": np.zeros(3)}, tmp_path / "old.safetensors")
-    monkeypatch.setattr(entropy.importlib.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(model_paths.importlib.resources, "files", lambda package: tmp_path)
     entropy.packaged.cache_clear()
     try:
         data = codes.to_bytes()

@@ -20,6 +20,7 @@ from training_data import prepare_speech
 import vqcodec
 from vqcodec import audio, checkpoint, prior
 from vqcodec.evaluation import quality
+from vqcodec.model_paths import DEFAULT_MODEL, packaged
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import ngram
 
@@ -32,8 +33,8 @@ def codec() -> vqcodec.Codec:
 
 
 def test_what_is_packaged_fits() -> None:
-    assert checkpoint.DEFAULT_MODEL in vqcodec.list_models()
-    sizes = [path.stat().st_size for path in checkpoint.packaged().values()]
+    assert DEFAULT_MODEL in vqcodec.list_models()
+    sizes = [path.stat().st_size for path in packaged().values()]
     assert max(sizes) < 16_000_000
     assert sum(sizes) < 40_000_000
 

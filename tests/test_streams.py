@@ -134,3 +134,12 @@ def test_a_stored_stream_can_be_described_and_read_in_parts(tmp_path):
     assert np.array_equal(read_chunks(path, 1200, 1310), codes.codes[:, 1200:1310])
     with pytest.raises(CodesError, match="choose 0 <= start < stop <= 1340"):
         read_chunks(path, 0, 1341)
+
+
+def test_a_stream_is_iterated_over_once():
+    spent = stream([5])
+    list(spent)
+    with pytest.raises(CodesError, match="once"):
+        Codes.collect(spent)
+    with pytest.raises(CodesError, match="once"):
+        spent.write(io.BytesIO())

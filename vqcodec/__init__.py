@@ -29,7 +29,7 @@ __all__ = ["Codec", "Codes", "Speaker", "VqcodecError", "__version__", "list_mod
 
 def list_models() -> list[str]:
     """Names of the packaged models."""
-    from vqcodec.checkpoint import packaged
+    from vqcodec.model_paths import packaged
 
     return list(packaged())
 

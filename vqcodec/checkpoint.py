@@ -9,7 +9,6 @@ the audio.
 from __future__ import annotations
 
 import hashlib
-import importlib.resources
 import json
 import re
 from collections.abc import Mapping
@@ -28,11 +27,12 @@ from vqcodec import entropy
 from vqcodec.entropy import NgramTables
 from vqcodec.errors import CheckpointError
 from vqcodec.files import write_atomically
+from vqcodec.model_paths import find
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
+from vqcodec.speakers import VECTOR_LENGTH
 
 FORMAT, VERSION = "vqcodec-model", 2
-DEFAULT_MODEL = "speech-1k"
 FINGERPRINT_BYTES = 8
 # The parts that give codes and speaker vectors their meaning: a decoder may be trained further
 # and still read old files.
@@ -127,12 +127,12 @@ def load(name: str | Path | None = None) -> Checkpoint:
     metadata, tensors = read_tensors(path, FORMAT)
     try:
         return _assembled(path, metadata, tensors)
-    except (KeyError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged ({error!r}): fetch it again") from None
 
 
 def _assembled(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> Checkpoint:
-    """The model of a file; KeyError or ValueError where its metadata is damaged."""
+    """The model of a file; any of Python's errors of values where its metadata is damaged."""
     if int(metadata["version"]) > VERSION:
         raise CheckpointError(
             f"{path}: model format {metadata['version']} is newer than {VERSION}: upgrade vqcodec"
@@ -141,7 +141,7 @@ def _assembled(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor])
     if checksum(tensors, metadata) != metadata["sha256"]:
         raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
     table = tensors.pop("voices").numpy()
-    voices = dict(zip(json.loads(metadata["voices"]), table, strict=True))
+    voices = _voices(json.loads(metadata["voices"]), table)
     tables = _tables(path, tensors)
     fingerprint = _fingerprint(tensors, config)
     rows = tensors.get("speaker.embedding.weight", torch.empty(0)).shape[0]
@@ -153,8 +153,16 @@ def _assembled(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor])
         fault = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: weights and configuration disagree: {fault}") from None
     model.eval().requires_grad_(False)
-    provenance = json.loads(metadata["provenance"])
+    provenance = dict(json.loads(metadata["provenance"]))
     return Checkpoint(path.stem, model, voices, fingerprint, provenance, tables)
+
+
+def _voices(names: list[str], table: np.ndarray) -> dict[str, np.ndarray]:
+    if table.dtype != np.int8 or table.shape != (len(names), VECTOR_LENGTH):
+        raise ValueError(f"voices of shape {table.shape}")
+    if not all(map(str.isprintable, names)):
+        raise ValueError("names of voices that cannot be printed")
+    return dict(zip(names, table, strict=True))
 
 
 def _tables(path: Path, tensors: dict[str, Tensor]) -> NgramTables | None:
@@ -183,50 +191,6 @@ def read_tensors(path: Path, format_name: str) -> tuple[dict[str, str], dict[str
             return metadata, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable model file: {error}") from None
-
-
-def fingerprint_of(path: Path) -> bytes:
-    """The fingerprint that a model file states, without reading the model.
-
-    Raises:
-        CheckpointError: not a readable model file.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return bytes.fromhex(file.metadata()["fingerprint"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable model file: {error}") from None
-
-
-def packaged() -> dict[str, Path]:
-    """Names and paths of the models installed with vqcodec."""
-    folder = Path(str(importlib.resources.files("vqcodec.weights")))
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-
-
-def maker(fingerprint: bytes) -> str | None:
-    """Name of the packaged model that makes codes of this fingerprint, if there is one."""
-    for name, path in packaged().items():
-        if fingerprint_of(path) == fingerprint:
-            return name
-    return None
-
-
-def find(name: str | Path | None) -> Path:
-    """Path of a model given by packaged name or by path.
-
-    Raises:
-        CheckpointError: neither exists.
-    """
-    models = packaged()
-    name = DEFAULT_MODEL if name is None else name
-    if str(name) in models:
-        return models[str(name)]
-    if Path(name).is_file():
-        return Path(name)
-    raise CheckpointError(
-        f"{name}: no such model; give a .safetensors file or one of {', '.join(models) or 'none'}"
-    )
 
 
 def _stored(name: str, tensor: Tensor) -> dict[str, Tensor]:

@@ -50,8 +50,10 @@ def load(
 
     Raises:
         CheckpointError, SpeakerError: a file does not exist or cannot be used.
-        VqcodecError: `cuda` where there is none.
+        VqcodecError: `cuda` where there is none, or another device.
     """
+    if device not in ("auto", "cpu", "cuda"):
+        raise VqcodecError(f"device {device}: choose auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise VqcodecError("device cuda: torch sees no GPU; use device cpu")
     if device == "auto":
@@ -405,7 +407,7 @@ class Codec:
         """Decode codes while they come, in bounded memory, to what `decode` gives.
 
         The fast decoder answers a code when 25 codes and its look-ahead have come: 0.43 s of the
-        default model. The WaveNet samples segments of at most 310 codes, each when it has
+        default model. The WaveNet samples segments of some 310 codes at most, each when it has
         come.
 
         Args:

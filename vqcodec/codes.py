@@ -17,6 +17,7 @@ import numpy.typing as npt
 from vqcodec.errors import CodesError
 from vqcodec.files import replacing
 from vqcodec.header import (
+    MAGIC,
     PACKED_BITS,
     Header,
     Metadata,
@@ -179,7 +180,8 @@ class Codes(Metadata):
             CodesError: Whatever the stream raises.
         """
         codes = np.concatenate(list(stream), axis=1)
-        return cls(codes, **_fields(stream.metadata), n_samples=stream.n_samples or 0)
+        assert stream.n_samples is not None
+        return cls(codes, **_fields(stream.metadata), n_samples=stream.n_samples)
 
     @classmethod
     def _read(cls, file: BinaryIO, size: int, name: str, tables: NgramTables | None) -> Codes:
@@ -308,7 +310,9 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, int]]:
             if stat.S_ISREG(status.st_mode):
                 yield file, status.st_size
             else:  # a pipe, which has no size and can be read but once
-                data = file.read()
+                data = file.read(len(MAGIC))
+                if data == MAGIC:  # or it may never end
+                    data += file.read()
                 yield io.BytesIO(data), len(data)
     except OSError as error:
         raise CodesError(

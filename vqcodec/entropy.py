@@ -9,12 +9,10 @@ Imports no torch.
 from __future__ import annotations
 
 import hashlib
-import importlib.resources
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from math import isqrt
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import constriction
@@ -22,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from vqcodec import model_paths
 from vqcodec.compilation import compiled
 from vqcodec.errors import CheckpointError
 
@@ -40,7 +39,8 @@ _LIMITS = {
     "width": 1024,
     "codebook_size": 1 << 16,
     "n_codebooks": 32,
-    "contributions": 1 << 28,  # 1 GiB of int32
+    "contributions": 1 << 26,  # a quarter GiB of int32
+    "frequencies": 1 << 17,  # of all codebooks; over a gigabyte for a chunk
 }
 
 
@@ -132,6 +132,7 @@ class NgramTables:
             or not 2 <= size <= _LIMITS["codebook_size"]
             or n_codebooks > _LIMITS["n_codebooks"]
             or n_codebooks * rows * context * first > _LIMITS["contributions"]
+            or n_codebooks * size > _LIMITS["frequencies"]
         ):
             raise _misfit("they are larger than any that vqcodec makes")
 
@@ -238,17 +239,17 @@ class NgramTables:
     @cached_property
     def _weights(self) -> _Weights:
         n_codebooks, n_context, _, _ = self.context.shape
-        # Products of integers in float64 are exact, and its matrix products the faster ones.
-        rows, kernels = self.embedding.astype(np.float64), self.context.astype(np.float64)
-        contribution = [
-            [
-                rows[book] @ kernels[(book + distance + 1) % n_codebooks, distance]
-                for distance in range(n_context)
-            ]
-            for book in range(n_codebooks)
-        ]
+        # Sums of 1,024 products of bytes are exact in float32, whose matrix products are the
+        # fastest.
+        rows, kernels = self.embedding.astype(np.float32), self.context.astype(np.float32)
+        shape = (n_codebooks, rows.shape[1], n_context, kernels.shape[3])
+        contribution = np.empty(shape, np.int32)
+        for book in range(n_codebooks):
+            for distance in range(n_context):
+                kernel = kernels[(book + distance + 1) % n_codebooks, distance]
+                contribution[book, :, distance] = rows[book] @ kernel
         return _Weights(
-            np.array(contribution, np.int32).transpose(0, 2, 1, 3).copy(),
+            contribution,
             self.context_bias.astype(np.int32),
             self.hidden,
             self.hidden_bias.astype(np.int32),
@@ -282,9 +283,7 @@ def packaged() -> dict[bytes, NgramTables]:
         CheckpointError: If a model file is damaged.
     """
     found = {}
-    for path in sorted(
-        Path(str(importlib.resources.files("vqcodec.weights"))).glob("*.safetensors")
-    ):
+    for path in model_paths.packaged().values():
         try:
             with safe_open(path, framework="numpy") as file:
                 names = [name for name in file.keys() if name.startswith(PREFIX)]  # noqa: SIM118

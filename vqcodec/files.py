@@ -52,11 +52,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = target.with_name(f".vqcodec-{uuid.uuid4().hex}{target.suffix}")
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # on the disk before the name says so
         if target.exists():
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # None of a full disk
+        if error.strerror and error.filename in (None, str(temporary)):  # None of a full disk
             error.filename = str(path)
         raise
     finally:
@@ -64,14 +66,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace `path` by `data`, on the disk before it is renamed; folders are made as needed.
+    """Replace `path` by `data`; folders are made as needed.
 
     Raises:
         OSError: the folder or the file cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)

@@ -54,6 +54,9 @@ class Score(NamedTuple):
     anomaly: float
 
 
+CODES_AT_A_TIME = 25  # that are drawn between looks at whether that is still wanted
+
+
 class Prior:
     """What is known of the code sequences of one codec.
 
@@ -120,19 +123,25 @@ class Prior:
         n_new = -int(-seconds * codec.sample_rate // codec.hop_length)
         codes = [] if prompt is None else prompt.codes[0].tolist()
 
-        def generate(predict: Callable[[list[int]], np.ndarray]) -> None:
-            rng = np.random.default_rng(seed)
-            unheard, length = [self.model.begin, *codes], self.model.config.context
-            pieces = [unheard[i : i + length] for i in range(0, len(unheard), length)]
-            *_, logits = map(predict, pieces)
-            for n_drawn in range(1, n_new + 1):
-                codes.append(_drawn(logits, rng, temperature, top_k, top_p))
-                logits = predict(codes[-1:])
-                if on_progress:
-                    on_progress(n_drawn / n_new)
+        predict = self._predictor(scheme, speaker)
+        rng, length = np.random.default_rng(seed), self.model.config.context
+        unheard = [self.model.begin, *codes]
+        n_given = len(codes)
 
-        # On a lone thread the codes do not depend on how many the machine has.
-        list(windows.map_in_order(generate, [self._predictor(scheme, speaker)], codec.device))
+        def generate(n_wanted: int) -> None:
+            """Hear what is new, and draw so many codes."""
+            for _ in range(n_wanted):
+                for start in range(0, len(unheard), length):
+                    logits = predict(unheard[start : start + length])
+                codes.append(_drawn(logits, rng, temperature, top_k, top_p))
+                unheard[:] = codes[-1:]
+
+        # On a lone thread the codes do not depend on how many the machine has. Few at a time, and
+        # one after another, so that an interrupt finds an end.
+        pieces = [min(CODES_AT_A_TIME, n_new - n) for n in range(0, n_new, CODES_AT_A_TIME)]
+        for _ in windows.map_in_order(generate, pieces, codec.device, live=True):
+            if on_progress:
+                on_progress((len(codes) - n_given) / n_new)
         return Codes(
             np.array(codes)[None],
             codebook_size=self.model.codebook_size,

@@ -56,9 +56,12 @@ class VoicesFile:
             for voice in content["voices"]:
                 vector = np.frombuffer(base64.b64decode(voice["vector"], validate=True), np.int8)
                 if len(vector) != VECTOR_LENGTH:
-                    raise ValueError(f"voice {voice['name']} has {len(vector)} values, not 64")
-                self._voices[voice["model"], voice["name"]] = vector
-        except (OSError, ValueError, TypeError, KeyError, binascii.Error) as error:
+                    raise ValueError(f"voice {voice['name']!r} has {len(vector)} values, not 64")
+                self._voices[voice["model"], check_name(voice["name"])] = vector
+        except (
+            *(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError),
+            *(binascii.Error, SpeakerError),
+        ) as error:
             raise SpeakerError(
                 f"{self.path}: not a readable voices file ({error}): move it away and enroll again"
             ) from None

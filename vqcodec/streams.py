@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from vqcodec.errors import CodesError
 from vqcodec.header import (
     Prologue,
     StreamMetadata,
@@ -44,15 +45,19 @@ class CodesStream:
     def __init__(self, metadata: StreamMetadata, blocks: Blocks) -> None:
         self.metadata = metadata
         self.n_samples: int | None = None
-        self._blocks = blocks
+        self._blocks: Blocks | None = blocks
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint16]]:
-        self.n_samples = yield from self._blocks
+        if self._blocks is None:
+            raise CodesError("a stream can be iterated over once; Codes.collect keeps its codes")
+        blocks, self._blocks = self._blocks, None
+        self.n_samples = yield from blocks
 
     def write(self, file: BinaryIO) -> None:
         """Write the streamed layout, every block as soon as it is there.
 
         Raises:
+            CodesError: If the stream was iterated over before.
             OSError: If the file cannot be written.
         """
         file.write(pack_header(self.metadata, n_samples=0, chunk_length=CHUNK_LENGTH))
@@ -65,7 +70,7 @@ class CodesStream:
                 file.write(chunk + chunk_crc(number, chunk))
                 number += 1
             file.flush()
-        end = _END.pack(0, self.n_samples or 0)
+        end = _END.pack(0, self.n_samples)
         file.write(end + chunk_crc(number, end))
         file.flush()
 

@@ -7,11 +7,12 @@ not products.
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -58,7 +59,8 @@ def windows(
             n_held += block.shape[-1]
         if position + n_held <= start * step:
             return
-        joined = np.concatenate(held, axis=-1)[..., first * step - position :]
+        joined = held[0] if len(held) == 1 else np.concatenate(held, axis=-1)
+        joined = joined[..., first * step - position :]
         position, n_held, held = first * step, joined.shape[-1], [joined]
         n_codes = -(-(position + n_held) // step)
         last = min(start + length + context[1], n_codes)
@@ -77,7 +79,7 @@ def map_in_order(
     """`map`, on a CPU over as many threads as torch has; each call computes on one thread.
 
     Args:
-        function: what to do.
+        function: what to do; it may not call `map_in_order`, whose threads it would wait for.
         items: with what.
         device: a CPU or a GPU.
         live: give each result before asking for the next item.
@@ -85,34 +87,44 @@ def map_in_order(
     if device.type != "cpu":
         yield from map(function, items)
         return
-    with _lone_threads() as (pool, n_threads):
-        pending: deque[Future[Result]] = deque()
+    with _starting:
+        n_threads = torch.get_num_threads()
+        pool = _lone_threads(n_threads)
+    pending: deque[Future[Result]] = deque()
+    try:
         for item in items:
             pending.append(pool.submit(function, item))
             if live or len(pending) > n_threads:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
-@contextmanager
-def _lone_threads() -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Threads on each of which torch computes alone; elsewhere its thread count stays."""
-    with _starting:
-        n_threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(n_threads, initializer=_compute_alone)
-        all_started = threading.Barrier(n_threads)
-        try:
-            wait([pool.submit(all_started.wait) for _ in range(n_threads)])
-        except BaseException:
-            # Interrupted before all have started: those that have would wait for ever.
-            all_started.abort()
-            pool.shutdown()
-            raise
-        finally:
-            torch.set_num_threads(n_threads)
-    with pool:
-        yield pool, n_threads
+@cache
+def _lone_threads(n_threads: int) -> ThreadPoolExecutor:
+    """Threads on each of which torch computes alone; elsewhere its thread count stays.
+
+    They are kept: while they start, a thread that meets torch for the first time may take their
+    count for its own.
+    """
+    pool = ThreadPoolExecutor(n_threads, initializer=_compute_alone)
+    all_started = threading.Barrier(n_threads)
+    try:
+        wait([pool.submit(all_started.wait) for _ in range(n_threads)])
+    except BaseException:
+        # Interrupted before all have started: those that have would wait for ever.
+        all_started.abort()
+        pool.shutdown()
+        raise
+    finally:
+        torch.set_num_threads(n_threads)
+    return pool
+
+
+os.register_at_fork(after_in_child=_lone_threads.cache_clear)  # threads do not survive it
 
 
 def _compute_alone() -> None:

@@ -68,7 +68,7 @@ def compare(
     plays examples. Files that were measured before by the same model and setting are not again.
 
     Args:
-        corpus: a folder as `vqcodec.data.corpora.folder` reads it, or the manifest.csv in it.
+        corpus: a folder as `vqcodec.data.corpora.utterances` lists it, or the manifest.csv in it.
         output: the folder to write; its `cache` holds what was measured.
         split: of the corpus.
         model: name or path; the default model when None.

@@ -80,7 +80,7 @@ def convert_pairs(
     were measured before by the same model and setting are not again.
 
     Args:
-        corpus: a folder as `vqcodec.data.corpora.folder` reads it, or the manifest.csv in it.
+        corpus: a folder as `vqcodec.data.corpora.utterances` lists it, or the manifest.csv in it.
         output: the folder to write; its `cache` holds what was measured.
         speakers: two voices or more; by default those of the model with six recordings or more.
         split: of the corpus.

@@ -102,8 +102,8 @@ def leakage(
     """Measure how much of the voice is in the codes; write leakage.csv and leakage.md.
 
     Args:
-        corpus: a folder as `vqcodec.data.corpora.folder` reads it, or the manifest.csv in it; of
-            its splits `train` and `test` are used.
+        corpus: a folder as `vqcodec.data.corpora.utterances` lists it, or the manifest.csv in it;
+            of its splits `train` and `test` are used.
         output: folder of the report.
         codec: whose codes.
         min_clips: recordings that a speaker must have in either split to take part.

@@ -24,12 +24,12 @@ from typing import Any, TypeVar
 import torch
 
 import vqcodec
-from vqcodec.checkpoint import find
 from vqcodec.codec import Codec, Decoder
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.libraries import versions
 from vqcodec.files import write_atomically
+from vqcodec.model_paths import find
 
 _VERSION = 1  # of what is kept; raise it where a measure comes to mean something else
 

@@ -9,6 +9,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
+# Far beyond what is of use; a damaged or hostile file is refused before anything is allocated.
+Width = Annotated[int, Field(gt=0, le=4096)]
+Depth = Annotated[int, Field(gt=0, le=64)]
+Length = Annotated[int, Field(gt=0, le=1 << 16)]  # samples
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -33,12 +37,12 @@ class EncoderConfig(Section):
     """
 
     paper: bool = False
-    n_filters: Positive = 128
-    kernel_length: Positive = 512
-    strides: Annotated[tuple[Positive, ...], Field(min_length=1)] = (32, 4)
-    channels: Positive = 128
-    code_channels: Positive = 256
-    dilations: tuple[Positive, ...] = (1, 3, 9)
+    n_filters: Width = 128
+    kernel_length: Length = 512
+    strides: Annotated[tuple[Length, ...], Field(min_length=1, max_length=16)] = (32, 4)
+    channels: Width = 128
+    code_channels: Width = 256
+    dilations: Annotated[tuple[Length, ...], Field(max_length=16)] = (1, 3, 9)
     # Left out where it is off: the fingerprint of models from before it existed stays.
     causal: bool = Field(default=False, exclude_if=operator.not_)
 
@@ -75,12 +79,12 @@ class QuantizerConfig(Section):
     """
 
     kind: Literal["vq", "residual_vq", "grouped_residual_vq", "fsq", "simvq"] = "vq"
-    dim: Positive = 64
+    dim: Width = 64
     codebook_size: Annotated[int, Field(ge=2, le=65536)] = 512
-    codebook_dim: Positive = 16
-    num_quantizers: Positive = 1
-    groups: Positive = 1
-    levels: tuple[Positive, ...] = (8, 8, 8)
+    codebook_dim: Width = 16
+    num_quantizers: Depth = 1
+    groups: Depth = 1
+    levels: Annotated[tuple[Width, ...], Field(max_length=16)] = (8, 8, 8)
     estimator: Literal["ste", "nsvq", "rotation"] = "ste"
     codebook_update: Literal["ema", "loss"] = "ema"
     decay: Fraction = 0.98
@@ -119,7 +123,7 @@ class SpeakerConfig(Section):
 
     kind: Literal["encoder", "table"] = "encoder"
     dim: Literal[64] = 64
-    channels: Positive = 128
+    channels: Width = 128
 
 
 class SpectralDecoderConfig(Section):
@@ -136,12 +140,12 @@ class SpectralDecoderConfig(Section):
         causal: convolutions see no later code; half a window of look-ahead remains.
     """
 
-    channels: Positive = 384
-    n_layers: Positive = 8
-    expansion: Positive = 2
-    kernel_size: Positive = 7
-    n_fft: Positive = 512
-    upsample: Positive = 1
+    channels: Width = 384
+    n_layers: Depth = 8
+    expansion: Depth = 2
+    kernel_size: Depth = 7
+    n_fft: Length = 512
+    upsample: Depth = 1
     causal: bool = False
 
     @model_validator(mode="after")
@@ -163,18 +167,18 @@ class WaveNetConfig(Section):
         pre_emphasis: coefficient of the filter that samples pass before they are modelled.
     """
 
-    n_stacks: Positive = 2
-    layers_per_stack: Positive = 10
-    residual_channels: Positive = 64
-    skip_channels: Positive = 64
-    condition_channels: Positive = 32
+    n_stacks: Depth = 2
+    layers_per_stack: Annotated[int, Field(gt=0, le=16)] = 10
+    residual_channels: Width = 64
+    skip_channels: Width = 64
+    condition_channels: Width = 32
     pre_emphasis: Fraction = 0.86
 
 
 class ModelConfig(Section):
     """Everything needed to build a model. `fast` or `wavenet` may be null, not both."""
 
-    sample_rate: Positive = 16000
+    sample_rate: Annotated[int, Field(gt=0, le=384_000)] = 16000
     encoder: EncoderConfig = EncoderConfig()
     quantizer: QuantizerConfig = QuantizerConfig()
     speaker: SpeakerConfig = SpeakerConfig()

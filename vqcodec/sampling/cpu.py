@@ -15,12 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from llvmlite.binding import get_host_cpu_features
 from torch import Tensor
 
 from vqcodec.compilation import compiled
 from vqcodec.models.wavenet import N_LEVELS, SILENCE, WaveNet
 from vqcodec.sampling.tile import VECTOR, accumulate_tile
 
+# Whether there are 32 registers of 16 sums; AVX2 has 16 of eight, NEON 32 of four.
+HAS_WIDE_REGISTERS = get_host_cpu_features().get("avx512f", False)
+TILE_ROWS = 16 if HAS_WIDE_REGISTERS else 4
 # A padded group costs as much as seven lone recordings.
 SMALLEST_GROUP = 7
 # Sums are fused multiply-adds, as in the tiles, and are never put in another order. Division
@@ -196,24 +200,27 @@ def accumulate(weights: Any, x: Any, starts: Any, sums: Any) -> None:
     w, v, s, b = weights.ctypes.data, x.ctypes.data, sums.ctypes.data, starts.ctypes.data
     if n_lanes > 1:
         for lane in range(0, n_lanes, 16):
-            for output in range(0, n_outputs, 16):
+            for output in range(0, n_outputs, TILE_ROWS):
                 at = 4 * (output * n_lanes + lane)
                 accumulate_tile(
                     s + at, b + at, n_lanes,
-                    w + 4 * output, n_outputs, v + 4 * lane, n_lanes, depth, 16, 1, 4,
+                    w + 4 * output, n_outputs, v + 4 * lane, n_lanes, depth, TILE_ROWS, 1, 4,
                 )  # fmt: skip
         return
     output = 0
     # Wide blocks first: a short one leaves the multipliers waiting for each other.
     while output < n_outputs:
         at, left = 4 * output, n_outputs - output
-        if left >= 256:
+        if not HAS_WIDE_REGISTERS and left >= 64:
+            accumulate_tile(s + at, b + at, 0, v, 1, w + at // 2, n_outputs, depth, 1, 4, 2)
+            output += 64
+        elif HAS_WIDE_REGISTERS and left >= 256:
             accumulate_tile(s + at, b + at, 0, v, 1, w + at // 2, n_outputs, depth, 1, 16, 2)
             output += 256
-        elif left >= 192:
+        elif HAS_WIDE_REGISTERS and left >= 192:
             accumulate_tile(s + at, b + at, 0, v, 1, w + at // 2, n_outputs, depth, 1, 12, 2)
             output += 192
-        elif left >= 128:
+        elif HAS_WIDE_REGISTERS and left >= 128:
             accumulate_tile(s + at, b + at, 0, v, 1, w + at // 2, n_outputs, depth, 1, 8, 2)
             output += 128
         else:

@@ -50,7 +50,8 @@ def accumulate_tile(
         vectors_stride: elements between its rows.
         depth: K.
         n_scalars: literal, rows of the block.
-        n_vectors: literal, vectors in a row; rows times vectors should leave registers free (16).
+        n_vectors: literal, vectors in a row; rows times vectors should leave registers free: 16
+            with AVX-512, else 4.
         vector_bytes: literal, of an element of `vectors`: 4 or 2.
     """
     if not isinstance(n_scalars, types.IntegerLiteral):

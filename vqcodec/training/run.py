@@ -196,6 +196,8 @@ class Training(ABC, Generic[BatchT]):
                 if is_interrupted or is_last or self.step % recipe.checkpoint_every == 0:
                     self._save(state)
                 if is_interrupted:
+                    if writer:
+                        writer.close()
                     logger.warning("stopped at step %d: --resume goes on from there", self.step)
                     raise KeyboardInterrupt
                 if is_last:
