@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from vqcodec_cli.display import progress_bar
-from vqcodec_cli.options import Decoder, Jobs, Model
+from vqcodec_cli.options import Corpus, Decoder, Jobs, Model, files_at_a_time
+
+BASELINES = "codec2-1200,codec2-2400,codec2-3200,opus-6,opus-9,narrowband"
 
 
 def evaluate(
-    corpus: Annotated[
-        Path, typer.Argument(metavar="FOLDER|MANIFEST", help="SPEAKER/NAME.wav, or a manifest.csv.")
-    ],
+    corpus: Corpus,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the report goes.")
     ] = Path("report"),
@@ -29,11 +28,13 @@ def evaluate(
         ),
     ] = False,
     baselines: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="CODEC,...", help="Reference codecs: codec2-MODE, opus-KBITS; may be empty."
+            metavar="CODEC,...",
+            help="Reference codecs: codec2-MODE, opus-KBITS, narrowband; may be empty.",
+            show_default=BASELINES,
         ),
-    ] = "codec2-1200,codec2-2400,codec2-3200,opus-6",
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Files at most; with --conversion, of each voice."),
@@ -53,19 +54,22 @@ def evaluate(
 ) -> None:
     """Measure a model, and reference codecs beside it; an interrupted run goes on.
 
-    Writes tables, a plot and a page with examples: open report/index.html.
+    Writes tables, a plot and a page with examples: open report/index.html. With --conversion, only
+    tables: read report/conversion.md.
 
     Example: vqcodec eval corpus/ --baselines codec2-2400,opus-6 -o report/
     """
     if speakers is not None and not conversion:
         raise typer.BadParameter("--speakers goes with --conversion")
+    if baselines is not None and conversion:
+        raise typer.BadParameter("--baselines does not go with --conversion")
     options: dict[str, Any] = {
         "split": split,
         "model": model,
         "decoder": decoder and decoder.value,
         "refine": refine,
         "limit": limit,
-        "jobs": jobs or os.cpu_count() or 1,
+        "jobs": files_at_a_time(jobs),
     }
     with progress_bar("measuring") as on_progress:
         options["on_progress"] = lambda n_done, n_all: on_progress(n_done / n_all)
@@ -76,7 +80,8 @@ def evaluate(
         else:
             from vqcodec.evaluation.comparison import compare
 
-            text = compare(corpus, output, baselines=_names(baselines), **options)
+            codecs = _names(BASELINES if baselines is None else baselines)
+            text = compare(corpus, output, baselines=codecs, **options)
     typer.echo(text)
     typer.echo(f"written to {output}")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from vqcodec import checkpoint
+from vqcodec.errors import VqcodecError
 
 
 def main() -> None:
@@ -42,4 +43,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except VqcodecError as error:
+        raise SystemExit(f"average_decoders.py: {error}") from None

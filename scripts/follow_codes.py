@@ -24,6 +24,7 @@ import typer
 import vqcodec
 from vqcodec import checkpoint, prior
 from vqcodec.data.prepared import PreparedData
+from vqcodec.errors import VqcodecError
 from vqcodec.models.prior import CodeTransformer
 from vqcodec.models.vqvae import VQVAE
 
@@ -82,4 +83,7 @@ def prior_of(
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except VqcodecError as error:
+        raise SystemExit(f"follow_codes.py: {error}") from None

@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vqcodec import checkpoint
@@ -92,7 +93,7 @@ def fitted(codec: Codec, data: PreparedData, refined: Path | None) -> NgramTable
     """
     keep_freed_memory()
     half_hop = codec.hop_length * data.sample_rate // (2 * codec.sample_rate)
-    sequences = [
+    sequences: list[np.ndarray] = [
         codec.encode(data.read(clip, start), data.sample_rate, speaker=NOBODY).codes
         for clip in data.split("train")
         for start in (0, half_hop)

@@ -101,7 +101,8 @@ def refined(
         [codes.codes[0] for codes in plain], codec.config.quantizer.codebook_size, codec.device
     )
     search = Search(codec.model, costs, STEPS)
-    voices = torch.from_numpy(np.stack([from_int8(codes.speaker) for codes in plain]))
+    vectors = [codes.speaker for codes in plain if isinstance(codes.speaker, np.ndarray)]
+    voices = torch.from_numpy(np.stack([from_int8(vector) for vector in vectors]))
     found = [np.empty_like(codes.codes) for codes in plain]
     for segments in batches(clips, SEGMENT_LENGTH * codec.hop_length, size):
         n_codes = -(-segments[0][2] // codec.hop_length)

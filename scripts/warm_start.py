@@ -18,6 +18,7 @@ import typer
 from torch import Tensor
 
 from vqcodec import checkpoint
+from vqcodec.errors import VqcodecError
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.config import load_recipe
 
@@ -53,4 +54,7 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except VqcodecError as error:
+        raise SystemExit(f"warm_start.py: {error}") from None

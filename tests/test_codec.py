@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import threading
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from vqcodec.audio import open_recording
 from vqcodec.codec import Codec
 from vqcodec.errors import AudioError, CheckpointError, CodesError, SpeakerError, VqcodecError
 from vqcodec.models.config import ModelConfig
+from vqcodec.models.speaker import from_int8, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.speakers import VoicesFile
 
@@ -145,53 +145,6 @@ def test_threads_change_no_bit(codec, speech, threads, monkeypatch):
         results.add((codes.to_bytes(), codec.decode(codes).tobytes()))
         assert torch.get_num_threads() == n_threads
     assert len(results) == 1
-
-
-def test_the_thread_count_of_the_caller_stays(codec, samples, threads):
-    """In this thread and, which torch counts apart, in those that start later."""
-    torch.set_num_threads(3)
-    blocks = windows.map_in_order(lambda _: torch.get_num_threads(), range(9), codec.device)
-    assert next(blocks) == 1
-    counts: list[int] = []
-    observer = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
-    observer.start()
-    observer.join()
-    assert counts == [3]
-    assert torch.get_num_threads() == 3
-    assert list(blocks) == [1] * 8
-
-
-def test_order_survives_threads(codec, threads):
-    torch.set_num_threads(4)
-    assert list(windows.map_in_order(lambda n: n * n, range(100), codec.device)) == [
-        n * n for n in range(100)
-    ]
-
-
-def test_a_fault_in_a_window_is_raised(codec):
-    def fail(number: int) -> int:
-        if number == 3:
-            raise AudioError("three")
-        return number
-
-    with pytest.raises(AudioError, match="three"):
-        list(windows.map_in_order(fail, range(10), codec.device))
-
-
-def test_an_interrupt_while_threads_start_leaves_none_waiting(codec, threads, monkeypatch):
-    class Interrupted(ThreadPoolExecutor):
-        def submit(self, *call, **options):
-            if self._threads:
-                raise KeyboardInterrupt
-            return super().submit(*call, **options)
-
-    monkeypatch.setattr(windows, "ThreadPoolExecutor", Interrupted)
-    torch.set_num_threads(2)
-    before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt):
-        next(windows.map_in_order(abs, range(2), codec.device))
-    assert threading.active_count() == before
-    assert torch.get_num_threads() == 2
 
 
 def test_a_list_is_each_for_itself(codec, samples):
@@ -347,6 +300,10 @@ def test_enrolling_a_voice(model_file, samples, tmp_path):
     assert voice.name == "ben"
     assert codec.voices["ben"] is voice
     assert codec.encode(samples, 16000, speaker="ben").speaker == "ben"
+    first, second = (codec.speaker(part).vector for part in (samples[:9000], samples[9000:]))
+    mean = to_grid(torch.from_numpy(from_int8(first) + from_int8(second))[None] / 2)[0]
+    assert np.array_equal(voice.vector, to_int8(mean))
+    assert not np.array_equal(voice.vector, first)
     alone = codec.enroll("one", [samples])
     assert np.array_equal(alone.vector, codec.speaker(samples).vector)
     VoicesFile(tmp_path / "voices.json").add(codec.fingerprint, "ben", voice.vector)
@@ -359,6 +316,16 @@ def test_enrolling_a_voice(model_file, samples, tmp_path):
         codec.enroll("x" * 65, [samples])
     with pytest.raises(SpeakerError, match=r"none\.json: no such voices file"):
         vqcodec.load(model_file, voices=tmp_path / "none.json")
+
+
+def test_a_long_reference_is_heard_to_its_end(codec, samples):
+    """Four seconds of a voice and four of another, an octave higher and at the same level."""
+    pieces = [np.resize(one, 64_000) for one in (samples, samples[::2])]
+    pieces = [one / np.float32(open_recording(one, 16000).gain()) for one in pieces]
+    first, second = (codec.speaker(one).vector.astype(int) for one in pieces)
+    both = codec.speaker(np.concatenate(pieces)).vector.astype(int)
+    np.testing.assert_allclose(both, (first + second) / 2, atol=2)
+    assert np.abs(both - first).max() > 4
 
 
 def test_who_adds_a_voice_keeps_those_of_others(tmp_path):
@@ -492,6 +459,13 @@ def test_the_wavenet_repeats_itself_on_any_thread_count(codec, samples, threads)
     assert not np.array_equal(codec.decode(codes, decoder="wavenet", seed=4), first)
     cold = [codec.decode(codes, decoder="wavenet", seed=s, temperature=0) for s in (3, 4)]
     assert np.array_equal(*cold)
+
+
+def test_conversion_takes_the_choices_of_decoding(codec, samples):
+    choices = {"speaker": "anna", "decoder": "wavenet", "seed": 3, "temperature": 0.5}
+    (converted,) = codec.convert([samples[:4000]], 16000, **choices)
+    decoded = codec.decode(codec.encode(samples[:4000], 16000), **choices)
+    assert np.array_equal(converted, decoded)
 
 
 def test_long_recordings_are_sampled_in_segments_of_the_same_bits(codec, samples, threads):

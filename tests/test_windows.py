@@ -6,6 +6,10 @@ import itertools
 import multiprocessing
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +20,16 @@ from vqcodec import windows
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("block_length", [1, 7, 100, 1000])
+@pytest.fixture(autouse=True)
+def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """None have been started yet, and torch has as many afterwards as before."""
+    monkeypatch.setattr(windows, "_lone_threads", cache(windows._lone_threads.__wrapped__))
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("block_length", [1, 7, 100])
 def test_windows_are_the_same_however_the_stream_is_cut(block_length: int) -> None:
     samples = np.arange(1000)[None]
     blocks = (samples[:, i : i + block_length] for i in range(0, 1000, block_length))
@@ -33,62 +46,86 @@ def test_work_is_shared_in_order_by_threads_that_compute_alone() -> None:
         time.sleep(0.001 * (number % 3))
         return number, torch.get_num_threads(), threading.get_ident()
 
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        numbers, counts, threads = zip(*windows.map_in_order(work, range(30), CPU), strict=True)
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+    torch.set_num_threads(3)
+    numbers, counts, threads = zip(*windows.map_in_order(work, range(30), CPU), strict=True)
     assert numbers == tuple(range(30))
     assert set(counts) == {1}
     assert 1 < len(set(threads)) <= 3
 
 
-def test_calls_from_many_threads_leave_torch_its_threads() -> None:
-    before = torch.get_num_threads()
-    seen: list[int] = []
+def test_the_thread_count_of_the_caller_stays() -> None:
+    """In this thread and, which torch counts apart, in those that start later."""
+    torch.set_num_threads(3)
+    results = windows.map_in_order(abs, range(9), CPU)
+    assert next(results) == 0
+    counts: list[int] = []
+    observer = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
+    observer.start()
+    observer.join()
+    assert counts == [3]
+    assert torch.get_num_threads() == 3
+
+
+def test_calls_from_many_threads_leave_each_its_count() -> None:
+    counts: list[int] = []
 
     def caller() -> None:
         for _ in range(20):
             list(windows.map_in_order(abs, range(3), CPU))
-        seen.append(torch.get_num_threads())
+        counts.append(torch.get_num_threads())
 
-    try:
-        torch.set_num_threads(2)
-        list(windows.map_in_order(abs, range(3), CPU))
-        callers = [threading.Thread(target=caller) for _ in range(8)]
-        for each in callers:
-            each.start()
-        for each in callers:
-            each.join()
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-    assert seen == [2] * 8
+    torch.set_num_threads(2)
+    list(windows.map_in_order(abs, range(3), CPU))
+    callers = [threading.Thread(target=caller) for _ in range(8)]
+    for each in callers:
+        each.start()
+    for each in callers:
+        each.join()
+    assert counts == [2] * 8
+    assert torch.get_num_threads() == 2
 
 
-def test_an_error_ends_the_work() -> None:
+def test_a_fault_is_raised_and_ends_the_work() -> None:
     begun = []
 
     def work(number: int) -> int:
         begun.append(number)
-        if number == 2:
-            raise ValueError("two")
+        if number == 3:
+            raise ValueError("three")
         return number
 
-    results = windows.map_in_order(work, itertools.count(), CPU)
-    with pytest.raises(ValueError, match="two"):
-        list(results)
+    torch.set_num_threads(2)
+    with pytest.raises(ValueError, match="three"):
+        list(windows.map_in_order(work, itertools.count(), CPU))
+    n_begun = len(begun)
     time.sleep(0.05)
-    assert len(begun) <= 3 + 2 * torch.get_num_threads()
+    assert len(begun) == n_begun <= 3 + 2 * 2
+
+
+def test_an_interrupt_while_threads_start_leaves_none_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *call: Any, **options: Any) -> Any:
+            if self._threads:
+                raise KeyboardInterrupt
+            return super().submit(*call, **options)
+
+    monkeypatch.setattr(windows, "ThreadPoolExecutor", Interrupted)
+    torch.set_num_threads(2)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        next(windows.map_in_order(abs, range(2), CPU))
+    assert threading.active_count() == before
+    assert torch.get_num_threads() == 2
 
 
 def _in_a_child(results: multiprocessing.Queue[list[int]]) -> None:
     results.put(list(windows.map_in_order(abs, [-1, -2], CPU)))
 
 
-def test_a_forked_process_has_threads_of_its_own() -> None:
+def test_a_forked_process_has_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # it is the module's own that are left behind
     list(windows.map_in_order(abs, [1], CPU))
     context = multiprocessing.get_context("fork")
     results = context.Queue()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, overload
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ from vqcodec.streams import CodesStream
 
 Decoder = Literal["fast", "wavenet"]
 BLOCK_LENGTH = 1 << 16  # samples read at a time
-Source = Any  # a path, a binary file object, a numpy array or a torch tensor
+Source = str | os.PathLike[str] | BinaryIO | np.ndarray | Tensor
+Sources = list[Any] | tuple[Any, ...]
 
 
 def load(
@@ -119,6 +120,7 @@ class Codec:
 
     # Encoding
 
+    @overload
     def encode(
         self,
         source: Source,
@@ -127,7 +129,28 @@ class Codec:
         speaker: str | Speaker | None = None,
         refine: bool = False,
         on_progress: Progress | None = None,
-    ) -> Any:
+    ) -> Codes: ...
+
+    @overload
+    def encode(
+        self,
+        source: Sources,
+        sample_rate: int | None = None,
+        *,
+        speaker: str | Speaker | None = None,
+        refine: bool = False,
+        on_progress: Progress | None = None,
+    ) -> list[Codes]: ...
+
+    def encode(
+        self,
+        source: Source | Sources,
+        sample_rate: int | None = None,
+        *,
+        speaker: str | Speaker | None = None,
+        refine: bool = False,
+        on_progress: Progress | None = None,
+    ) -> Codes | list[Codes]:
         """Encode a recording, or a list of recordings.
 
         Args:
@@ -240,7 +263,7 @@ class Codec:
 
     # Speakers
 
-    def speaker(self, who: str | os.PathLike[str] | Speaker | Source) -> Speaker:
+    def speaker(self, who: Speaker | Source) -> Speaker:
         """Find a voice by its name, or hear it in a reference recording.
 
         Args:
@@ -322,7 +345,7 @@ class Codec:
         self,
         codes: Codes,
         *,
-        speaker: str | os.PathLike[str] | Speaker | Source | None = None,
+        speaker: Speaker | Source | None = None,
         decoder: Decoder | None = None,
         seed: int = 0,
         temperature: float = 1.0,
@@ -356,7 +379,7 @@ class Codec:
         target: Any,
         codes: Codes,
         *,
-        speaker: str | os.PathLike[str] | Speaker | Source | None = None,
+        speaker: Speaker | Source | None = None,
         decoder: Decoder | None = None,
         seed: int = 0,
         temperature: float = 1.0,
@@ -398,7 +421,7 @@ class Codec:
         self,
         codes: CodesStream | Codes,
         *,
-        speaker: str | os.PathLike[str] | Speaker | Source | None = None,
+        speaker: Speaker | Source | None = None,
         decoder: Decoder | None = None,
         seed: int = 0,
         temperature: float = 1.0,
@@ -443,17 +466,56 @@ class Codec:
 
         return resample_blocks(blocks, self.sample_rate, rate, n_samples)
 
+    @overload
     def convert(
         self,
-        source: Source,
+        source: str | os.PathLike[str] | BinaryIO | np.ndarray,
         sample_rate: int | None = None,
         *,
-        speaker: str | os.PathLike[str] | Speaker | Source,
+        speaker: Speaker | Source,
         refine: bool = False,
         decoder: Decoder | None = None,
         seed: int = 0,
         temperature: float = 1.0,
-    ) -> Any:
+    ) -> np.ndarray: ...
+
+    @overload
+    def convert(
+        self,
+        source: Tensor,
+        sample_rate: int | None = None,
+        *,
+        speaker: Speaker | Source,
+        refine: bool = False,
+        decoder: Decoder | None = None,
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> Tensor: ...
+
+    @overload
+    def convert(
+        self,
+        source: Sources,
+        sample_rate: int | None = None,
+        *,
+        speaker: Speaker | Source,
+        refine: bool = False,
+        decoder: Decoder | None = None,
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> list[Any]: ...
+
+    def convert(
+        self,
+        source: Source | Sources,
+        sample_rate: int | None = None,
+        *,
+        speaker: Speaker | Source,
+        refine: bool = False,
+        decoder: Decoder | None = None,
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> np.ndarray | Tensor | list[Any]:
         """Say the same with another voice: `encode`, then `decode` with `speaker`.
 
         Args:
@@ -516,7 +578,7 @@ class Codec:
         self,
         metadata: StreamMetadata,
         codes: Iterable[np.ndarray],
-        speaker: Source | None,
+        speaker: Speaker | Source | None,
         decoder: Decoder | None,
         seed: int,
         temperature: float,
@@ -544,7 +606,7 @@ class Codec:
             )
         return (block * np.float32(metadata.gain) for block in blocks)
 
-    def _told(self, codes: StreamMetadata, speaker: Source | None) -> Tensor:
+    def _told(self, codes: StreamMetadata, speaker: Speaker | Source | None) -> Tensor:
         """What the decoder is told of who speaks: (1, 64)."""
         own = self._speaker_of(codes)
         if speaker is not None:
@@ -580,7 +642,8 @@ def _output_rate(codes: StreamMetadata, sample_rate: int | None) -> int:
     )
 
 
-def _to_numpy(source: Source) -> Source:
+def _to_numpy(source: Any) -> Any:
+    """A tensor as an array; all else as it is."""
     if not isinstance(source, Tensor):
         return source
     # NumPy has no bfloat16.

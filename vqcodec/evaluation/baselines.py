@@ -1,5 +1,7 @@
 """Reference codecs, run through the command-line tools of Debian's packages codec2 and opus-tools.
 
+And one that codes nothing, `narrowband`, which tells what of their errors is bandwidth.
+
 Waveforms are float arrays of shape (T,), full scale 1, at 16 kHz.
 """
 
@@ -18,7 +20,7 @@ from vqcodec.errors import VqcodecError
 SAMPLE_RATE = 16000
 CODEC2_MODES = ("3200", "2400", "1600", "1400", "1300", "1200", "700C", "450")
 
-_CODEC2_RATE = 8000
+_NARROW_RATE = 8000
 _CODEC2_FRAME_LENGTH = 320  # 40 ms; modes with frames of 20 ms divide it
 _OPUS_BITRATES = range(6, 257)
 
@@ -42,7 +44,7 @@ def baseline(name: str) -> Baseline:
     """Find a reference codec.
 
     Args:
-        name: `codec2-MODE`, such as `codec2-1200`, or `opus-KBITS`, such as `opus-6`.
+        name: `codec2-MODE`, such as `codec2-1200`, `opus-KBITS`, such as `opus-6`, or `narrowband`.
 
     Raises:
         VqcodecError: there is no such codec.
@@ -52,10 +54,23 @@ def baseline(name: str) -> Baseline:
         return partial(codec2, mode=setting)
     if kind == "opus" and setting.isdecimal() and int(setting) in _OPUS_BITRATES:
         return partial(opus, bitrate=int(setting))
+    if name == "narrowband":
+        return narrowband
     raise VqcodecError(
         f"{name}: no such reference codec; use codec2-MODE with a mode of "
-        f"{' '.join(CODEC2_MODES)}, or opus-KBITS with {_OPUS_BITRATES[0]} to {_OPUS_BITRATES[-1]}"
+        f"{' '.join(CODEC2_MODES)}, opus-KBITS with {_OPUS_BITRATES[0]} to {_OPUS_BITRATES[-1]}, "
+        "or narrowband"
     )
+
+
+def narrowband(waveform: np.ndarray) -> Coded:
+    """The waveform itself at 8 kHz, as telephones have it and Codec 2 hears it, in 16 bits.
+
+    Args:
+        waveform: (T,).
+    """
+    narrow = soxr.resample(waveform, SAMPLE_RATE, _NARROW_RATE)
+    return Coded(soxr.resample(narrow, _NARROW_RATE, SAMPLE_RATE), 2 * len(narrow))
 
 
 def codec2(waveform: np.ndarray, *, mode: str) -> Coded:
@@ -71,11 +86,11 @@ def codec2(waveform: np.ndarray, *, mode: str) -> Coded:
     Raises:
         VqcodecError: c2enc or c2dec is not installed, or fails.
     """
-    narrow = soxr.resample(waveform, SAMPLE_RATE, _CODEC2_RATE)
+    narrow = soxr.resample(waveform, SAMPLE_RATE, _NARROW_RATE)
     narrow = np.pad(narrow, (0, -len(narrow) % _CODEC2_FRAME_LENGTH))
     coded = _run(["c2enc", mode, "-", "-"], _to_pcm(narrow), package="codec2")
     decoded = _from_pcm(_run(["c2dec", mode, "-", "-"], coded, package="codec2"))
-    return Coded(soxr.resample(decoded, _CODEC2_RATE, SAMPLE_RATE), len(coded))
+    return Coded(soxr.resample(decoded, _NARROW_RATE, SAMPLE_RATE), len(coded))
 
 
 def opus(waveform: np.ndarray, *, bitrate: int) -> Coded:

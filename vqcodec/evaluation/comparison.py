@@ -35,7 +35,9 @@ _NOTES = (
     "Means over files; the word error rate is all errors over all words, and what the recogniser "
     "itself gets wrong stands in the line `original`. kbit/s counts every byte of the .codes file "
     "with its header, of the bare Codec 2 stream, of the .opus file with its container, and of the "
-    "original's 16-bit samples. ↑ higher is better, ↓ lower. DNSMOS is blind to naturalness."
+    "original's 16-bit samples. ↑ higher is better, ↓ lower. DNSMOS is blind to naturalness. All "
+    "but STOI and F0 punish a narrow band, which Codec 2 has and Opus under 9 kbit/s; how much, "
+    "the line `narrowband` tells, which is the original at 8 kHz."
 )
 
 
@@ -106,8 +108,13 @@ def compare(
     ]
     summaries = [summarised([row for row in rows if row["codec"] == name]) for name in codecs]
     table = [table_row(summary) for summary in summaries]
-    notes = [_about(made_of.codec(), split, rows), _codebook(made_of.codec(), codes), _NOTES]
-    text = f"{notes[0]}\n\n{markdown_table(table)}\n{notes[1]}\n\n{notes[2]}\n"
+    notes = [
+        _about(made_of, split, rows),
+        _codebook(made_of.codec(), codes),
+        _NOTES,
+        f"Measured with {made_of.measured_with()}.",
+    ]
+    text = "\n\n".join([notes[0], markdown_table(table).rstrip(), *notes[1:]]) + "\n"
     write_report(output, "quality", rows, text)
     write_atomically(
         output / "rate.png", plots.rates(summaries, ours=(ours, *refined), original=ORIGINAL)
@@ -128,11 +135,17 @@ def _measure_recording(task: _Task) -> list[dict[str, Any]]:
     """What was found out with every codec; examples are left in the folder to be played."""
     found = []
     for codec in task.codecs:
-        stem = file_stem(task.setting, task.utterance, codec)
+        stem = _stem(task, codec)
         examples = _example_paths(task.output, stem) if task.is_example else []
         make = partial(_measure_codec, task, codec, examples)
         found.append(kept(task.output / "cache" / f"{stem}.json", make, also=examples))
     return found
+
+
+def _stem(task: _Task, codec: str) -> str:
+    decoder = task.setting.decoder
+    is_ours = codec in (our_label(decoder), our_label(decoder, refined=True))
+    return file_stem(task.setting, task.utterance, codec, is_by_model=is_ours)
 
 
 def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> dict[str, Any]:
@@ -207,7 +220,7 @@ def _write_example(path: Path, waveform: np.ndarray) -> None:
 def _example(task: _Task, found: Sequence[dict[str, Any]]) -> Example:
     players = []
     for codec, record in zip(task.codecs, found, strict=True):
-        paths = _example_paths(task.output, file_stem(task.setting, task.utterance, codec))
+        paths = _example_paths(task.output, _stem(task, codec))
         audio, image = (path.relative_to(task.output).as_posix() for path in paths)
         row = record["row"]
         scores = [
@@ -221,12 +234,12 @@ def _example(task: _Task, found: Sequence[dict[str, Any]]) -> Example:
     return Example(task.utterance.name, task.utterance.speaker, task.utterance.text, players)
 
 
-def _about(codec: Codec, split: str, rows: Sequence[dict[str, Any]]) -> str:
+def _about(made_of: Setting, split: str, rows: Sequence[dict[str, Any]]) -> str:
     seconds = {row["file"]: row["seconds"] for row in rows}
     return (
         f"Split {split}: {len(seconds)} files, {sum(seconds.values()) / 60:.1f} minutes, "
         f"{len({row['speaker'] for row in rows})} speakers; "
-        f"model {codec.name} ({codec.fingerprint.hex()})."
+        f"{made_of.about()}."
     )
 
 

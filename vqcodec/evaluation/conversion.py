@@ -140,10 +140,11 @@ def convert_pairs(
     n_reached = sum(pair["target > source"] == "yes" for pair in pairs)
     overall = {**_pair(rows), "source": "all", "target": "all"}
     overall["target > source"] = f"{n_reached} of {len(pairs)}"
-    of_what = f"decoder {made_of.decoder}" + (", refined codes" if refine else "")
+    of_what = made_of.about() + (", refined codes" if refine else "")
     text = (
-        f"Split {split}; model {codec.name} ({codec.fingerprint.hex()}), {of_what}.\n\n"
-        f"{markdown_table([*pairs, overall])}\n{_NOTES}\n"
+        f"Split {split}; {of_what}.\n\n"
+        f"{markdown_table([*pairs, overall])}\n{_NOTES}\n\n"
+        f"Measured with {made_of.measured_with()}.\n"
     )
     write_report(output, "conversion", rows, text)
     return text

@@ -57,6 +57,18 @@ class Setting:
         """The model, loaded once in every process, on the CPU."""
         return _loaded(self.model)
 
+    def about(self) -> str:
+        """Which model it is, down to the decoder that its fingerprint leaves out."""
+        codec = self.codec()
+        return (
+            f"model {codec.name} (codes {codec.fingerprint.hex()}, file {self.model_digest[:12]}), "
+            f"decoder {self.decoder}"
+        )
+
+    def measured_with(self) -> str:
+        """The versions, in a line."""
+        return ", ".join(f"{name} {version}" for name, version in self.versions.items())
+
     def own_name(self, utterance: Utterance) -> str | None:
         """Who speaks, if the model must be told: one with a speaker table cannot hear it."""
         return None if self.codec().hears_speakers else utterance.speaker
@@ -100,16 +112,20 @@ def kept(
     return made
 
 
-def file_stem(setting: Setting, utterance: Utterance, what: str) -> str:
+def file_stem(
+    setting: Setting, utterance: Utterance, what: str, *, is_by_model: bool = True
+) -> str:
     """A file name that is readable, and another for whatever gives another result.
 
     Args:
         setting: of the report.
         utterance: the recording; its content counts, not the place of its corpus.
         what: is done to it.
+        is_by_model: whether the model has a part in that.
     """
     request = {
         **asdict(setting),
+        **({} if is_by_model else {"model_digest": None, "decoder": None}),
         "model": None,
         "version": _VERSION,
         "name": utterance.name,

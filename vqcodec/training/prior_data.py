@@ -93,6 +93,7 @@ def _coded(codec: Codec, data: PreparedData, clip: Clip) -> CodedClip:
     name = clip.speaker if has_table else None
     codes = codec.encode(data.read(clip), data.sample_rate, speaker=name)
     vector = codec.voices[clip.speaker].vector if has_table else codes.speaker
+    assert isinstance(vector, np.ndarray)
     return CodedClip(clip.speaker, codes.codes[0].astype(np.int64), vector)
 
 
