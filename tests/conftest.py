@@ -6,12 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from vqcodec import checkpoint
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 
 pytest_plugins = ["command_line"]
+
+# An example may have to wait for a compiler, or for a core.
+settings.register_profile("vqcodec", deadline=None)
+settings.load_profile("vqcodec")
 
 TINY = {
     "encoder": {"channels": 16, "code_channels": 32, "n_filters": 16},

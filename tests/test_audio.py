@@ -94,7 +94,7 @@ def test_every_format_is_described_and_read_as_the_channel_mean(folder, name):
     np.testing.assert_allclose(resampled, soxr.resample(mono, sample_rate, 16000), atol=1e-5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(block_length=st.integers(1, 70_000))
 def test_blocks_hold_the_same_samples_whatever_their_length(block_length):
     recording = audio.open_recording(noise(2, 40_001), 44100)
@@ -106,7 +106,7 @@ def test_blocks_hold_the_same_samples_whatever_their_length(block_length):
     assert joined(blocks).tobytes() == whole.tobytes()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(0, 50_000), max_size=20), output_rate=st.sampled_from(RATES))
 def test_resampling_does_not_depend_on_how_the_input_is_cut(cuts, output_rate):
     samples = noise(50_000)

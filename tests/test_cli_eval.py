@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from scipy.stats import entropy
 from vqcodec_cli.main import main
 
+import vqcodec
+from vqcodec import Codec, Codes
+from vqcodec.audio import load
 from vqcodec.errors import AudioError
 from vqcodec.evaluation import comparison, conversion, run
+from vqcodec.evaluation.quality import METRICS, Score
 from vqcodec.training import refine
 
 SAID = {
@@ -34,8 +39,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(corpus: Path, tiny_model: Path, output: Path, *more: str) -> list[str]:
-    options = ["--model", str(tiny_model), "--baselines", "codec2-1200", "-o", str(output)]
-    return ["eval", str(corpus), *options, *more]
+    baselines = [] if "--conversion" in more else ["--baselines", "codec2-1200"]
+    return ["eval", str(corpus), "--model", str(tiny_model), "-o", str(output), *baselines, *more]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +49,13 @@ def measured(corpus: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFa
     output = tmp_path_factory.mktemp("reports") / "report"
     assert main(arguments(corpus, tiny_model, output, "--jobs", "2")) == 0
     return output
+
+
+@pytest.fixture(scope="module")
+def own_codes(corpus: Path, tiny_model: Path) -> dict[str, Codes]:
+    """What the tiny model makes of the corpus, by name."""
+    codec = vqcodec.load(tiny_model, device="cpu")
+    return {name: codec.encode(corpus / f"{name}.wav") for name in "ab"}
 
 
 @pytest.fixture
@@ -59,7 +71,7 @@ def table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def test_every_codec_is_measured_on_every_file(measured: Path) -> None:
+def test_every_codec_is_measured_on_every_file(measured: Path, own_codes: dict[str, Codes]) -> None:
     rows = table(measured / "quality.csv")
     assert [(row["file"], row["speaker"], row["codec"]) for row in rows] == [
         ("a", "anna", "original"),
@@ -74,7 +86,8 @@ def test_every_codec_is_measured_on_every_file(measured: Path) -> None:
     assert float(original["PESQ-WB"]) == pytest.approx(4.644, abs=1e-3)
     assert float(original["kbit/s"]) == 256
     assert float(ours["STOI"]) < float(codec2["STOI"])  # random weights
-    assert 1.125 < float(ours["kbit/s"]) < 2  # 9 bits for 128 samples, and the header
+    n_bits = 8 * len(own_codes["b"].to_bytes())
+    assert float(ours["kbit/s"]) == pytest.approx(n_bits / float(ours["seconds"]) / 1000, rel=1e-5)
     assert int(original["word errors"]) <= 2 < int(ours["word errors"])
     assert {row["words"] for row in rows[3:]} == {"9"}
     assert rows[0]["word errors"] == ""
@@ -95,10 +108,13 @@ def test_refined_codes_are_measured_beside_the_encoders_own(
     assert refined > plain
 
 
-def test_the_summary_has_means_and_says_what_they_are_over(measured: Path) -> None:
+def test_the_summary_has_means_and_says_what_they_are_over(
+    measured: Path, own_codes: dict[str, Codes]
+) -> None:
     rows, text = table(measured / "quality.csv"), (measured / "quality.md").read_text()
     assert "Split test: 2 files" in text
-    assert "Codebook: perplexity" in text
+    counts = np.bincount(np.concatenate([one.codes[0] for one in own_codes.values()]))
+    assert f"Codebook: perplexity {np.exp(entropy(counts)):.1f} of 512" in text
     lines = {line.split(" | ")[0]: line for line in text.splitlines()}
     mean = np.mean([float(row["PESQ-WB"]) for row in rows if row["codec"] == "codec2-1200"])
     assert f" {mean:.3f} " in lines["| codec2-1200"]
@@ -179,6 +195,48 @@ def test_every_ordered_pair_is_converted(corpus: Path, tiny_model: Path, tmp_pat
         assert line["nearer to target"] == f"{int(nearer)} of 1"
 
 
+@pytest.mark.usefixtures("in_this_process")
+def test_a_perfect_conversion_has_the_targets_voice_and_pitch_and_words(
+    corpus: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sounds = {"anna": load(corpus / "a.wav", 16000), "p225": load(corpus / "b.wav", 16000)}
+    asked = set()
+
+    def decode(_: Codec, codes: Codes, *, speaker: str | None, **options: Any) -> np.ndarray:
+        asked.add(options["decoder"])
+        return np.zeros(16000, np.float32) if speaker is None else sounds[speaker]
+
+    monkeypatch.setattr(Codec, "decode", decode)
+    options = ["--conversion", "--speakers", "p225,anna", "--decoder", "wavenet"]
+    assert main(arguments(corpus, tiny_model, tmp_path, *options)) == 0
+    assert asked == {"wavenet"}
+    row = table(tmp_path / "conversion.csv")[0]
+    assert float(row["to target"]) == pytest.approx(1)
+    assert row["to source"] == row["original to target"]
+    assert abs(float(row["F0 correlation"])) < 0.5
+    assert int(row["word errors"]) > 6 > int(row["word errors of original"])
+    assert row["word errors of reconstruction"] == "9"
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_the_decoder_asked_for_decodes(
+    corpus: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def decode(_: Codec, codes: Codes, **options: Any) -> np.ndarray:
+        asked.append(options.get("decoder"))
+        return np.zeros(16000, np.float32)
+
+    monkeypatch.setattr(Codec, "decode", decode)
+    scores = {metric.name: Score(0.5, "") for metric in METRICS}
+    monkeypatch.setattr(comparison, "measure", lambda *_: scores)
+    options = ["--decoder", "wavenet", "--limit", "1", "--baselines", ""]
+    assert main(arguments(corpus, tiny_model, tmp_path, *options)) == 0
+    assert asked == ["wavenet"]
+    assert table(tmp_path / "quality.csv")[1]["codec"] == "vqcodec (wavenet)"
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
@@ -189,6 +247,7 @@ def test_every_ordered_pair_is_converted(corpus: Path, tiny_model: Path, tmp_pat
         (["--conversion", "--speakers", "anna"], 1, "a conversion needs two voices, not 1"),
         (["--conversion", "--speakers", "anna,eve"], 1, "eve: neither a voice nor a recording"),
         (["--speakers", "anna,p225"], 2, "--speakers goes with --conversion; see vqcodec eval"),
+        (["--conversion", "--baselines", ""], 2, "--baselines does not go with --conversion; see"),
     ],
 )
 def test_a_wrong_wish_is_refused_in_one_line(

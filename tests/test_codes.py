@@ -95,7 +95,7 @@ def test_packing_is_time_major_with_the_high_bit_first() -> None:
     assert codes.to_bytes()[54:-4] == bytes([0b001_010_01, 0b1_100_0000])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_round_trip(data: st.DataObject) -> None:
     size = data.draw(st.sampled_from([2, 3, 256, 257, 512, 1000, 65_535, 65_536]))
@@ -177,7 +177,6 @@ def test_every_flipped_bit_is_refused() -> None:
         assert_refused(bytes(flipped))
 
 
-@settings(deadline=None)
 @given(raw=st.binary(max_size=200), keep=st.integers(0, 62))
 def test_noise_is_refused(raw: bytes, keep: int) -> None:
     _, data = documented()

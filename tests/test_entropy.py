@@ -148,7 +148,7 @@ def test_bytes_are_those_that_the_format_specifies(n_codebooks, codebook_size, n
     np.testing.assert_array_equal(tables.decode(payload, length), codes)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     n_codebooks=st.integers(1, 4),

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from vqcodec import audio
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError, VqcodecError
 from vqcodec.evaluation import comparison, conversion, libraries, recognition, report, run, summary
+from vqcodec.evaluation.baselines import Coded
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE, UndefinedMetricError
 from vqcodec.evaluation.summary import WORD_ERROR_RATE
@@ -156,6 +159,51 @@ def test_voices_are_those_with_enough_recordings(tmp_path: Path) -> None:
         conversion._voices(tmp_path, "test", ["ben", "anna"])
 
 
+@pytest.mark.parametrize(
+    ("similarities", "reached", "nearer"),
+    [
+        ([(0.9, 0.1), (0.4, 0.5), (0.4, 0.5)], "yes", "1 of 3"),
+        ([(0.1, 0.9), (0.5, 0.4), (0.5, 0.4)], "no", "2 of 3"),
+    ],
+)
+def test_a_voice_is_reached_in_the_mean(
+    similarities: list[tuple[float, float]], reached: str, nearer: str
+) -> None:
+    same = dict.fromkeys(["original to target", "F0 correlation"], 0.5)
+    errors = {f"word errors{of}": 0 for of in ("", " of reconstruction", " of original")}
+    names = {"source": "p225", "target": "anna", "words": 1}
+    table = conversion._pair(
+        [
+            {**names, **same, **errors, "to target": target, "to source": source}
+            for target, source in similarities
+        ]
+    )
+    assert (table["target > source"], table["nearer to target"]) == (reached, nearer)
+
+
+def test_recordings_beyond_the_limit_still_say_what_a_voice_is_like(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voices = {"a0": (1, 0), "a1": (0, 1), "p0": (1, 0), "p1": (1, 0)}
+    lines = ["path,speaker,split"]
+    for name in voices:
+        (tmp_path / f"{name}.wav").touch()
+        lines.append(f"{name}.wav,{'anna' if name < 'b' else 'p225'},test")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+
+    def found(task: conversion._Task) -> conversion._Found:
+        embedding = np.array(voices[task.utterance.name])
+        record = {"embedding": embedding, "F0 correlation": None, "WER": None, "undefined": ""}
+        return conversion._Found(embedding, record, record, dict.fromkeys(task.targets, record))
+
+    monkeypatch.setattr(conversion, "run_all", lambda _, tasks, **__: [found(t) for t in tasks])
+    options = {"speakers": ["anna", "p225"], "model": str(tiny_model), "limit": 1}
+    conversion.convert_pairs(tmp_path, tmp_path / "report", **options)
+    rows = list(csv.DictReader((tmp_path / "report" / "conversion.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == ["a0", "p0"]
+    assert [float(row["original to target"]) for row in rows] == pytest.approx([1, 0.5**0.5], 1e-5)
+
+
 # The page
 
 
@@ -187,6 +235,39 @@ def test_names_and_texts_cannot_break_the_page() -> None:
 @pytest.fixture
 def setting(tiny_model: Path) -> run.Setting:
     return run.setting(str(tiny_model), "fast")
+
+
+@pytest.fixture
+def row_of(
+    setting: run.Setting, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Coded], dict[str, Any]]:
+    """Measures what a codec might have made of the speech."""
+
+    def row_of(coded: Coded) -> dict[str, Any]:
+        monkeypatch.setattr(comparison, "baseline", lambda name: lambda reference: coded)
+        task = comparison._Task(utterance(speech, text=SAID), setting, (), tmp_path, False)
+        row: dict[str, Any] = comparison._measure_codec(task, "any", [])["row"]
+        return row
+
+    return row_of
+
+
+def test_a_codecs_delay_is_no_fault_and_each_of_its_bytes_counts(
+    waveform: np.ndarray, row_of: Callable[[Coded], dict[str, Any]]
+) -> None:
+    row = row_of(Coded(np.pad(waveform, (SAMPLE_RATE // 50, 0)), 1000))
+    assert row["lag (ms)"] == 20
+    assert row["STOI"] == pytest.approx(1)
+    assert row["kbit/s"] == pytest.approx(8 * SAMPLE_RATE / len(waveform))
+
+
+def test_it_is_the_codecs_silence_that_cannot_be_measured(
+    waveform: np.ndarray, row_of: Callable[[Coded], dict[str, Any]]
+) -> None:
+    row = row_of(Coded(np.zeros_like(waveform), 0))
+    reasons = [f"{metric.name}: the decoded recording is silent" for metric in METRICS]
+    assert row["undefined"].split("; ") == reasons
+    assert (row["word errors"], row["words"]) == (9, 9)
 
 
 def test_a_setting_knows_the_best_decoder_and_refuses_another(tiny_model: Path) -> None:
@@ -221,6 +302,12 @@ def test_whatever_changes_a_result_changes_its_file(
         run.file_stem(run.Setting("", digest, "fast", {"pesq": "9"}), utterance(speech), "opus-6"),
     }
     assert len(stems) == 9
+    # Whose work it is not, does not change it.
+    others = {
+        run.file_stem(model, utterance(speech), "opus-6", is_by_model=False)
+        for model in (setting, run.Setting("", "0", "wavenet", versions))
+    }
+    assert len(others) == 1
     strange = run.file_stem(setting, utterance(speech, name="../\u00e4 b%/" + "c" * 300), "x")
     assert len(strange) < 200
     assert Path(strange).name == strange

@@ -6,7 +6,9 @@ import csv
 import importlib
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -128,6 +130,43 @@ def test_speech_without_voice_is_refused() -> None:
 
     with pytest.raises(DataError, match="split test: no voiced speech is found"):
         leakage._pitch_probes(clips(silent, 0), clips(silent, 1))
+
+
+def test_the_decoder_is_given_right_and_wrong_codes_and_voices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hiss = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    decoded = []
+
+    def decode(codes: Codes, *, sample_rate: int) -> np.ndarray:
+        assert sample_rate == 16000
+        decoded.append((codes.codes[0].tolist(), codes.speaker))
+        return hiss / 2 ** (len(decoded) % 5)
+
+    def said(speaker: str, codes: np.ndarray) -> leakage._Clip:
+        made = clip(speaker, codes, np.zeros((len(codes), 3)), np.zeros(len(codes)))
+        return replace(made, codes=replace(made.codes, speaker=speaker))
+
+    monkeypatch.setattr(leakage, "load", lambda *_: hiss)
+    split = [said("a", np.arange(8)), said("a", np.arange(8)[::-1]), said("b", np.arange(10, 15))]
+    found = leakage._decoder_reliance(SimpleNamespace(decode=decode), split)
+
+    own, foreign = list(range(8)), [10, 11, 12, 13, 14, 10, 11, 12]
+    shuffled, voice = decoded.pop(2)
+    assert (sorted(shuffled), voice) == (own, "a")
+    assert shuffled != own
+    assert decoded[:4] == [(own, "a"), (own, "b"), (foreign, "a"), (foreign, "b")]
+    distances = {one.given: one.value / np.log(2) for one in found}
+    assert distances == pytest.approx(
+        {
+            "true codes, own voice": 1,
+            "true codes, another's voice": 2,
+            "codes shuffled in time, own voice": 3,
+            "another recording's codes, own voice": 4,
+            "another recording's codes and voice": 0,
+        },
+        abs=1e-3,
+    )
 
 
 def test_the_report_of_a_corpus(

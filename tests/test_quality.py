@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import soundfile
 from command_line import run_benchmark
-from scipy.signal import lfilter
+from scipy.signal import get_window, lfilter, sawtooth
 
 from vqcodec import audio
 from vqcodec.errors import VqcodecError
@@ -60,6 +61,18 @@ def test_noise_makes_every_measure_worse(waveform: np.ndarray) -> None:
         assert (better > worse) is metric.higher_is_better, metric.name
 
 
+def test_mel_distance_is_that_of_the_spectrograms_by_definition(waveform: np.ndarray) -> None:
+    def log_mel(samples: np.ndarray) -> np.ndarray:
+        frames = np.lib.stride_tricks.sliding_window_view(np.pad(samples, 512), 1024)[::256]
+        magnitudes = np.abs(np.fft.rfft(frames * get_window("hann", 1024)))
+        bands = librosa.filters.mel(sr=RATE, n_fft=1024, n_mels=80)
+        return np.log(np.maximum(magnitudes @ bands.T, 1e-5))
+
+    decoded = noisy(waveform, 0.01)
+    expected = np.abs(log_mel(waveform) - log_mel(decoded)).mean()
+    assert quality.mel_distance(waveform, decoded) == pytest.approx(expected, rel=1e-4)
+
+
 def test_mel_cepstral_distortion_is_the_decibels_of_a_known_filter() -> None:
     hiss = np.random.default_rng(0).standard_normal(2 * RATE).astype(np.float32)
     tilted = lfilter([1, -0.6], [1], hiss).astype(np.float32)
@@ -76,6 +89,24 @@ def test_mel_cepstral_distortion_leaves_pauses_out(waveform: np.ndarray) -> None
     other = lfilter([1, -0.9], [1], pause).astype(np.float32)
     paused, changed = np.append(waveform, pause), np.append(waveform, other)
     assert quality.mel_cepstral_distortion(paused, changed) < 0.3
+
+
+@pytest.mark.parametrize(("level_db", "counts"), [(-30, True), (-50, False)])
+def test_mel_cepstral_distortion_hears_what_is_less_than_40_db_down(
+    level_db: int, counts: bool
+) -> None:
+    loud = noisy(np.zeros(RATE, np.float32), 0.1)
+    tilted = lfilter([1, -0.6], [1], loud).astype(np.float32)
+    faint = np.float32(10 ** (level_db / 20))
+    pair = np.append(loud, faint * loud), np.append(loud, faint * tilted)
+    share = quality.mel_cepstral_distortion(*pair) / quality.mel_cepstral_distortion(loud, tilted)
+    assert share == pytest.approx(0.5 if counts else 0, abs=0.05)
+
+
+def test_f0_correlation_is_of_logarithms() -> None:
+    f0 = np.geomspace(100, 400, 2 * RATE)
+    glide = (0.1 * sawtooth(2 * np.pi * np.cumsum(f0) / RATE)).astype(np.float32)
+    assert quality.f0_correlation(glide, glide[::-1]) == pytest.approx(-1, abs=0.01)
 
 
 def test_another_voice_is_less_similar_than_the_same(waveform: np.ndarray, tmp_path: Path) -> None:
@@ -98,6 +129,11 @@ def test_align_finds_a_known_lag(waveform: np.ndarray, lag_ms: int) -> None:
     assert len(aligned.waveform) == len(waveform)
     inside = slice(800, -800)
     assert np.abs(aligned.waveform - waveform)[inside].max() < 0.02
+
+
+def test_align_looks_no_further_than_50_ms(waveform: np.ndarray) -> None:
+    late = np.pad(waveform, (51 * RATE // 1000, 0))
+    assert quality.align(waveform, late).lag <= 50 * RATE // 1000
 
 
 def test_align_leaves_silence_where_it_is(waveform: np.ndarray) -> None:
@@ -169,6 +205,21 @@ def test_opus_bytes_are_those_of_the_file(waveform: np.ndarray, tmp_path: Path) 
     assert quality.stoi(waveform, coded.waveform) > 0.95
     kilobits_per_second = 8 * coded.n_bytes / (len(waveform) / RATE) / 1000
     assert 15 < kilobits_per_second < 40
+
+
+def test_opus_takes_more_bytes_where_more_are_asked_for(waveform: np.ndarray) -> None:
+    little, much = (baselines.opus(waveform, bitrate=bitrate) for bitrate in (6, 12))
+    assert little.n_bytes < much.n_bytes
+
+
+def test_narrowband_keeps_what_a_telephone_does(waveform: np.ndarray) -> None:
+    coded = baselines.baseline("narrowband")(waveform)
+    assert abs(8 * coded.n_bytes / (len(waveform) / RATE) / 1000 - 128) < 0.1
+    spectra = [np.abs(np.fft.rfft(each[: len(waveform)])) for each in (waveform, coded.waveform)]
+    bin_of_4_khz = len(waveform) // 4
+    low, high = slice(0, int(0.9 * bin_of_4_khz)), slice(int(1.1 * bin_of_4_khz), None)
+    np.testing.assert_allclose(spectra[1][low], spectra[0][low], atol=0.01 * spectra[0].max())
+    assert spectra[1][high].max() < 0.01 * spectra[0][high].max()
 
 
 @pytest.mark.parametrize("name", ["codec2-9600", "codec2", "opus-5", "opus-x", "mp3-64", ""])
