@@ -15,6 +15,7 @@ from typing import BinaryIO
 import typer
 from vqcodec_cli.display import OnProgress, progress_bar
 from vqcodec_cli.errors import message
+from vqcodec_cli.options import files_at_a_time
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 STREAM, STDIN = "-", "<stdin>"
@@ -127,7 +128,7 @@ def run(plan: Plan, start: Callable[[], Work], *, label: str, jobs: int | None) 
         plan: what to do.
         start: what to do first, such as loading the model; returns the work on one file.
         label: of the progress bar.
-        jobs: files of a folder at a time, each on one core.
+        jobs: files of a folder at a time, each on one core; one for each available core when None.
 
     Raises:
         typer.Exit: a file of a folder failed.
@@ -163,7 +164,7 @@ def _run_all(
 
     n_failed = 0
     pool = ThreadPoolExecutor(
-        jobs or torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
+        files_at_a_time(jobs), initializer=torch.set_num_threads, initargs=(1,)
     )
     try:
         waiting: set[Future[None]] = {pool.submit(one, *pair) for pair in pairs}

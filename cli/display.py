@@ -11,6 +11,8 @@ from typing import Any
 import typer
 
 OnProgress = Callable[[float], None]
+AUDIBLE_CLIPPING = 0.001
+"""Of the samples."""
 
 
 @contextmanager
@@ -55,6 +57,22 @@ def compilation_notice() -> Iterator[None]:
 
     with event.install_listener("numba:compile", Notice()):
         yield
+
+
+def warn_of_clipping(target: str, share: float, advice: str) -> None:
+    """Say on stderr how much of what was written is clipped, if it can be heard.
+
+    Args:
+        target: what was written.
+        share: of its samples that were clipped, in [0, 1].
+        advice: what to do about it.
+    """
+    if share > AUDIBLE_CLIPPING:
+        typer.echo(
+            f"vqcodec: {target}: {share:.1%} of its samples are too loud and were clipped; "
+            f"{advice}",
+            err=True,
+        )
 
 
 def show(results: Mapping[str, Any] | list[dict[str, Any]], *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import typer
 from vqcodec_cli.display import show
 from vqcodec_cli.errors import message
 from vqcodec_cli.models import describe
-from vqcodec_cli.options import Json, Model
+from vqcodec_cli.options import Json, ModelOfCodes
 
 if TYPE_CHECKING:
     from vqcodec.entropy import NgramTables
@@ -43,7 +43,7 @@ def verify(
     files: Annotated[
         list[Path], typer.Argument(help="Code files, folders of them, or model files.")
     ],
-    model: Model = None,
+    model: ModelOfCodes = None,
 ) -> None:
     """Check files to the last bit.
 

@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 from vqcodec_cli.display import progress_bar
-from vqcodec_cli.options import Device, DeviceName, Model
+from vqcodec_cli.options import Corpus, Device, DeviceName, Model
 
 
 def leakage(
-    corpus: Annotated[
-        Path, typer.Argument(metavar="FOLDER|MANIFEST", help="SPEAKER/NAME.wav, or a manifest.csv.")
-    ],
+    corpus: Corpus,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the report goes.")
     ] = Path("report"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,13 +28,23 @@ class DecoderName(StrEnum):
     wavenet = "wavenet"
 
 
+def _model(default: str) -> Any:
+    return typer.Option(
+        metavar="NAME|FILE", help="A packaged model or a .safetensors file.", show_default=default
+    )
+
+
 Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto: a GPU if there is one.")]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|FILE",
-        help="A packaged model or a .safetensors file.",
-        show_default="speech-1k",
+Model = Annotated[str | None, _model("speech-1k")]
+ModelOfCodes = Annotated[str | None, _model("the packaged one that made the codes")]
+ModelOfEither = Annotated[
+    str | None, _model("speech-1k; of code files, the packaged one that made them")
+]
+Corpus = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FOLDER|MANIFEST",
+        help="VCTK, LibriSpeech, SPEAKER/NAME.wav, or a manifest.csv.",
     ),
 ]
 Voices = Annotated[
@@ -54,7 +65,7 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, help="Files at a time.", show_default="one per processor core"),
+    typer.Option(min=1, help="Files at a time.", show_default="one per available core"),
 ]
 Decoder = Annotated[
     DecoderName | None,
@@ -67,6 +78,14 @@ Temperature = Annotated[
     float,
     typer.Option(min=0, help="Of the WaveNet's draws; lower is cleaner and duller."),
 ]
+
+
+def files_at_a_time(jobs: int | None) -> int:
+    """How many files to work on at a time: as the user says, or one for each available core."""
+    if jobs is not None:
+        return jobs
+    # A process may be confined to some of the cores; not every system can say to which.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def voices_path(voices: Path | None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated
 
 import typer
 from vqcodec_cli.display import progress_bar, show
-from vqcodec_cli.options import Jobs
+from vqcodec_cli.options import Jobs, files_at_a_time
 
 
 class CorpusName(StrEnum):
@@ -58,7 +57,7 @@ def prepare(
             corpora.CORPORA[corpus.value](root),
             output,
             sample_rate=sample_rate,
-            jobs=jobs or os.cpu_count() or 1,
+            jobs=files_at_a_time(jobs),
             corpus=corpus.value,
             on_progress=lambda n_done, n_all: on_progress(n_done / n_all),
         )

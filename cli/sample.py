@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from vqcodec_cli.batch import STREAM, check_target, readable, writable
-from vqcodec_cli.display import progress_bar, show
+from vqcodec_cli.display import progress_bar, show, warn_of_clipping
 from vqcodec_cli.errors import message
 from vqcodec_cli.options import Device, DeviceName, Force, Json, Model, Voices, load_codec
 
@@ -104,7 +104,8 @@ def sample(
             prompt=begun,
             on_progress=on_progress,
         )
-        codec.decode_to(writable(output), codes)
+        clipped = codec.decode_to(writable(output), codes)
+    warn_of_clipping(output, clipped, "try another --seed, or a quieter --prompt")
 
 
 def score(

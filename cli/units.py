@@ -10,7 +10,7 @@ import typer
 from vqcodec_cli.batch import AUDIO_SUFFIXES, STDIN, STREAM, check_target, readable
 from vqcodec_cli.display import progress_bar
 from vqcodec_cli.errors import message
-from vqcodec_cli.options import Device, DeviceName, Force, Model, load_codec
+from vqcodec_cli.options import Device, DeviceName, Force, Model, ModelOfEither, load_codec
 
 if TYPE_CHECKING:
     from vqcodec.units import Units
@@ -38,7 +38,7 @@ def units(
         bool,
         typer.Option("--dedup", help="Collapse consecutive repeats, and add their durations."),
     ] = False,
-    model: Model = None,
+    model: ModelOfEither = None,
     device: Device = DeviceName.auto,
     force: Force = False,
 ) -> None:
@@ -100,7 +100,7 @@ def units_eval(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="The recordings: SPEAKER/NAME.wav, or a manifest.csv.",
+            help="The recordings: VCTK, LibriSpeech, SPEAKER/NAME.wav, or a manifest.csv.",
             show_default="LABELS",
         ),
     ] = None,

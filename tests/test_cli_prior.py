@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from command_line import Run
+from command_line import Run, is_one_line
 from training_data import prepare_speech
 from vqcodec_cli.main import main
 
 from vqcodec import checkpoint
+from vqcodec.prior import Prior
 
 RECIPE = {
     "stage": "prior",
@@ -44,6 +46,7 @@ def test_train_says_how_the_prior_is_used(run: Run, folder: Path, tiny_model: Pa
     path = folder / "run" / "prior.safetensors"
     assert result.status == 0
     assert re.fullmatch(
+        r"vqcodec: training on .*\n"
         r"step 4/4  \d+\.\d{3} bits per code  validation \d+\.\d{3}\n"
         r"vqcodec: no validation split: .*\n",
         result.stderr,
@@ -78,6 +81,17 @@ def test_sample_writes_speech_of_the_wanted_length(
     assert path.read_bytes() == first
     assert run(*arguments, "--force", "--seed", "1").status == 0
     assert path.read_bytes() != first
+
+
+def test_clipping_is_said(
+    run: Run, options: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = Prior.sample
+    monkeypatch.setattr(Prior, "sample", lambda *a, **k: replace(sample(*a, **k), gain=1000.0))
+    result = run("sample", "--seconds", "0.2", "-o", tmp_path / "made.wav", *options)
+    assert (result.status, is_one_line(result)) == (0, True)
+    assert f"{tmp_path / 'made.wav'}: " in result.stderr
+    assert "of its samples are too loud and were clipped; try another --seed" in result.stderr
 
 
 def test_a_prompt_is_heard_before_what_follows(

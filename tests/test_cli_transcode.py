@@ -19,7 +19,7 @@ from command_line import is_one_line, made, process
 from conftest import save_tiny_model
 
 import vqcodec
-from vqcodec import Codes, checkpoint
+from vqcodec import Codes, model_paths
 from vqcodec.codes import read_pipe
 
 # encode, decode, convert
@@ -79,6 +79,20 @@ def test_the_seed_decides_what_the_wavenet_draws(run, clip, tiny_model, tmp_path
     assert converted("--seed", "1") == converted("--seed", "1") != converted("--seed", "2")
     dull = converted("--seed", "1", "--temperature", "0")
     assert dull == converted("--seed", "2", "--temperature", "0")
+
+
+def test_codes_name_an_enrolled_voice_and_are_decoded_with_its_file(
+    run, clip, speech, tiny_model, tmp_path
+):
+    model, voices = ["--model", tiny_model], ["--voices", tmp_path / "voices.json"]
+    assert run("enroll", "eve", speech, *model, *voices).status == 0
+    source, target = tmp_path / "eve.codes", tmp_path / "eve.wav"
+    assert run("encode", clip, source, "--speaker", "eve", *model, *voices).status == 0
+    without = run("decode", source, target, *model)
+    assert (without.status, is_one_line(without)) == (1, True)
+    assert "name the voice eve, which model tiny does not know" in without.stderr
+    assert run("decode", source, target, *model, *voices).status == 0
+    assert soundfile.info(target).frames == soundfile.info(clip).frames
 
 
 def test_convert_equals_encode_and_decode(run, clip, codes, tiny_model, tmp_path):
@@ -304,7 +318,7 @@ def test_codes_are_decoded_by_the_packaged_model_that_made_them(
 ):
     save_tiny_model(tmp_path / "other.safetensors", seed=1)
     found = {"speech-1k": tmp_path / "other.safetensors", "tiny": tiny_model}
-    monkeypatch.setattr(checkpoint, "packaged", lambda: found)
+    monkeypatch.setattr(model_paths, "packaged", lambda: found)
     assert run("decode", codes, tmp_path / "a.wav").status == 0
     assert run("decode", codes, tmp_path / "b.wav", "--model", tiny_model).status == 0
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
