@@ -185,10 +185,10 @@ class Training(ABC, Generic[BatchT]):
                 # Every step seeds itself, so that a resumed run draws the noise of an unbroken one.
                 torch.manual_seed(recipe.seed * 1_000_003 + self.step)
                 recent.append(self._measured_step(batch))
-                is_interrupted = self._agreed(is_told())
                 is_last = self._agreed(self._is_late(started)) or self.step == recipe.steps
+                is_interrupted = self._agreed(is_told()) and not is_last
                 validation = None
-                if not is_interrupted and (is_last or self.step % recipe.validate_every == 0):
+                if is_last or self.step % recipe.validate_every == 0:
                     validation = self._validate(writer)
                 if validation is not None or self.step % recipe.log_every == 0:
                     self._report(mean(recent), validation, writer)
@@ -198,7 +198,7 @@ class Training(ABC, Generic[BatchT]):
                 if is_interrupted:
                     if writer:
                         writer.close()
-                    logger.warning("stopped at step %d: --resume goes on from there", self.step)
+                        logger.warning("stopped at step %d: --resume goes on from there", self.step)
                     raise KeyboardInterrupt
                 if is_last:
                     break
