@@ -54,12 +54,24 @@ def plan(
         force: make again what exists.
 
     Raises:
-        VqcodecError: the target exists, or the folder holds nothing or two files of one name.
+        VqcodecError: the source is missing, the target exists or is the source, or the folder holds
+            nothing or two files of one name.
     """
+    from vqcodec.errors import VqcodecError
+
+    if not source or not target:
+        raise VqcodecError("an empty path names nothing; perhaps a variable of the shell is unset")
     if Path(source).is_dir():
         return _plan_folder(Path(source), target, suffixes, target_suffix, force)
+    if source != STREAM and not os.path.lexists(source):
+        raise VqcodecError(f"{source}: no such file or folder; check the path")
     if target != STREAM:
-        check_target(target, force, is_audio=target_suffix in AUDIO_SUFFIXES)
+        is_audio = target_suffix in AUDIO_SUFFIXES
+        if not is_audio and Path(target).suffix.lower() in AUDIO_SUFFIXES:
+            raise VqcodecError(f"{target}: ends as a sound file does; name a {target_suffix} file")
+        check_target(target, force, is_audio=is_audio)
+        if Path(target).is_file() and source != STREAM and Path(target).samefile(source):
+            raise VqcodecError(f"{target}: would replace what it is made of; name another file")
     return Plan([(source, target)], 0, is_folder=False)
 
 
@@ -100,7 +112,8 @@ def _plan_folder(
     from vqcodec.files import files_below
 
     folder = Path(target)
-    if target == STREAM or folder.is_file():
+    is_named_so = folder.suffix.lower() in (*AUDIO_SUFFIXES, ".codes") and not folder.is_dir()
+    if target == STREAM or folder.is_file() or is_named_so:
         raise VqcodecError(f"{target}: no folder, and {source} is one; name a folder to write to")
     results = folder.resolve()
     sources: dict[Path, Path] = {}
@@ -141,7 +154,8 @@ def run(plan: Plan, start: Callable[[], Work], *, label: str, jobs: int | None) 
             return
         n_failed = _run_all(plan.pairs, start(), jobs, on_progress) if plan.pairs else 0
     n_done = len(plan.pairs) - n_failed
-    typer.echo(f"{n_done} done, {plan.n_existing} already there, {n_failed} failed")
+    anew = " (--force makes them anew)" if plan.n_existing else ""
+    typer.echo(f"{n_done} done, {plan.n_existing} already there{anew}, {n_failed} failed")
     if n_failed:
         raise typer.Exit(1)
 

@@ -60,7 +60,8 @@ def encode(
     """Make codes of recordings.
 
     A folder is done file by file; what exists already is left alone. From pipe to pipe (- -) a WAV
-    is encoded while it is being made, which --refine cannot do.
+    is encoded while it is being made, which --refine cannot do; Ctrl-C ends the recording, and its
+    codes are whole.
 
     Example: vqcodec encode in.wav out.codes
     """
@@ -272,7 +273,7 @@ def _converted(source: str, speaker: str) -> str:
     if source == STREAM:
         return STREAM
     path = Path(source)
-    voice = Path(speaker).stem if Path(speaker).is_file() else speaker
+    voice = Path(speaker).stem if Path(speaker).is_file() else Path(speaker).name
     if path.is_dir():
         return f"{path.resolve()}.{voice}"
     return str(path.with_name(f"{path.stem}.{voice}.wav"))

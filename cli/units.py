@@ -174,6 +174,8 @@ def _reader(model: str | None, device: DeviceName, collapse: bool) -> Callable[[
         try:
             if Path(source).suffix.lower() == CODES_SUFFIX:
                 codes = Codes.load(source, tables=tables())
+                if model is not None:
+                    codec().check(codes)
             else:
                 codes = codec().encode(readable(source), speaker=NOBODY)
             return Units.of(codes, collapse=collapse)

@@ -108,6 +108,7 @@ ARRAYS = {
     "empty": (np.zeros(0), 16000, "array: holds no samples"),
     "transposed": (np.zeros((4000, 2)), 16000, "array: 4000 channels are not supported"),
     "batch": (np.zeros((2, 1, 4000)), 16000, "array: shape (2, 1, 4000); give (samples,) or"),
+    "a number": (0.1, 16000, "array: shape (); give (samples,) or (channels, samples)"),
     "text": (np.array(["a"]), 16000, "array: samples of type <U1"),
     "complex": (np.zeros(9, np.complex64), 16000, "array: samples of type complex64"),
 }

@@ -85,7 +85,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(run, tmp_path, tiny_model,
     plain = run(*arguments)
     assert plain.status == 1
     assert is_one_line(plain)
-    assert "missing.wav: cannot be opened" in plain.stderr
+    assert "missing.wav: no such file" in plain.stderr
     arguments.insert(place, "--debug")
     debugged = run(*arguments)
     assert debugged.status == 1

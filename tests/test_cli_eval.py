@@ -241,7 +241,7 @@ def test_the_decoder_asked_for_decodes(
     ("options", "status", "message"),
     [
         (["--baselines", "opus-x"], 1, "opus-x: no such reference codec; use codec2-MODE"),
-        (["--split", "valid"], 1, "no recording in split valid (2 in test); choose another"),
+        (["--split", "valid"], 1, "no recording in split valid (2 in test); choose another split"),
         (["--model", "none"], 1, "none: no such model; give a .safetensors file or one of"),
         (["--conversion"], 1, "0 voices of the model have 6 recordings or more in split test"),
         (["--conversion", "--speakers", "anna"], 1, "a conversion needs two voices, not 1"),

@@ -199,15 +199,37 @@ def test_a_stream_of_known_length_is_done_before_its_writer_leaves(clip, tiny_mo
         assert Codes.from_bytes(child.stdout.read()).n_samples == soundfile.info(clip).frames
 
 
-def test_a_silent_pipe_can_be_interrupted(clip, tiny_model):
+def test_an_interrupt_ends_a_live_recording_and_its_codes_are_whole(clip, tiny_model):
     with live("encode", "-", "-", "--speaker", "anna", "--model", tiny_model) as child:
         data = clip.read_bytes()
         endless = data[:40] + struct.pack("<I", 2**32 - 1) + 10 * data[44:]
         child.stdin.write(endless)
         child.stdin.flush()
-        assert child.stdout.read(200)
+        beginning = child.stdout.read(200)
         child.send_signal(signal.SIGINT)
-        assert child.wait(60) == -signal.SIGINT
+        codes = Codes.from_bytes(beginning + child.stdout.read())
+        assert child.wait(60) == 0
+    assert codes.n_samples == 10 * (len(data) - 44) // 2
+
+
+WORKING = """
+import time
+from vqcodec.soundfiles import _on_interrupt
+with _on_interrupt(lambda: print("ended", flush=True)):
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_interrupt_ends_the_process():
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", WORKING], stdout=pipe, text=True) as child:
+        assert child.stdout.readline() == "begun\n"
+        child.send_signal(signal.SIGINT)
+        assert child.stdout.readline() == "ended\n"
+        assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) == 130
 
 
 @contextlib.contextmanager
@@ -288,6 +310,36 @@ def test_existing_files_are_kept_unless_forced(run, clip, tiny_model, tmp_path):
     assert Codes.load(target).n_samples == soundfile.info(clip).frames
 
 
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["encode", "", "out"], "an empty path names nothing"),
+        (["encode", "none.wav", "out.codes"], "none.wav: no such file or folder"),
+        (["decode", "none", "out"], "none: no such file or folder"),
+        (
+            ["encode", "in.wav", "in.wav", "--force"],
+            "in.wav: ends as a sound file does; name a .cod",
+        ),
+        (["convert", "in.wav", "-o", "in.wav", "--force"], "in.wav: would replace what it is made"),
+        (["convert", ".", "-o", "out.wav"], "out.wav: no folder, and . is one"),
+        (["convert", "in.wav", "--speaker", "no/friend.wav"], "no/friend.wav: neither a voice nor"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    run, clip, tiny_model, tmp_path, monkeypatch, arguments, fault
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.wav").write_bytes(clip.read_bytes())
+    before = sorted(tmp_path.iterdir())
+    if arguments[0] == "convert" and "--speaker" not in arguments:
+        arguments = [*arguments, "--speaker", "anna"]
+    result = run(*arguments, "--model", tiny_model)
+    assert (result.status, is_one_line(result)) == (1, True)
+    assert result.stderr.startswith(f"vqcodec: {fault}")
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "in.wav").read_bytes() == clip.read_bytes()
+
+
 def test_a_folder_as_output_of_a_file_is_refused(run, clip, tiny_model, tmp_path):
     result = run("encode", clip, tmp_path, "--model", tiny_model, "--force")
     assert result.status == 1
@@ -352,7 +404,10 @@ def test_folder_goes_on_after_a_failure_and_resumes(run, folder, tiny_model, tmp
     (out / "deep" / "c.codes").unlink()
     (folder / "b.wav").write_bytes((folder / "a.wav").read_bytes())
     second = run("encode", folder, out, "--model", tiny_model)
-    assert (second.status, second.stdout) == (0, "2 done, 1 already there, 0 failed\n")
+    assert (second.status, second.stdout) == (
+        0,
+        "2 done, 1 already there (--force makes them anew), 0 failed\n",
+    )
     assert (out / "a.codes").stat().st_mtime_ns == stamp
     assert (out / "a.codes").read_bytes() == (out / "b.codes").read_bytes()
 
@@ -385,7 +440,7 @@ def test_output_folder_inside_the_source_is_no_source(run, folder, tiny_model, m
     hidden.mkdir()
     (hidden / "z.wav").write_bytes((folder / "a.wav").read_bytes())
     (folder / "b.wav").unlink()
-    for counts in ("2 done, 0 already there", "0 done, 2 already there"):
+    for counts in ("2 done, 0 already there", "0 done, 2 already there (--force makes them anew)"):
         options = ["--speaker", "anna", "-o", folder / "out", "--model", tiny_model]
         assert run("convert", folder, *options).stdout == f"{counts}, 0 failed\n"
     monkeypatch.chdir(folder.parent)

@@ -353,7 +353,7 @@ def as_channels(source: npt.ArrayLike, name: str) -> np.ndarray:
         AudioError: Its type or shape is impossible.
     """
     try:
-        samples = np.atleast_2d(np.asarray(source))
+        samples = np.asarray(source)
     except (TypeError, ValueError, RuntimeError) as error:
         raise AudioError(
             f"{name}: NumPy cannot read it; give a NumPy array or a detached CPU tensor"
@@ -362,8 +362,9 @@ def as_channels(source: npt.ArrayLike, name: str) -> np.ndarray:
         raise AudioError(
             f"{name}: samples of type {samples.dtype}; convert them to float with full scale at 1"
         )
-    if samples.ndim > 2:
+    if samples.ndim not in (1, 2):
         raise AudioError(f"{name}: shape {samples.shape}; give (samples,) or (channels, samples)")
+    samples = np.atleast_2d(samples)
     check_channels(name, samples.shape[0])
     return samples
 

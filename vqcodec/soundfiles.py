@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +145,8 @@ def decode(path: Path, name: str) -> Iterator[np.ndarray]:
 def listen(stream: BinaryIO, head: bytes, name: str) -> Iterator[_SequentialFile]:
     """Read a WAV from a pipe while it is being written.
 
+    An interrupt, which ends whoever records as well, ends the recording; a second one the process.
+
     Args:
         stream: The pipe, unbuffered: what comes is passed on at once.
         head: What has already been read of it.
@@ -154,30 +156,53 @@ def listen(stream: BinaryIO, head: bytes, name: str) -> Iterator[_SequentialFile
         AudioError: It is no WAV that can be read.
     """
     reader, writer = os.pipe()
+    sink = os.fdopen(writer, "wb", buffering=0)
 
     def forward() -> None:
         # libsndfile reads from descriptors, and `head` cannot be put back into that of `stream`.
-        with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb", buffering=0) as sink:
+        # What an interrupt has closed raises ValueError.
+        with contextlib.suppress(BrokenPipeError, ValueError), sink:
             sink.write(head)
             while data := stream.read(1 << 16):
                 sink.write(data)
 
     threading.Thread(target=forward, daemon=True).start()
-    with os.fdopen(reader, "rb") as source, _killed_by_interrupts(), _decoder(source, name) as file:
+    with (
+        os.fdopen(reader, "rb") as source,
+        _on_interrupt(sink.close),
+        _decoder(source, name) as file,
+    ):
         yield file
 
 
 @contextmanager
-def _killed_by_interrupts() -> Iterator[None]:
-    """Let an interrupt end the process: while libsndfile waits for a pipe, Python hears of none."""
+def _on_interrupt(end: Callable[[], None]) -> Iterator[None]:
+    """Call `end`, and at a second interrupt end the process.
+
+    On another thread: while libsndfile waits for a pipe, this one hears of none.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    awake, waker = os.pipe()
+    os.set_blocking(waker, False)
+
+    def watch() -> None:
+        with os.fdopen(awake, "rb", buffering=0) as numbers:
+            if numbers.read(1):
+                end()
+            if numbers.read(1):
+                os._exit(128 + signal.SIGINT)
+
+    threading.Thread(target=watch, daemon=True).start()
+    handler = signal.signal(signal.SIGINT, lambda *_: None)
+    before = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     try:
         yield
     finally:
+        signal.set_wakeup_fd(before)
         signal.signal(signal.SIGINT, handler)
+        os.close(waker)
 
 
 @contextmanager

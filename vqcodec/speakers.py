@@ -101,9 +101,9 @@ def check_name(name: str) -> str:
 def unknown_voice(name: str, known: Iterable[str] | Mapping[str, object]) -> SpeakerError:
     """The error for a voice that is neither named nor a file, with the nearest known names."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:8]
-    listed = ", ".join(near) or "none"
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3)
+    listed = f"voices like it: {', '.join(near)}" if near else f"voices: {', '.join(names[:8])}"
     return SpeakerError(
-        f"{name}: neither a voice nor a recording; voices like it: {listed} "
+        f"{name}: neither a voice nor a recording; {listed if names else 'there is no voice'} "
         "(vqcodec speakers lists all)"
     )

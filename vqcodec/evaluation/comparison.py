@@ -17,6 +17,7 @@ import torch
 from vqcodec.audio import load, open_writer
 from vqcodec.codec import Codec, Decoder
 from vqcodec.data.corpora import Utterance
+from vqcodec.errors import VqcodecError
 from vqcodec.evaluation import plots
 from vqcodec.evaluation.baselines import Coded, baseline
 from vqcodec.evaluation.page import Example, Player, page
@@ -86,11 +87,18 @@ def compare(
 
     Raises:
         DataError, AudioError: the corpus or one of its recordings cannot be read.
-        VqcodecError: there is no such model, decoder or codec, or a library or tool is missing.
+        VqcodecError: there is no such model, decoder or codec, a library or tool is missing, or the
+            report would lie in the corpus.
         OSError: the folder cannot be written.
     """
     for name in baselines:
         baseline(name)
+    folder = corpus.resolve()
+    if folder in output.resolve().parents and not (folder / "manifest.csv").is_file():
+        raise VqcodecError(
+            f"{output}: lies in the corpus, which its examples would then be part of; name a "
+            "folder beside it"
+        )
     made_of = setting(model, decoder)
     utterances = clips(corpus, split, limit=limit)
     ours = our_label(made_of.decoder)

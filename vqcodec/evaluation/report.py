@@ -41,7 +41,10 @@ def clips(
         whose = f" of {speaker}" if speaker else ""
         counts = Counter(utterance.split for utterance in everything)
         there = ", ".join(f"{n} in {name}" for name, n in sorted(counts.items())) or "none at all"
-        raise DataError(f"{corpus}: no recording{whose} in split {split} ({there}); choose another")
+        raise DataError(
+            f"{corpus}: no recording{whose} in split {split} ({there}); choose another "
+            "split, or give speakers ten recordings or more, or a manifest.csv with splits"
+        )
     return found if limit is None else spread(found, limit)
 
 
