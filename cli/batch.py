@@ -112,8 +112,8 @@ def _plan_folder(
     from vqcodec.files import files_below
 
     folder = Path(target)
-    is_named_so = folder.suffix.lower() in (*AUDIO_SUFFIXES, ".codes") and not folder.is_dir()
-    if target == STREAM or folder.is_file() or is_named_so:
+    is_named_as_file = folder.suffix.lower() in (*AUDIO_SUFFIXES, ".codes") and not folder.is_dir()
+    if target == STREAM or folder.is_file() or is_named_as_file:
         raise VqcodecError(f"{target}: no folder, and {source} is one; name a folder to write to")
     results = folder.resolve()
     sources: dict[Path, Path] = {}

@@ -181,7 +181,8 @@ def _on_interrupt(end: Callable[[], None]) -> Iterator[None]:
 
     On another thread: while libsndfile waits for a pipe, this one hears of none.
     """
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
         return
     awake, waker = os.pipe()

@@ -320,6 +320,8 @@ def _told_to_end() -> Iterator[Callable[[], bool]]:
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # others may not change handlers
         before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        # What is ignored, as by nohup, stays so.
+        before = {each: how for each, how in before.items() if how is not signal.SIG_IGN}
     try:
         for number in before:
             signal.signal(number, remember)
