@@ -22,7 +22,8 @@ FORMATS = {".txt": True, ".jsonl": True, ".npy": False, ".textgrid": False}
 
 def units(
     sources: Annotated[
-        list[str], typer.Argument(help="Recordings, code files, folders of either, or -.")
+        list[str],
+        typer.Argument(help="Recordings, code files, folders of either, or - (a recording)."),
     ],
     output: Annotated[
         Path | None,
