@@ -184,7 +184,7 @@ class Training(ABC, Generic[BatchT]):
             for batch in self._batches():
                 # Every step seeds itself, so that a resumed run draws the noise of an unbroken one.
                 torch.manual_seed(recipe.seed * 1_000_003 + self.step)
-                recent.append(self._measured_step(batch))
+                recent.append(self._step_within_memory(batch))
                 is_last = self._agreed(self._is_late(started)) or self.step == recipe.steps
                 is_interrupted = self._agreed(is_told()) and not is_last
                 validation = None
@@ -206,7 +206,7 @@ class Training(ABC, Generic[BatchT]):
             writer.close()
         return self.output / self.MODEL_FILE
 
-    def _measured_step(self, batch: BatchT) -> dict[str, float]:
+    def _step_within_memory(self, batch: BatchT) -> dict[str, float]:
         try:
             return self._train_step(batch)
         except torch.OutOfMemoryError:
@@ -295,7 +295,8 @@ class Training(ABC, Generic[BatchT]):
         progress = load_state(path, self._modules(), self.optimizer)
         for name in self.PROGRESS:
             setattr(self, name, progress[name])
-        changes = _changes(progress["recipe"], self._settings())
+        now = self._settings()
+        changes = _changes(progress.get("recipe", now), now)  # older states do not have it
         if any(key == "stage" or key.startswith("model.") for key in changes):
             raise CheckpointError(
                 f"{path}: belongs to another recipe ({'; '.join(changes.values())}): resume with "
