@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 
 pytest_plugins = ["command_line"]
+
+# A shell's background jobs ignore interrupts, and what they start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example may have to wait for a compiler, or for a core.
 settings.register_profile("vqcodec", deadline=None)
