@@ -149,12 +149,14 @@ def _reporter(
             typer.secho(f"vqcodec: {report.warning}", fg="yellow", err=True)
 
     spoken = logging.getLogger("vqcodec.training")
-    spoken.setLevel(logging.INFO)
+    level = spoken.level
     with progress:
         handler = logging.StreamHandler()  # to where the live line lets others write
         handler.setFormatter(logging.Formatter("vqcodec: %(message)s"))
         spoken.addHandler(handler)
+        spoken.setLevel(logging.INFO)
         try:
             yield on_report
         finally:
             spoken.removeHandler(handler)
+            spoken.setLevel(level)

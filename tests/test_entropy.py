@@ -420,7 +420,6 @@ def test_unknown_tables_are_named_with_the_remedy(tmp_path):
 
 def test_commands_read_them_with_the_model(tmp_path, capsys):
     path, model = tmp_path / "speech.codes", tmp_path / "model.safetensors"
-    make().save(path)
     config = ModelConfig.model_validate(
         {
             "encoder": {"n_filters": 4, "channels": 4, "code_channels": 4, "dilations": [1]},
@@ -429,7 +428,8 @@ def test_commands_read_them_with_the_model(tmp_path, capsys):
             "wavenet": None,
         }
     )
-    checkpoint.save(model, VQVAE(config), {}, {}, fitted())
+    fingerprint = checkpoint.save(model, VQVAE(config), {}, {}, fitted())
+    make(fingerprint=fingerprint, hop_length=128, n_samples=1500 * 128).save(path)
     for command in (["verify", str(path)], ["units", str(path)]):
         assert main(command) == 1
         assert "give that model (--model)" in "".join(capsys.readouterr())

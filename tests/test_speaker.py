@@ -154,4 +154,4 @@ def test_names_that_could_be_paths_are_refused(name):
 
 def test_a_mistyped_voice_is_answered_with_the_nearest():
     assert "voices like it: p225" in str(unknown_voice("p255x", ["p225", "anna"]))
-    assert "voices like it: none" in str(unknown_voice("p225", []))
+    assert "there is no voice" in str(unknown_voice("p225", []))

@@ -245,4 +245,7 @@ def test_units_of_two_models_do_not_mix(
     assert units_command(codes, recording, "--model", model) == 1
     found = capsys.readouterr()
     assert found.out.count("\n") == 1
-    assert f"{recording}: its units are of model " in found.err
+    assert f"{codes}: these codes were made by model " in found.err
+    # Nor where each was found with the model that it needs.
+    assert units_command(recording, codes) == 1
+    assert f"{codes}: its units are of model " in capsys.readouterr().err
