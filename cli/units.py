@@ -163,18 +163,17 @@ def _reader(model: str | None, device: DeviceName, collapse: bool) -> Callable[[
     """What turns a path into units; the model is loaded when it is first needed."""
     from functools import cache
 
-    from vqcodec import Codes, checkpoint
+    from vqcodec import Codes
     from vqcodec.errors import VqcodecError
     from vqcodec.units import NOBODY, Units
 
     codec = cache(lambda: load_codec(model, None, device))
-    tables = cache(lambda: None if model is None else checkpoint.load(model).tables)
 
     def read(source: str) -> Units:
         name = STDIN if source == STREAM else source
         try:
             if Path(source).suffix.lower() == CODES_SUFFIX:
-                codes = Codes.load(source, tables=tables())
+                codes = Codes.load(source, tables=None if model is None else codec().tables)
                 if model is not None:
                     codec().check(codes)
             else:

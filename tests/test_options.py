@@ -88,6 +88,20 @@ def received(
 
 
 CODEC = "--model mine --device cuda"
+MEASURE = (
+    "eval corpus -o report --model mine --split valid --decoder wavenet --refine --limit 3 "
+    "--jobs 77"
+)
+MEASURED = {
+    "corpus": Path("corpus"),
+    "output": Path("report"),
+    "model": "mine",
+    "split": "valid",
+    "decoder": "wavenet",
+    "refine": True,
+    "limit": 3,
+    "jobs": 77,
+}
 LOADED = {"model": "mine", "device": "cuda"}
 VOICES = {"voices": Path("voices.json")}
 DRAWS = {"decoder": "wavenet", "seed": 3, "temperature": 0.5}
@@ -165,39 +179,17 @@ OPTIONS: list[tuple[str, Received]] = [
         },
     ),
     (
-        "eval corpus -o report --model mine --split valid --decoder wavenet --refine --limit 3 "
-        "--jobs 77 --baselines opus-6,codec2-1200",
+        f"{MEASURE} --baselines opus-6,codec2-1200",
         {
-            COMPARE: {
-                "corpus": Path("corpus"),
-                "output": Path("report"),
-                "model": "mine",
-                "split": "valid",
-                "decoder": "wavenet",
-                "refine": True,
-                "limit": 3,
-                "jobs": 77,
-                "baselines": ["opus-6", "codec2-1200"],
-            }
+            COMPARE: {**MEASURED, "baselines": ["opus-6", "codec2-1200"]},
         },
     ),
     ("eval corpus --baselines=", {COMPARE: {"baselines": []}}),
     ("eval corpus", {COMPARE: {"baselines": BASELINES.split(",")}}),
     (
-        "eval corpus -o report --model mine --split valid --decoder wavenet --refine --limit 3 "
-        "--jobs 77 --conversion --speakers ben,anna",
+        f"{MEASURE} --conversion --speakers ben,anna",
         {
-            CONVERT_PAIRS: {
-                "corpus": Path("corpus"),
-                "output": Path("report"),
-                "model": "mine",
-                "split": "valid",
-                "decoder": "wavenet",
-                "refine": True,
-                "limit": 3,
-                "jobs": 77,
-                "speakers": ["ben", "anna"],
-            }
+            CONVERT_PAIRS: {**MEASURED, "speakers": ["ben", "anna"]},
         },
     ),
     (

@@ -185,8 +185,8 @@ class Training(ABC, Generic[BatchT]):
                 # Every step seeds itself, so that a resumed run draws the noise of an unbroken one.
                 torch.manual_seed(recipe.seed * 1_000_003 + self.step)
                 recent.append(self._step_within_memory(batch))
-                is_last = self._agreed(self._is_late(started)) or self.step == recipe.steps
-                is_interrupted = self._agreed(is_told()) and not is_last
+                is_late, is_interrupted = self._agreed(self._is_late(started), is_told())
+                is_last = is_late or self.step == recipe.steps
                 validation = None
                 if is_last or self.step % recipe.validate_every == 0:
                     validation = self._validate(writer)
@@ -195,7 +195,7 @@ class Training(ABC, Generic[BatchT]):
                     recent = []
                 if is_interrupted or is_last or self.step % recipe.checkpoint_every == 0:
                     self._save(state)
-                if is_interrupted:
+                if is_interrupted and not is_last:
                     if writer:
                         writer.close()
                         logger.warning("stopped at step %d: --resume goes on from there", self.step)
@@ -259,13 +259,13 @@ class Training(ABC, Generic[BatchT]):
         limit = self.recipe.max_minutes
         return limit is not None and time.monotonic() - started > limit * 60
 
-    def _agreed(self, is_true: bool) -> bool:
-        """Whether it is true of any process."""
+    def _agreed(self, *flags: bool) -> Sequence[bool]:
+        """Of each, whether it is true of any process."""
         if self.place.world_size == 1:
-            return is_true
-        any_is = torch.tensor(float(is_true), device=self.place.device)
-        dist.all_reduce(any_is)
-        return bool(any_is)
+            return flags
+        n_processes = torch.tensor(flags, dtype=torch.float32, device=self.place.device)
+        dist.all_reduce(n_processes)
+        return (n_processes > 0).tolist()
 
     def _report(
         self, losses: dict[str, float], validation: float | None, writer: SummaryWriter | None
