@@ -1,10 +1,11 @@
 # make demo: install, then encode, decode and convert a bundled sample.
 # make test: install with the tools for development, then run every test.
+# make lock: after make test, choose anew the versions that both install.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint samples clean
+.PHONY: demo test lint lock samples clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python samples/demo.py
@@ -20,15 +21,26 @@ lint: $(VENV)/.installed-dev
 samples: $(VENV)/.installed
 	$(BIN)/python samples/make_samples.py
 
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade --quiet \
+	--custom-compile-command 'make lock' pyproject.toml -
+BUILD = $(BIN)/python -c \
+	"import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'])"
+
+lock:
+	$(BUILD) | $(COMPILE) --extra dev --output-file requirements/dev.txt
+	$(BUILD) | $(COMPILE) --constraint requirements/dev.txt --output-file requirements/base.txt
+
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(BIN)/pip pyproject.toml
-	$(BIN)/pip install --quiet --editable .
+$(VENV)/.installed: $(BIN)/pip pyproject.toml requirements/base.txt
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements/base.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/.installed-dev: $(BIN)/pip pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[dev]'
+$(VENV)/.installed-dev: $(BIN)/pip pyproject.toml requirements/dev.txt
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements/dev.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@ $(VENV)/.installed
 
 clean:
