@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -160,3 +161,14 @@ def test_levels_keep_a_voice_and_blocks_join():
         parts.append(wavenet.to_waveform(part, last))
         last = parts[-1][:, -1]
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-6, rtol=1e-5)
+
+
+def test_de_emphasis_is_the_recursion():
+    wavenet = make()
+    rng = np.random.default_rng(0)
+    levels, last = torch.from_numpy(rng.integers(0, N_LEVELS, (2, 3001))), torch.tensor([0.5, -0.2])
+    flat = make(pre_emphasis=0.0).to_waveform(levels, torch.zeros(2)).double()
+    before = last.double()
+    for given, heard in zip(flat.T, wavenet.to_waveform(levels, last).T, strict=True):
+        before = given + wavenet.config.pre_emphasis * before
+        torch.testing.assert_close(heard.double(), before, atol=1e-6, rtol=0)

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchaudio.transforms import MelSpectrogram
+
+from vqcodec.models.mel import MelSpectrogram
 
 # Chosen on validation recordings: nearest to the target there (docs/decisions.md).
 GUIDANCE = 0.4

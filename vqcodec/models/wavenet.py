@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-import torchaudio.functional as AF
 from torch import Tensor, nn
 
 from vqcodec.models.config import WaveNetConfig
@@ -134,8 +133,9 @@ class WaveNet(nn.Module):
 
     def to_levels(self, waveform: Tensor) -> Tensor:
         """Waveform (B, T), normalised level -> mu-law levels (B, T) int64 in [0, 256)."""
-        emphasized = AF.preemphasis(waveform * OUTPUT_GAIN, self.config.pre_emphasis)
-        return AF.mu_law_encoding(emphasized.clamp(-1, 1), N_LEVELS)
+        scaled = waveform * OUTPUT_GAIN
+        emphasized = scaled - self.config.pre_emphasis * F.pad(scaled, (1, -1))
+        return mu_law_encode(emphasized.clamp(-1, 1))
 
     def to_waveform(self, levels: Tensor, last: Tensor) -> Tensor:
         """Inverse of `to_levels`, up to the rounding of mu-law.
@@ -147,8 +147,31 @@ class WaveNet(nn.Module):
         Returns:
             (B, T) float32.
         """
-        emphasized = AF.mu_law_decoding(levels, N_LEVELS) / OUTPUT_GAIN
-        feedback = emphasized.new_tensor([1.0, -self.config.pre_emphasis])
+        emphasized = mu_law_decode(levels) / OUTPUT_GAIN
         start = emphasized[:, :1] + self.config.pre_emphasis * last[:, None]
-        emphasized = torch.cat([start, emphasized[:, 1:]], dim=1)
-        return AF.lfilter(emphasized, feedback, emphasized.new_tensor([1.0, 0.0]), clamp=False)
+        waveform = torch.cat([start, emphasized[:, 1:]], dim=1)
+        # x[n] + a x[n-1] + a^2 x[n-2] + ..., of which every round doubles the terms.
+        reach = 1
+        while reach < waveform.shape[1]:
+            earlier = F.pad(waveform, (reach, -reach))
+            waveform = waveform + self.config.pre_emphasis**reach * earlier
+            reach *= 2
+        return waveform
+
+
+def mu_law_encode(waveform: Tensor) -> Tensor:
+    """Samples in [-1, 1] -> levels int64 in [0, 256), of which 128 is 0.0.
+
+    Reference: the mu-law of ITU-T G.711 with mu = 255, as the curve and not in its segments; to the
+    bit torchaudio's `mu_law_encoding`.
+    """
+    mu = torch.tensor(N_LEVELS - 1.0)
+    compressed = waveform.sign() * (mu * waveform.abs()).log1p() / mu.log1p()
+    return ((compressed + 1) / 2 * mu + 0.5).long()
+
+
+def mu_law_decode(levels: Tensor) -> Tensor:
+    """Inverse of `mu_law_encode`: levels int64 in [0, 256) -> float32 samples in [-1, 1]."""
+    mu = torch.tensor(N_LEVELS - 1.0)
+    compressed = levels.float() / mu * 2 - 1.0
+    return compressed.sign() * ((compressed.abs() * mu.log1p()).exp() - 1.0) / mu

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchaudio.functional import melscale_fbanks
 
 from vqcodec.models.discriminators import Judgement
+from vqcodec.models.mel import mel_filterbank
 from vqcodec.training.config import PERIODICITY_SECONDS, LossConfig
 
 
@@ -48,7 +48,7 @@ class MultiResolutionSpectralLoss(nn.Module):
         super().__init__()
         self.n_ffts = [n_fft for n_fft, _ in resolutions]
         for n_fft, n_mels in resolutions:
-            filters = melscale_fbanks(n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate)
+            filters = mel_filterbank(n_fft // 2 + 1, n_mels, sample_rate, f_max=sample_rate / 2)
             # A narrow band may fall between two bins; it would be a constant.
             filters = filters[:, filters.sum(0) > 0]
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchaudio.transforms import MelSpectrogram
 
 from vqcodec.data.dataset import NOT_ENCODED, Batch
 from vqcodec.data.labels import UNLABELLED
+from vqcodec.models.mel import MelSpectrogram
 from vqcodec.models.speaker import guided
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.config import Recipe

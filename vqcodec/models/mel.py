@@ -1,0 +1,73 @@
+"""Mel spectra, on the mel scale of HTK: 2595 log10(1 + f / 700), f in Hz.
+
+Reference: Young et al., "The HTK Book", section 5.4. Weights and spectra are, to the bit, those of
+torchaudio's `melscale_fbanks` and `MelSpectrogram` with their defaults, with which the models were
+trained.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def mel_filterbank(
+    n_freqs: int, n_mels: int, sample_rate: int, f_min: float = 0.0, f_max: float | None = None
+) -> Tensor:
+    """Triangular filters, each of peak 1, whose corners are evenly spaced in mel.
+
+    Args:
+        n_freqs: bins of the spectrum, from 0 Hz up to half the sample rate.
+        n_mels: filters.
+        sample_rate: in Hz.
+        f_min: lower corner of the first filter, in Hz.
+        f_max: upper corner of the last, in Hz; half the sample rate when None.
+
+    Returns:
+        (n_freqs, n_mels) float32 in [0, 1]. A filter that falls between two bins is zero.
+    """
+    f_max = sample_rate // 2 if f_max is None else f_max
+    mel_min, mel_max = (2595.0 * math.log10(1.0 + f / 700.0) for f in (f_min, f_max))
+    mels = torch.linspace(mel_min, mel_max, n_mels + 2)
+    corners = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    slopes = corners - torch.linspace(0, sample_rate // 2, n_freqs)[:, None]
+    widths = corners.diff()
+    rising, falling = -slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+class MelSpectrogram(nn.Module):
+    """Magnitudes of a short-time Fourier transform, in mel bands.
+
+    Args:
+        sample_rate: in Hz.
+        n_fft: length of the Hann window and of the transform, in samples.
+        hop_length: between frames, in samples; frame n is centred on sample n * hop_length.
+        n_mels: bands, from 0 Hz up to half the sample rate.
+        power: of the magnitudes: 1, or 2 for energies.
+    """
+
+    def __init__(
+        self, sample_rate: int, *, n_fft: int, hop_length: int, n_mels: int, power: float = 2.0
+    ) -> None:
+        super().__init__()
+        self.n_fft, self.hop_length, self.power = n_fft, hop_length, power
+        # Their names are those of files of before.
+        self.spectrogram, self.mel_scale = nn.Module(), nn.Module()
+        self.spectrogram.register_buffer("window", torch.hann_window(n_fft))
+        self.mel_scale.register_buffer("fb", mel_filterbank(n_fft // 2 + 1, n_mels, sample_rate))
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Waveform (B, T), T > n_fft / 2 -> (B, n_mels, 1 + T // hop_length)."""
+        spectrum = torch.stft(
+            waveform,
+            self.n_fft,
+            self.hop_length,
+            window=self.spectrogram.get_buffer("window"),
+            return_complex=True,
+        )
+        magnitudes = spectrum.abs() if self.power == 1 else spectrum.abs().pow(self.power)
+        filters = self.mel_scale.get_buffer("fb")
+        return (magnitudes.transpose(1, 2) @ filters).transpose(1, 2)
