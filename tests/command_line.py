@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +12,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import soundfile
+from recordings import write
 from vqcodec_cli.main import main
 
 ROOT = Path(__file__).parents[1]
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    """Skips a test where a program that it is about is not installed."""
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
 def run_benchmark(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -41,11 +49,6 @@ class Result(NamedTuple):
 Run = Callable[..., Result]
 
 
-@pytest.fixture(autouse=True)
-def _own_settings_folder(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
-
-
 @pytest.fixture
 def run(capsysbinary, monkeypatch) -> Run:
     """Runs a command line in this process."""
@@ -63,7 +66,8 @@ def run(capsysbinary, monkeypatch) -> Run:
 @pytest.fixture
 def clip(speech, tmp_path) -> Path:
     """Half a second of speech."""
-    return made(tmp_path / "clip.wav", "sox", speech, tmp_path / "clip.wav", "trim", "0.3", "0.5")
+    samples, sample_rate = soundfile.read(speech, start=4800, frames=8000, dtype="int16")
+    return write(tmp_path / "clip.wav", samples, sample_rate)
 
 
 @pytest.fixture
@@ -77,18 +81,13 @@ def codes(run, clip, tiny_model, tmp_path) -> Path:
 def folder(clip, tmp_path) -> Path:
     """Two recordings and one that is none."""
     root = tmp_path / "in"
-    (root / "deep").mkdir(parents=True)
+    root.mkdir()
     (root / "a.wav").write_bytes(clip.read_bytes())
     (root / "b.wav").write_bytes(b"no audio")
-    made(root / "deep" / "c.FLAC", "ffmpeg", "-i", clip, "-f", "flac", root / "deep" / "c.FLAC")
+    write(root / "deep" / "c.FLAC", *soundfile.read(clip, dtype="int16"))
     (root / "notes.txt").write_text("no recording")
     (root / "._a.wav").write_bytes(b"what an archive leaves")
     return root
-
-
-def made(path: Path, *command: str | Path) -> Path:
-    subprocess.run([str(word) for word in command], check=True, capture_output=True)
-    return path
 
 
 def process(*arguments: str | Path, **options) -> subprocess.CompletedProcess[bytes]:

@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+# Before torch is imported, and for every process that a test starts: of models so small, threads
+# would only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+from recordings import SPEECH_S, spoken, write
+from training_data import prepare_speech
 
 from vqcodec import checkpoint
+from vqcodec.data.prepared import PreparedData
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 
@@ -19,8 +28,39 @@ pytest_plugins = ["command_line"]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example may have to wait for a compiler, or for a core.
-settings.register_profile("vqcodec", deadline=None)
+settings.register_profile("vqcodec", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("vqcodec")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="a test that is skipped has failed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    if report.skipped and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: {report.longrepr[2]}"
+    return report
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a user has set up plays no part, and is left as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        for kind in ("CACHE", "DATA", "STATE"):
+            patch.delenv(f"XDG_{kind}_HOME", raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_settings_folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
+
 
 TINY = {
     "encoder": {"channels": 16, "code_channels": 32, "n_filters": 16},
@@ -55,8 +95,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A WAV of a synthesizer that speaks for about two seconds, 16 kHz mono."""
+    """A WAV of a woman who speaks for 2.27 seconds, 16 kHz mono."""
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
-    text = "The quick brown fox jumps over the lazy dog."
-    subprocess.run(["flite", "-voice", "slt", "-t", text, "-o", str(path)], check=True)
-    return path
+    return write(path, spoken("slt", 0.0, SPEECH_S))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """`prepare_speech`, for tests that only read it."""
+    return prepare_speech(tmp_path_factory.mktemp("data"))

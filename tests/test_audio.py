@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from command_line import needs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,30 +47,6 @@ def write(path, samples: np.ndarray, *, model_rate: int = 16000, output_rate: in
     return writer
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Files of 5.2 s made by sox and ffmpeg."""
-    folder = tmp_path_factory.mktemp("audio")
-    source = str(folder / "stereo48k.flac")
-
-    def sox(*arguments: object) -> None:
-        subprocess.run(["sox", "-R", *map(str, arguments)], check=True)
-
-    def ffmpeg(name: str, *arguments: object) -> None:
-        command = ["ffmpeg", "-v", "error", "-i", source, *map(str, arguments), folder / name]
-        subprocess.run(command, check=True)
-
-    synth = ("synth", 5.2, "pinknoise", "synth", "sine", "amod", 3, "vol", 0.3)
-    sox("-n", "-r", 48000, "-c", 2, "-b", 24, source, *synth)
-    sox("-n", "-r", 8000, "-c", 1, "-e", "u-law", folder / "ulaw8k.wav", *synth)
-    sox("-n", "-r", 192000, "-c", 1, "-b", 32, folder / "mono192k.wav", *synth)
-    sox("-n", "-r", 44100, "-c", 8, "-b", 16, folder / "eight44k.wav", *synth)
-    ffmpeg("vbr.mp3", "-q:a", 4)
-    ffmpeg("opus.opus", "-c:a", "libopus")
-    ffmpeg("vorbis.ogg", "-c:a", "libvorbis")
-    return folder
-
-
 FILES = {
     "ulaw8k.wav": (8000, 1, 41600, "WAV", "ULAW"),
     "stereo48k.flac": (48000, 2, 249600, "FLAC", "PCM_24"),
@@ -79,6 +56,37 @@ FILES = {
     "opus.opus": (48000, 2, 249600, "OGG", "OPUS"),
     "vorbis.ogg": (48000, 2, 249600, "OGG", "VORBIS"),
 }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """`FILES`, 5.2 s of trembling noise each."""
+    folder = tmp_path_factory.mktemp("audio")
+    for name, (sample_rate, n_channels, n_samples, container, subtype) in FILES.items():
+        trembling = 1 + np.sin(2 * np.pi * 3 * np.arange(n_samples) / sample_rate)
+        samples = noise(n_samples, n_channels) * trembling[:, None].astype("f4")
+        soundfile.write(folder / name, samples, sample_rate, subtype, format=container)
+    return folder
+
+
+BY_FFMPEG = {
+    "vbr.mp3": ["-q:a", "4"],
+    "opus.opus": ["-c:a", "libopus"],
+    "vorbis.ogg": ["-c:a", "libvorbis"],
+    "stereo48k.flac": ["-sample_fmt", "s32", "-bits_per_raw_sample", "24"],
+    "eight44k.wav": ["-ar", "44100", "-ac", "8"],
+    "ulaw8k.wav": ["-ar", "8000", "-ac", "1", "-c:a", "pcm_mulaw"],
+}
+
+
+@needs("ffmpeg")
+@pytest.mark.parametrize("name", BY_FFMPEG)
+def test_what_ffmpeg_writes_is_described_and_read(folder, tmp_path, name):
+    command = ["ffmpeg", "-v", "error", "-i", folder / "stereo48k.flac", *BY_FFMPEG[name]]
+    subprocess.run([*command, tmp_path / name], check=True)
+    expected = audio.AudioInfo(*FILES[name])
+    assert audio.info(tmp_path / name) == expected
+    assert len(audio.load(tmp_path / name, expected.sample_rate)) == expected.n_samples
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -390,6 +398,7 @@ def test_a_wav_is_written_to_a_stream_only_when_complete(tmp_path):
     assert (len(samples), sample_rate) == (500, 8000)
 
 
+@needs("ffmpeg")
 @pytest.mark.parametrize("container", ["wav", "flac"])
 def test_a_header_that_could_not_know_the_length_is_read_to_the_end(folder, tmp_path, container):
     command = ["ffmpeg", "-v", "error", "-i", folder / "stereo48k.flac", "-f", container, "-"]
@@ -498,6 +507,7 @@ def untagged_mp3(path: Path, sound: str) -> Path:
     return path
 
 
+@needs("ffmpeg")
 def test_an_mp3_is_as_long_as_what_it_delivers_whatever_the_guess(tmp_path):
     path = untagged_mp3(tmp_path / "a.mp3", "aevalsrc=exprs='0.4*random(0)*gt(t,2)':d=6:s=44100")
     assert soundfile.info(path).duration > 12
@@ -506,6 +516,7 @@ def test_an_mp3_is_as_long_as_what_it_delivers_whatever_the_guess(tmp_path):
     assert len(audio.load(path, 44100)) == found.n_samples
 
 
+@needs("ffmpeg")
 def test_files_whose_header_hides_audio_are_refused(folder, tmp_path):
     untagged_mp3(tmp_path / "untagged.mp3", "anoisesrc=r=44100:d=6:a=0.3,afade=d=3")
     (tmp_path / "joined.opus").write_bytes((folder / "opus.opus").read_bytes() * 2)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 from command_line import Run, is_one_line
-from training_data import prepare_speech
 from vqcodec_cli.main import main
 
 from vqcodec import checkpoint
+from vqcodec.data.prepared import PreparedData
 from vqcodec.prior import Prior
 
 RECIPE = {
@@ -26,11 +26,11 @@ RECIPE = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A prepared minute of speech, a recipe, and the prior that it makes."""
+def folder(data: PreparedData, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe, and the prior that it makes."""
     path = tmp_path_factory.mktemp("prior")
     recipe = {**RECIPE, "codec": str(tiny_model), "output": str(path / "run")}
-    recipe["data"] = {**recipe["data"], "root": str(prepare_speech(path).root)}
+    recipe["data"] = {**recipe["data"], "root": str(data.root)}
     (path / "mine.yaml").write_text(json.dumps(recipe), encoding="utf-8")  # JSON is YAML
     assert main(["train", str(path / "mine.yaml"), "--device", "cpu"]) == 0
     return path

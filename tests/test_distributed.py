@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from training_data import RECIPES, data_section, model_with, prepare_speech, small_recipe
+from training_data import RECIPES, data_section, model_with, small_recipe
 
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
@@ -36,11 +36,6 @@ if reports:
     with open(sys.argv[2], "w") as file:
         json.dump(found, file)
 """
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    return prepare_speech(tmp_path_factory.mktemp("speech"))
 
 
 def losses(folder: Path, recipe: Recipe, n_processes: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from training_data import MODEL, data_section, prepare_speech, small_recipe
+from training_data import MODEL, data_section, small_recipe
 
 from vqcodec import checkpoint, load
 from vqcodec.codec import Codec
@@ -43,9 +43,8 @@ class Encoded(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def encoded(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
-    root = tmp_path_factory.mktemp("speech")
-    data = prepare_speech(root)
+def encoded(data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Encoded:
+    root = tmp_path_factory.mktemp("encoded")
     torch.manual_seed(0)
     model = VQVAE(ModelConfig.model_validate(MODEL))
     model.quantizer.initialized.fill_(True)
@@ -54,7 +53,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Encoded:
     for clip in data.clips[1:]:
         path = root / "codes" / f"{clip.name}.codes"
         path.parent.mkdir(parents=True, exist_ok=True)
-        codec.encode(root / "wav" / f"{clip.name}.wav").save(path)
+        codec.encode(data.read(clip), data.sample_rate).save(path)
     return Encoded(data, root / "model.safetensors", root / "codes")
 
 
@@ -257,8 +256,8 @@ def test_a_corpus_is_refined_many_segments_at_a_time(
 ) -> None:
     main = refine_corpus
     monkeypatch.setitem(main.__globals__, "STEPS", 6)
-    # Most recordings are of two segments, of which the second is the shorter.
-    monkeypatch.setitem(main.__globals__, "SEGMENT_LENGTH", 256)
+    # The recordings are of two segments and more, of which the second is the shorter.
+    monkeypatch.setitem(main.__globals__, "SEGMENT_LENGTH", 128)
     main("speech-1k", encoded.data.root, tmp_path, 8, "cpu")
     codec, clips = load("speech-1k", device="cpu"), encoded.data.split("train")
     fingerprint = checkpoint.load("speech-1k").fingerprint

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import save_tiny_model
-from training_data import prepare_speech
 
 import vqcodec
 from vqcodec import audio, checkpoint, prior
+from vqcodec.data.prepared import PreparedData
 from vqcodec.evaluation import quality
 from vqcodec.model_paths import DEFAULT_MODEL, packaged
 from vqcodec.models.vqvae import VQVAE
@@ -137,7 +137,7 @@ def test_decoders_of_the_same_codes_are_averaged(tiny_model: Path, tmp_path: Pat
 
 
 def test_wavenet_and_prior_follow_a_codec_whose_codes_have_moved(
-    codec: vqcodec.Codec, tmp_path: Path
+    codec: vqcodec.Codec, data: PreparedData, tmp_path: Path
 ) -> None:
     old = checkpoint.load("speech-1k")
     bare = VQVAE(old.config.model_copy(update={"wavenet": None}))
@@ -146,7 +146,6 @@ def test_wavenet_and_prior_follow_a_codec_whose_codes_have_moved(
     bare.quantizer.codebook.copy_(bare.quantizer.codebook.flip(0))
     moved, start, prior_start = (tmp_path / f"{name}.safetensors" for name in "abc")
     checkpoint.save(moved, bare.eval(), old.voices, {})
-    data = prepare_speech(tmp_path)
     script = str(Path(__file__).parents[1] / "scripts" / "follow_codes.py")
     both = ["speech-1k", str(moved)]
     subprocess.run([sys.executable, script, "wavenet", *both, "-o", str(start)], check=True)
@@ -175,12 +174,12 @@ def package_model() -> dict[str, Any]:
 
 
 def test_tables_are_fitted_to_refined_codes_too(
+    data: PreparedData,
     tiny_model: Path,
     package_model: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    data = prepare_speech(tmp_path)
     codec = vqcodec.load(tiny_model, device="cpu")
     for clip in data.split("train"):
         codes = codec.encode(data.read(clip), data.sample_rate)

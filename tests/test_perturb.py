@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import pyworld
 import torch
 from scipy import signal
 
@@ -102,7 +103,6 @@ def test_the_formant_moves_by_the_ratio_and_not_with_the_pitch(semitones, ratio)
 
 @pytest.mark.parametrize("semitones", [-4, 4])
 def test_speech_keeps_its_timing_and_intonation(speech, semitones):
-    pyworld = pytest.importorskip("pyworld")
     waveform = load(speech, RATE)
     disguised = disguise(waveform, semitones=semitones, formant_ratio=1)
     before, after = (

@@ -27,6 +27,7 @@ CPU = Processes(0, 1, torch.device("cpu"))
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """Of this module alone: it is given labels."""
     return prepare_speech(tmp_path_factory.mktemp("speech"))
 
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
-from training_data import RECIPES, prepare_speech
+from training_data import RECIPES
 
 import vqcodec
 from vqcodec import checkpoint, prior
@@ -35,11 +35,6 @@ from vqcodec.training.prior_data import IGNORED, CodedClip, CodeSampler, coded_c
 from vqcodec.training.run import STATE_FILE, Report
 
 MODEL = {"channels": 16, "n_layers": 1, "n_heads": 2, "context": 8}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    return prepare_speech(tmp_path_factory.mktemp("speech"))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from training_data import MODEL, RECIPES, data_section, model_with, prepare_speech, small_recipe
+from training_data import MODEL, RECIPES, VOICES, data_section, model_with, small_recipe
 
 import vqcodec
 from vqcodec import checkpoint
@@ -42,11 +42,6 @@ PAPER = {
     "fast": None,
     "quantizer": {"codebook_dim": 16, "use_cosine_sim": False, "decay": 0.99},
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
-    return prepare_speech(tmp_path_factory.mktemp("speech"))
 
 
 @pytest.fixture(autouse=True)
@@ -162,11 +157,11 @@ def test_the_named_voices_are_those_heard_enough(
     data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(small_recipe(data, tmp_path / "a"))[0]
-    assert not checkpoint.load(tmp_path / "a" / Trainer.MODEL_FILE).voices  # 3 clips, 14 s each
+    assert not checkpoint.load(tmp_path / "a" / Trainer.MODEL_FILE).voices  # 3 clips, 5 s each
     monkeypatch.setattr("vqcodec.training.voices.MIN_CLIPS", 3)
     path, _ = run(small_recipe(data, tmp_path / "b"))
     voices = checkpoint.load(path).voices
-    assert sorted(voices) == ["awb", "espeak", "kal16", "rms", "slt"]
+    assert sorted(voices) == list(VOICES)
     assert {voice.shape for voice in voices.values()} == {(64,)}
 
 
@@ -239,7 +234,7 @@ def test_the_paper_trains_jointly_with_a_table_of_speakers(
     assert reports[-1].losses["wavenet"] > 0
     loaded = vqcodec.load(path, device="cpu")
     assert loaded.decoders == ("wavenet",)
-    assert sorted(loaded.voices) == ["awb", "espeak", "kal16", "rms", "slt"]
+    assert sorted(loaded.voices) == list(VOICES)
     codes = loaded.encode(data.read(data.clips[0])[:6400], data.sample_rate, speaker="slt")
     assert codes.codes.shape == (1, 100)
 
@@ -248,21 +243,21 @@ def test_validation_uses_the_table_s_rows_of_training_speakers(
     data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def split(_: PreparedData, name: str) -> list[Clip]:
-        """For validation espeak and a clip of kal16, for training the rest."""
-        valid = {clip for clip in data.clips if clip.speaker == "espeak" or clip.name == "kal16/0"}
+        """For validation espeak and a clip of high, for training the rest."""
+        valid = {clip for clip in data.clips if clip.speaker == "espeak" or clip.name == "high/0"}
         return [clip for clip in data.clips if (clip in valid) == (name == "valid")]
 
     monkeypatch.setattr(PreparedData, "split", split)
     recipe = small_recipe(data, tmp_path, model=model_with(speaker={"kind": "table"}))
     job = trainer.Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
-    assert job.speakers == ["awb", "kal16", "rms", "slt"]
-    # Only kal16, whose row is 1: espeak, whom training does not know, has none.
+    assert job.speakers == ["deep", "high", "rms", "slt"]
+    # Only high, whose row is 1: espeak, whom training does not know, has none.
     assert set(job.validation.batch(0).speaker.tolist()) == {1}
     # A speaker encoder hears everybody.
     job = trainer.Trainer(
         small_recipe(data, tmp_path), Processes(0, 1, torch.device("cpu")), lambda _: None
     )
-    assert {clip.speaker for clip in job.validation.clips} == {"espeak", "kal16"}
+    assert {clip.speaker for clip in job.validation.clips} == {"espeak", "high"}
     assert job.validation.batch(0).waveform.shape == (2, 16 * 128)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from command_line import run_benchmark
+from recordings import spoken, write
 from vqcodec_cli.main import main
 
 import vqcodec
@@ -20,12 +20,6 @@ from vqcodec.models.speaker import from_int8
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.speakers import VoicesFile
 from vqcodec.training import tune
-
-SENTENCES = (
-    "The birch canoe slid on the smooth planks.",
-    "Glue the sheet to the dark blue background.",
-    "Rice is often served in round bowls.",
-)
 
 
 @pytest.fixture
@@ -39,11 +33,9 @@ def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def long(speech: Path, tmp_path: Path) -> Path:
-    """Speech of seven seconds."""
-    path = tmp_path / "long.wav"
-    subprocess.run(["sox", speech, speech, speech, path], check=True)
-    return path
+def long(tmp_path: Path) -> Path:
+    """Speech of five seconds."""
+    return write(tmp_path / "long.wav", spoken("rms"))
 
 
 def tuned(codec: vqcodec.Codec, path: Path, start: np.ndarray) -> tune.Tuned:
@@ -86,8 +78,7 @@ def test_a_voice_that_tuning_made_worse_is_not_kept(
 
 
 def test_two_seconds_are_needed(codec: vqcodec.Codec, long: Path, tmp_path: Path) -> None:
-    short = tmp_path / "short.wav"
-    subprocess.run(["sox", long, short, "trim", "0", "1.9"], check=True)
+    short = write(tmp_path / "short.wav", spoken("rms", 0.0, 1.9))
     start = codec.speaker(long).vector
     with pytest.raises(SpeakerError, match=r"short\.wav: tuning needs two seconds of speech"):
         tuned(codec, short, start)
@@ -122,11 +113,8 @@ def test_the_enrolment_benchmark_measures_every_length_there_is(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     for voice in ("slt", "rms"):
-        folder = tmp_path / "corpus" / voice
-        folder.mkdir(parents=True)
-        for index, text in enumerate(SENTENCES):
-            path = str(folder / f"{index}.wav")
-            subprocess.run(["flite", "-voice", voice, "-t", text, "-o", path], check=True)
+        for index, part in enumerate(np.array_split(spoken(voice), 3)):
+            write(tmp_path / "corpus" / voice / f"{index}.wav", part)
     lines = [f"{voice}/{i}.wav,{voice},test_unseen" for voice in ("slt", "rms") for i in range(3)]
     manifest = tmp_path / "corpus" / "manifest.csv"
     manifest.write_text("\n".join(["path,speaker,split", *lines]) + "\n")

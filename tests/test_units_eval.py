@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from command_line import needs
 from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
+from recordings import spoken, write
 from sklearn.metrics import normalized_mutual_info_score, v_measure_score
 from vqcodec_cli.main import main
 
 from vqcodec import checkpoint, load
 from vqcodec.data.corpora import Utterance
-from vqcodec.data.labels import UNLABELLED, LabelledClip, labelled_corpus
+from vqcodec.data.labels import UNLABELLED, LabelledClip, labelled_corpus, phone_class
 from vqcodec.errors import CodesError, DataError
 from vqcodec.evaluation import units
 from vqcodec.evaluation.abx import ABX, Item, abx, cosine_distances
@@ -26,12 +29,15 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.units import Interval
 
-SENTENCES = (
-    "A rose is a rose, and a boy is a boy.",
-    "The birch canoe slid on the smooth planks.",
-    "It is easy to tell the depth of a well.",
-    "Rice is often served in round bowls.",
-)
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+PHRASES: dict[tuple[str, float, float | None], str] = {
+    ("slt", 0.0, 1.46): "The codes hold what is said",
+    ("slt", 1.46, None): "and a separate vector holds who says it",
+    ("rms", 0.0, 3.56): "A quick recording becomes a short string of numbers",
+    ("rms", 3.56, None): "and a voice again",
+    ("espeak", 0.0, 1.2): "Even a robot",
+    ("espeak", 1.2, None): "may borrow the voice of a person",
+}
 MFCCS = "MFCC k-means", "MFCC k-means, normalised"
 CLASSES = {"sil": 0, "a": 1, "b": 2}
 
@@ -246,13 +252,31 @@ def test_triphones_are_the_frames_whose_centre_is_in_them() -> None:
 
 @pytest.fixture(scope="module")
 def speech_with_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three speakers of festival, each recording with its own phone times beside it."""
-    folder = tmp_path_factory.mktemp("labelled")
-    text = folder / "sentences.txt"
-    text.write_text("\n".join(SENTENCES))
-    script = Path(__file__).parents[1] / "scripts" / "festival_corpus.py"
-    subprocess.run([sys.executable, str(script), str(text), str(folder / "corpus")], check=True)
-    return folder / "corpus"
+    """Three speakers with two recordings each, and their phones by forced alignment."""
+    root = tmp_path_factory.mktemp("labelled")
+    lines = ["path,speaker,split,text"]
+    for (voice, start_s, stop_s), text in PHRASES.items():
+        name = f"{voice}/{start_s}.wav"
+        write(root / name, spoken(voice, start_s, stop_s))
+        lines.append(f"{name},{voice},test,{text}")
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    command = [sys.executable, SCRIPTS / "label_corpus.py", root, root, "--splits", "test"]
+    subprocess.run(command, check=True)
+    return root
+
+
+@needs("festival")
+def test_festival_tells_when_it_says_which_phone(tmp_path: Path) -> None:
+    (tmp_path / "sentences.txt").write_text("A rose is a rose.\n")
+    script = [sys.executable, SCRIPTS / "festival_corpus.py"]
+    subprocess.run([*script, tmp_path / "sentences.txt", tmp_path / "corpus"], check=True)
+    clips = labelled_corpus(tmp_path / "corpus", tmp_path / "corpus").clips
+    assert [clip.utterance.speaker for clip in clips] == ["kal", "ked", "slt"]
+    for clip in clips:
+        said = " ".join(phone_class(interval.label) for interval in clip.intervals)
+        assert "R OW Z IH Z" in said
+        length = soundfile.info(clip.utterance.path).duration
+        assert clip.intervals[-1].stop == pytest.approx(length, abs=0.05)
 
 
 def save_model(path: Path, **sections: Any) -> Path:
@@ -263,13 +287,6 @@ def save_model(path: Path, **sections: Any) -> Path:
         model.quantizer.initialized.fill_(True)
     checkpoint.save(path, model, {}, provenance={})
     return path
-
-
-@pytest.fixture(autouse=True)
-def _own_settings_folder(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
 
 
 @pytest.mark.parametrize(("strides", "codebook_size"), [((32, 4), 64), ((32, 4, 5), 32)])

@@ -1,21 +1,20 @@
-"""A minute of synthetic speech, and recipes that train on it in seconds."""
+"""A corpus of five speakers, and recipes that train on it in seconds."""
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import soxr
+from recordings import RATE, spoken, write
 
 from vqcodec.data import corpora
 from vqcodec.data.prepared import PreparedData, prepare
 from vqcodec.training.config import Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-SENTENCES = (
-    "The birch canoe slid on the smooth planks, and the boy glued the sheet to the wall.",
-    "It is easy to tell the depth of a well when these days a chicken leg is a rare dish.",
-    "Rice is often served in round bowls, but the juice of lemons makes fine punch too.",
-)
+VOICES = ("deep", "espeak", "high", "rms", "slt")
 MODEL: dict[str, Any] = {
     "encoder": {"n_filters": 16, "channels": 16, "code_channels": 16, "dilations": [1]},
     "quantizer": {"dim": 16, "codebook_size": 16, "codebook_dim": 4},
@@ -32,22 +31,24 @@ MODEL: dict[str, Any] = {
 
 
 def prepare_speech(folder: Path) -> PreparedData:
-    """Five speakers of two synthesizers, a minute in all."""
-    for voice in ("slt", "rms", "awb", "kal16"):
-        for index, text in enumerate(SENTENCES):
-            target = _target(folder, voice, index)
-            subprocess.run(["flite", "-voice", voice, "-t", text, "-o", target], check=True)
-    for index, text in enumerate(SENTENCES):
-        target = _target(folder, "espeak", index)
-        subprocess.run(["espeak-ng", "-v", "en+f2", "-w", target, text], check=True)
+    """Five speakers with three recordings of about a second each: `VOICES`, by name."""
+    for voice in VOICES:
+        speech = _speech_of(voice)
+        # No two recordings are of one length.
+        cuts = [round(0.3 * len(speech)), round(0.62 * len(speech))]
+        for index, part in enumerate(np.split(speech, cuts)):
+            write(folder / "wav" / voice / f"{index}.wav", part)
     utterances = corpora.folder(folder / "wav")
     return prepare(utterances, folder / "prepared", corpus="folder")
 
 
-def _target(folder: Path, speaker: str, index: int) -> Path:
-    path = folder / "wav" / speaker / f"{index}.wav"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+def _speech_of(voice: str) -> np.ndarray:
+    """Two of the speakers are others, played slower or faster."""
+    if voice == "deep":
+        return soxr.resample(spoken("slt"), RATE, 1.3 * RATE)
+    if voice == "high":
+        return soxr.resample(spoken("rms"), RATE, RATE / 1.3)
+    return spoken(voice)
 
 
 def small_recipe(prepared: PreparedData, output: Path, **changes: Any) -> Recipe:
