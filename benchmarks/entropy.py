@@ -61,9 +61,9 @@ def measured(file: Codes, coded: CodedClip, models: dict[str, Predictor]) -> dic
     assert file.tables is not None
     chunks = chunks_of(file, CHUNK_LENGTH)
     empty = pack_header(
-        file, n_samples=file.n_samples, chunk_length=CHUNK_LENGTH, chunk_sizes=[0] * len(chunks)
+        file, n_samples=file.n_samples, chunk_length=CHUNK_LENGTH, index=bytes(8 * len(chunks))
     )
-    around = len(empty) + 4 * len(chunks)
+    around = len(empty)
     payloads = {
         PACKED: sum(payload_size(chunk.shape[1], file) for chunk in chunks),
         **{name: float(predict(coded).sum()) / 8 for name, predict in models.items()},

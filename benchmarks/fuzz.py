@@ -18,7 +18,7 @@ from vqcodec.codes import Codes
 from vqcodec.entropy import NgramTables
 from vqcodec.errors import CodesError
 from vqcodec.header import StreamMetadata, read_prologue
-from vqcodec.payload import chunk_crc
+from vqcodec.payload import crc, place
 from vqcodec.streams import Blocks, CodesStream
 
 NAME = "damaged.codes"
@@ -111,16 +111,15 @@ def repaired(data: bytes) -> bytes:
         return data
     samples = -(-prologue.n_samples * prologue.sample_rate // prologue.original_sample_rate)
     n_chunks = -(-samples // prologue.hop_length // prologue.chunk_length)
-    crc_at = prologue.index_at + 4 * n_chunks
+    crc_at = prologue.index_at + 8 * n_chunks
     if crc_at + 4 > len(data):
         return data
-    parts, at = [data[:crc_at], struct.pack("<I", zlib.crc32(data[:crc_at]))], crc_at + 4
+    header, at = data[: prologue.index_at], crc_at + 4
     for number in range(n_chunks):
-        (size,) = struct.unpack_from("<I", data, prologue.index_at + 4 * number)
-        payload = data[at : at + size]
-        parts += [payload, chunk_crc(number, payload)]
-        at += size + 4
-    return b"".join(parts) + data[at:]
+        (size,) = struct.unpack_from("<I", data, prologue.index_at + 8 * number)
+        header += struct.pack("<I", size) + crc(place(number), data[at : at + size])
+        at += size
+    return header + struct.pack("<I", zlib.crc32(header)) + data[crc_at + 4 :]
 
 
 def outcome(data: bytes, tables: NgramTables, codes: Codes, *, trusted: bool) -> str:
@@ -136,13 +135,13 @@ def outcome(data: bytes, tables: NgramTables, codes: Codes, *, trusted: bool) ->
         AssertionError: other codes, or a refusal that is not one line with the file's name.
     """
     try:
-        found = Codes.from_bytes(data, NAME, tables=tables)
+        is_same = Codes.from_bytes(data, NAME, tables=tables) == codes
     except CodesError as error:
         message = str(error)
         if not message.startswith(f"{NAME}: ") or "\n" in message:
             raise AssertionError(f"not one line with the file's name: {message!r}") from None
         return REFUSED
-    if found == codes:
+    if is_same:
         return SAME
     assert trusted, "other codes were read"
     return OTHER

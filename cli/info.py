@@ -84,7 +84,7 @@ def _check(path: Path, tables: NgramTables | None) -> None:
     else:
         from vqcodec import Codes
 
-        Codes.load(path, tables=tables)
+        _ = Codes.load(path, tables=tables).codes  # which decodes them
 
 
 def _holds_codes(path: Path) -> bool:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from math import ceil
@@ -61,17 +62,39 @@ def with_header(data: bytes, **fields: int | float | bytes) -> bytes:
     layout = {
         "method": "5sB", "speaker_length": "7sB", "original_sample_rate": "20sI",
         "n_samples": "24sQ", "gain": "32sf", "last_code": "36sH", "hop_length": "38sH",
-        "chunk_length": "40sH", "speaker": "42s4s", "chunk_size": "46sI",
+        "chunk_length": "40sH", "speaker": "42s4s", "chunk_size": "46sI", "chunk_crc": "50sI",
     }  # fmt: skip
     for name, value in fields.items():
         before = struct.Struct("<" + layout[name])
         data = before.pack(data, value) + data[before.size :]
-    return data[:50] + struct.pack("<I", zlib.crc32(data[:50])) + data[54:]
+    return data[:54] + struct.pack("<I", zlib.crc32(data[:54])) + data[58:]
 
 
 def with_payload(data: bytes, payload: bytes) -> bytes:
-    """Change the payload of a file with one chunk and a four-letter name; make its CRC right."""
-    return data[:54] + payload + struct.pack("<I", zlib.crc32(bytes(8) + payload))
+    """Change the payload of a file with one chunk and a four-letter name; make the CRCs right."""
+    return with_header(data[:58], chunk_crc=zlib.crc32(bytes(8) + payload)) + payload
+
+
+def as_version_1(data: bytes) -> bytes:
+    """A file in the layout of before: CRCs of chunks behind them, and not in the index."""
+    name_length = data[7] or 64
+    index_at = 42 + name_length + 4 * data[5]
+    samples = ceil(Fraction(struct.unpack_from("<Q", data, 24)[0] * 16_000)
+                   / struct.unpack_from("<I", data, 20)[0])  # fmt: skip
+    hop_length, chunk_length = struct.unpack_from("<HH", data, 38)
+    n_chunks = ceil(ceil(Fraction(samples, hop_length)) / Fraction(chunk_length))
+    at = index_at + 8 * n_chunks + 4
+    header, chunks = data[:4] + b"\1" + data[5:index_at], b""
+    for size, crc in struct.iter_unpack("<I4s", data[index_at : at - 4]):
+        header += struct.pack("<I", size)
+        chunks += data[at : at + size] + crc
+        at += size
+    return header + struct.pack("<I", zlib.crc32(header)) + chunks
+
+
+EITHER_VERSION = pytest.mark.parametrize(
+    "written", [bytes, as_version_1], ids=["version 2", "version 1"]
+)
 
 
 def assert_refused(data: bytes, match: str | None = None) -> None:
@@ -92,7 +115,7 @@ def test_bytes_are_those_of_the_documented_example() -> None:
 
 def test_packing_is_time_major_with_the_high_bit_first() -> None:
     codes = make(2, 2, 8, codes=np.array([[1, 3], [2, 4]]))
-    assert codes.to_bytes()[54:-4] == bytes([0b001_010_01, 0b1_100_0000])
+    assert codes.to_bytes()[58:] == bytes([0b001_010_01, 0b1_100_0000])
 
 
 @settings(max_examples=60)
@@ -162,15 +185,19 @@ def test_overhead_and_bit_rates_of_two_seconds() -> None:
     assert codes.bits_per_second == size * 4
 
 
+@EITHER_VERSION
 @pytest.mark.parametrize("speaker", ["p225", np.full(64, -1, np.int8)], ids=["name", "vector"])
-def test_every_truncation_is_refused(speaker: str | np.ndarray) -> None:
-    data = make(1260, codebook_size=2, speaker=speaker).to_bytes()
+def test_every_truncation_is_refused(
+    speaker: str | np.ndarray, written: Callable[[bytes], bytes]
+) -> None:
+    data = written(make(1260, codebook_size=2, speaker=speaker).to_bytes())
     for length in range(len(data)):
         assert_refused(data[:length], "cut short")
 
 
-def test_every_flipped_bit_is_refused() -> None:
-    data = make(1260, codebook_size=2).to_bytes()
+@EITHER_VERSION
+def test_every_flipped_bit_is_refused(written: Callable[[bytes], bytes]) -> None:
+    data = written(make(1260, codebook_size=2).to_bytes())
     for bit in range(8 * len(data)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
@@ -184,11 +211,45 @@ def test_noise_is_refused(raw: bytes, keep: int) -> None:
         assert_refused(data[:keep] + raw)
 
 
-def test_chunks_that_changed_places_are_refused() -> None:
-    data = make(2500, codebook_size=2).to_bytes()
-    header, chunks = data[:58], data[58:]
+@EITHER_VERSION
+def test_chunks_that_changed_places_are_refused(written: Callable[[bytes], bytes]) -> None:
+    data = written(make(2500, codebook_size=2).to_bytes())
+    start = 66 if data[4] == 2 else 58
+    header, chunks = data[:start], data[start:]
     half = len(chunks) // 2
     assert_refused(header + chunks[half:] + chunks[:half], "CRC of chunk 0 differs")
+
+
+def test_a_chunk_of_another_recording_is_refused_in_its_place() -> None:
+    codes = make(2500, codebook_size=2)
+    data, other = codes.to_bytes(), replace(codes, codes=1 - codes.codes).to_bytes()
+    start, size = 66, 157
+    # Even where the headers say the same of both recordings.
+    assert data[:46] == other[:46]
+    first, last = slice(start, start + size), slice(start + size, None)
+    assert_refused(data[:start] + other[first] + data[last], "CRC of chunk 0 differs")
+    assert_refused(data[:start] + data[first] + other[last], "CRC of chunk 1 differs")
+    # With the place of the chunk in the index, too.
+    swapped = data[:46] + other[46:54] + data[54:start] + other[first] + data[last]
+    assert_refused(swapped, "CRC of its header differs")
+    louder = replace(codes, gain=0.25).to_bytes()
+    assert_refused(louder[:46] + data[46:], "CRC of its header differs")
+
+
+def test_files_of_version_1_stay_readable(tmp_path: Path) -> None:
+    # The example that docs/format.md had in version 1.
+    data = bytes.fromhex(
+        "89565143 01 00 01 04 0123456789abcdef 803e0000 80bb0000 e803000000000000 0000003f ff01"
+        "8000 e204 70323235 04000000 70da2b5e 00c03fe0 6b98ae12"
+    )
+    codes, now = documented()
+    assert data == as_version_1(now)
+    assert Codes.from_bytes(data) == codes
+    path = tmp_path / "old.codes"
+    path.write_bytes(as_version_1(make(3000).to_bytes()))
+    assert Codes.load(path) == make(3000)
+    assert read_header(path).packed_size == path.stat().st_size
+    np.testing.assert_array_equal(read_chunks(path, 1240, 2700), make(3000).codes[:, 1240:2700])
 
 
 def test_bytes_after_the_end_are_refused() -> None:
@@ -198,8 +259,8 @@ def test_bytes_after_the_end_are_refused() -> None:
 def test_other_files_and_other_versions_are_refused_by_name() -> None:
     data = make().to_bytes()
     assert_refused(b"RIFF" + data[4:], "is not a .codes file; make one with vqcodec encode")
-    newer = data[:4] + b"\2" + data[5:]
-    assert_refused(newer, "format version 2, this vqcodec reads 1; upgrade vqcodec")
+    newer = data[:4] + b"\3" + data[5:]
+    assert_refused(newer, "format version 3, this vqcodec reads 1 to 2; upgrade vqcodec")
     assert_refused(newer[:30], "upgrade vqcodec")
 
 
@@ -234,9 +295,9 @@ def test_wrong_fields_with_a_right_crc_are_refused(fields: dict, match: str) -> 
 
 def test_a_name_longer_than_a_speaker_may_be_is_refused() -> None:
     data = make(speaker="n" * 64).to_bytes()
-    header = data[:7] + b"\x41" + data[8:42] + b"n" * 65 + data[106:110]
+    header = data[:7] + b"\x41" + data[8:42] + b"n" * 65 + data[106:114]
     header += struct.pack("<I", zlib.crc32(header))
-    assert_refused(header + data[114:], "speaker must be 1..64 bytes")
+    assert_refused(header + data[118:], "speaker must be 1..64 bytes")
 
 
 @pytest.mark.parametrize(
@@ -262,7 +323,7 @@ def test_absurd_claims_are_refused_without_allocating_them(fields: dict) -> None
 
 def test_padding_and_codes_outside_the_codebook_are_refused() -> None:
     data = make(codebook_size=5, codes=np.array([[0, 1, 4]])).to_bytes()
-    assert with_payload(data, data[54:56]) == data
+    assert with_payload(data, data[58:60]) == data
     assert_refused(
         with_payload(data, bytes([0b000_001_10, 0b0_0000001])), "padding bits .* chunk 0"
     )

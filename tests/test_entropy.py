@@ -20,6 +20,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_codes import as_version_1
 from vqcodec_cli.main import main
 
 from vqcodec import checkpoint, entropy, model_paths
@@ -468,18 +469,68 @@ def with_field(data: bytes, offset: int, value: bytes, crc_at: int) -> bytes:
 
 def test_what_no_writer_makes_is_refused():
     data = make(1000).to_bytes()
-    assert with_field(data, 5, b"\1", 54) == data
+    assert with_field(data, 5, b"\1", 58) == data
     for offset, value, fault in [
         (40, struct.pack("<H", 1251), "has coded chunks of 1251 time steps, over 1250; copy"),
         (36, struct.pack("<H", SIZE), "is not laid out as the model that it names"),
         (50, struct.pack("<I", 10**6), "the last .* bytes are missing"),
-        (24, struct.pack("<Q", 999), "a payload that no codes make in chunk 0"),
     ]:
         with pytest.raises(CodesError, match=fault):
-            Codes.from_bytes(with_field(data, offset, value, 54), tables=fitted())
+            Codes.from_bytes(with_field(data, offset, value, 58), tables=fitted())
+    shorter = Codes.from_bytes(with_field(data, 24, struct.pack("<Q", 999), 58), tables=fitted())
+    with pytest.raises(CodesError, match="a payload that no codes make in chunk 0"):
+        shorter.codes  # noqa: B018
     streamed = with_field(data, 24, bytes(8), 50)
     with pytest.raises(CodesError, match="is streamed and claims method 1, not packed bits"):
         Codes.from_bytes(streamed, tables=fitted())
+
+
+def test_a_claim_costs_nothing_before_the_codes_are_asked_for(monkeypatch):
+    codes = make(3000)
+    data = codes.to_bytes()
+    decode = NgramTables.decode
+    monkeypatch.setattr(NgramTables, "decode", lambda *_: pytest.fail("it is decoded"))
+    read = Codes.from_bytes(data, tables=fitted())
+    assert (read.n_codes, read.n_codebooks, read.duration_s) == (3000, 1, codes.duration_s)
+    assert read.speaker == "p225"
+    monkeypatch.setattr(NgramTables, "decode", decode)
+    sent = pickle.loads(pickle.dumps(read))
+    for one in (read, sent):
+        np.testing.assert_array_equal(one.codes, codes.codes)
+        assert one.codes.dtype == np.uint16
+        assert not one.codes.flags.writeable
+        assert one.codes is one.codes
+    with pytest.raises(AttributeError, match="'Codes' object has no attribute 'code'"):
+        read.code  # noqa: B018
+
+
+def test_verify_decodes_what_it_checks(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "speech.codes"
+    data = with_field(make(1000).to_bytes(), 24, struct.pack("<Q", 999), 58)
+    monkeypatch.setattr(entropy, "packaged", lambda: {data[8:16]: fitted()})
+    path.write_bytes(data)
+    assert main(["verify", str(path)]) == 1
+    assert "bad" in capsys.readouterr().out
+
+
+def test_a_chunk_of_another_recording_is_refused_in_its_place():
+    codes = make(2500)
+    other = replace(codes, codes=likely_codes(2500, 5)).to_bytes()
+    data = codes.to_bytes()
+    start, size = 70, int(np.frombuffer(data, "<u4", 1, 50)[0])
+    assert data[4:6] == other[4:6] == b"\2\1"
+    mixed = data[:start] + other[start : start + size] + data[start + size :]
+    with pytest.raises(CodesError, match="CRC of chunk 0 differs"):
+        Codes.from_bytes(mixed, tables=fitted())
+
+
+def test_coded_files_of_version_1_stay_readable(tmp_path):
+    data, path = as_version_1(make(3000).to_bytes()), tmp_path / "old.codes"
+    path.write_bytes(data)
+    assert data[4:6] == b"\1\1"
+    assert Codes.load(path, tables=fitted()) == make(3000)
+    part = read_chunks(path, 1200, 2600, tables=fitted())
+    np.testing.assert_array_equal(part, likely_codes(3000)[:, 1200:2600])
 
 
 def test_every_flipped_bit_and_every_truncation_is_refused():

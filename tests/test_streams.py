@@ -48,6 +48,64 @@ def written(*arguments: object, **changes: object) -> bytes:
     return file.getvalue()
 
 
+def as_version_1(data: bytes) -> bytes:
+    """A stream of one codebook of 512 and a four-letter name in the layout of before."""
+    header = data[:4] + b"\1" + data[5:46]
+    parts, at = [header, struct.pack("<I", zlib.crc32(header))], 50
+    for number in itertools.count():
+        (length,) = struct.unpack_from("<H", data, at)
+        size = 2 + (-(-length * 9 // 8) or 8)
+        chunk = data[at : at + size]
+        parts += [chunk, struct.pack("<I", zlib.crc32(struct.pack("<Q", number) + chunk))]
+        at += size + 4
+        if not length:
+            return b"".join(parts) + data[at:]
+
+
+EITHER_VERSION = pytest.mark.parametrize(
+    "layout", [bytes, as_version_1], ids=["version 2", "version 1"]
+)
+
+
+def test_bytes_are_those_of_the_specified_layout():
+    file = io.BytesIO()
+    codes = np.array([[1, 256, 511]], np.uint16)
+
+    def blocks() -> Blocks:
+        yield codes
+        yield codes[:, :1]
+        return 4
+
+    CodesStream(stream([]).metadata, blocks()).write(file)
+    assert file.getvalue().hex(" ", 2) == bytes.fromhex(
+        "89565143 02 00 01 04 0000000000000000 803e0000 803e0000 0000000000000000 0000003f ff01"
+        "0100 e204 70323235 9714d30b"
+        "0300 00c03fe0 34e1ab54 0100 0080 2e433e2a 0000 0400000000000000 499562ca"
+    ).hex(" ", 2)
+    assert Codes.from_bytes(file.getvalue()).codes.tolist() == [[1, 256, 511, 1]]
+
+
+def test_chunks_are_bound_to_their_stream():
+    mine, other = written([30, 20, 10]), written([30, 20, 10, 0])  # other codes, the same header
+    assert mine[:50] == other[:50]
+    places = [50, 90, 119, 137]
+    for start, stop in itertools.pairwise(places):
+        mixed = mine[:start] + other[start:stop] + mine[stop:]
+        with pytest.raises(CodesError, match=r"CRC of chunk \d differs"):
+            Codes.from_bytes(mixed)
+    louder = written([30, 20, 10], gain=0.25)
+    for whole in (louder[:50] + mine[50:], mine[:50] + mine[50:90] + mine[50:]):
+        with pytest.raises(CodesError, match=r"CRC of chunk [01] differs"):
+            Codes.from_bytes(whole)
+
+
+def test_streams_of_version_1_stay_readable():
+    data = written([1300, 40])
+    old = as_version_1(data)
+    assert len(old) == len(data)
+    assert Codes.from_bytes(old) == Codes.from_bytes(data)
+
+
 @given(
     lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=4),
     n_codebooks=st.integers(1, 3),
@@ -85,15 +143,17 @@ def test_a_pipe_takes_a_file_with_an_index_too():
     assert read_pipe(io.BytesIO(codes.to_bytes()), "pipe") == codes
 
 
-def test_every_truncation_is_refused():
-    data = written([3, 2])
+@EITHER_VERSION
+def test_every_truncation_is_refused(layout):
+    data = layout(written([3, 2]))
     for size in range(len(data)):
         with pytest.raises(CodesError, match=r"^live: .*; "):
             Codes.from_bytes(data[:size], "live")
 
 
-def test_every_flipped_bit_is_refused():
-    data = written([3, 2])
+@EITHER_VERSION
+def test_every_flipped_bit_is_refused(layout):
+    data = layout(written([3, 2]))
     for bit in range(8 * len(data)):
         broken = bytearray(data)
         broken[bit // 8] ^= 1 << bit % 8
@@ -114,7 +174,7 @@ def test_what_came_before_a_fault_has_been_heard():
 def test_a_wrong_length_with_a_right_crc_is_refused():
     data = written([3, 2])
     end = struct.pack("<HQ", 0, 6)
-    crc = zlib.crc32(end, zlib.crc32(struct.pack("<Q", 2)))
+    crc = zlib.crc32(data[-18:-14] + end)
     with pytest.raises(CodesError, match="has 5 time steps, which 6 samples do not make"):
         Codes.from_bytes(data[:-14] + end + struct.pack("<I", crc))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -29,7 +31,7 @@ from vqcodec.header import (
     read_prologue,
     unpack_header,
 )
-from vqcodec.payload import chunk_crc, pack, unpack
+from vqcodec.payload import crc, pack, place, unpack
 from vqcodec.streams import CHUNK_LENGTH, CodesStream, read_stream
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
 class Codes(Metadata):
     """One recording as discrete codes; the other fields are those of `Metadata`.
 
-    Two `Codes` are equal if their files of packed bits are the same bytes.
+    Two `Codes` are equal if their files of packed bits are the same bytes. Those of an
+    entropy-coded file are decoded when `codes` is first asked for, and cost nothing before.
 
     Args:
         codes: Integers in [0, codebook_size), shape (n_codebooks, n_codes); kept as a read-only
@@ -76,6 +79,18 @@ class Codes(Metadata):
         codes.setflags(write=False)
         object.__setattr__(self, "codes", codes)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            decode = vars(self).get("_decode")
+            if name != "codes" or decode is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            codes = decode()
+            codes.setflags(write=False)
+            object.__setattr__(self, "codes", codes)
+            vars(self).pop("_decode", None)  # two threads may have asked
+            return codes
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Codes) and self._packed() == other._packed()
 
@@ -108,15 +123,18 @@ class Codes(Metadata):
             yield self.codes[:, start : start + CHUNK_LENGTH]
 
     def _joined(self, payloads: list[bytes], tables: bytes = b"") -> bytes:
+        index = b"".join(
+            struct.pack("<I", len(payload)) + crc(place(number), payload)
+            for number, payload in enumerate(payloads)
+        )
         header = pack_header(
             self,
             n_samples=self.n_samples,
             chunk_length=CHUNK_LENGTH,
-            chunk_sizes=[len(payload) for payload in payloads],
+            index=index,
             tables=tables,
         )
-        chunks = (payload + chunk_crc(number, payload) for number, payload in enumerate(payloads))
-        return header + b"".join(chunks)
+        return header + b"".join(payloads)
 
     @classmethod
     def from_bytes(
@@ -130,7 +148,7 @@ class Codes(Metadata):
             tables: As in `load`.
 
         Raises:
-            CodesError: If anything in the bytes is not as docs/format.md demands.
+            CodesError: As `load`.
         """
         return cls._read(io.BytesIO(data), len(data), name, tables)
 
@@ -167,7 +185,8 @@ class Codes(Metadata):
 
         Raises:
             CodesError: If the file cannot be read, is not as docs/format.md demands, or is coded
-                with tables that are not known.
+                with tables that are not known. Where its checksums are right and an entropy-coded
+                payload is impossible, so that no writer made it, `codes` raises it.
         """
         with _opened(path) as (file, size):
             return cls._read(file, size, str(path), tables)
@@ -190,8 +209,15 @@ class Codes(Metadata):
             return replace(_read_whole_stream(file, prologue, name), tables=tables)
         header = unpack_header(file, prologue, size, name)
         tables = _tables_of(header, name, tables)
-        codes = _read_codes(file, header, name, 0, header.n_codes, tables)
-        return cls(codes, **_fields(header), n_samples=header.n_samples, tables=tables)
+        payloads = _read_payloads(file, header, name, range(len(header.chunk_sizes)))
+        decode = partial(_decoded, payloads, header, name, tables)
+        known = {**_fields(header), "n_samples": header.n_samples, "tables": tables}
+        if header.method == PACKED_BITS:
+            return cls(decode(), **known)
+        # The header has been checked, and the tables give no code that is not in the codebook.
+        codes = object.__new__(cls)
+        vars(codes).update(known, n_codebooks=header.n_codebooks, _decode=decode)
+        return codes
 
 
 def _coded(chunk: npt.NDArray[np.uint16], tables: NgramTables) -> bytes:
@@ -259,6 +285,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         tables=b"",
         chunk_length=prologue.chunk_length,
         chunk_sizes=np.zeros(0, np.uint32),
+        chunk_crcs=(),
         header_size=prologue.index_at + 4,
         file_size=size,
     )
@@ -285,13 +312,17 @@ def read_chunks(
     with _opened(path) as (file, size):
         prologue = read_prologue(file, str(path))
         if prologue.n_samples == 0:
-            codes = _read_whole_stream(file, prologue, str(path))
-            _check_range(codes, str(path), start, stop)
-            return codes.codes[:, start:stop]
+            whole = _read_whole_stream(file, prologue, str(path))
+            _check_range(whole, str(path), start, stop)
+            return whole.codes[:, start:stop]
         header = unpack_header(file, prologue, size, str(path))
         _check_range(header, str(path), start, stop)
         tables = _tables_of(header, str(path), tables)
-        return _read_codes(file, header, str(path), start, stop, tables)
+        chunks = range(start // header.chunk_length, ceil_div(stop, header.chunk_length))
+        payloads = _read_payloads(file, header, str(path), chunks)
+    codes = _decoded(payloads, header, str(path), tables)
+    offset = chunks.start * header.chunk_length
+    return np.ascontiguousarray(codes[:, start - offset : stop - offset])
 
 
 def _check_range(metadata: Metadata, name: str, start: int, stop: int) -> None:
@@ -320,22 +351,26 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, int]]:
         ) from error
 
 
-def _read_codes(
-    file: BinaryIO,
-    header: Header,
-    name: str,
-    start: int,
-    stop: int,
-    tables: NgramTables | None,
-) -> npt.NDArray[np.uint16]:
-    first = start // header.chunk_length
-    chunk_sizes = header.chunk_sizes.tolist()
-    file.seek(header.header_size + sum(chunk_sizes[:first]) + 4 * first)
-    chunks = []
-    for number in range(first, ceil_div(stop, header.chunk_length)):
-        payload = file.read(chunk_sizes[number])
-        if file.read(4) != chunk_crc(number, payload):
+def _read_payloads(file: BinaryIO, header: Header, name: str, chunks: range) -> dict[int, bytes]:
+    """The payloads of some chunks by their numbers, checked to be those that were written."""
+    sizes = header.chunk_sizes.tolist()
+    file.seek(header.header_size + sum(sizes[: chunks.start]) + header.after_payload * chunks.start)
+    payloads = {}
+    for number in chunks:
+        payload = file.read(sizes[number])
+        written = header.chunk_crcs[number] if header.chunk_crcs else file.read(4)
+        if written != crc(place(number), payload):
             raise damaged(name, f"is damaged: the CRC of chunk {number} differs")
+        payloads[number] = payload
+    return payloads
+
+
+def _decoded(
+    payloads: dict[int, bytes], header: Header, name: str, tables: NgramTables | None
+) -> npt.NDArray[np.uint16]:
+    """The codes of consecutive chunks."""
+    chunks = []
+    for number, payload in payloads.items():
         length = min(header.chunk_length, header.n_codes - number * header.chunk_length)
         if header.method == PACKED_BITS:
             chunks.append(unpack(payload, length, header, name=name, number=number))
@@ -345,8 +380,7 @@ def _read_codes(
             chunks.append(tables.decode(payload, length))
         except ValueError as error:
             raise damaged(name, f"has {error} in chunk {number}") from error
-    offset = first * header.chunk_length
-    return np.ascontiguousarray(np.concatenate(chunks, axis=1)[:, start - offset : stop - offset])
+    return np.concatenate(chunks, axis=1)
 
 
 def _tables_of(header: Header, name: str, tables: NgramTables | None) -> NgramTables | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import unicodedata
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from vqcodec.errors import CodesError
 
 MAGIC = b"\x89VQC"
-VERSION = 1
+VERSION, READABLE = 2, (1, 2)
 PACKED_BITS, NGRAM_ANS = 0, 1
 METHODS = {PACKED_BITS: "packed-bits", NGRAM_ANS: "ngram-ans"}
 LONGEST_CODED_CHUNK = 1250
@@ -129,7 +128,8 @@ class Header(Metadata):
         method: How the chunks are coded, one of `METHODS`.
         tables: 4 bytes that name the tables of method 1; empty for method 0.
         chunk_length: Time steps per chunk; the last chunk may be shorter.
-        chunk_sizes: Bytes of each chunk's payload without its CRC-32, uint32, shape (n_chunks,).
+        chunk_sizes: Bytes of each chunk's payload, uint32, shape (n_chunks,).
+        chunk_crcs: 4 bytes for each chunk; none in version 1, where they follow the payloads.
         header_size: Bytes before the first chunk.
         file_size: Bytes of the whole file.
     """
@@ -138,6 +138,7 @@ class Header(Metadata):
     tables: bytes
     chunk_length: int
     chunk_sizes: npt.NDArray[np.uint32]
+    chunk_crcs: tuple[bytes, ...]
     header_size: int
     file_size: int
 
@@ -145,6 +146,11 @@ class Header(Metadata):
     def bits_per_second(self) -> float:
         """True bit rate: all bytes of the file, over the duration."""
         return 8 * self.file_size / self.duration_s
+
+    @property
+    def after_payload(self) -> int:
+        """Bytes between a chunk's payload and the next one."""
+        return 0 if self.chunk_crcs else _CRC.size
 
     @property
     def packed_sizes(self) -> npt.NDArray[np.int64]:
@@ -196,6 +202,11 @@ class Prologue(NamedTuple):
         """Bytes before the index."""
         return self.tables_at + (TABLES_LENGTH if self.method == NGRAM_ANS else 0)
 
+    @property
+    def index_entry(self) -> int:
+        """Bytes of the index for each chunk: its size, and from version 2 on its CRC-32."""
+        return 4 if self.version == 1 else 8
+
     def checked(self, header: bytes, name: str) -> dict[str, Any]:
         """The fields of `StreamMetadata`.
 
@@ -233,9 +244,10 @@ def read_prologue(file: BinaryIO, name: str) -> Prologue:
     fixed = file.read(_FIXED.size)
     if not fixed.startswith(MAGIC[: len(fixed)]):
         raise CodesError(f"{name}: is not a .codes file; make one with vqcodec encode")
-    if len(fixed) > 4 and fixed[4] != VERSION:
+    if len(fixed) > 4 and fixed[4] not in READABLE:
         raise CodesError(
-            f"{name}: has format version {fixed[4]}, this vqcodec reads {VERSION}; upgrade vqcodec"
+            f"{name}: has format version {fixed[4]}, this vqcodec reads 1 to {VERSION}; "
+            "upgrade vqcodec"
         )
     if len(fixed) < _FIXED.size:
         raise damaged(name, f"is cut short: {len(fixed)} bytes are no whole header")
@@ -250,7 +262,7 @@ def pack_header(
     *,
     n_samples: int,
     chunk_length: int,
-    chunk_sizes: Sequence[int] = (),
+    index: bytes = b"",
     tables: bytes = b"",
 ) -> bytes:
     """The header, its CRC-32 included; of a streamed file without n_samples and index.
@@ -273,7 +285,7 @@ def pack_header(
         metadata.hop_length,
         chunk_length,
     )
-    header = fixed + speaker + tables + np.array(chunk_sizes, "<u4").tobytes()
+    header = fixed + speaker + tables + index
     return header + _CRC.pack(zlib.crc32(header))
 
 
@@ -288,12 +300,14 @@ def unpack_header(file: BinaryIO, prologue: Prologue, size: int, name: str) -> H
     )
     n_chunks = ceil_div(ceil_div(model_samples, prologue.hop_length), prologue.chunk_length)
     index_at = prologue.index_at
-    crc_at = index_at + 4 * n_chunks
-    # Nothing is read on the word of the header before the file is seen to be that long.
-    least = crc_at + 4 + 4 * n_chunks
+    # Nothing is read on the word of the header before the file is seen to be that long; in either
+    # version a chunk takes 8 bytes beside its payload.
+    least = index_at + 8 * n_chunks + 4
     if least > size:
         raise damaged(name, f"is cut short or damaged: {size} bytes, its header needs {least}")
+    crc_at = index_at + prologue.index_entry * n_chunks
     header = prologue.to_bytes() + file.read(crc_at + 4 - _FIXED.size)
+    index = np.frombuffer(header[index_at:crc_at], "<u4").reshape(n_chunks, -1)
     try:
         checked = Header(
             **prologue.checked(header, name),
@@ -301,7 +315,8 @@ def unpack_header(file: BinaryIO, prologue: Prologue, size: int, name: str) -> H
             method=prologue.method,
             tables=header[prologue.tables_at : index_at],
             chunk_length=prologue.chunk_length,
-            chunk_sizes=np.frombuffer(header[index_at:crc_at], "<u4").astype(np.uint32),
+            chunk_sizes=index[:, 0].astype(np.uint32),
+            chunk_crcs=tuple(crc.tobytes() for crc in index[:, 1:].ravel()),
             header_size=crc_at + 4,
             file_size=size,
         )
@@ -311,8 +326,13 @@ def unpack_header(file: BinaryIO, prologue: Prologue, size: int, name: str) -> H
     return checked
 
 
-def unpack_stream_header(file: BinaryIO, prologue: Prologue, name: str) -> StreamMetadata:
+def unpack_stream_header(
+    file: BinaryIO, prologue: Prologue, name: str
+) -> tuple[StreamMetadata, bytes]:
     """Read the header of a streamed file after its prologue.
+
+    Returns:
+        The metadata and the header's CRC-32.
 
     Raises:
         CodesError: If it is not as docs/format.md demands.
@@ -325,7 +345,7 @@ def unpack_stream_header(file: BinaryIO, prologue: Prologue, name: str) -> Strea
         fields = prologue.checked(header, name)
         if prologue.method != PACKED_BITS:
             raise damaged(name, f"is streamed and claims method {prologue.method}, not packed bits")
-        return StreamMetadata(**fields)
+        return StreamMetadata(**fields), header[-_CRC.size :]
     except CodesError as error:
         raise named(error, name) from error
 
@@ -338,7 +358,8 @@ def _check_sizes(header: Header, name: str) -> None:
         # A few bytes may hold any number of codes that were sure to come.
         limit = f"time steps, over {LONGEST_CODED_CHUNK}"
         raise damaged(name, f"has coded chunks of {chunk_length} {limit}")
-    end = header.header_size + int(chunk_sizes.sum(dtype=np.int64)) + 4 * len(chunk_sizes)
+    payloads = int(chunk_sizes.sum(dtype=np.int64))
+    end = header.header_size + payloads + header.after_payload * len(chunk_sizes)
     excess = header.file_size - end
     if excess < 0:
         raise damaged(name, f"is cut short: the last {-excess} bytes are missing")

@@ -56,6 +56,11 @@ def payload_size(length: int, metadata: StreamMetadata) -> int:
     return -(-length * metadata.n_codebooks * metadata.bits_per_code // 8)
 
 
-def chunk_crc(number: int, data: bytes) -> bytes:
-    """CRC-32 of a chunk's number and bytes: chunks that changed places do not pass."""
-    return struct.pack("<I", zlib.crc32(data, zlib.crc32(struct.pack("<Q", number))))
+def place(number: int) -> bytes:
+    """The number of a chunk, as `crc` takes it."""
+    return struct.pack("<Q", number)
+
+
+def crc(before: bytes, data: bytes) -> bytes:
+    """CRC-32 of the bytes of a chunk and what stands for its place: elsewhere they do not pass."""
+    return struct.pack("<I", zlib.crc32(data, zlib.crc32(before)))

@@ -20,7 +20,7 @@ from vqcodec.header import (
     pack_header,
     unpack_stream_header,
 )
-from vqcodec.payload import chunk_crc, pack, payload_size, unpack
+from vqcodec.payload import crc, pack, payload_size, place, unpack
 
 Blocks = Generator[npt.NDArray[np.uint16], None, int]
 """Yields codes, uint16, shape (n_codebooks, n); returns the samples of the recording."""
@@ -60,18 +60,20 @@ class CodesStream:
             CodesError: If the stream was iterated over before.
             OSError: If the file cannot be written.
         """
-        file.write(pack_header(self.metadata, n_samples=0, chunk_length=CHUNK_LENGTH))
+        header = pack_header(self.metadata, n_samples=0, chunk_length=CHUNK_LENGTH)
+        file.write(header)
         file.flush()
-        number = 0
+        # Each chunk names the one before it, and the first the header.
+        last = header[-4:]
         for block in self:
             for start in range(0, block.shape[1], CHUNK_LENGTH):
                 codes = block[:, start : start + CHUNK_LENGTH]
                 chunk = _LENGTH.pack(codes.shape[1]) + pack(codes, self.metadata.bits_per_code)
-                file.write(chunk + chunk_crc(number, chunk))
-                number += 1
+                last = crc(last, chunk)
+                file.write(chunk + last)
             file.flush()
         end = _END.pack(0, self.n_samples)
-        file.write(end + chunk_crc(number, end))
+        file.write(end + crc(last, end))
         file.flush()
 
 
@@ -86,30 +88,31 @@ def read_stream(file: BinaryIO, prologue: Prologue, name: str) -> CodesStream:
     Raises:
         CodesError: If the header, or while iterating a chunk, is not as docs/format.md demands.
     """
-    metadata = unpack_stream_header(file, prologue, name)
-    return CodesStream(metadata, _chunks(file, metadata, prologue.chunk_length, name))
+    metadata, header_crc = unpack_stream_header(file, prologue, name)
+    return CodesStream(metadata, _chunks(file, metadata, prologue, header_crc, name))
 
 
-def _chunks(file: BinaryIO, metadata: StreamMetadata, chunk_length: int, name: str) -> Blocks:
+def _chunks(
+    file: BinaryIO, metadata: StreamMetadata, prologue: Prologue, last: bytes, name: str
+) -> Blocks:
     number, n_codes = 0, 0
-    while length := _LENGTH.unpack(start := _read(file, _LENGTH.size, name))[0]:
-        if length > chunk_length:
+    while True:
+        start = _read(file, _LENGTH.size, name)
+        (length,) = _LENGTH.unpack(start)
+        if length > prologue.chunk_length:
             raise damaged(name, f"is damaged: chunk {number} claims {length} time steps")
-        payload = _read_checked(file, start, payload_size(length, metadata), number, name)
+        size = payload_size(length, metadata) if length else 8
+        payload, found = _read(file, size, name), _read(file, len(last), name)
+        if found != crc(place(number) if prologue.version == 1 else last, start + payload):
+            raise damaged(name, f"is damaged: the CRC of chunk {number} differs")
+        if not length:
+            break
         yield unpack(payload, length, metadata, name=name, number=number)
-        number, n_codes = number + 1, n_codes + length
-    (n_samples,) = struct.unpack("<Q", _read_checked(file, start, 8, number, name))
+        last, number, n_codes = found, number + 1, n_codes + length
+    (n_samples,) = struct.unpack("<Q", payload)
     if not 1 <= n_samples <= _LONGEST or metadata.n_codes_of(n_samples) != n_codes:
         raise damaged(name, f"has {n_codes} time steps, which {n_samples} samples do not make")
     return int(n_samples)
-
-
-def _read_checked(file: BinaryIO, start: bytes, size: int, number: int, name: str) -> bytes:
-    """Read what follows `start` in a chunk, and its CRC."""
-    data = _read(file, size + 4, name)
-    if data[size:] != chunk_crc(number, start + data[:size]):
-        raise damaged(name, f"is damaged: the CRC of chunk {number} differs")
-    return data[:size]
 
 
 def _read(file: BinaryIO, size: int, name: str) -> bytes:
