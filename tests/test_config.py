@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from training_data import RECIPES
 
 from vqcodec.errors import ConfigError
@@ -251,12 +254,49 @@ def test_a_part_that_a_recipe_leaves_out_can_be_added(tmp_path: Path) -> None:
         ("- 1\n", "a mapping of keys"),
         ("", "a mapping of keys"),
         ("data: {root: here}\nsteps: 5\ndata: {workers: 1}\n", "'data' stands there twice"),
+        ("a: &a [1, 1]\nb: *a\n", r"the alias \*a: write out what it stands for .* line 2"),
+        ("steps: !!int x", "'x' is no int .* line 1"),
+        ("steps: !!timestamp x", "'x' is no timestamp"),
+        ("steps: !!bool x", "'x' is no bool"),
+        ("steps: !!set x", "expected a mapping"),
+        ("steps: 2001-99-99", "'2001-99-99' is no timestamp"),
+        ("steps: " + "9" * 5000, "is no int"),
+        ("steps: 0x" + "f" * 5000, "is no int"),
+        ("seed: 9223372036854775808", "less than 9223372036854775808"),
+        ("[" * 1200, "nested too deeply"),
     ],
 )
 def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str, fault: str) -> None:
     path = write(tmp_path / "odd.yaml", text)
     with pytest.raises(ConfigError, match=f"odd.yaml: .*{fault}"):
         load_recipe(path)
+
+
+@pytest.mark.parametrize("base", ["/", "x" * 5000, '"\\0"', "[a]"])
+def test_a_base_that_is_no_recipe_is_refused(tmp_path: Path, base: str) -> None:
+    path = write(tmp_path / "odd.yaml", f"base: {base}\n")
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)|no such recipe"):
+        load_recipe(path)
+
+
+YAML_PIECES = [
+    *("steps", "data", "model", "seed", "base", "output", "é", "\0", " ", "\n", "\n  ", ": ", "- "),
+    *":,-?[]{}\"'|>!*&#%@`~",
+    *("!!int ", "!!set ", "!!omap ", "!!float ", "!!binary ", "!!timestamp ", "&a ", "*a", "<<: "),
+    *("null", "true", "1", "1e9", ".nan", "0x1f", "1:2", "2001-99-99"),
+]
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.lists(st.sampled_from(YAML_PIECES), max_size=12).map("".join), is_value=st.booleans()
+)
+def test_whatever_stands_in_a_recipe_is_read_or_refused(
+    tmp_path: Path, text: str, is_value: bool
+) -> None:
+    path = write(tmp_path / "odd.yaml", "steps: 5000" if is_value else text)
+    with contextlib.suppress(ConfigError):
+        load_recipe(path, [f"seed={text}"] if is_value else [])
 
 
 def test_a_model_section_survives_its_json_form() -> None:

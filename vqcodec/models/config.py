@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=1 << 63)]
 # Far beyond what is of use; a damaged or hostile file is refused before anything is allocated.
 Width = Annotated[int, Field(gt=0, le=4096)]
 Depth = Annotated[int, Field(gt=0, le=64)]

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from vqcodec.errors import ConfigError
 from vqcodec.models.config import Fraction, ModelConfig, Positive, Section
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Weight = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -263,7 +263,7 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> dict[st
     neither NAME.yaml nor recipes/NAME.yaml exists, it is the packaged recipe of that name.
 
     Raises:
-        ConfigError: no such recipe, or it or an override is not YAML.
+        ConfigError: no such recipe, one that cannot be read, or it or an override is not YAML.
     """
     tree = _read(Path(path))
     for override in overrides or []:
@@ -279,9 +279,9 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> dict[st
             if not isinstance(branch, dict):
                 raise ConfigError(f"{override!r}: {section!r} has no keys of its own")
         try:
-            branch[leaf] = yaml.load(value, _Loader)
-        except yaml.YAMLError:
-            raise ConfigError(f"{override!r}: the value is not YAML; quote it") from None
+            branch[leaf] = _parsed(value)
+        except ValueError as error:
+            raise ConfigError(f"{override!r}: the value is not YAML ({error}); quote it") from None
     return tree
 
 
@@ -294,15 +294,38 @@ def validated(kind: type[Kind], path: str | Path, tree: dict[str, Any]) -> Kind:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {'; '.join(_describe(error, kind))}") from None
+        faults = "; ".join(_describe(error, kind))
+        raise ConfigError(f"{path}: {' '.join(faults.split())}") from None
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice, of which YAML's own readers keep the last."""
+    """Refuses what a recipe has no use for.
+
+    A key that a mapping has twice, of which YAML's own readers keep the last, and aliases: nested,
+    a few lines of them mean billions of values.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            alias = self.get_event()
+            fault = f"the alias *{alias.anchor}: write out what it stands for"
+            raise yaml.composer.ComposerError(None, None, fault, alias.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, int):
+                str(value)  # which Python refuses of thousands of digits, and messages do
+            return value
+        # What PyYAML lets through of values that are not what their form or their tag says.
+        except (ValueError, LookupError, AttributeError, TypeError):
+            fault = f"{str(node.value)[:40]!r} is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             name = str(key.value)
             if name in seen:
                 fault = f"the key {name!r} stands there twice"
@@ -311,29 +334,52 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _parsed(text: str) -> Any:
+    """What YAML says.
+
+    Raises:
+        ValueError: it is not YAML, or not of what recipes are made of; in one line.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
 def _read(path: Path, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The recipe at `path`, which those of `derived` are based on, from the first to the last."""
-    if not path.exists():
+    if not _exists(path):
         packaged = packaged_recipes()
         if path.name not in packaged or path.parent not in (Path(), Path("recipes")):
             names = ", ".join(packaged)
             raise ConfigError(f"{path}: no such recipe; the packaged ones are {names}")
         path = packaged[path.name]
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        tree = _parsed(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a recipe") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
     base = tree.pop("base", None)
     if base is None:
         return tree
     parent, derived = path.parent / str(base), (*derived, path)
-    if not parent.exists():
+    if not _exists(parent):
         parent = Path(str(base))
     elif any(map(parent.samefile, derived)):
         raise ConfigError(f"{path}: is its own base; rename it or give base another recipe")
     return merged(_read(parent, derived), tree)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a name
+        return False
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
