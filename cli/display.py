@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -73,6 +74,25 @@ def warn_of_clipping(target: str, share: float, advice: str) -> None:
             f"{advice}",
             err=True,
         )
+
+
+@contextmanager
+def recording_warnings() -> Iterator[None]:
+    """Say on stderr what the library warns of in recordings, from any thread, each thing once."""
+    told: set[str] = set()
+
+    def tell(warning: Warning | str, category: type[Warning], *where: Any, **rest: Any) -> None:
+        from vqcodec.errors import RecordingWarning
+
+        if not issubclass(category, RecordingWarning):
+            show_other(warning, category, *where, **rest)
+        elif str(warning) not in told:
+            told.add(str(warning))
+            typer.echo(f"vqcodec: {warning}", err=True)
+
+    with warnings.catch_warnings():
+        show_other, warnings.showwarning = warnings.showwarning, tell
+        yield
 
 
 def show(results: Mapping[str, Any] | list[dict[str, Any]], *, as_json: bool) -> None:

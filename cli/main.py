@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
+from vqcodec_cli.display import recording_warnings
 from vqcodec_cli.errors import USAGE_ERROR, message, usage_message
 from vqcodec_cli.evaluate import evaluate
 from vqcodec_cli.info import info, verify
@@ -96,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger("vqcodec_cli").setLevel(logging.DEBUG)
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     try:
-        status = app(arguments, prog_name="vqcodec", standalone_mode=False)
+        with recording_warnings():
+            status = app(arguments, prog_name="vqcodec", standalone_mode=False)
         sys.stdout.flush()
         return int(status or 0)
     except (KeyboardInterrupt, typer.Abort):

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from typing import get_args
 
 import numpy as np
 import pytest
 import soundfile
 from command_line import is_one_line, process
+from vqcodec_cli import transcode
 from vqcodec_cli.main import app
 from vqcodec_cli.options import DecoderName
 from vqcodec_cli.prepare import CorpusName
@@ -20,6 +22,7 @@ from vqcodec_cli.prepare import CorpusName
 import vqcodec
 from vqcodec.codec import Decoder
 from vqcodec.data.corpora import CORPORA
+from vqcodec.errors import RecordingWarning
 
 COMMANDS = [
     command.name or command.callback.__name__.replace("_", "-")
@@ -114,6 +117,23 @@ def test_a_system_error_is_no_bug(run, clip, tiny_model, tmp_path):
 
 
 # The process
+
+
+def test_a_warning_about_a_recording_is_one_line_and_comes_once(
+    run, tiny_model, tmp_path, monkeypatch
+):
+    def doubtful(source):
+        for _ in range(2):
+            warnings.warn(f"{source}: is doubtful", RecordingWarning, stacklevel=1)
+        return source
+
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.full(4000, 0.1), 16000)
+    monkeypatch.setattr(transcode, "readable", doubtful)
+    told = [f"vqcodec: {tmp_path / name}.wav: is doubtful" for name in "ab"]
+    for target in "one", "two":
+        result = run("encode", tmp_path, tmp_path / target, "--model", tiny_model)
+        assert (result.status, sorted(result.stderr.splitlines())) == (0, told)
 
 
 @pytest.mark.parametrize("is_folder", [False, True])

@@ -1,4 +1,4 @@
-"""The errors that vqcodec raises on purpose: one line each, with the fault and the remedy."""
+"""The errors and warnings that vqcodec raises on purpose: one line each, with what to do."""
 
 from __future__ import annotations
 
@@ -29,3 +29,7 @@ class DataError(VqcodecError):
 
 class ConfigError(VqcodecError):
     """A recipe has unknown keys or impossible values."""
+
+
+class RecordingWarning(UserWarning):
+    """A recording was used, though it is damaged, too short or unlike speech."""
