@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -81,14 +81,21 @@ def recording_warnings() -> Iterator[None]:
     """Say on stderr what the library warns of in recordings, from any thread, each thing once."""
     told: set[str] = set()
 
-    def tell(warning: Warning | str, category: type[Warning], *where: Any, **rest: Any) -> None:
+    def tell(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         from vqcodec.errors import RecordingWarning
 
         if not issubclass(category, RecordingWarning):
-            show_other(warning, category, *where, **rest)
-        elif str(warning) not in told:
-            told.add(str(warning))
-            typer.echo(f"vqcodec: {warning}", err=True)
+            show_other(message, category, filename, lineno, file, line)
+        elif str(message) not in told:
+            told.add(str(message))
+            typer.echo(f"vqcodec: {message}", err=True)
 
     with warnings.catch_warnings():
         show_other, warnings.showwarning = warnings.showwarning, tell

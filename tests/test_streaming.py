@@ -109,7 +109,8 @@ def test_codes_come_after_the_look_ahead_and_a_window(codec, samples):
     for _ in itertools.islice(stream, 3):
         seen.append(n_read)
     look_ahead = 19
-    assert seen == [0, 25 + look_ahead, 50 + look_ahead, 75 + look_ahead]
+    # Blocks of 8 ms are put together to 20 ms.
+    assert seen == [0, 26 + look_ahead, 51 + look_ahead, 76 + look_ahead]
 
 
 @pytest.mark.parametrize("pause", [0.0, 3e-5, 1e-3])  # its noise's root mean square

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import soundfile
 
 from vqcodec.errors import AudioError
+from vqcodec.offset import frame_length, powers_without_drift, regroup, without_offset
 from vqcodec.resampling import ExactResampler, resample_blocks, resampled_length
 from vqcodec.soundfiles import (
     CHUNK_LENGTH,
@@ -38,9 +39,10 @@ TARGET_RMS = 0.06
 # Integer samples passed as floats reach thousands; nothing real is 60 dB over full scale.
 _MAX_MAGNITUDE = 1000.0
 
-_GATE_FRAME_S = 0.02
 _ABSOLUTE_GATE = 1e-8  # mean square: -80 dB full scale
 _RELATIVE_GATE = 0.1  # 10 dB below the mean, ITU-R BS.1770-5, annex 1
+# A level that drift changes by less is left as it is, with the codes of the recording.
+_AUDIBLE_DRIFT = 0.01
 
 
 class Recording:
@@ -84,17 +86,35 @@ class Recording:
             AudioError: The rate is impossible or, while reading, the recording is damaged, cut
                 off, or holds a sample that is not finite.
         """
+        return self._resampled(self._mono(), sample_rate, block_length)
+
+    def speech(self, sample_rate: int, block_length: int, gain: float) -> Iterator[np.ndarray]:
+        """Read what a model hears: :meth:`blocks` without an offset, at the recording's level.
+
+        Args:
+            sample_rate: As in :meth:`blocks`.
+            block_length: As in :meth:`blocks`.
+            gain: Of the recording; it tells what offset matters
+                (:func:`vqcodec.offset.without_offset`).
+        """
+        centred = without_offset(self._mono(), self.sample_rate, gain)
+        return self._resampled(centred, sample_rate, block_length)
+
+    def _resampled(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, block_length: int
+    ) -> Iterator[np.ndarray]:
         sample_rate = checked_rate(self.name, sample_rate)
         n_samples = resampled_length(self.n_samples, self.sample_rate, sample_rate)
-        resampled = resample_blocks(self._mono(), self.sample_rate, sample_rate, n_samples)
-        return _regroup(resampled, block_length)
+        resampled = resample_blocks(blocks, self.sample_rate, sample_rate, n_samples)
+        return regroup(resampled, block_length)
 
     def gain(self) -> float:
         """Measure the active speech level, as the factor that normalisation divides by.
 
         The level is the root mean square of the 20 ms frames of the channel mean that lie above
         -80 dBFS and above 10 dB under the mean of those: the two gates of ITU-R BS.1770-5,
-        annex 1, without its frequency weighting.
+        annex 1, without its frequency weighting. An offset and drift below some 10 Hz are left
+        out where they would change it by 1 % or more.
 
         Returns:
             Level / ``TARGET_RMS``, a positive value that float32 holds exactly, so that
@@ -103,14 +123,18 @@ class Recording:
         Raises:
             AudioError: As in :meth:`blocks`.
         """
-        length = 50 * _frame_length(self.sample_rate)
-        blocks = _regroup(self._mono(), length)
-        power = np.concatenate([frame_powers(block, self.sample_rate) for block in blocks])
-        power = power[power > _ABSOLUTE_GATE]
-        if not power.size:
+        seconds = regroup(self._mono(), 50 * frame_length(self.sample_rate))
+        frames = [
+            (frame_powers(one, self.sample_rate), _frame_means(one, self.sample_rate))
+            for one in seconds
+        ]
+        powers, means = map(np.concatenate, zip(*frames, strict=True))
+        level, steady = _active_level(powers), _active_level(powers_without_drift(powers, means))
+        if not steady:
             return 1.0
-        active = power[power > _RELATIVE_GATE * power.mean()]
-        return float(np.float32(np.sqrt(active.mean()) / TARGET_RMS))
+        if abs(level - steady) > _AUDIBLE_DRIFT * steady:
+            level = steady
+        return float(np.float32(level / TARGET_RMS))
 
     def _mono(self) -> Iterator[np.ndarray]:
         position = 0
@@ -292,13 +316,21 @@ def open_writer(
 
 def frame_powers(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     """Mean square of every 20 ms of samples (T,), T > 0; the last frame may be shorter."""
-    starts = np.arange(0, len(samples), _frame_length(sample_rate))
-    energies = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
-    return energies / np.diff(starts, append=len(samples))
+    return _frame_means(np.square(samples, dtype=np.float64), sample_rate)
 
 
-def _frame_length(sample_rate: int) -> int:
-    return round(_GATE_FRAME_S * sample_rate)
+def _frame_means(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    starts = np.arange(0, len(samples), frame_length(sample_rate))
+    sums = np.add.reduceat(samples, starts, dtype=np.float64)
+    return sums / np.diff(starts, append=len(samples))
+
+
+def _active_level(powers: np.ndarray) -> float:
+    """Root of the mean of the frame powers above both gates; 0 if there are none."""
+    powers = powers[powers > _ABSOLUTE_GATE]
+    if not powers.size:
+        return 0.0
+    return float(np.sqrt(powers[powers > _RELATIVE_GATE * powers.mean()].mean()))
 
 
 def _file_recording(path: Path, name: str) -> Recording:
@@ -376,19 +408,3 @@ def array_frames(samples: np.ndarray) -> Iterator[np.ndarray]:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: refused later
             chunk = samples[:, start : start + CHUNK_LENGTH].T.astype(np.float32, order="C")
         yield chunk / np.float32(full_scale)
-
-
-def _regroup(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
-    """Cut a stream of blocks anew into blocks of one length, the last one shorter if need be."""
-    held: list[np.ndarray] = []
-    n_held = 0
-    for block in blocks:
-        held.append(block)
-        n_held += len(block)
-        if n_held >= length:
-            joined = np.concatenate(held)
-            whole = n_held // length * length
-            yield from joined[:whole].reshape(-1, length)
-            held, n_held = [joined[whole:]], n_held - whole
-    if n_held:
-        yield np.concatenate(held)

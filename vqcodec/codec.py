@@ -184,7 +184,8 @@ class Codec:
         n_samples = resampled_length(recording.n_samples, recording.sample_rate, self.sample_rate)
         n_codes, n_done = -(-n_samples // self.hop_length), 0
         blocks = (
-            block / np.float32(gain) for block in recording.blocks(self.sample_rate, BLOCK_LENGTH)
+            block / np.float32(gain)
+            for block in recording.speech(self.sample_rate, BLOCK_LENGTH, gain)
         )
         parts = []
         for part in (

@@ -13,7 +13,6 @@ from vqcodec.audio import (
     Recording,
     array_frames,
     as_channels,
-    frame_powers,
     mix,
     open_recording,
 )
@@ -23,6 +22,7 @@ from vqcodec.models import encoder
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.speaker import SpeakerTable, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
+from vqcodec.offset import FRAME_SECONDS, frame_length, regroup, without_offset
 from vqcodec.resampling import resample_blocks, resampled_length
 from vqcodec.soundfiles import checked_rate
 from vqcodec.streams import Blocks
@@ -110,8 +110,9 @@ def live_codes(
         has_ended = True
 
     rates = metadata.original_sample_rate, metadata.sample_rate
+    centred = without_offset(counted(), metadata.original_sample_rate, metadata.gain)
     resampled = resample_blocks(
-        counted(), *rates, lambda: resampled_length(n_samples, *rates) if has_ended else None
+        centred, *rates, lambda: resampled_length(n_samples, *rates) if has_ended else None
     )
     normalised = (block / np.float32(metadata.gain) for block in resampled)
     yield from code_blocks(model, normalised, device, live=True)
@@ -143,22 +144,23 @@ def listened(
     name = "stream"
     frames = (frame for block in blocks for frame in array_frames(as_channels(block, name)))
     mono = mix(frames, name, checked_rate(name, sample_rate))
+    mono, heard, centred = itertools.tee(mono, 3)
+    length = frame_length(sample_rate)
+    pairs = zip(regroup(heard, length), without_offset(centred, sample_rate, 0), strict=True)
     held: list[np.ndarray] = []
-    n_held, n_silent, seconds_of_sound = 0, 0, 0.0
-    while hold and seconds_of_sound < REFERENCE_SECONDS and n_held < LONGEST_PAUSE * sample_rate:
-        if (block := next(mono, None)) is None:
+    n_silent, n_sound, seconds = 0, 0, 1 / FRAME_SECONDS
+    while hold and n_sound < REFERENCE_SECONDS * seconds and len(held) < LONGEST_PAUSE * seconds:
+        if (pair := next(pairs, None)) is None:
             n_silent = 0  # this is all, however soft
             break
-        held.append(block)
-        n_held += len(block)
-        is_sound = frame_powers(block, sample_rate) > SOUND_POWER
-        seconds_of_sound += is_sound.mean() * len(block) / sample_rate
-        if not seconds_of_sound:
-            n_silent = n_held
-    beginning = np.concatenate([np.zeros(0, np.float32), *held])[n_silent:]
+        held.append(pair[0])
+        n_sound += int(np.square(pair[1], dtype=np.float64).mean() > SOUND_POWER)
+        if not n_sound:
+            n_silent = len(held)
+    beginning = np.concatenate([np.zeros(0, np.float32), *held[n_silent:]])
     if not len(beginning):
         beginning = np.zeros(1, np.float32)
-    return itertools.chain(held, mono), open_recording(beginning, sample_rate)
+    return mono, open_recording(beginning, sample_rate)
 
 
 def speaker_vector(
@@ -187,7 +189,7 @@ def speaker_vector(
     sample_rate = model.config.sample_rate
     length = round(REFERENCE_SECONDS * sample_rate)
     pieces: list[torch.Tensor] = []
-    for piece in recording.blocks(sample_rate, length):
+    for piece in recording.speech(sample_rate, length, gain):
         if pieces and (len(piece) < length // 2 or len(pieces) == MAX_REFERENCES):
             break
         # The mel spectrogram needs a window's worth of samples.

@@ -323,8 +323,9 @@ def _read_recording(path: Path, sample_rate: int) -> tuple[np.ndarray, float] | 
     """Read a recording as int16 with its gain; an error is returned, to be reported in order."""
     try:
         recording = audio.open_recording(path)
-        blocks = [_to_int16(block) for block in recording.blocks(sample_rate, _BLOCK_LENGTH)]
-        return np.concatenate(blocks), recording.gain()
+        gain = recording.gain()
+        blocks = recording.speech(sample_rate, _BLOCK_LENGTH, gain)
+        return np.concatenate([_to_int16(block) for block in blocks]), gain
     except AudioError as error:
         return error
 

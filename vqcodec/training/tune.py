@@ -105,9 +105,9 @@ def _segments(model: VQVAE, recording: Recording, device: torch.device) -> list[
     """The whole seconds of the beginning of a recording."""
     config = model.config
     n_codes = int(_SEGMENT_S * config.sample_rate) // config.hop_length
-    length, gain = n_codes * config.hop_length, np.float32(recording.gain())
-    blocks = itertools.islice(recording.blocks(config.sample_rate, length), _MAX_SEGMENTS)
-    waveforms = [block / gain for block in blocks if len(block) == length]
+    length, gain = n_codes * config.hop_length, recording.gain()
+    blocks = itertools.islice(recording.speech(config.sample_rate, length, gain), _MAX_SEGMENTS)
+    waveforms = [block / np.float32(gain) for block in blocks if len(block) == length]
     if not waveforms:
         return []
     codes = np.concatenate(list(code_blocks(model, waveforms, device)), axis=1).astype(np.int64)
