@@ -489,16 +489,6 @@ def test_a_truncated_flac_is_refused_where_it_breaks_off(tmp_path, fraction):
         recording.gain()
 
 
-@pytest.mark.parametrize("name", ["vbr.mp3", "opus.opus", "vorbis.ogg", "mono192k.wav"])
-def test_other_truncated_files_are_read_as_far_as_they_go(folder, tmp_path, name):
-    data = (folder / name).read_bytes()
-    path = tmp_path / name
-    path.write_bytes(data[: len(data) * 7 // 10])
-    found = audio.info(path)
-    assert 0 < found.n_samples < FILES[name][2]
-    assert len(audio.load(path, found.sample_rate)) == found.n_samples
-
-
 def untagged_mp3(path: Path, sound: str) -> Path:
     """Make an MP3 of variable bit rate whose length must be guessed."""
     options = ["-q:a", "0", "-write_xing", "0"]

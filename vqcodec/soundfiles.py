@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
+from vqcodec import damage
 from vqcodec.errors import AudioError
 from vqcodec.files import replacing
 
@@ -102,6 +103,7 @@ def describe(path: Path, name: str) -> AudioInfo:
     with _open(path, name) as file:
         sample_rate = checked_rate(name, file.samplerate)
         check_channels(name, file.channels)
+        damage.check(path, name, file.format, sample_rate)
         n_samples = file.frames
         # The header of an MP3 may only estimate its length, or count frames that are not there.
         if file.format == "MP3" or n_samples == _UNKNOWN_LENGTH:
@@ -121,24 +123,34 @@ def decode(path: Path, name: str) -> Iterator[np.ndarray]:
     """
     position = 0
     with _open(path, name) as file:
+        digest = damage.FlacDigest(path) if file.format == "FLAC" else None
         try:
             while len(frames := file.read(CHUNK_LENGTH, dtype="float32", always_2d=True)):
                 position += len(frames)
+                if digest:
+                    digest.update(frames)
                 yield frames
         except soundfile.LibsndfileError as error:
             raise AudioError(
                 f"{name}: cannot be decoded beyond {position / file.samplerate:.3f} s "
-                f"({_reason(error)}); copy or export it again"
+                f"({_reason(error)}); {damage.keep_the_rest()}"
             ) from error
-        # libsndfile ends an MP3 without a length tag where it guesses the end to be, and joined
-        # streams after the first.
-        descriptor = file.name
-        trailer = os.fstat(descriptor).st_size - os.lseek(descriptor, 0, os.SEEK_CUR)
-        if file.format in ("MP3", "OGG") and trailer > _MAX_TRAILER_BYTES:
+        if digest and not digest.is_right():
             raise AudioError(
-                f"{name}: more audio follows the end that its header gives, at "
-                f"{position / file.samplerate:.3f} s; convert it to WAV, for example with ffmpeg"
+                f"{name}: is damaged: its samples are not those whose MD5 its header has; "
+                f"{damage.keep_the_rest()}"
             )
+        # libsndfile ends an MP3 without a length tag where it guesses the end to be, joined
+        # streams after the first, and a FLAC after as many samples as its header says.
+        if file.format in ("MP3", "OGG", "FLAC"):
+            descriptor = file.name
+            trailer = os.fstat(descriptor).st_size - os.lseek(descriptor, 0, os.SEEK_CUR)
+            if trailer > _MAX_TRAILER_BYTES:
+                raise AudioError(
+                    f"{name}: more audio follows the end that its header gives, at "
+                    f"{position / file.samplerate:.3f} s; convert it to WAV, for example with "
+                    "ffmpeg"
+                )
 
 
 @contextmanager
@@ -215,6 +227,10 @@ def _open(path: Path, name: str) -> Iterator[_SequentialFile]:
             f"{name}: cannot be opened ({error.strerror}); give the path of a sound file"
         ) from error
     with stream, _decoder(stream, name) as file:
+        if file.frames or file.format not in ("WAV", "WAVEX"):
+            yield file
+            return
+    with damage.FinishedFile(path) as finished, _SequentialFile(finished) as file:
         yield file
 
 
