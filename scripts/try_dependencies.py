@@ -50,6 +50,7 @@ def resolved(resolution: str, python: str, extra: str | None) -> str:
 
 
 def uv(*command: str) -> list[str]:
+    """A command of `uv pip`."""
     return [sys.executable, "-m", "uv", "pip", *command]
 
 

@@ -35,11 +35,6 @@ def run_benchmark(name: str, *arguments: str | Path) -> subprocess.CompletedProc
     )
 
 
-def needs(program: str) -> pytest.MarkDecorator:
-    """Skips a test where a program that it is about is not installed."""
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
-
-
 class Stream(io.BytesIO):
     name = "<stdin>"
 
