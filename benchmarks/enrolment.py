@@ -15,9 +15,9 @@ from command import numbers, run
 import vqcodec
 from vqcodec.audio import load
 from vqcodec.errors import DataError
-from vqcodec.evaluation.libraries import library
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, speaker_embedding
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
+from vqcodec.extras import library
 from vqcodec.files import write_atomically
 from vqcodec.units import NOBODY
 

@@ -19,9 +19,9 @@ from torchaudio.functional import highpass_biquad
 
 import vqcodec
 from vqcodec.audio import load
-from vqcodec.evaluation.libraries import library
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, stoi
 from vqcodec.evaluation.report import clips, markdown_table, write_report
+from vqcodec.extras import library
 
 EVERYBODY = "all"
 LOWEST = 134.0  # Hz, where the first of STOI's bands begins

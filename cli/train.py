@@ -47,13 +47,14 @@ def train(
 
 def _train_codec(recipe: Path, tree: dict[str, Any], device: DeviceName, resume: bool) -> None:
     from vqcodec.training.config import Recipe, validated
-    from vqcodec.training.trainer import train
 
     def figures(report: Report) -> tuple[str, str]:
         assert report.usage is not None
         return f"loss {report.losses['total']:.3f}", f"perplexity {report.usage.perplexity:.0f}"
 
     plan = validated(Recipe, recipe, tree)
+    from vqcodec.training.trainer import train  # torch takes seconds: not before a misspelt key
+
     with _reporter(figures) as on_report:
         path = train(plan, device=device.value, resume=resume, on_report=on_report)
     voice = ["--speaker", "NAME"] if plan.model.speaker.kind == "table" else []
@@ -62,13 +63,14 @@ def _train_codec(recipe: Path, tree: dict[str, Any], device: DeviceName, resume:
 
 def _train_prior(recipe: Path, tree: dict[str, Any], device: DeviceName, resume: bool) -> None:
     from vqcodec.training.config import validated
-    from vqcodec.training.prior import train
     from vqcodec.training.prior_config import PriorRecipe
 
     def figures(report: Report) -> tuple[str, str]:
         return f"{report.losses['bits_per_code']:.3f} bits per code", ""
 
     plan = validated(PriorRecipe, recipe, tree)
+    from vqcodec.training.prior import train
+
     with _reporter(figures) as on_report:
         path = train(plan, device=device.value, resume=resume, on_report=on_report)
     model = [] if plan.codec == PriorRecipe().codec else ["--model", plan.codec]

@@ -48,7 +48,7 @@ def test_train_says_how_the_prior_is_used(run: Run, folder: Path, tiny_model: Pa
     assert re.fullmatch(
         r"vqcodec: training on .*\n"
         r"step 4/4  \d+\.\d{3} bits per code  validation \d+\.\d{3}\n"
-        r"vqcodec: no validation split: .*\n",
+        r"vqcodec: nothing to validate on: .*\n",
         result.stderr,
     )
     assert result.stdout == (

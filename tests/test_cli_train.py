@@ -48,7 +48,7 @@ def test_prepare_train_and_encode(run, folder, recipe, clip, tmp_path, monkeypat
     assert trained.status == 0, trained.stderr
     *_, last, warning = trained.stderr.splitlines()
     assert "  validation " in last
-    assert warning.startswith("vqcodec: no validation split: ")
+    assert warning.startswith("vqcodec: nothing to validate on: ")
     assert trained.stdout == (
         f"model: {model}\nuse it: vqcodec encode in.wav out.codes --model {model}\n"
     )

@@ -336,7 +336,7 @@ def test_interrupted_preparation_resumes_to_the_same_bytes(
     prepare(utterances, tmp_path / "whole", corpus="folder")
     out = tmp_path / "out"
     interrupt(utterances, out, after)
-    with pytest.raises(DataError, match="out: its preparation was interrupted; run vqcodec prep"):
+    with pytest.raises(DataError, match="out: its preparation is not finished; run vqcodec prep"):
         PreparedData(out)
     if damage == "half a clip":
         with (out / "audio.i16").open("ab") as file:

@@ -32,14 +32,16 @@ trainer.VALIDATION_BATCHES = 2
 reports = []
 path = trainer.train(load_recipe(sys.argv[1]), device="cpu", on_report=reports.append)
 if reports:
-    found = [[*report.losses.values(), report.validation or 0.0] for report in reports]
+    found = [
+        [*report.losses.values(), report.validation or 0.0, *report.usage] for report in reports
+    ]
     with open(sys.argv[2], "w") as file:
         json.dump(found, file)
 """
 
 
 def losses(folder: Path, recipe: Recipe, n_processes: int) -> np.ndarray:
-    """(steps, losses) of a training in so many processes."""
+    """(steps, losses and usage) of a training in so many processes."""
     folder.mkdir(exist_ok=True)
     script, described, result = folder / "train.py", folder / "recipe.yaml", folder / "losses.json"
     script.write_text(SCRIPT, encoding="utf-8")

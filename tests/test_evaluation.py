@@ -17,7 +17,7 @@ from recordings import SAID
 from vqcodec import audio
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError, VqcodecError
-from vqcodec.evaluation import comparison, conversion, libraries, recognition, report, run, summary
+from vqcodec.evaluation import comparison, conversion, recognition, report, run, summary
 from vqcodec.evaluation.baselines import Coded
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE, UndefinedMetricError
@@ -77,7 +77,7 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     with pytest.raises(VqcodecError, match=r"^jiwer: not installed; pip install 'vqcodec\[eval\]'"):
-        libraries.versions()
+        run.versions()
 
 
 # What tables are made of

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 import vqcodec
 from vqcodec import Codes, Speaker, checkpoint, prior
 from vqcodec.errors import CheckpointError, CodesError, SpeakerError, VqcodecError
-from vqcodec.models.prior import CodeTransformer, PriorConfig
+from vqcodec.models.config import PriorConfig
+from vqcodec.models.prior import CodeTransformer
 from vqcodec.models.speaker import from_int8
 from vqcodec.prior import Prior, _drawn
 

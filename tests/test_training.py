@@ -628,11 +628,58 @@ def test_a_resumed_run_tells_what_has_changed(
     path, _ = run(heavy, resume=True)
     assert [record.getMessage() for record in caplog.records] == [
         "resumed with other settings: loss.mel 10.0, was 1.0; "
-        "optimizer.learning_rate 0.0001, was 0.001"
+        "optimizer.learning_rate 0.0001, was 0.001; steps 5, was 3"
     ]
     provenance = checkpoint.load(path).provenance
     assert provenance["steps"] == 5
     assert provenance["validation_loss"] > best
+
+
+def test_more_steps_are_told_with_their_learning_rate(
+    data: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    optimizer = {"warmup_steps": 0, "learning_rate": 1e-3, "final_learning_rate": 1e-4}
+    run(small_recipe(data, tmp_path, steps=2, optimizer=optimizer))
+    caplog.set_level(logging.WARNING, "vqcodec.training")
+    run(small_recipe(data, tmp_path, steps=2, optimizer=optimizer), resume=True)
+    run(small_recipe(data, tmp_path, steps=4, optimizer=optimizer), resume=True)
+    assert [record.getMessage() for record in caplog.records] == [
+        "all 2 steps are done: steps=N, with a larger N, goes on",
+        # Half of the cosine is left.
+        "resumed with other settings: steps 4, was 2 (the learning rate goes on from 5.5e-04, "
+        "where it would have been 1.0e-04)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("precision", "is_built_for_it", "is_warned"),
+    [("bfloat16", False, True), ("bfloat16", True, False), ("auto", False, False)],
+)
+def test_an_emulated_precision_is_told_before_the_first_step(
+    data: PreparedData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    precision: str,
+    is_built_for_it: bool,
+    is_warned: bool,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": is_built_for_it})
+    caplog.set_level(logging.WARNING, "vqcodec.training")
+    monkeypatch.setattr(Trainer, "_batches", lambda self: ())
+    run(small_recipe(data, tmp_path, precision=precision))
+    told = ["precision bfloat16 is emulated on this cpu" in each for each in caplog.messages]
+    assert told == ([True] if is_warned else [])
+
+
+def test_frozen_codes_are_not_said_to_collapse(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = run(small_recipe(data, tmp_path / "codec"))
+    monkeypatch.setattr(trainer, "SETTLING_STEPS", 0)
+    monkeypatch.setattr(CollapseMonitor, "LOWEST_PERPLEXITY", 1.0)
+    recipe = small_recipe(data, tmp_path / "fast", stage="fast", initial_model=str(path))
+    assert not any("collapsing" in (report.warning or "") for report in run(recipe)[1])
 
 
 STOPPED = """
@@ -676,6 +723,26 @@ def test_a_damaged_state_is_refused(data: PreparedData, tmp_path: Path) -> None:
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"last\.safetensors: not a readable model file"):
         run(small_recipe(data, tmp_path), resume=True)
+
+
+def test_no_bit_of_a_state_may_flip(data: PreparedData, tmp_path: Path) -> None:
+    """One of each kind of tensor and of the progress; safetensors itself checks its header."""
+    run(small_recipe(data, tmp_path))
+    state = tmp_path / STATE_FILE
+    whole = state.read_bytes()
+    header_length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + header_length])
+    kinds = ("objective.model.encoder.", "objective.model.quantizer.codebook", "average.module.")
+    places = [whole.index(b'step\\": ') + len(b'step\\": ')]
+    for kind in (*kinds, "optimizer.0.exp_avg", "optimizer.0.exp_avg_sq", "optimizer.0.step"):
+        key = next(key for key in header if key.startswith(kind))
+        places.append(8 + header_length + header[key]["data_offsets"][0])
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        state.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"last\.safetensors: damaged \(its SHA-256"):
+            run(small_recipe(data, tmp_path), resume=True)
 
 
 def test_a_model_file_is_no_state(data: PreparedData, tmp_path: Path) -> None:

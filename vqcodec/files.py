@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from vqcodec.errors import VqcodecError
+
+_TEMPORARY = ".vqcodec-"
+_LOCK, _OWNER = ".vqcodec.lock", ".vqcodec.owner"
 
 
 def files_below(folder: str | os.PathLike[str], suffixes: Collection[str]) -> list[Path]:
@@ -49,7 +57,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: the folder or the file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".vqcodec-{uuid.uuid4().hex}{target.suffix}")
+    temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}{target.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -75,3 +83,41 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def claim(folder: str | os.PathLike[str], doing: str) -> Iterator[None]:
+    """Have a folder to oneself while the block runs; it is made if need be.
+
+    The lock is the system's and ends with the process that has it, whatever ends that. Temporary
+    files that an interrupted owner of before left are deleted.
+
+    Args:
+        folder: what others who claim it are kept out of.
+        doing: what another is told: "training".
+
+    Raises:
+        VqcodecError: another has it; the message says which process.
+        OSError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, owner = FileLock(folder / _LOCK), folder / _OWNER
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = owner.read_text(encoding="utf-8") if owner.is_file() else "another process is at work"
+        raise VqcodecError(
+            f"{folder}: {who} there; wait for it, or choose another output"
+        ) from None
+    try:
+        for left in folder.glob(f"{_TEMPORARY}*"):
+            left.unlink(missing_ok=True)
+        # Beside the lock, whose file is the locking library's where a file system has no locks.
+        write_atomically(
+            owner, f"process {os.getpid()} on host {platform.node()} is {doing}".encode()
+        )
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()

@@ -27,7 +27,8 @@ from vqcodec.codes import Codes
 from vqcodec.encoding import Progress
 from vqcodec.errors import CheckpointError, VqcodecError
 from vqcodec.files import write_atomically
-from vqcodec.models.prior import CodeTransformer, PriorConfig
+from vqcodec.models.config import PriorConfig
+from vqcodec.models.prior import CodeTransformer
 from vqcodec.models.speaker import from_int8
 from vqcodec.speakers import Speaker, unknown_voice
 

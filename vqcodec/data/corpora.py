@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqcodec.errors import DataError
+from vqcodec.extras import library
 from vqcodec.files import files_below
 
 SPLITS = ("train", "valid", "test", "test_unseen")
@@ -198,7 +199,7 @@ def download(corpus: str, root: str | Path) -> None:
     """
     if corpus not in ("vctk", "librispeech"):
         raise DataError(f"{corpus}: nothing to download; only vctk and librispeech can be")
-    from torchaudio import datasets
+    datasets = library("torchaudio.datasets")
 
     try:
         Path(root).mkdir(parents=True, exist_ok=True)

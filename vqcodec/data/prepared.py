@@ -28,7 +28,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from vqcodec import audio
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import AudioError, DataError
-from vqcodec.files import write_atomically
+from vqcodec.files import claim, write_atomically
 
 _FORMAT = "vqcodec-prepared"
 _VERSION = 1
@@ -175,6 +175,7 @@ def prepare(
     Raises:
         DataError: No recording can be read, the folder holds other data or is damaged, or it
             cannot be written.
+        VqcodecError: Another process is preparing the folder.
     """
     output = Path(output)
     request = {
@@ -186,10 +187,10 @@ def prepare(
     }
     try:
         if not _is_complete(output, request):
-            output.mkdir(parents=True, exist_ok=True)
-            n_done = _resume(output, utterances, request)
-            _convert(utterances, output, sample_rate, jobs, n_done, on_progress)
-            _finish(output, request)
+            with claim(output, "preparing a corpus"):
+                n_done = _resume(output, utterances, request)
+                _convert(utterances, output, sample_rate, jobs, n_done, on_progress)
+                _finish(output, request)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(
@@ -339,7 +340,7 @@ def _read_dataset(root: Path) -> _Dataset:
     if not path.is_file():
         fault = "not a prepared folder" if root.is_dir() else "no such folder"
         if (root / "dataset.json.part").is_file():
-            fault = "its preparation was interrupted"
+            fault = "its preparation is not finished"
         raise DataError(f"{root}: {fault}; run vqcodec prepare")
     try:
         dataset = TypeAdapter(_Dataset).validate_json(path.read_bytes())

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import librosa
 import numpy as np
 import torch
 
@@ -23,9 +22,9 @@ from vqcodec.codes import Codes
 from vqcodec.data.corpora import Utterance
 from vqcodec.encoding import Progress
 from vqcodec.errors import DataError
-from vqcodec.evaluation.libraries import library
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, mel_distance
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
+from vqcodec.extras import library
 
 MIN_CLIPS, MAX_CLIPS = 1, 20
 MAX_DECODED = 40
@@ -117,7 +116,7 @@ def leakage(
         DataError: fewer than two speakers have enough recordings, or one cannot be used.
         VqcodecError: a library is missing.
     """
-    for name in ("sklearn", "pyworld"):  # missed now rather than after the work
+    for name in ("sklearn", "pyworld", "librosa"):  # missed now rather than after the work
         library(name)
     train, test = _chosen(corpus, min_clips, max_clips)
     heard = []
@@ -172,10 +171,9 @@ def _listen(codec: Codec, utterance: Utterance) -> _Clip:
     # The frames of both analyses are centred on multiples of the hop, and codes between them.
     room = codes.n_codes * hop_length + hop_length // 2 - len(waveform)
     shifted = np.pad(waveform, (0, room))[hop_length // 2 :]
-    mfccs = librosa.feature.mfcc(
-        y=shifted, sr=rate, n_mfcc=_N_MFCC, n_fft=_N_FFT, hop_length=hop_length
-    )
-    deltas = librosa.feature.delta(mfccs, mode="nearest")
+    feature = library("librosa").feature
+    mfccs = feature.mfcc(y=shifted, sr=rate, n_mfcc=_N_MFCC, n_fft=_N_FFT, hop_length=hop_length)
+    deltas = feature.delta(mfccs, mode="nearest")
     pyworld, samples = library("pyworld"), shifted.astype(np.float64)
     coarse, times = pyworld.dio(samples, rate, frame_period=1000 * hop_length / rate)
     f0 = pyworld.stonemask(samples, coarse, times, rate)[: codes.n_codes]

@@ -6,11 +6,10 @@ import io
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import librosa
 import numpy as np
 
-from vqcodec.evaluation.libraries import library
 from vqcodec.evaluation.summary import WORD_ERROR_RATE, CodecSummary
+from vqcodec.extras import library
 
 _PANELS = (
     ("STOI", "STOI, higher is better"),
@@ -64,6 +63,7 @@ def spectrogram(waveform: np.ndarray, sample_rate: int) -> bytes:
         sample_rate: in Hz.
     """
     n_fft = sample_rate * 32 // 1000
+    librosa = library("librosa")
     magnitude = np.abs(librosa.stft(waveform, n_fft=n_fft, hop_length=n_fft // 4))
     level = librosa.amplitude_to_db(magnitude, ref=n_fft / 4, top_db=None)
     figure = library("matplotlib.figure").Figure(figsize=(5, 2.2), layout="constrained")

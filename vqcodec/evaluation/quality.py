@@ -14,11 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import librosa
 import numpy as np
 
 from vqcodec.errors import VqcodecError
-from vqcodec.evaluation.libraries import library
+from vqcodec.extras import library
 
 SAMPLE_RATE = 16000
 MAX_LAG_MS = 50
@@ -141,10 +140,11 @@ def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
         UndefinedMetricError: silence.
     """
     _check(reference, decoded)
+    feature = library("librosa").feature
     first, second = (
         np.log(
             np.maximum(
-                librosa.feature.melspectrogram(
+                feature.melspectrogram(
                     y=waveform, sr=SAMPLE_RATE, n_fft=1024, hop_length=256, n_mels=80, power=1
                 ),
                 1e-5,
@@ -170,7 +170,7 @@ def mel_cepstral_distortion(reference: np.ndarray, decoded: np.ndarray) -> float
         UndefinedMetricError: silence.
     """
     _check(reference, decoded)
-    level = librosa.feature.rms(y=reference, frame_length=400, hop_length=80)[0]
+    level = library("librosa").feature.rms(y=reference, frame_length=400, hop_length=80)[0]
     is_loud = level > 10 ** (-_DYNAMIC_RANGE_DB / 20) * level.max()
     difference = (_mel_cepstra(reference) - _mel_cepstra(decoded))[is_loud, 1:]
     # WORLD's coefficients of the log power are those of the log amplitude times sqrt(2).
@@ -345,7 +345,7 @@ def _mel_cepstra(waveform: np.ndarray) -> np.ndarray:
 
 def _mel_contours(waveform: np.ndarray) -> np.ndarray:
     """Log-mel bands that every codec keeps, each about its mean: (40, frames), 1 ms to a frame."""
-    mel = librosa.feature.melspectrogram(
+    mel = library("librosa").feature.melspectrogram(
         y=waveform.astype(np.float32),
         sr=SAMPLE_RATE,
         n_fft=512,

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vqcodec.evaluation.libraries import library
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError
+from vqcodec.extras import library
 
 _APOSTROPHES = re.compile("['\u2018\u2019]")
 _PUNCTUATION = re.compile(r"[^\w\s]|_")

@@ -43,7 +43,7 @@ def clips(
         there = ", ".join(f"{n} in {name}" for name, n in sorted(counts.items())) or "none at all"
         raise DataError(
             f"{corpus}: no recording{whose} in split {split} ({there}); choose another "
-            "split, or give speakers ten recordings or more, or a manifest.csv with splits"
+            "split, or give the corpus a manifest.csv that says what belongs to it"
         )
     return found if limit is None else spread(found, limit)
 

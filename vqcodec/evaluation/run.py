@@ -7,6 +7,7 @@ depends on, so that an interrupted run continues and another model or setting st
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -27,11 +28,17 @@ import vqcodec
 from vqcodec.codec import Codec, Decoder
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
-from vqcodec.evaluation.libraries import versions
 from vqcodec.files import write_atomically
 from vqcodec.model_paths import find
 
 _VERSION = 1  # of what is kept; raise it where a measure comes to mean something else
+
+# What is measured depends on them.
+_LIBRARIES = (
+    *("pesq", "pystoi", "pyworld", "resemblyzer", "speechmos"),
+    *("onnxruntime", "pocketsphinx", "jiwer", "matplotlib"),
+    *("torch", "numpy", "librosa", "soxr"),
+)
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
@@ -92,6 +99,21 @@ def setting(model: str | None, decoder: Decoder | None) -> Setting:
             f"model {codec.name} has no decoder {decoder!r}; it has {', '.join(codec.decoders)}"
         )
     return Setting(str(path), file_digest(path), decoder or codec.decoders[0], found)
+
+
+def versions() -> dict[str, str]:
+    """The installed version of every library that measures, none of which is imported.
+
+    Raises:
+        VqcodecError: one is missing.
+    """
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise VqcodecError(f"{name}: not installed; pip install 'vqcodec[eval]'") from error
+    return found
 
 
 def kept(

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.manifold import TSNE
 
 from vqcodec.evaluation.abx import cosine_distances
-from vqcodec.evaluation.libraries import library
 from vqcodec.evaluation.plots import png
+from vqcodec.extras import library
 
 _PERPLEXITY = 30  # of t-SNE, which wants it well below the number of points
 
@@ -62,7 +61,7 @@ def codebook(vectors: np.ndarray, majority: np.ndarray, names: Sequence[str]) ->
         majority: (K,), the commonest phone of each.
         names: of the phones.
     """
-    tsne = TSNE(
+    tsne = library("sklearn.manifold").TSNE(
         perplexity=min(_PERPLEXITY, (len(vectors) - 1) / 3),
         metric="precomputed",
         init="random",

@@ -10,7 +10,6 @@ from vqcodec.codec import Codec
 from vqcodec.data.labels import LabelledCorpus, labelled_corpus
 from vqcodec.evaluation import unit_plots
 from vqcodec.evaluation.abx import ABX
-from vqcodec.evaluation.libraries import library
 from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.evaluation.units import (
     Frames,
@@ -23,6 +22,7 @@ from vqcodec.evaluation.units import (
     score_majority,
     tables,
 )
+from vqcodec.extras import library
 from vqcodec.files import write_atomically
 
 
@@ -48,7 +48,8 @@ def evaluate(
     Raises:
         VqcodecError: labels, recordings or model cannot be used, or the extra is not installed.
     """
-    library("matplotlib")  # missed now rather than after the work
+    for name in ("matplotlib", "librosa", "sklearn"):  # missed now rather than after the work
+        library(name)
     corpus = labelled_corpus(labels, recordings)
     frames = frames_of(corpus.clips, codec, on_progress)
     ours = code_units(frames, codec)

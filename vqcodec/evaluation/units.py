@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import librosa
 import numpy as np
 import torch
-from sklearn.cluster import MiniBatchKMeans
 
 from vqcodec import audio
 from vqcodec.codec import Codec
@@ -21,6 +19,7 @@ from vqcodec.data.labels import (
 )
 from vqcodec.errors import CodesError, DataError
 from vqcodec.evaluation.abx import ABX, Item, abx, cosine_distances
+from vqcodec.extras import library
 from vqcodec.units import NOBODY, Units
 
 _MFCC_HOP_S = 0.01
@@ -163,7 +162,8 @@ def mfcc(waveform: np.ndarray, sample_rate: int, hop_length: int) -> np.ndarray:
     # The first window has its centre in the middle of the first step.
     before = n_fft // 2 - step // 2
     samples = np.pad(waveform, (before, n_codes * hop_length - len(waveform) + n_fft))
-    still = librosa.feature.mfcc(
+    feature = library("librosa").feature
+    still = feature.mfcc(
         y=samples,
         sr=sample_rate,
         n_mfcc=13,
@@ -172,7 +172,7 @@ def mfcc(waveform: np.ndarray, sample_rate: int, hop_length: int) -> np.ndarray:
         hop_length=step,
         center=False,
     )[:, : n_codes * n_windows]
-    moving = [librosa.feature.delta(still, order=order, mode="nearest") for order in (1, 2)]
+    moving = [feature.delta(still, order=order, mode="nearest") for order in (1, 2)]
     features = np.concatenate([still, *moving]).T.reshape(n_codes, n_windows, -1)
     return features.mean(axis=1).astype(np.float32)
 
@@ -206,7 +206,9 @@ def mfcc_units(frames: Frames, n_units: int, *, is_normalised: bool, seed: int =
             f"{len(training)} frames in the training part are too few for {n_units} clusters of "
             "MFCCs; label more recordings"
         )
-    clusters = MiniBatchKMeans(n_units, batch_size=10_000, n_init=3, random_state=seed)
+    clusters = library("sklearn.cluster").MiniBatchKMeans(
+        n_units, batch_size=10_000, n_init=3, random_state=seed
+    )
     clusters.fit(training)
     # The angle between plain MFCCs would be that of the first two, which are by far the largest.
     vectors = (clusters.cluster_centers_ - training.mean(axis=0)) / training.std(axis=0)

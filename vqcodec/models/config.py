@@ -211,3 +211,30 @@ class ModelConfig(Section):
             )
         if (fast.n_fft - frame_hop) % 2:
             raise ValueError(f"fast.n_fft {fast.n_fft} minus hop {frame_hop} must be even")
+
+
+class PriorConfig(Section):
+    """What the transformer of a prior is made of (models/prior.py).
+
+    Attributes:
+        channels: width between the layers.
+        n_layers: each an attention and a feed-forward network of four times the width.
+        n_heads: of the attention.
+        context: codes that a layer attends to, the newest included; several layers see further.
+        dropout: of the embeddings and of every layer's two branches, in training.
+    """
+
+    channels: Positive = 256
+    n_layers: Positive = 4
+    n_heads: Positive = 4
+    context: Annotated[int, Field(ge=2)] = 320
+    dropout: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _even_heads(self) -> PriorConfig:
+        if self.channels % (2 * self.n_heads):
+            raise ValueError(
+                f"channels {self.channels} must be a multiple of twice n_heads {self.n_heads}: "
+                "rotary positions turn pairs of channels"
+            )
+        return self

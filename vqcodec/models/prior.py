@@ -10,14 +10,12 @@ at once or code by code.
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vqcodec.models.config import Fraction, Positive, Section
+from vqcodec.models.config import PriorConfig
 
 SPEAKER_DIM = 64
 INIT_STD = 0.02
@@ -25,33 +23,6 @@ INIT_STD = 0.02
 # takes long to tell in the predictions.
 LOGIT_STD = 2.0
 LONGEST_PERIOD = 10_000.0  # of the rotary angles, in codes over 2 pi
-
-
-class PriorConfig(Section):
-    """What the transformer is made of.
-
-    Attributes:
-        channels: width between the layers.
-        n_layers: each an attention and a feed-forward network of four times the width.
-        n_heads: of the attention.
-        context: codes that a layer attends to, the newest included; several layers see further.
-        dropout: of the embeddings and of every layer's two branches, in training.
-    """
-
-    channels: Positive = 256
-    n_layers: Positive = 4
-    n_heads: Positive = 4
-    context: Annotated[int, Field(ge=2)] = 320
-    dropout: Fraction = 0.1
-
-    @model_validator(mode="after")
-    def _even_heads(self) -> PriorConfig:
-        if self.channels % (2 * self.n_heads):
-            raise ValueError(
-                f"channels {self.channels} must be a multiple of twice n_heads {self.n_heads}: "
-                "rotary positions turn pairs of channels"
-            )
-        return self
 
 
 class Cache:

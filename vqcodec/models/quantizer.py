@@ -18,6 +18,7 @@ import torch.distributed.nn.functional as differentiable_dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqcodec.extras import library
 from vqcodec.models.config import QuantizerConfig
 
 
@@ -291,8 +292,7 @@ class LibraryQuantizer(nn.Module):
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
         # Imported here: it takes half a second, and the default model does not need it.
-        import vector_quantize_pytorch as library
-
+        package = library("vector_quantize_pytorch")
         self.config = config
         size, dim = config.codebook_size, config.dim
         residual = {
@@ -307,11 +307,11 @@ class LibraryQuantizer(nn.Module):
         self.quantizer: Any
         match config.kind:
             case "residual_vq":
-                self.quantizer = library.ResidualVQ(
+                self.quantizer = package.ResidualVQ(
                     dim=dim, codebook_size=size, num_quantizers=config.num_quantizers, **residual
                 )
             case "grouped_residual_vq":
-                self.quantizer = library.GroupedResidualVQ(
+                self.quantizer = package.GroupedResidualVQ(
                     dim=dim,
                     codebook_size=size,
                     groups=config.groups,
@@ -319,9 +319,9 @@ class LibraryQuantizer(nn.Module):
                     **residual,
                 )
             case "fsq":
-                self.quantizer = library.FSQ(list(config.levels), dim=dim)
+                self.quantizer = package.FSQ(list(config.levels), dim=dim)
             case "simvq":
-                self.quantizer = library.SimVQ(
+                self.quantizer = package.SimVQ(
                     dim=dim,
                     codebook_size=size,
                     rotation_trick=config.estimator == "rotation",

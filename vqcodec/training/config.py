@@ -5,21 +5,28 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from vqcodec.errors import ConfigError
+from vqcodec.extras import library
 from vqcodec.models.config import Fraction, ModelConfig, Positive, Section
+from vqcodec.training.loss_config import (
+    LONGEST_WINDOW,
+    PERIODICITY_SECONDS,
+    STOI_SECONDS,
+    LossConfig,
+    Weight,
+)
+
+if TYPE_CHECKING:
+    import yaml
+else:
+    yaml = library("yaml")
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
-Weight = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-
-LONGEST_WINDOW = 2048  # samples
-PERIODICITY_SECONDS = 0.064
-STOI_SECONDS = 0.4
 
 
 class DataConfig(Section):
@@ -64,29 +71,6 @@ class PerturbationConfig(Section):
     pitch_semitones: Weight = 4.0
     formant_ratio: Annotated[float, Field(ge=1, le=2)] = 1.15
     conversion: Probability = 0.0
-
-
-class LossConfig(Section):
-    """Weights of the losses; see `SpectralLoss`, `Quantized` and models/wavenet.py.
-
-    Attributes:
-        stoi: of `IntelligibilityLoss`, for segments of 0.4 s or more.
-        periodicity: of `PeriodicityLoss`, for segments of 64 ms or more.
-        latent_mel: of predicting the log-mel straight from the quantised latents: it tells the
-            encoder what matters before the decoder can.
-        phones: of predicting from each code the phone that is said, for data prepared with labels
-            (as supervised tokenizers do: Du et al. 2024, CosyVoice, arXiv 2407.05407, section 2.1).
-        wavenet: of the WaveNet's cross-entropy.
-    """
-
-    mel: Weight = 1.0
-    log_stft: Weight = 0.5
-    convergence: Weight = 0.5
-    stoi: Weight = 0.0
-    periodicity: Weight = 0.0
-    latent_mel: Weight = 0.5
-    phones: Weight = 0.0
-    wavenet: Weight = 1.0
 
 
 class AdversarialConfig(Section):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING
 
 from vqcodec.data.dataset import Batch
 from vqcodec.training.objective import Objective
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 N_FFT = 1024
 

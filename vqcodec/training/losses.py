@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vqcodec.models.discriminators import Judgement
 from vqcodec.models.mel import mel_filterbank
-from vqcodec.training.config import PERIODICITY_SECONDS, LossConfig
+from vqcodec.training.loss_config import PERIODICITY_SECONDS, LossConfig
 
 
 class SpectralLoss(NamedTuple):

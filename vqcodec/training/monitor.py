@@ -45,16 +45,21 @@ class CollapseMonitor:
         for counts, used in zip(self.counts, indices.transpose(0, 1).cpu(), strict=True):
             counts += torch.bincount(used.flatten(), minlength=self.codebook_size)
 
-    def usage(self) -> CodebookUsage:
-        """Statistics since the last call, and start again."""
-        probability = self.counts.double() / self.counts.sum(-1, keepdim=True).clamp(min=1)
+    def usage(self, counts: Tensor | None = None) -> CodebookUsage:
+        """Statistics since the last call, and start again.
+
+        Args:
+            counts: (Q, K) int64 to tell of, such as the sum over processes; `self.counts` if None.
+        """
+        counts = self.counts if counts is None else counts
+        probability = counts.double() / counts.sum(-1, keepdim=True).clamp(min=1)
         entropy = -(probability * probability.clamp(min=1e-12).log()).sum(-1)
-        used = self.counts > 0
+        used = counts > 0
         usage = CodebookUsage(
             entropy.exp().mean().item(),
             used.double().mean().item(),
             int((~used).sum()),
-            int(self.counts[0].sum()),
+            int(counts[0].sum()),
         )
         self.counts.zero_()
         return usage

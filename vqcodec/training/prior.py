@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
 
 import vqcodec
 from vqcodec import prior
@@ -21,10 +20,13 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError, DataError
 from vqcodec.models.prior import CodeTransformer
 from vqcodec.models.speaker import from_int8
-from vqcodec.training.distributed import Processes, processes
+from vqcodec.training.distributed import Processes
 from vqcodec.training.prior_config import PriorRecipe
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, coded_clips
-from vqcodec.training.run import UNVALIDATED, Report, Training, keep_freed_memory
+from vqcodec.training.run import UNVALIDATED, Report, Training, begun
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 PATIENCE = 5  # validations without a better one, before the user is told
 
@@ -41,8 +43,7 @@ def train(
     Returns:
         Path of the prior file: the best by validation.
     """
-    keep_freed_memory()
-    with processes(device) as place:
+    with begun(recipe, device) as place:
         return PriorTrainer(recipe, place, on_report).run(resume)
 
 
@@ -138,12 +139,6 @@ class PriorTrainer(Training[CodeBatch]):
         # Gradients are averaged over the processes, whose shares of the codes differ.
         self._optimizer_step(nats * self.place.world_size / total[1])
         return {"bits_per_code": (total[0] / total[1]).item() / math.log(2)}
-
-    def _summed(self, values: Tensor) -> Tensor:
-        """The sum over processes."""
-        if self.place.world_size > 1:
-            dist.all_reduce(values)
-        return values
 
     def _validate(self, writer: SummaryWriter | None) -> float:
         model, place = cast(CodeTransformer, self.average.module).eval(), self.place

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from vqcodec.models.config import Fraction, Positive, Section
-from vqcodec.models.prior import PriorConfig
+from vqcodec.models.config import Fraction, Positive, PriorConfig, Section
 from vqcodec.training.config import RunConfig
 
 

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from vqcodec.checkpoint import read_tensors
+from vqcodec.checkpoint import checksum, read_tensors
 from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
-from vqcodec.errors import DataError
+from vqcodec.errors import CheckpointError, DataError
 from vqcodec.files import write_atomically
 from vqcodec.models.speaker import from_int8
 from vqcodec.training.prior_config import PriorDataConfig
@@ -66,12 +66,17 @@ def coded_clips(
     if data.sample_rate != codec.sample_rate:
         raise DataError(
             f"{data.root}: prepared at {data.sample_rate} Hz, {codec.name} wants "
-            f"{codec.sample_rate} Hz: prepare again with --sample-rate"
+            f"{codec.sample_rate} Hz: prepare again with --sample-rate {codec.sample_rate}, into "
+            "another folder"
         )
     contents = [codec.fingerprint.hex(), *((clip.name, clip.n_samples) for clip in clips)]
     key = hashlib.sha256(json.dumps(contents).encode()).hexdigest()
     if store.exists():
         metadata, tensors = read_tensors(store, FORMAT)
+        if metadata.get("sha256", "") not in ("", checksum(tensors, metadata)):
+            raise CheckpointError(
+                f"{store}: damaged (its SHA-256 does not match): delete it, and it is made anew"
+            )
         if metadata["contents"] == key:
             codes = tensors["codes"].long().numpy()
             ends = np.cumsum(tensors["lengths"].numpy())[:-1]
@@ -83,7 +88,9 @@ def coded_clips(
         "lengths": torch.tensor([len(clip.codes) for clip in coded]),
         "vectors": torch.from_numpy(np.stack([clip.vector for clip in coded])),
     }
-    write_atomically(store, safetensors_bytes(tensors, {"format": FORMAT, "contents": key}))
+    metadata = {"format": FORMAT, "contents": key}
+    metadata["sha256"] = checksum(tensors, metadata)
+    write_atomically(store, safetensors_bytes(tensors, metadata))
     return coded
 
 

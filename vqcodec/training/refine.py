@@ -25,7 +25,7 @@ from vqcodec.errors import VqcodecError
 from vqcodec.models import encoder, spectral
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.training.config import LONGEST_WINDOW, STOI_SECONDS, LossConfig
+from vqcodec.training.loss_config import LONGEST_WINDOW, STOI_SECONDS, LossConfig
 from vqcodec.training.losses import WaveformLoss
 
 STEPS, LEARNING_RATE = 40, 0.02

@@ -11,33 +11,38 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.tensorboard import SummaryWriter
 
 from vqcodec.decoding import multiplies_bfloat16
 from vqcodec.errors import CheckpointError, ConfigError, VqcodecError
+from vqcodec.extras import library
+from vqcodec.files import claim
 from vqcodec.training.config import RunConfig
-from vqcodec.training.distributed import Processes
+from vqcodec.training.distributed import Processes, processes
 from vqcodec.training.monitor import CodebookUsage
 from vqcodec.training.state import load_state, save_state
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "last.safetensors"
 UNVALIDATED = (
-    "no validation split: validated is what was trained on, and the model that is kept may know it "
-    "by heart; give speakers ten recordings or more, or a manifest.csv with a split valid"
+    "nothing to validate on: validated is what was trained on, and the model that is kept may know "
+    "it by heart; prepare a corpus whose manifest.csv puts recordings of the same speakers into "
+    "split valid"
 )
-# In a resumed run, without a word: how long it takes, how it is watched and where it runs.
+# In a resumed run, without a word: when it stops, how it is watched and where it runs.
 MAY_CHANGE = {
-    *("steps", "max_minutes", "validate_every", "checkpoint_every", "log_every", "precision"),
+    *("max_minutes", "validate_every", "checkpoint_every", "log_every", "precision"),
     *("compile", "data.root", "data.codes", "data.workers", "data.resident"),
 }
 
@@ -163,6 +168,7 @@ class Training(ABC, Generic[BatchT]):
             KeyboardInterrupt: it was told to end.
         """
         recipe, state = self.recipe, self.output / STATE_FILE
+        tensorboard = library("torch.utils.tensorboard")
         if not resume and state.exists():
             raise ConfigError(
                 f"{self.output}: already holds a run; continue it with --resume, or choose another "
@@ -176,8 +182,18 @@ class Training(ABC, Generic[BatchT]):
         writer = None
         if self.place.rank == 0:
             logger.info("training on %s in %s: %s", *self._means(), self._summary())
+            if recipe.precision == "bfloat16" and not multiplies_bfloat16(self.place.device):
+                logger.warning(
+                    "precision bfloat16 is emulated on this %s, at down to a hundredth of the "
+                    "speed: use precision=auto",
+                    self.place.device.type,
+                )
+            if self.step >= recipe.steps:
+                logger.warning(
+                    "all %d steps are done: steps=N, with a larger N, goes on", self.step
+                )
             # What a broken run logged beyond the step is hidden.
-            writer = SummaryWriter(str(self.output / "logs"), purge_step=self.step + 1)
+            writer = tensorboard.SummaryWriter(str(self.output / "logs"), purge_step=self.step + 1)
         recent: list[dict[str, float]] = []
         self.trained.train()
         with _told_to_end() as is_told:
@@ -259,13 +275,16 @@ class Training(ABC, Generic[BatchT]):
         limit = self.recipe.max_minutes
         return limit is not None and time.monotonic() - started > limit * 60
 
+    def _summed(self, values: Tensor) -> Tensor:
+        """The sum over processes, in place."""
+        if self.place.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
     def _agreed(self, *flags: bool) -> Sequence[bool]:
         """Of each, whether it is true of any process."""
-        if self.place.world_size == 1:
-            return flags
         n_processes = torch.tensor(flags, dtype=torch.float32, device=self.place.device)
-        dist.all_reduce(n_processes)
-        return (n_processes > 0).tolist()
+        return (self._summed(n_processes) > 0).tolist()
 
     def _report(
         self, losses: dict[str, float], validation: float | None, writer: SummaryWriter | None
@@ -305,8 +324,39 @@ class Training(ABC, Generic[BatchT]):
         if any(key.startswith("loss.") for key in changes):
             self.best = math.inf  # of other losses
         changes = {key: told for key, told in changes.items() if key not in MAY_CHANGE}
+        if "steps" in changes:
+            changes["steps"] += self._what_follows(progress["recipe"]["steps"])
         if changes and self.place.rank == 0:
             logger.warning("resumed with other settings: %s", "; ".join(changes.values()))
+
+    def _what_follows(self, steps: int) -> str:
+        """What it means for the learning rate that the run was to have so many steps."""
+        before = self.recipe.model_copy(update={"steps": steps})
+        was, now = (learning_rate(recipe, self.step) for recipe in (before, self.recipe))
+        if was == now:
+            return ""
+        return f" (the learning rate goes on from {now:.1e}, where it would have been {was:.1e})"
+
+
+@contextmanager
+def begun(recipe: RunConfig, device: str) -> Iterator[Processes]:
+    """Join the processes of a training; the first has the output folder to itself meanwhile.
+
+    Args:
+        recipe: what is trained.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: `cuda` where there is none.
+        VqcodecError: another training writes to the folder.
+        OSError: the folder cannot be written.
+    """
+    keep_freed_memory()
+    with (
+        processes(device) as place,
+        claim(recipe.output, "training") if place.rank == 0 else nullcontext(),
+    ):
+        yield place
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vqcodec.checkpoint import read_tensors
+from vqcodec.checkpoint import checksum, read_tensors
 from vqcodec.errors import CheckpointError
 from vqcodec.files import write_atomically
 
@@ -36,6 +36,7 @@ def save_state(
         for key, tensor in entries.items():
             tensors[f"optimizer.{index}.{key}"] = tensor.detach().cpu().contiguous()
     metadata = {"format": FORMAT, "progress": json.dumps(progress)}
+    metadata["sha256"] = checksum(tensors, metadata)
     write_atomically(path, safetensors_bytes(tensors, metadata))
 
 
@@ -46,6 +47,12 @@ def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) 
         CheckpointError: missing, damaged, or of another model.
     """
     metadata, tensors = read_tensors(path, FORMAT)
+    # States of before it was kept do not have it.
+    if metadata.get("sha256", "") not in ("", checksum(tensors, metadata)):
+        raise CheckpointError(
+            f"{path}: damaged (its SHA-256 does not match): restore it from a copy, or begin anew "
+            "in another output=FOLDER"
+        )
     try:
         for name, module in modules.items():
             prefix = f"{name}."

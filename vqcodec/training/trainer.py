@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
 
 from vqcodec import checkpoint
 from vqcodec.checkpoint import MEANING, Checkpoint
@@ -23,12 +21,15 @@ from vqcodec.errors import DataError
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.config import PerturbationConfig, Recipe
-from vqcodec.training.distributed import Processes, processes
+from vqcodec.training.distributed import Processes
 from vqcodec.training.examples import add_example
 from vqcodec.training.model_files import completed, initial_model, write_model
 from vqcodec.training.monitor import CodebookUsage, CollapseMonitor
 from vqcodec.training.objective import Losses, Objective
-from vqcodec.training.run import UNVALIDATED, Report, Training, keep_freed_memory, mean
+from vqcodec.training.run import UNVALIDATED, Report, Training, begun, mean
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 KMEANS_VECTORS_PER_CODE = 25
 SETTLING_STEPS = 200  # after its start, before the codebook is judged
@@ -58,8 +59,7 @@ def train(
         ConfigError, DataError, CheckpointError: with a remedy.
         VqcodecError: the loss is no longer finite.
     """
-    keep_freed_memory()
-    with processes(device) as place:
+    with begun(recipe, device) as place:
         return Trainer(recipe, place, on_report).run(resume)
 
 
@@ -87,7 +87,8 @@ class Trainer(Training[Batch]):
         if data.sample_rate != recipe.model.sample_rate:
             raise DataError(
                 f"{recipe.data.root}: prepared at {data.sample_rate} Hz, the recipe wants "
-                f"{recipe.model.sample_rate} Hz: prepare again with --sample-rate"
+                f"{recipe.model.sample_rate} Hz: prepare again with --sample-rate "
+                f"{recipe.model.sample_rate}, into another folder"
             )
         self.data = data
         self.resident = resident_audio(data, place.device, recipe.data.resident)
@@ -189,10 +190,7 @@ class Trainer(Training[Batch]):
 
     def _values(self, scalars: dict[str, torch.Tensor]) -> dict[str, float]:
         """Each loss, as the mean over processes."""
-        values = torch.stack(list(scalars.values()))
-        if self.place.world_size > 1:
-            dist.all_reduce(values)
-            values /= self.place.world_size
+        values = self._summed(torch.stack(list(scalars.values()))) / self.place.world_size
         return dict(zip(scalars, values.tolist(), strict=True))
 
     @torch.no_grad()
@@ -259,9 +257,12 @@ class Trainer(Training[Batch]):
         return loss
 
     def _usage_and_warning(self) -> tuple[CodebookUsage, str | None]:
-        usage = self.monitor.usage()
+        counts = self._summed(self.monitor.counts.to(self.place.device))
+        usage = self.monitor.usage(counts.cpu())
         settled = self.step >= self.recipe.unquantized_steps + SETTLING_STEPS
-        return usage, self.monitor.warning(usage) if settled else None
+        # Of codes that are frozen, nothing here could be mended.
+        is_judged = settled and not self.recipe.freezes_codes
+        return usage, self.monitor.warning(usage) if is_judged else None
 
     def _modules(self) -> dict[str, nn.Module]:
         modules: dict[str, nn.Module] = {"objective": self.objective, "average": self.average}

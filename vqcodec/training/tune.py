@@ -16,7 +16,7 @@ from vqcodec.encoding import Progress, code_blocks
 from vqcodec.errors import SpeakerError
 from vqcodec.models.speaker import from_int8, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.training.config import LossConfig
+from vqcodec.training.loss_config import LossConfig
 from vqcodec.training.losses import WaveformLoss
 
 STEPS, BATCH_SIZE, LEARNING_RATE = 100, 4, 0.05
