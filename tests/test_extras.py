@@ -1,0 +1,101 @@
+"""What works without the extras, what says which extra it wants, and what needs no torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+
+from vqcodec.errors import VqcodecError
+from vqcodec.extras import EXTRAS, library
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+# Runs command lines, the first argument, where the libraries of the extras are missing.
+BARE = """
+import contextlib, io, json, sys
+for name in json.loads(sys.argv[2]):
+    sys.modules[name] = None  # which is how Python remembers that there is no such module
+from vqcodec_cli.main import main
+results = []
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as told, contextlib.redirect_stdout(told):
+        status = main(arguments)
+    results.append((status, told.getvalue()))
+print(json.dumps(results))
+"""
+# Of the extras' own names, the top-level ones; and what some of them bring.
+MISSING = [
+    *("torchaudio", "tensorboard", "vector_quantize_pytorch", "yaml"),
+    *("librosa", "pesq", "pystoi", "pyworld", "resemblyzer", "sklearn", "scipy", "speechmos"),
+    *("onnxruntime", "pocketsphinx", "jiwer", "matplotlib"),
+]
+
+
+def bare(*command_lines: list[str | Path], missing: list[str]) -> list[Any]:
+    lines = [[str(word) for word in line] for line in command_lines]
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, json.dumps(lines), json.dumps(missing)],
+        cwd=SAMPLES.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result: list[Any] = json.loads(done.stdout)
+    return result
+
+
+def test_the_codec_needs_no_extra_and_the_rest_says_which(tiny_model: Path, tmp_path: Path) -> None:
+    samples, rate = soundfile.read(SAMPLES / "slt.wav", 3 * 16000)
+    clip, codes, voices = (tmp_path / name for name in ("a.wav", "a.codes", "voices.json"))
+    soundfile.write(clip, samples, rate)
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    model: list[str | Path] = ["--model", tiny_model]
+    results = bare(
+        ["encode", clip, codes, *model],
+        ["encode", clip, tmp_path / "b.codes", "--refine", *model],
+        ["decode", codes, tmp_path / "b.wav", *model],
+        ["convert", clip, "--speaker", "anna", "-o", tmp_path / "c.wav", *model],
+        ["enroll", "slt", clip, "--tune", "-o", voices, *model],
+        ["prepare", "folder", tmp_path.parent, "-o", tmp_path / "data", "--jobs", "1"],
+        ["train", "vctk.yaml"],
+        ["leakage", tmp_path, *model],
+        ["units-eval", labels, *model],
+        missing=MISSING,
+    )
+    assert [status for status, _ in results] == [0] * 6 + [1] * 3, results
+    for (_, told), name, extra in zip(
+        results[6:], ("yaml", "sklearn", "matplotlib"), ("train", "eval", "eval"), strict=True
+    ):
+        assert told.count("\n") == 1
+        assert told.startswith(f"vqcodec: {name}: cannot be imported (")
+        assert told.endswith(f"; pip install 'vqcodec[{extra}]'\n")
+
+
+def test_a_misspelt_recipe_is_told_without_torch(tmp_path: Path) -> None:
+    recipe = tmp_path / "prior.yaml"
+    recipe.write_text("stage: prior\nsteps: 10\n")
+    (listed, _), *faults = bare(
+        ["recipes"],
+        ["train", "vctk.yaml", "data.bach_size=4"],
+        ["train", recipe, "model.chanels=4"],
+        missing=["torch"],
+    )
+    assert listed == 0
+    for (status, told), meant in zip(faults, ("data.batch_size", "model.channels"), strict=True):
+        assert (status, told.count("\n")) == (1, 1)
+        assert f"did you mean {meant}?" in told
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_every_library_is_known_to_an_extra(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in EXTRAS[extra]:
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(VqcodecError, match=rf"^{name}: .*'vqcodec\[{extra}\]'$"):
+            library(name)
