@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -303,6 +305,52 @@ def test_a_model_of_absurd_size_is_refused_before_it_is_built(path, field, monke
     save_file(tensors, path, metadata)
     monkeypatch.setattr(checkpoint, "VQVAE", lambda *_, **__: pytest.fail("it is built"))
     assert f"encoder.{field}" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "fault"),
+    [
+        ("fast", {"channels": 4096, "n_layers": 64}, "asks for more values than the file holds"),
+        ("wavenet", {"skip_channels": 4096, "residual_channels": 4096}, "asks for more values"),
+        ("encoder", {"n_filters": 4096, "kernel_length": 65536}, "are more than 4194304 values"),
+        ("quantizer", {"codebook_size": 65536, "codebook_dim": 4096}, "more than 16777216 values"),
+        ("quantizer", {"kind": "residual_vq", "num_quantizers": 33}, "33 codebooks; code files"),
+        (
+            "quantizer",
+            {"kind": "residual_vq", "num_quantizers": 32, "codebook_size": 65536},
+            "asks for more values",
+        ),
+    ],
+)
+def test_a_model_that_asks_for_more_than_its_file_holds_is_refused(path, part, changes, fault):
+    metadata, tensors = checkpoint.read_tensors(path, checkpoint.FORMAT)
+    config = json.loads(metadata["config"])
+    config[part] |= changes
+    metadata["config"] = json.dumps(config)
+    metadata["sha256"] = checkpoint.checksum(tensors, metadata)
+    save_file(tensors, path, metadata)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert fault in refusal(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["encoder.output.weight", "quantizer.codebook", "fast.head.bias"])
+def test_weights_that_are_no_numbers_are_refused(path, name, value):
+    metadata, tensors = checkpoint.read_tensors(path, checkpoint.FORMAT)
+    tensors[name].view(-1)[-1] = value
+    metadata["sha256"] = checkpoint.checksum(tensors, metadata)
+    save_file(tensors, path, metadata)
+    assert f"{name} has values that are no finite numbers" in refusal(path)
+
+
+def test_a_scale_that_would_multiply_the_weights_is_refused(path):
+    metadata, tensors = checkpoint.read_tensors(path, checkpoint.FORMAT)
+    name = next(name for name in tensors if name.endswith(checkpoint.SCALE))
+    tensors[name] = torch.ones(1, 1 << 20).half()
+    metadata["sha256"] = checkpoint.checksum(tensors, metadata)
+    save_file(tensors, path, metadata)
+    assert f"{name} is [1, 1048576]" in refusal(path)
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path, monkeypatch):

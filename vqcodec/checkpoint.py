@@ -11,17 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from vqcodec import entropy
 from vqcodec.entropy import NgramTables
@@ -41,6 +47,9 @@ FULL_PRECISION = ("norm.", "quantizer.")
 EIGHT_BITS, SCALE = re.compile(r"fast\.blocks\.\d+\.(expand|project)\.weight"), ".scale8"
 # Follows from the configuration, and is not stored.
 DERIVED = ("speaker.mel.",)
+SLACK = 1 << 22  # values: more than any network derives from its configuration
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -146,15 +155,62 @@ def _assembled(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor])
     fingerprint = _fingerprint(tensors, config)
     rows = tensors.get("speaker.embedding.weight", torch.empty(0)).shape[0]
     try:
-        model = VQVAE(ModelConfig.model_validate_json(config), n_speakers=rows)
-        derived = {k: v for k, v in model.state_dict().items() if k.startswith(DERIVED)}
-        model.load_state_dict(derived | _restored(tensors))
-    except (ValidationError, RuntimeError) as error:
+        parsed = ModelConfig.model_validate_json(config)
+        model = built(lambda: VQVAE(parsed, n_speakers=rows), _restored(tensors))
+    except (ValidationError, ValueError, RuntimeError) as error:
         fault = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: weights and configuration disagree: {fault}") from None
-    model.eval().requires_grad_(False)
     provenance = dict(json.loads(metadata["provenance"]))
     return Checkpoint(path.stem, model, voices, fingerprint, provenance, tables)
+
+
+def built(build: Callable[[], Network], weights: Mapping[str, Tensor]) -> Network:
+    """A network for use, with the weights of a file.
+
+    Args:
+        build: makes it with any weights.
+        weights: all of its state but what is `DERIVED`.
+
+    Raises:
+        ValueError: the network asks for other weights than these, or some are no finite numbers.
+            One that asks for more is refused before it takes the memory.
+    """
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{name} has values that are no finite numbers")
+    with _at_most(SLACK + 2 * sum(value.numel() for value in weights.values())):
+        network = build()
+    wanted = network.state_dict()
+    derived = {name: value for name, value in wanted.items() if name.startswith(DERIVED)}
+    network.load_state_dict(derived | dict(weights))
+    return network.eval().requires_grad_(False)
+
+
+@contextmanager
+def _at_most(n_values: int) -> Iterator[None]:
+    """Refuse networks that this thread builds of more values.
+
+    A network registers its weights before it fills them, and until then they take no memory.
+    """
+    thread, n_left = threading.get_ident(), n_values
+
+    def count(_module: nn.Module, _name: str, tensor: Tensor | None) -> None:
+        nonlocal n_left
+        if tensor is None or threading.get_ident() != thread:
+            return
+        n_left -= tensor.numel()
+        if n_left < 0:
+            raise ValueError("the configuration asks for more values than the file holds")
+
+    hooks = [
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _voices(names: list[str], table: np.ndarray) -> dict[str, np.ndarray]:
@@ -205,11 +261,15 @@ def _stored(name: str, tensor: Tensor) -> dict[str, Tensor]:
 
 def _restored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of which `_stored` made the tensors."""
-    return {
-        name: tensor.float() * tensors.get(name + SCALE, torch.ones(())).float()
-        for name, tensor in tensors.items()
-        if not name.endswith(SCALE)
-    }
+    weights = {}
+    for name, tensor in tensors.items():
+        if name.endswith(SCALE):
+            continue
+        scale = tensors.get(name + SCALE, torch.ones(()))
+        if scale.dim() and scale.shape != (*tensor.shape[:1], 1):
+            raise ValueError(f"{name + SCALE} is {list(scale.shape)}")
+        weights[name] = tensor.float() * scale.float()
+    return weights
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> bytes:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 
 from vqcodec import windows
-from vqcodec.checkpoint import checksum, read_tensors
+from vqcodec.checkpoint import built, checksum, read_tensors
 from vqcodec.codec import Codec
 from vqcodec.codes import Codes
 from vqcodec.encoding import Progress
@@ -293,9 +293,9 @@ def read(path: str | os.PathLike[str]) -> PriorFile:
         if checksum(tensors, metadata) != metadata["sha256"]:
             raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
         histogram, typical = (tensors.pop(name).numpy() for name in ("histogram", "typical"))
-        model = CodeTransformer(PriorConfig.model_validate_json(metadata["config"]), len(histogram))
-        model.load_state_dict({name: value.float() for name, value in tensors.items()})
-        model.eval().requires_grad_(False)
+        config = PriorConfig.model_validate_json(metadata["config"])
+        weights = {name: value.float() for name, value in tensors.items()}
+        model = built(lambda: CodeTransformer(config, len(histogram)), weights)
         provenance, fingerprint = json.loads(metadata["provenance"]), metadata["fingerprint"]
     except (KeyError, ValueError, ValidationError, RuntimeError) as error:
         fault = " ".join(str(error).split())[:200]

@@ -12,7 +12,10 @@ Positive = Annotated[int, Field(gt=0, lt=1 << 63)]
 # Far beyond what is of use; a damaged or hostile file is refused before anything is allocated.
 Width = Annotated[int, Field(gt=0, le=4096)]
 Depth = Annotated[int, Field(gt=0, le=64)]
-Length = Annotated[int, Field(gt=0, le=1 << 16)]  # samples
+Length = Annotated[int, Field(gt=0, le=1 << 16)]  # samples, or codes
+MOST_CODEBOOKS = 32  # of a code file
+# Of what is computed for a new model: a damaged or hostile file shall not take the memory for it.
+LARGEST_FILTERBANK, LARGEST_CODEBOOK = 1 << 22, 1 << 24
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -62,6 +65,11 @@ class EncoderConfig(Section):
                 f"kernel_length {self.kernel_length} is shorter than the first stride "
                 f"{self.strides[0]}: samples would be skipped"
             )
+        if not self.paper and self.n_filters * self.kernel_length > LARGEST_FILTERBANK:
+            raise ValueError(
+                f"n_filters {self.n_filters} of kernel_length {self.kernel_length} are more than "
+                f"{LARGEST_FILTERBANK} values"
+            )
         return self
 
 
@@ -107,6 +115,17 @@ class QuantizerConfig(Section):
             raise ValueError(f"kind {self.kind} has no estimator nsvq; kind vq has")
         if self.kind != "vq" and self.codebook_update == "loss":
             raise ValueError(f"kind {self.kind} has no codebook_update loss; kind vq has")
+        width = self.dim if self.kind == "simvq" else self.codebook_dim
+        if self.kind != "fsq" and self.codebook_size * width > LARGEST_CODEBOOK:
+            raise ValueError(
+                f"codebook_size {self.codebook_size} of width {width} is more than "
+                f"{LARGEST_CODEBOOK} values"
+            )
+        if self.n_codebooks > MOST_CODEBOOKS:
+            raise ValueError(
+                f"num_quantizers and groups make {self.n_codebooks} codebooks; code files have "
+                f"{MOST_CODEBOOKS} at most"
+            )
         return self
 
     @property
@@ -224,10 +243,10 @@ class PriorConfig(Section):
         dropout: of the embeddings and of every layer's two branches, in training.
     """
 
-    channels: Positive = 256
-    n_layers: Positive = 4
-    n_heads: Positive = 4
-    context: Annotated[int, Field(ge=2)] = 320
+    channels: Width = 256
+    n_layers: Depth = 4
+    n_heads: Width = 4
+    context: Annotated[Length, Field(ge=2)] = 320
     dropout: Fraction = 0.1
 
     @model_validator(mode="after")
