@@ -35,7 +35,7 @@ def prepare(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Phone labels of the recordings (.lab, .TextGrid, .ctm), for loss.phones.",
+            help="Phone labels of the recordings (.lab, .phn, .TextGrid, .ctm), for loss.phones.",
         ),
     ] = None,
     jobs: Jobs = None,

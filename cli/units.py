@@ -94,7 +94,7 @@ def units_eval(
     labels: Annotated[
         Path,
         typer.Argument(
-            metavar="LABELS", help="Folder of .lab, .TextGrid or .ctm files.", exists=True
+            metavar="LABELS", help="Folder of .lab, .phn, .TextGrid or .ctm files.", exists=True
         ),
     ],
     audio: Annotated[

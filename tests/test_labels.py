@@ -72,19 +72,43 @@ def read(tmp_path: Path, name: str, text: str, encoding: str = "utf-8") -> list[
         ("s-ih+t", "ih"),
         ("2:", "2:"),
         ("S", "S"),
-        ("n3", "n3"),
+        ("ng1", "ng1"),
+        ("ai2", "ai2"),
         *((name, "sil") for name in ("", "SIL", "sp", "spn", "pau", "#", "h#", "<sil>", "+NSN+")),
+        *((name, "sil") for name in ("silB", "silE", "epi", "SIL_S", "silence")),
         ("x^aa-pau+b=c@1", "sil"),
     ],
 )
 def test_labels_become_phone_classes(label: str, phone: str) -> None:
-    assert labels.phone_class(label) == phone
+    assert labels.phone_classes([label]) == {label: phone}
+
+
+def test_digits_are_stress_or_tones_in_a_whole_corpus() -> None:
+    stressed = ["AO1", "ER0", "IY2", "t"]
+    assert labels.phone_classes(stressed) == {"AO1": "AO", "ER0": "ER", "IY2": "IY", "t": "t"}
+    tonal = ["a1", "a4", "ai1", "ai4", "ao1", "ao3_B", "er2", "silB"]
+    expected = ["a1", "a4", "ai1", "ai4", "ao1", "ao3", "er2", "sil"]
+    assert labels.phone_classes(tonal) == dict(zip(tonal, expected, strict=True))
 
 
 def test_htk_times_are_100_ns_and_others_seconds(tmp_path: Path) -> None:
     expected = [Interval(0, 0.25, "pau"), Interval(0.25, 0.5, "AH0")]
     assert read(tmp_path, "a.lab", "0 2500000 pau\n2500000 5000000 AH0 -42.5 word\n\n") == expected
     assert read(tmp_path, "a.lab", "0 0.25 pau\n0.25 0.5 AH0\n") == expected
+
+
+def test_timits_times_are_samples(tmp_path: Path) -> None:
+    expected = [Interval(0, 0.25, "h#"), Interval(0.25, 0.5, "sh")]
+    assert read(tmp_path, "SA1.PHN", "0 4000 h#\n4000 8000 sh\n") == expected
+
+
+@pytest.mark.parametrize("end", [0.0244, 17.1, 15270])
+def test_labels_of_another_length_than_their_recording_are_refused(end: float) -> None:
+    labels.check_span("a", [Interval(0, 1, "a"), Interval(1, 3.5, "b")], 2.0)
+    labels.check_span("a", [Interval(0, 0.4, "a")], 15.0)
+    fault = rf"a: its labels end at {end:.4g} s, and the recording at 15.0?\d* s; write the times"
+    with pytest.raises(DataError, match=fault.replace("+", r"\+")):
+        labels.check_span("a", [Interval(0, end, "a")], 15.05)
 
 
 def test_textgrids_are_read_in_every_form(tmp_path: Path) -> None:
@@ -125,7 +149,17 @@ def test_a_ctm_is_about_many_recordings(tmp_path: Path) -> None:
         (
             "a.TextGrid",
             SHORT_TEXTGRID.replace("anna - phones", "sounds"),
-            "has the interval tiers words, sounds; name the phones' one phones",
+            "has the interval tiers words, sounds; name the phones' one, and no other, phones",
+        ),
+        (
+            "a.TextGrid",
+            SHORT_TEXTGRID.replace("words", "phones"),
+            "has the interval tiers phones, anna - phones; name",
+        ),
+        (
+            "a.TextGrid",
+            SHORT_TEXTGRID.replace("words", "phones").replace("anna - phones", "phones"),
+            "has the interval tiers phones, phones; name",
         ),
     ],
 )
@@ -142,7 +176,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_each_time_gets_the_phone_that_is_there() -> None:
-    intervals = [Interval(0.1, 0.2, "AH0"), Interval(0.2, 0.3, "pau"), Interval(0.5, 0.6, "AH1")]
+    intervals = [Interval(0.1, 0.2, "AH"), Interval(0.2, 0.3, "sil"), Interval(0.5, 0.6, "AH")]
     classes: dict[str, int] = {}
     times = np.array([0.05, 0.1, 0.19, 0.2, 0.3, 0.4, 0.55, 0.6, 7])
     found = labels.labels_at(intervals, times, classes)
@@ -220,6 +254,6 @@ def test_a_corpus_is_labelled_by_forced_alignment(tmp_path: Path) -> None:
     assert done.stdout == "test: 1 labelled, 1 with a word not in the dictionary\n"
     (name,) = found = labels.read_folder(tmp_path / "labels")
     assert name == "good"
-    phones = [labels.phone_class(interval.label) for interval in found[name]]
+    phones = [interval.label for interval in found[name]]
     assert "K OW D Z" in " ".join(phones)
     assert phones[0] == phones[-1] == labels.SILENCE

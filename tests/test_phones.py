@@ -62,10 +62,27 @@ def test_every_sample_has_the_phone_of_its_label_file(data: PreparedData, tmp_pa
         times = (samples + 0.5) / data.sample_rate
         expected = np.full(len(samples), UNLABELLED)
         if clip.name != bare:
-            expected = labels_at(intervals[clip.name], times, {"AH": 0, "sil": 1})
+            phones = [
+                interval._replace(label={"AH0": "AH", "pau": "sil"}[interval.label])
+                for interval in intervals[clip.name]
+            ]
+            expected = labels_at(phones, times, {"AH": 0, "sil": 1})
         found = track.phones[np.searchsorted(track.starts, clip.start + samples, "right") - 1]
         near = np.abs(samples[:, None] - clip.n_samples * np.array([1, 2]) / 3).min(1) < 2
         assert ((found == expected) | near).all()
+
+
+def test_labels_in_samples_under_another_name_are_refused(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    clip = data.clips[0]
+    path = tmp_path / f"{clip.name}.lab"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"0 {clip.n_samples} aa\n")
+    with pytest.raises(DataError, match=f"{clip.name}: its labels end at 0.0"):
+        add_phones(data, tmp_path)
+    add_phones(data, path.rename(path.with_suffix(".phn")).parents[clip.name.count("/")])
+    assert (read_phones(data).phones == 0).sum() == 1
 
 
 def test_labels_that_overlap_by_rounding_are_read(data: PreparedData, tmp_path: Path) -> None:

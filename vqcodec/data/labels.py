@@ -1,4 +1,4 @@
-"""Phone labels: HTK and HTS label files, Praat TextGrids and CTM files, as intervals in seconds."""
+"""Phone labels: files of HTK, HTS and TIMIT, Praat TextGrids and CTM, as intervals in seconds."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from vqcodec.units import Interval
 
 SILENCE = "sil"
 UNLABELLED = -1
-LABEL_SUFFIXES = (".lab", ".textgrid", ".ctm")
+LABEL_SUFFIXES = (".lab", ".phn", ".textgrid", ".ctm")
+# How far the last label may end from the end of its recording before its times are taken to be of
+# another unit: some aligners label silence beyond it, and some people the first word alone.
+MOST_BEYOND_S, LEAST_SHARE = 2.0, 0.02
 
 _HTK_UNITS_PER_SECOND = 10**7
+_TIMIT_RATE = 16_000
 _PHONE_TIERS = {"phones", "phone", "phn", "phonemes", "phoneme", "segments", "segment", "mau"}
 # What aligners and corpora call silences, pauses, noises and words that they do not know.
 _SILENCES = {
     *("", "sil", "sp", "spn", "nsn", "pau", "ssil", "#", "##", "h#", "_", "<eps>", "epi"),
     *("<sil>", "<s>", "</s>", "<p:>", "<p>", "[sil]", "+nsn+", "+spn+", "[noise]", "[spn]", "brth"),
+    *("silb", "sile", "silence", "pause"),
 }
-_STRESS = re.compile(r"^([A-Za-z]{2})[0-2]$")
+_STRESS = re.compile(r"^(A[AEHOWXY]|E[HRY]|I[HXY]|O[WY]|U[HWX]|AXR)[0-2]$", re.IGNORECASE)
+_TONE = re.compile(r"^[^\W\d_]+[3-6]$")
 _KALDI_POSITION = re.compile(r"_[BIES]$")
 _HTS_CONTEXT = re.compile(r"-([^-+]+)\+")
 # A string with its doubled quotes, or a number that stands alone; Praat ignores all else.
@@ -53,17 +59,26 @@ class LabelledCorpus(NamedTuple):
     unused: list[str]
 
 
-def phone_class(label: str) -> str:
-    """The phone that a label means, whatever its context, stress and position in the word.
+def phone_classes(labels: Iterable[str]) -> dict[str, str]:
+    """The phones that the labels of a corpus mean, whatever their context, stress and position.
 
     Of HTK's and HTS's phones in context (`x^h-ah+l=ow@...`) the middle one is taken; Kaldi's
-    `_B _I _E _S` and the stress digits of ARPAbet's vowels go; every sort of silence, pause and
-    noise is `SILENCE`. Capitals are kept: SAMPA needs them.
+    `_B _I _E _S` go; every sort of silence, pause and noise is `SILENCE`. Capitals are kept: SAMPA
+    needs them. The digits of ARPAbet's vowels are stress and go (`AH0`), unless the labels have
+    tones, as pinyin does: a final digit of 3 to 6 in one of them keeps all digits (`ao1`).
     """
+    plain = {label: _plain(label) for label in labels}
+    if any(map(_TONE.match, plain.values())):
+        return plain
+    return {label: _STRESS.sub(r"\1", phone) for label, phone in plain.items()}
+
+
+def _plain(label: str) -> str:
+    """A phone without its context and position, silences alike."""
     if context := _HTS_CONTEXT.search(label):
         label = context[1]
     label = _KALDI_POSITION.sub("", label.strip())
-    return SILENCE if label.lower() in _SILENCES else _STRESS.sub(r"\1", label)
+    return SILENCE if label.lower() in _SILENCES else label
 
 
 def read_labels(path: Path) -> dict[str, list[Interval]]:
@@ -71,6 +86,7 @@ def read_labels(path: Path) -> dict[str, list[Interval]]:
 
     Args:
         path: `.lab` (lines `start end phone`: whole numbers are HTK's 100 ns, others seconds),
+            `.phn` (the same in TIMIT's samples, 16,000 a second),
             `.TextGrid` (Praat, long or short text; its only interval tier, or that named phones or
             alike) or `.ctm` (lines `recording channel start duration phone`).
 
@@ -93,7 +109,8 @@ def read_labels(path: Path) -> dict[str, list[Interval]]:
     elif suffix == ".textgrid":
         found = {path.stem: _read_textgrid(path, text)}
     else:
-        found = {path.stem: _read_lab(path, text)}
+        units_per_second = _TIMIT_RATE if suffix == ".phn" else _HTK_UNITS_PER_SECOND
+        found = {path.stem: _read_lab(path, text, units_per_second)}
     for intervals in found.values():
         _check_order(path, intervals)
     return found
@@ -103,8 +120,8 @@ def read_folder(folder: Path) -> dict[str, list[Interval]]:
     """Read every label file at any depth.
 
     Returns:
-        Name -> intervals. The name is the file's path below the folder without its suffix, such
-        as `p225/p225_001`, or what a .ctm calls the recording.
+        Name -> intervals, their labels as `phone_classes` says. The name is the file's path below
+        the folder without its suffix, such as `p225/p225_001`, or what a .ctm calls the recording.
 
     Raises:
         DataError: there is none, one cannot be read, or two are about one recording.
@@ -118,8 +135,27 @@ def read_folder(folder: Path) -> dict[str, list[Interval]]:
                 raise DataError(f"{path}: {name} has labels already; remove one of the files")
             labels[name] = intervals
     if not labels:
-        raise DataError(f"{folder}: holds no label file (.lab, .TextGrid or .ctm)")
-    return labels
+        raise DataError(f"{folder}: holds no label file (.lab, .phn, .TextGrid or .ctm)")
+    phones = phone_classes(label for intervals in labels.values() for *_, label in intervals)
+    return {
+        name: [interval._replace(label=phones[interval.label]) for interval in intervals]
+        for name, intervals in labels.items()
+    }
+
+
+def check_span(name: str, intervals: Sequence[Interval], duration_s: float) -> None:
+    """Compare the labels of a recording with its length in seconds.
+
+    Raises:
+        DataError: they end far beyond it, or before it has well begun.
+    """
+    end = intervals[-1].end
+    if not LEAST_SHARE * duration_s <= end <= duration_s + MOST_BEYOND_S:
+        raise DataError(
+            f"{name}: its labels end at {end:.4g} s, and the recording at {duration_s:.4g} s; "
+            "write the times of a .lab in units of 100 ns, or in seconds with a point, and name "
+            "TIMIT's files, whose times are samples, .phn"
+        )
 
 
 def owners_of(labels: Iterable[str], recordings: Sequence[str]) -> dict[str, str]:
@@ -179,7 +215,7 @@ def labels_at(
     """The phone class at each of some times.
 
     Args:
-        intervals: in order.
+        intervals: in order, labelled with phone classes.
         times: (N,) seconds.
         classes: phone class -> its number; new ones are added.
 
@@ -188,18 +224,16 @@ def labels_at(
     """
     starts = np.array([interval.start for interval in intervals])
     ends = np.array([interval.end for interval in intervals])
-    numbers = np.array(
-        [classes.setdefault(phone_class(label), len(classes)) for *_, label in intervals]
-    )
+    numbers = np.array([classes.setdefault(label, len(classes)) for *_, label in intervals])
     index = np.maximum(np.searchsorted(starts, times, side="right") - 1, 0)
     is_inside = (starts[index] <= times) & (times < ends[index])
     return np.where(is_inside, numbers[index], UNLABELLED)
 
 
-def _read_lab(path: Path, text: str) -> list[Interval]:
+def _read_lab(path: Path, text: str, units_per_second: int) -> list[Interval]:
     rows = [(line, row.split()) for line, row in enumerate(text.splitlines(), 1) if row.strip()]
     is_seconds = any("." in value for _, fields in rows for value in fields[:2])
-    scale = 1 if is_seconds else _HTK_UNITS_PER_SECOND
+    scale = 1 if is_seconds else units_per_second
     intervals = []
     for line, fields in rows:
         try:
@@ -208,7 +242,7 @@ def _read_lab(path: Path, text: str) -> list[Interval]:
         except (ValueError, IndexError):
             raise DataError(
                 f"{path}, line {line}: {' '.join(fields)!r} is not START END PHONE, in seconds or "
-                "100 ns"
+                f"units of 1/{units_per_second} s"
             ) from None
     return intervals
 
@@ -241,22 +275,26 @@ def _read_textgrid(path: Path, text: str) -> list[Interval]:
         raise DataError(
             f"{path}: not a TextGrid as Praat saves it as text; save it again"
         ) from None
-    chosen = [name for name in tiers if re.split(r"[\s-]+", name.lower())[-1] in _PHONE_TIERS]
-    chosen = chosen or list(tiers)
+    names = [name for name, _ in tiers]
+    chosen = [
+        intervals
+        for name, intervals in tiers
+        if re.split(r"[\s-]+", name.lower())[-1] in _PHONE_TIERS
+    ] or [intervals for _, intervals in tiers]
     if len(chosen) != 1:
         raise DataError(
-            f"{path}: has the interval tiers {', '.join(tiers) or '(none)'}; name the phones' one "
-            "phones"
+            f"{path}: has the interval tiers {', '.join(names) or '(none)'}; name the phones' one, "
+            "and no other, phones"
         )
-    return tiers[chosen[0]]
+    return chosen[0]
 
 
-def _tiers(tokens: list[str | float]) -> dict[str, list[Interval]]:
+def _tiers(tokens: list[str | float]) -> list[tuple[str, list[Interval]]]:
     """The interval tiers among a TextGrid's tokens; ValueError and others where it is none."""
     if not str(tokens[0]).startswith("ooTextFile") or tokens[1] != "TextGrid":
         raise ValueError
     position = 5  # file type, class, start, end, number of tiers
-    tiers: dict[str, list[Interval]] = {}
+    tiers = []
     for _ in range(int(tokens[4])):
         kind, name, _, _, size = tokens[position : position + 5]
         position += 5
@@ -264,9 +302,10 @@ def _tiers(tokens: list[str | float]) -> dict[str, list[Interval]]:
         cells = [tokens[position + i * width :][:width] for i in range(int(size))]
         position += width * len(cells)
         if kind == "IntervalTier":
-            tiers[str(name)] = [
+            intervals = [
                 Interval(float(start), float(end), str(label)) for start, end, label in cells
             ]
+            tiers.append((str(name), intervals))
     return tiers
 
 

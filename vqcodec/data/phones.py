@@ -15,7 +15,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from vqcodec.data.labels import UNLABELLED, owners_of, phone_class, read_folder
+from vqcodec.data.labels import UNLABELLED, check_span, owners_of, read_folder
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import DataError
 from vqcodec.files import write_atomically
@@ -52,7 +52,8 @@ def add_phones(data: PreparedData, labels: Path) -> PhoneTrack:
         What `read_phones` will read.
 
     Raises:
-        DataError: the labels cannot be read, none has a recording, or the folder cannot be written.
+        DataError: the labels cannot be read, none has a recording or one of another length, or the
+            folder cannot be written.
     """
     read = read_folder(labels)
     owners = owners_of(read, [clip.name for clip in data.clips])
@@ -64,13 +65,15 @@ def add_phones(data: PreparedData, labels: Path) -> PhoneTrack:
     of_clip = {owner: read[name] for name, owner in owners.items()}
     stretches = [(0, "")]
     for clip in data.clips:
-        for start, end, label in of_clip.get(clip.name, []):
+        if clip.name in of_clip:
+            check_span(clip.name, of_clip[clip.name], clip.n_samples / data.sample_rate)
+        for start, end, phone in of_clip.get(clip.name, []):
             # Labels may reach beyond the recording, and there may be gaps between them.
             first, last = (
                 clip.start + min(round(time * data.sample_rate), clip.n_samples)
                 for time in (start, end)
             )
-            stretches += [(first, phone_class(label)), (last, "")]
+            stretches += [(first, phone), (last, "")]
     classes = tuple(sorted({phone for _, phone in stretches} - {""}))
     numbers = {"": UNLABELLED} | {phone: number for number, phone in enumerate(classes)}
     starts = np.array([start for start, _ in stretches], np.int64)

@@ -14,8 +14,8 @@ from vqcodec.data.labels import (
     SILENCE,
     UNLABELLED,
     LabelledClip,
+    check_span,
     labels_at,
-    phone_class,
 )
 from vqcodec.errors import CodesError, DataError
 from vqcodec.evaluation.abx import ABX, Item, abx, cosine_distances
@@ -112,12 +112,14 @@ def frames_of(
     Raises:
         AudioError: a recording cannot be read.
         CodesError: the model has several codebooks.
+        DataError: labels are of another length than their recording.
     """
     classes: dict[str, int] = {}
     frame_rate = codec.sample_rate / codec.hop_length
     framed = []
     for n_done, clip in enumerate(clips, 1):
         coded = codec.encode(clip.utterance.path, speaker=NOBODY)
+        check_span(clip.utterance.name, clip.intervals, coded.duration_s)
         try:
             codes = Units.of(coded).units
         except CodesError as error:
@@ -321,7 +323,7 @@ def triphones(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> Iterat
         if clip.source.is_training:
             continue
         intervals = clip.source.intervals
-        names = [phone_class(interval.label) for interval in intervals]
+        names = [interval.label for interval in intervals]
         for i in range(1, len(intervals) - 1):
             if not has_silence and SILENCE in names[i - 1 : i + 2]:
                 continue
