@@ -27,6 +27,7 @@ from vqcodec_cli.options import (
     Voices,
     load_codec,
 )
+from vqcodec_cli.unit_files import decode_units, is_units
 
 if TYPE_CHECKING:
     from vqcodec.codec import Codec
@@ -92,7 +93,9 @@ def encode(
 
 
 def decode(
-    source: Annotated[str, typer.Argument(help="A code file, a folder of them, or -.")],
+    source: Annotated[
+        str, typer.Argument(help="A code file, a folder of them, a file of units, or -.")
+    ],
     target: Annotated[
         str,
         typer.Argument(help="A .wav, .flac, .ogg, .opus or .mp3 file, a folder, or - (a WAV)."),
@@ -124,10 +127,25 @@ def decode(
 
     Codes of a packaged model are decoded by it, others by the one that is given. A folder is done
     file by file; what exists already is left alone. From pipe to pipe (- -) live codes are decoded
-    while they come.
+    while they come. Units, a .txt, .jsonl or .npy as `units` writes them, need a --speaker; of
+    several recordings they make a folder.
 
     Example: vqcodec decode in.codes out.wav --speaker p239
     """
+    if is_units(source):
+        return decode_units(
+            source,
+            target,
+            speaker=speaker,
+            model=model,
+            voices=voices,
+            device=device,
+            force=force,
+            decoder=None if decoder is None else decoder.value,
+            seed=seed,
+            temperature=temperature,
+            sample_rate=sample_rate,
+        )
     todo = plan(source, target, suffixes=(".codes",), target_suffix=".wav", force=force)
 
     def start() -> Work:

@@ -34,6 +34,10 @@ def list_models() -> list[str]:
     return list(packaged())
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import; code files and the command line's help do without.
     if name in ("Codec", "load"):

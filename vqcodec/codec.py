@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, Literal, overload
+from typing import Any, BinaryIO, Literal, Required, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -29,11 +29,40 @@ from vqcodec.resampling import resample_blocks, resampled_length
 from vqcodec.soundfiles import checked_rate
 from vqcodec.speakers import Speaker, VoicesFile, check_name, unknown_voice
 from vqcodec.streams import CodesStream
+from vqcodec.units import whole_numbers
 
 Decoder = Literal["fast", "wavenet"]
 BLOCK_LENGTH = 1 << 16  # samples read at a time
 Source = str | os.PathLike[str] | BinaryIO | np.ndarray | Tensor
 Sources = list[Any] | tuple[Any, ...]
+
+
+class EncodeOptions(TypedDict, total=False):
+    """The keyword arguments of `Codec.encode`."""
+
+    speaker: str | Speaker | None
+    refine: bool
+    on_progress: Progress | None
+
+
+class DecodeOptions(TypedDict, total=False):
+    """The keyword arguments of `Codec.decode`."""
+
+    speaker: Speaker | Source | None
+    decoder: Decoder | None
+    seed: int
+    temperature: float
+    sample_rate: int | None
+
+
+class ConvertOptions(TypedDict, total=False):
+    """The keyword arguments of `Codec.convert`."""
+
+    speaker: Required[Speaker | Source]
+    refine: bool
+    decoder: Decoder | None
+    seed: int
+    temperature: float
 
 
 def load(
@@ -103,6 +132,16 @@ class Codec:
         }
         self.sample_rate, self.hop_length = self.config.sample_rate, self.config.hop_length
 
+    def __repr__(self) -> str:
+        quantizer = self.config.quantizer
+        books = f"{quantizer.n_codebooks} x " if quantizer.n_codebooks > 1 else ""
+        bits = (quantizer.codebook_size - 1).bit_length()
+        return (
+            f"<Codec {self.name}: {self.sample_rate} Hz, "
+            f"{self.sample_rate / self.hop_length:g} codes/s of {books}{bits} bits, "
+            f"{' and '.join(self.decoders)} decoder, {len(self.voices)} voices, {self.device}>"
+        )
+
     @property
     def decoders(self) -> tuple[Decoder, ...]:
         """Those the model has, the best first: `fast`, `wavenet`."""
@@ -122,24 +161,12 @@ class Codec:
 
     @overload
     def encode(
-        self,
-        source: Source,
-        sample_rate: int | None = None,
-        *,
-        speaker: str | Speaker | None = None,
-        refine: bool = False,
-        on_progress: Progress | None = None,
+        self, source: Source, sample_rate: int | None = None, **options: Unpack[EncodeOptions]
     ) -> Codes: ...
 
     @overload
     def encode(
-        self,
-        source: Sources,
-        sample_rate: int | None = None,
-        *,
-        speaker: str | Speaker | None = None,
-        refine: bool = False,
-        on_progress: Progress | None = None,
+        self, source: Sources, sample_rate: int | None = None, **options: Unpack[EncodeOptions]
     ) -> list[Codes]: ...
 
     def encode(
@@ -200,6 +227,48 @@ class Codec:
             n_samples=recording.n_samples,
             tables=self.tables,
             **self._layout(recording.sample_rate, gain, mark),
+        )
+
+    def codes(
+        self,
+        units: str | Sequence[Any] | np.ndarray | Tensor,
+        *,
+        speaker: str | Speaker,
+        n_samples: int | None = None,
+        gain: float = 1.0,
+    ) -> Codes:
+        """Make codes of units that another program has written, such as a language model.
+
+        Args:
+            units: integers in [0, codebook_size), (N,) or (n_codebooks, N), or a text of them with
+                spaces between; repeats in full, as `units.read_units` gives them.
+            speaker: who says it.
+            n_samples: of the recording at the model's rate; N * hop_length when None.
+            gain: of the recording, see `Codes`.
+
+        Returns:
+            What `decode` makes audible.
+
+        Raises:
+            CodesError: the units are no integers or out of range, of another number of codebooks,
+                or no recording of n_samples has so many.
+            SpeakerError: as `encode`.
+        """
+        try:
+            array: np.ndarray = np.atleast_2d(whole_numbers(_to_numpy(units)))
+        except (ValueError, OverflowError, TypeError) as error:
+            raise CodesError(f"these are no units: {error}") from None
+        quantizer = self.config.quantizer
+        if len(array) != quantizer.n_codebooks:
+            raise CodesError(
+                f"units of {len(array)} codebooks, and model {self.name} has "
+                f"{quantizer.n_codebooks}; give (n_codebooks, N)"
+            )
+        return Codes(
+            array,
+            n_samples=array.shape[1] * self.hop_length if n_samples is None else n_samples,
+            tables=self.tables,
+            **self._layout(self.sample_rate, gain, self._mark(speaker)),
         )
 
     def _refined(
@@ -342,20 +411,28 @@ class Codec:
 
     # Decoding
 
+    @overload
+    def decode(self, codes: Codes, **options: Unpack[DecodeOptions]) -> np.ndarray: ...
+
+    @overload
+    def decode(
+        self, codes: list[Codes] | tuple[Codes, ...], **options: Unpack[DecodeOptions]
+    ) -> list[np.ndarray]: ...
+
     def decode(
         self,
-        codes: Codes,
+        codes: Codes | list[Codes] | tuple[Codes, ...],
         *,
         speaker: Speaker | Source | None = None,
         decoder: Decoder | None = None,
         seed: int = 0,
         temperature: float = 1.0,
         sample_rate: int | None = None,
-    ) -> np.ndarray:
+    ) -> np.ndarray | list[np.ndarray]:
         """Decode to an array: as many samples as the recording had, at its level.
 
         Args:
-            codes: of this model.
+            codes: of this model; or a list of these.
             speaker: another voice than the codes' own: see `speaker`. If they tell their own, the
                 decoder is led away from that (`models.speaker.guided`).
             decoder: `fast` (parallel) or `wavenet` (sample by sample); the best one when None.
@@ -364,13 +441,28 @@ class Codec:
             sample_rate: of the result in Hz; the recording's own when None.
 
         Returns:
-            (T,) float32; values beyond [-1, 1] are possible where the recording clipped.
+            (T,) float32; values beyond [-1, 1] are possible where the recording clipped. For a
+            list, a list of them.
 
         Raises:
             CodesError: the codes belong to another model.
             SpeakerError, AudioError: see `speaker`.
             VqcodecError: the model has no such decoder, or the seed or temperature is impossible.
         """
+        if isinstance(codes, list | tuple):
+            voice = None if speaker is None else self.speaker(speaker)
+            return [
+                self.decode(
+                    item,
+                    speaker=voice,
+                    decoder=decoder,
+                    seed=seed,
+                    temperature=temperature,
+                    sample_rate=sample_rate,
+                )
+                for item in codes
+            ]
+        self.check(codes)
         blocks = self._decoded(codes, [codes.codes], speaker, decoder, seed, temperature)
         rate, n_samples = _output(codes, sample_rate)
         return np.concatenate(list(resample_blocks(blocks, self.sample_rate, rate, n_samples)))
@@ -405,6 +497,7 @@ class Codec:
         Raises:
             AudioError: the file cannot be written; and as `decode`.
         """
+        self.check(codes)
         blocks = self._decoded(codes, [codes.codes], speaker, decoder, seed, temperature)
         rate, n_samples = _output(codes, sample_rate)
         total, done = codes.n_codes * self.hop_length, 0
@@ -472,38 +565,17 @@ class Codec:
         self,
         source: str | os.PathLike[str] | BinaryIO | np.ndarray,
         sample_rate: int | None = None,
-        *,
-        speaker: Speaker | Source,
-        refine: bool = False,
-        decoder: Decoder | None = None,
-        seed: int = 0,
-        temperature: float = 1.0,
+        **options: Unpack[ConvertOptions],
     ) -> np.ndarray: ...
 
     @overload
     def convert(
-        self,
-        source: Tensor,
-        sample_rate: int | None = None,
-        *,
-        speaker: Speaker | Source,
-        refine: bool = False,
-        decoder: Decoder | None = None,
-        seed: int = 0,
-        temperature: float = 1.0,
+        self, source: Tensor, sample_rate: int | None = None, **options: Unpack[ConvertOptions]
     ) -> Tensor: ...
 
     @overload
     def convert(
-        self,
-        source: Sources,
-        sample_rate: int | None = None,
-        *,
-        speaker: Speaker | Source,
-        refine: bool = False,
-        decoder: Decoder | None = None,
-        seed: int = 0,
-        temperature: float = 1.0,
+        self, source: Sources, sample_rate: int | None = None, **options: Unpack[ConvertOptions]
     ) -> list[Any]: ...
 
     def convert(
@@ -560,8 +632,13 @@ class Codec:
         """Refuse codes of another model.
 
         Raises:
-            CodesError: naming both models, or codes that only claim to be of this one.
+            CodesError: naming both models, codes that only claim to be of this one, or no codes.
         """
+        if not isinstance(codes, StreamMetadata):
+            raise CodesError(
+                f"no codes but {type(codes).__name__}: read a file of them with Codes.load, and "
+                f"make them of units with codec.codes"
+            )
         if codes.fingerprint != self.fingerprint:
             raise CodesError(
                 f"these codes were made by model {codes.fingerprint.hex()}, and {self.name} is "

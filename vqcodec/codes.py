@@ -8,7 +8,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from vqcodec.entropy import NgramTables
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Codes(Metadata):
     """One recording as discrete codes; the other fields are those of `Metadata`.
 
@@ -80,6 +80,16 @@ class Codes(Metadata):
         object.__setattr__(self, "codes", codes)
 
     if not TYPE_CHECKING:
+        # What a call forgets is named, with what else makes codes.
+        def __new__(cls, *positional: Any, **given: Any) -> Codes:  # noqa: D102
+            required = {one.name for one in fields(cls) if one.init and one.default is MISSING}
+            missing = sorted(required - given.keys() - ({"codes"} if positional else set()))
+            if missing and (positional or given):  # without either, it is being unpickled
+                raise CodesError(
+                    f"Codes need {', '.join(missing)}, too; Codec.encode makes them of a "
+                    "recording, Codec.codes of units, and Codes.load reads a file"
+                )
+            return super().__new__(cls)
 
         def __getattr__(self, name: str) -> Any:
             decode = vars(self).get("_decode")
@@ -90,6 +100,16 @@ class Codes(Metadata):
             object.__setattr__(self, "codes", codes)
             vars(self).pop("_decode", None)  # two threads may have asked
             return codes
+
+    def __repr__(self) -> str:
+        from vqcodec.model_paths import maker
+
+        books = f"{self.n_codebooks} x " if self.n_codebooks > 1 else ""
+        who = f"speaker {self.speaker}" if isinstance(self.speaker, str) else "a voice of their own"
+        return (
+            f"<Codes of {self.duration_s:.2f} s: {books}{self.n_codes} of {self.bits_per_code} "
+            f"bits, {who}, model {maker(self.fingerprint) or self.fingerprint.hex()}>"
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Codes) and self._packed() == other._packed()

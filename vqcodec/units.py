@@ -1,12 +1,14 @@
-"""Codes as phoneme-like units: sequences that other programs read. Imports no torch."""
+"""Codes as phoneme-like units: sequences that other programs read and write. Imports no torch."""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,22 @@ from vqcodec.speakers import VECTOR_LENGTH, Speaker
 
 # Who speaks when only the units are wanted, which do not depend on it.
 NOBODY = Speaker(np.zeros(VECTOR_LENGTH, np.int8))
+UNIT_SUFFIXES = (".txt", ".jsonl", ".npy")
+# One code in five to seven is the one before it; so many without a repeat were collapsed.
+MOST_WITHOUT_REPEATS = 250
+_LONGEST = 10**8  # codes of one recording: days
+
+
+class ReadUnits(NamedTuple):
+    """The units of one recording as a file has them.
+
+    Attributes:
+        units: (N,) int64, each as often as it lasts codes.
+        fingerprint: of the model, 8 bytes; None where the file does not tell.
+    """
+
+    units: npt.NDArray[np.int64]
+    fingerprint: bytes | None = None
 
 
 class Interval(NamedTuple):
@@ -117,6 +135,139 @@ def npy_bytes(units: Units) -> bytes:
     array = np.stack([units.units, units.durations]) if units.collapsed else units.units
     np.save(file, array, allow_pickle=False)
     return file.getvalue()
+
+
+def read_units(path: str | os.PathLike[str]) -> dict[str, ReadUnits]:
+    """Read what `text_line`, `json_line` and `npy_bytes` make, or others in their form.
+
+    Args:
+        path: `.txt` (lines `name|units` or `name|units|durations`, or of units alone, which are
+            called by the file and, of several, their number), `.jsonl` or `.npy`.
+
+    Returns:
+        Name of a recording -> its units. Paths of a .jsonl lose their suffix and the folders that
+        all of them have.
+
+    Raises:
+        CodesError: it cannot be read, two recordings have one name, durations are impossible, or
+            repeats seem to be collapsed, and there are no durations.
+    """
+    path = Path(path)
+    read = {".txt": _read_text, ".jsonl": _read_json, ".npy": _read_npy}.get(path.suffix.lower())
+    if read is None:
+        raise CodesError(f"{path}: no file of units; name a .txt, .jsonl or .npy")
+    try:
+        found = read(path)
+    except OSError as error:
+        raise CodesError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        fault = " ".join(str(error).split()) or type(error).__name__
+        raise CodesError(
+            f"{path}: its units cannot be read ({fault}); write them as vqcodec units does"
+        ) from None
+    if not found:
+        raise CodesError(f"{path}: holds no units; write a line of them for each recording")
+    return found
+
+
+def _read_text(path: Path) -> dict[str, ReadUnits]:
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")  # names of files need not be
+    lines = [line for line in text.split("\n") if line.strip()]
+    found = []
+    for number, line in enumerate(lines, 1):
+        *name, units = line.split("|")[:2]
+        durations = line.split("|")[2:]
+        if len(durations) > 1:
+            raise ValueError(f"line {number} has more than a name, units and durations")
+        default = path.stem if len(lines) == 1 else f"{path.stem}-{number}"
+        found.append(((name or [default])[0], _expanded(units, *durations), None))
+    return _named(found)
+
+
+def _read_json(path: Path) -> dict[str, ReadUnits]:
+    lines = path.read_text(encoding="utf-8").split("\n")
+    records = [json.loads(line) for line in lines if line.strip()]
+    audio = [Path(record.get("audio", f"{path.stem}-{n}")) for n, record in enumerate(records, 1)]
+    above = os.path.commonpath([each.parent for each in audio]) if audio else ""
+    return _named(
+        (
+            each.relative_to(above).with_suffix("").as_posix(),
+            _expanded(record["units"], record.get("durations")),
+            bytes.fromhex(record["model"]) if "model" in record else None,
+        )
+        for each, record in zip(audio, records, strict=True)
+    )
+
+
+def _read_npy(path: Path) -> dict[str, ReadUnits]:
+    # Mapped, an array that is shorter than it claims is refused before it takes any memory.
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim == 2 and len(array) != 2:
+        raise ValueError(f"{len(array)} rows, not one of units or two of units and durations")
+    rows = [array] if array.ndim == 1 else list(array)
+    return _named([(path.stem, _expanded(*rows), None)])
+
+
+def _named(
+    found: Iterable[tuple[str, tuple[npt.NDArray[np.int64], bool], bytes | None]],
+) -> dict[str, ReadUnits]:
+    """Units by their names.
+
+    Raises:
+        ValueError: two have one name, or, in all of them, no unit comes twice in a row.
+    """
+    named: dict[str, ReadUnits] = {}
+    n_plain = 0
+    for name, (units, is_plain), fingerprint in found:
+        if name in named:
+            raise ValueError(f"two recordings are called {name}")
+        if (
+            not Path(name).name
+            or Path(name).is_absolute()
+            or {"..", "\0"} & {*Path(name).parts, *name}
+        ):
+            raise ValueError(f"{name!r} cannot name a file")
+        named[name] = ReadUnits(units, fingerprint)
+        n_plain += len(units) if is_plain else 0
+    has_repeats = any((np.diff(each.units) == 0).any() for each in named.values())
+    if n_plain > MOST_WITHOUT_REPEATS and not has_repeats:
+        raise ValueError(
+            "no unit comes twice in a row, so repeats were collapsed, and there are no durations"
+        )
+    return named
+
+
+def _expanded(units: Any, durations: Any = None) -> tuple[npt.NDArray[np.int64], bool]:
+    """Units, each as often as it lasts, and whether that was not said.
+
+    Raises:
+        ValueError, OverflowError: they are no whole numbers, or durations are impossible.
+    """
+    numbers = whole_numbers(units)
+    if durations is None:
+        return numbers, True
+    lasting = whole_numbers(durations)
+    if lasting.shape != numbers.shape or lasting.min() < 1 or lasting.sum() > _LONGEST:
+        raise ValueError(f"{lasting.size} durations of 1 code or more for {numbers.size} units")
+    return np.repeat(numbers, lasting), False
+
+
+def whole_numbers(units: Any) -> npt.NDArray[np.int64]:
+    """Units as an array: (N,) or (n_codebooks, N) int64.
+
+    Args:
+        units: integers in an array, tensor or list, or a text of them with spaces between.
+
+    Raises:
+        ValueError: they are no whole numbers, or there are none.
+    """
+    given = units.split() if isinstance(units, str) else units
+    if isinstance(given, list) and given and all(isinstance(unit, str) for unit in given):
+        given = [int(unit) for unit in given]
+    array = np.asarray(given)
+    if array.ndim not in (1, 2) or array.dtype.kind not in "iu" or not array.size:
+        raise ValueError("units are whole numbers, (N,) or (n_codebooks, N), N of 1 or more")
+    return array.astype(np.int64)
 
 
 def textgrid(intervals: Sequence[Interval], *, tier: str) -> str:
