@@ -90,7 +90,7 @@ def measured(
         if len(audio) < round(seconds * rate):
             break
         for voice, tune in (("encoder", False), ("tuned", True)):
-            speaker = codec.enroll(one.name, [audio], tune=tune)
+            speaker = codec.enroll(one.name, [audio], sample_rate=rate, tune=tune)
             scores = {
                 kind: similarity(
                     [codec.decode(each, speaker=speaker, sample_rate=SAMPLE_RATE) for each in own],

@@ -528,7 +528,7 @@ def test_files_whose_header_hides_audio_are_refused(folder, tmp_path):
         (np.zeros((1, 2, 3)), 16000, r"array: shape \(1, 2, 3\); give \(samples,\) or"),
         (np.zeros(9, np.uint8), 16000, "array: samples of type uint8; convert them to float"),
         ([[0.0], [0.0, 1.0]], 16000, "array: NumPy cannot read it; give a NumPy array"),
-        ("a.wav", 16000, r"a\.wav: a file knows its own sample rate; leave sample_rate out"),
+        ("a.wav", 16000, r"a\.wav: knows its own sample rate; leave sample_rate out"),
     ],
 )
 def test_impossible_sources_are_refused(source, sample_rate, message):

@@ -261,7 +261,8 @@ def test_conversion_is_led_away_from_the_source(codec, codes):
 def test_a_recording_carries_its_own_voice(codec, speech, samples, codes):
     own = codec.decode(codes)
     assert isinstance(codes.speaker, np.ndarray)
-    for same in (speech, str(speech), samples, torch.from_numpy(samples), Speaker(codes.speaker)):
+    pairs = (16_000, samples), (16_000, torch.from_numpy(samples))
+    for same in (speech, str(speech), *pairs, Speaker(codes.speaker)):
         assert np.array_equal(codec.decode(codes, speaker=same), own)
     named = codec.voices["anna"]
     assert np.array_equal(
@@ -296,16 +297,18 @@ def test_a_voice_named_by_codes_is_never_opened_as_a_file(codec, speech, tmp_pat
 
 def test_enrolling_a_voice(model_file, samples, tmp_path):
     codec = vqcodec.load(model_file, device="cpu")
-    voice = codec.enroll("ben", [samples[:9000], samples[9000:]])
+    voice = codec.enroll("ben", [samples[:9000], samples[9000:]], sample_rate=16_000)
     assert voice.name == "ben"
     assert codec.voices["ben"] is voice
     assert codec.encode(samples, 16000, speaker="ben").speaker == "ben"
-    first, second = (codec.speaker(part).vector for part in (samples[:9000], samples[9000:]))
+    first, second = (
+        codec.speaker(part, 16_000).vector for part in (samples[:9000], samples[9000:])
+    )
     mean = to_grid(torch.from_numpy(from_int8(first) + from_int8(second))[None] / 2)[0]
     assert np.array_equal(voice.vector, to_int8(mean))
     assert not np.array_equal(voice.vector, first)
-    alone = codec.enroll("one", [samples])
-    assert np.array_equal(alone.vector, codec.speaker(samples).vector)
+    alone = codec.enroll("one", [samples], sample_rate=16_000)
+    assert np.array_equal(alone.vector, codec.speaker(samples, 16_000).vector)
     VoicesFile(tmp_path / "voices.json").add(codec.fingerprint, "ben", voice.vector)
     other = vqcodec.load(model_file, device="cpu", voices=tmp_path / "voices.json")
     assert np.array_equal(other.voices["ben"].vector, voice.vector)
@@ -313,7 +316,7 @@ def test_enrolling_a_voice(model_file, samples, tmp_path):
         with pytest.raises(SpeakerError, match="nobody: give a list of recordings"):
             codec.enroll("nobody", clips)
     with pytest.raises(SpeakerError, match="cannot name a voice"):
-        codec.enroll("x" * 65, [samples])
+        codec.enroll("x" * 65, [samples], sample_rate=16_000)
     with pytest.raises(SpeakerError, match=r"none\.json: no such voices file"):
         vqcodec.load(model_file, voices=tmp_path / "none.json")
 
@@ -322,8 +325,8 @@ def test_a_long_reference_is_heard_to_its_end(codec, samples):
     """Four seconds of a voice and four of another, an octave higher and at the same level."""
     pieces = [np.resize(one, 64_000) for one in (samples, samples[::2])]
     pieces = [one / np.float32(open_recording(one, 16000).gain()) for one in pieces]
-    first, second = (codec.speaker(one).vector.astype(int) for one in pieces)
-    both = codec.speaker(np.concatenate(pieces)).vector.astype(int)
+    first, second = (codec.speaker(one, 16_000).vector.astype(int) for one in pieces)
+    both = codec.speaker(np.concatenate(pieces), 16_000).vector.astype(int)
     np.testing.assert_allclose(both, (first + second) / 2, atol=2)
     assert np.abs(both - first).max() > 4
 
@@ -347,7 +350,9 @@ def test_voices_that_are_added_at_the_same_time_all_stay(tmp_path):
 
 
 def test_the_voice_does_not_depend_on_the_level(codec, samples):
-    loud, quiet = (codec.speaker(level * samples).vector for level in (np.float32(1), 2**-5))
+    loud, quiet = (
+        codec.speaker(level * samples, 16_000).vector for level in (np.float32(1), 2**-5)
+    )
     assert np.array_equal(loud, quiet)
 
 
@@ -401,7 +406,7 @@ def test_a_model_with_a_table_needs_a_name(samples, tmp_path):
     assert len(decoded) == len(samples)
     assert np.array_equal(codec.convert(samples, 16000, speaker="p225"), decoded)
     with pytest.raises(SpeakerError, match="knows speakers only by name"):
-        codec.decode(codes, speaker=samples)
+        codec.decode(codes, speaker=(16_000, samples))
 
 
 def test_several_codebooks_travel_too(samples, tmp_path):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from numbers import Integral
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +33,15 @@ from vqcodec.soundfiles import (
     name_of,
 )
 
-AudioSource = str | os.PathLike[str] | BinaryIO | npt.ArrayLike
+AudioSource = (
+    str
+    | os.PathLike[str]
+    | BinaryIO
+    | bytes
+    | npt.ArrayLike
+    | tuple[int, npt.ArrayLike]
+    | Mapping[str, Any]
+)
 
 TARGET_RMS = 0.06
 """Active speech level of a normalised recording, full scale being 1."""
@@ -198,10 +208,12 @@ def open_recording(source: AudioSource, sample_rate: int | None = None) -> Recor
     """Open a recording for reading.
 
     Args:
-        source: Path of a sound file; a binary file object or named pipe, which is first copied to
-            a temporary file that lives as long as the recording; or an array-like of shape (T,) or
-            (channels, T), float with full scale at 1, int16 or int32.
-        sample_rate: Rate of an array in Hz, 1000 to 768000; a file knows its own.
+        source: Path of a sound file; its bytes, or a binary file object or named pipe, which are
+            first copied to a temporary file that lives as long as the recording; an array-like of
+            shape (T,) or (channels, T), float with full scale at 1, int16 or int32; a pair (rate,
+            array) as SciPy and Gradio give it, with shape (T,) or (T, channels); or an example of
+            a data set, with "array" and "sampling_rate" or with "bytes" or "path".
+        sample_rate: Rate of an array in Hz, 1000 to 768000; all else knows its own.
 
     Returns:
         The recording, from 1 sample long and with at most 64 channels.
@@ -209,17 +221,56 @@ def open_recording(source: AudioSource, sample_rate: int | None = None) -> Recor
     Raises:
         AudioError: The source is missing, not audio, empty or of an impossible rate or shape.
     """
-    if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
-        return _array_recording(source, sample_rate)
-    name = name_of(source)
-    if sample_rate is not None:
-        raise AudioError(f"{name}: a file knows its own sample rate; leave sample_rate out")
-    if not isinstance(source, str | os.PathLike):
-        return spool(cast(BinaryIO, source), name)
-    if Path(source).is_fifo():
-        with open(source, "rb") as stream:
+    knows_rate = knows_its_rate(source)
+    name, held, own_rate = _unpacked(source)
+    if knows_rate and sample_rate is not None:
+        raise AudioError(f"{name}: knows its own sample rate; leave sample_rate out")
+    if isinstance(held, str | os.PathLike):
+        if not Path(held).is_fifo():
+            return _file_recording(Path(held), name)
+        with open(held, "rb") as stream:
             return spool(stream, name)
-    return _file_recording(Path(source), name)
+    if hasattr(held, "read"):
+        return spool(held, name)
+    return _array_recording(held, sample_rate if own_rate is None else own_rate)
+
+
+def knows_its_rate(source: object) -> bool:
+    """Whether a source is anything but a bare array."""
+    is_file = isinstance(source, str | os.PathLike | bytes | bytearray) or hasattr(source, "read")
+    return is_file or isinstance(source, Recording | Mapping) or is_pair(source)
+
+
+def is_pair(source: object) -> bool:
+    """Whether a source is a pair of rate and array, or tries to be."""
+    if not isinstance(source, tuple) or len(source) != 2:
+        return False
+    return any(isinstance(one, Integral) for one in source)
+
+
+def _unpacked(source: Any) -> tuple[str, Any, int | None]:
+    """What to call a source, the file or array in it, and the rate that comes with an array."""
+    if isinstance(source, Mapping):
+        if source.get("array") is not None and "sampling_rate" in source:
+            return "array", source["array"], source["sampling_rate"]
+        inside = source.get("bytes") or source.get("path")
+        if inside is None:
+            raise AudioError(
+                f"a dictionary with {', '.join(map(str, source)) or 'nothing'}: give one with "
+                "array and sampling_rate, or with bytes or path"
+            )
+        return str(source.get("path") or "bytes"), _unpacked(inside)[1], None
+    if is_pair(source):
+        rate, samples = source
+        if not isinstance(rate, Integral):
+            raise AudioError(
+                "a pair of array and rate: give (rate, array) with shape (samples,) or "
+                "(samples, channels), or the array and sample_rate by themselves"
+            )
+        return "array", _as_array(samples, "array").T, int(rate)
+    if isinstance(source, bytes | bytearray):
+        return "bytes", io.BytesIO(source), None
+    return name_of(source), source, None
 
 
 def load(source: AudioSource, sample_rate: int, *, source_rate: int | None = None) -> np.ndarray:
@@ -361,7 +412,9 @@ def spool(stream: BinaryIO, name: str, head: bytes = b"") -> Recording:
 def _array_recording(source: npt.ArrayLike, sample_rate: int | None) -> Recording:
     name = "array"
     if sample_rate is None:
-        raise AudioError(f"{name}: has no sample rate of its own; give sample_rate in Hz")
+        raise AudioError(
+            f"{name}: has no sample rate of its own; give sample_rate in Hz, or (rate, array)"
+        )
     samples = as_channels(source, name)
     return Recording(
         name,
@@ -384,12 +437,7 @@ def as_channels(source: npt.ArrayLike, name: str) -> np.ndarray:
     Raises:
         AudioError: Its type or shape is impossible.
     """
-    try:
-        samples = np.asarray(source)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise AudioError(
-            f"{name}: NumPy cannot read it; give a NumPy array or a detached CPU tensor"
-        ) from error
+    samples = _as_array(source, name)
     if samples.dtype.kind != "f" and samples.dtype not in (np.int16, np.int32):
         raise AudioError(
             f"{name}: samples of type {samples.dtype}; convert them to float with full scale at 1"
@@ -399,6 +447,15 @@ def as_channels(source: npt.ArrayLike, name: str) -> np.ndarray:
     samples = np.atleast_2d(samples)
     check_channels(name, samples.shape[0])
     return samples
+
+
+def _as_array(source: npt.ArrayLike, name: str) -> np.ndarray:
+    try:
+        return np.asarray(source)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AudioError(
+            f"{name}: NumPy cannot read it; give a NumPy array or a detached CPU tensor"
+        ) from error
 
 
 def array_frames(samples: np.ndarray) -> Iterator[np.ndarray]:

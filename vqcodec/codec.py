@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, Literal, Required, TypedDict, Unpack, overload
+from typing import Any, BinaryIO, Literal, Required, TypedDict, TypeGuard, Unpack, cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vqcodec import checkpoint
-from vqcodec.audio import Recording, open_recording, open_writer
+from vqcodec.audio import Recording, is_pair, knows_its_rate, open_recording, open_writer
 from vqcodec.checkpoint import Checkpoint
 from vqcodec.codes import Codes
 from vqcodec.decoding import fast_blocks, wavenet_blocks
@@ -33,8 +33,9 @@ from vqcodec.units import whole_numbers
 
 Decoder = Literal["fast", "wavenet"]
 BLOCK_LENGTH = 1 << 16  # samples read at a time
-Source = str | os.PathLike[str] | BinaryIO | np.ndarray | Tensor
-Sources = list[Any] | tuple[Any, ...]
+Item = str | os.PathLike[str] | BinaryIO | bytes | np.ndarray | Tensor | dict[str, Any]
+Source = Item | tuple[int, np.ndarray]
+Sources = list[Any] | tuple[Item, ...]
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -181,8 +182,9 @@ class Codec:
         """Encode a recording, or a list of recordings.
 
         Args:
-            source: path, binary file object, or array or tensor of shape (T,) or (channels, T)
-                with values in [-1, 1]; or a list of these, of any lengths.
+            source: path, bytes or binary file object; array or tensor of shape (T,) or
+                (channels, T) with values in [-1, 1]; pair (rate, array) or example of a data set
+                (see `audio.open_recording`); or a list of these, of any lengths.
             sample_rate: of arrays and tensors, in Hz.
             speaker: a known voice that the codes shall name. By default they carry the
                 recording's own 64-byte speaker vector.
@@ -198,7 +200,7 @@ class Codec:
             SpeakerError: `speaker` is unknown, or is needed (a model with a speaker table).
             VqcodecError: the model is not one whose codes can be refined.
         """
-        if isinstance(source, list | tuple):
+        if _is_list(source):
             return [
                 self.encode(
                     item, sample_rate, speaker=speaker, refine=refine, on_progress=on_progress
@@ -333,11 +335,12 @@ class Codec:
 
     # Speakers
 
-    def speaker(self, who: Speaker | Source) -> Speaker:
+    def speaker(self, who: Speaker | Source, sample_rate: int | None = None) -> Speaker:
         """Find a voice by its name, or hear it in a reference recording.
 
         Args:
-            who: a voice's name, a path, an array or tensor at the model's rate, or a `Speaker`.
+            who: a voice's name, a recording as in `encode`, or a `Speaker`.
+            sample_rate: of an array or tensor, in Hz.
 
         Raises:
             SpeakerError: neither a known voice nor a recording, or the model has only a table.
@@ -349,7 +352,7 @@ class Codec:
             return self.voices[who]
         if isinstance(who, str | os.PathLike) and not os.path.exists(who):
             raise unknown_voice(str(who), self.voices)
-        recording = self._reference(who)
+        recording = _reference(who, sample_rate)
         return Speaker(self._own_vector(recording, recording.gain()))
 
     def enroll(
@@ -357,6 +360,7 @@ class Codec:
         name: str,
         clips: Sequence[Source],
         *,
+        sample_rate: int | None = None,
         tune: bool = False,
         on_progress: Progress | None = None,
     ) -> Speaker:
@@ -366,7 +370,8 @@ class Codec:
 
         Args:
             name: of the voice.
-            clips: paths, arrays or tensors at the model's rate, or what `open_recording` opened.
+            clips: recordings as in `encode`, or what `open_recording` opened.
+            sample_rate: of the arrays and tensors among them, in Hz.
             tune: whether to refine the voice by gradient descent, as `training.tune.tune` does.
             on_progress: of the tuning, called with the share done, in [0, 1].
 
@@ -378,7 +383,7 @@ class Codec:
         check_name(name)
         if not clips or isinstance(clips, str | os.PathLike):
             raise SpeakerError(f"{name}: give a list of recordings to enroll from")
-        recordings = [self._reference(clip) for clip in clips]
+        recordings = [_reference(clip, sample_rate) for clip in clips]
         vectors = [from_int8(self._own_vector(one, one.gain())) for one in recordings]
         mean = to_grid(torch.from_numpy(np.mean(vectors, axis=0))[None])[0]
         vector = to_int8(mean)
@@ -392,12 +397,6 @@ class Codec:
         voice = Speaker(vector, name)
         self.voices[name] = voice
         return voice
-
-    def _reference(self, source: Source) -> Recording:
-        if isinstance(source, Recording):
-            return source
-        is_file = isinstance(source, str | os.PathLike) or hasattr(source, "read")
-        return open_recording(_to_numpy(source), None if is_file else self.sample_rate)
 
     def _mark(self, speaker: str | Speaker) -> str | np.ndarray:
         """What codes say of a voice: its name, if this codec knows it by that."""
@@ -563,7 +562,13 @@ class Codec:
     @overload
     def convert(
         self,
-        source: str | os.PathLike[str] | BinaryIO | np.ndarray,
+        source: str
+        | os.PathLike[str]
+        | BinaryIO
+        | bytes
+        | np.ndarray
+        | dict[str, Any]
+        | tuple[int, np.ndarray],
         sample_rate: int | None = None,
         **options: Unpack[ConvertOptions],
     ) -> np.ndarray: ...
@@ -594,7 +599,7 @@ class Codec:
         Args:
             source: as in `encode`.
             sample_rate: of arrays and tensors, in Hz.
-            speaker: who shall say it: see `speaker`.
+            speaker: who shall say it: see `speaker`. Arrays and tensors share `sample_rate`.
             refine: as in `encode`.
             decoder: as in `decode`.
             seed: as in `decode`.
@@ -607,8 +612,8 @@ class Codec:
         Raises:
             AudioError, SpeakerError: as in `encode` and `decode`.
         """
-        voice = self.speaker(speaker)
-        if isinstance(source, list | tuple):
+        voice = self.speaker(speaker, None if knows_its_rate(speaker) else sample_rate)
+        if _is_list(source):
             return [
                 self.convert(
                     item,
@@ -622,7 +627,7 @@ class Codec:
                 for item in source
             ]
         own = None if self.hears_speakers else voice
-        codes = self.encode(source, sample_rate, speaker=own, refine=refine)
+        codes = self.encode(cast(Source, source), sample_rate, speaker=own, refine=refine)
         samples = self.decode(
             codes, speaker=voice, decoder=decoder, seed=seed, temperature=temperature
         )
@@ -720,8 +725,20 @@ def _output_rate(codes: StreamMetadata, sample_rate: int | None) -> int:
     )
 
 
+def _reference(source: Source, sample_rate: int | None) -> Recording:
+    if isinstance(source, Recording):
+        return source
+    return open_recording(_to_numpy(source), None if knows_its_rate(source) else sample_rate)
+
+
+def _is_list(source: Source | Sources) -> TypeGuard[Sources]:
+    return isinstance(source, list | tuple) and not is_pair(source)
+
+
 def _to_numpy(source: Any) -> Any:
-    """A tensor as an array; all else as it is."""
+    """A tensor as an array, in a pair too; all else as it is."""
+    if is_pair(source):
+        return tuple(map(_to_numpy, source))
     if not isinstance(source, Tensor):
         return source
     # NumPy has no bfloat16.
