@@ -17,7 +17,10 @@ from vqcodec_cli.display import OnProgress, progress_bar
 from vqcodec_cli.errors import message
 from vqcodec_cli.options import files_at_a_time
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"),
+    *(".m4a", ".aac", ".amr", ".3gp", ".webm", ".mp4", ".mov", ".mkv"),
+)
 STREAM, STDIN = "-", "<stdin>"
 
 # Reads a source, writes a target and tells the share done.

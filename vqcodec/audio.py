@@ -190,10 +190,12 @@ def mix(frames: Iterable[np.ndarray], name: str, sample_rate: int) -> Iterator[n
 def info(path: str | os.PathLike[str]) -> AudioInfo:
     """Describe a sound file.
 
-    The header of an MP3 may only estimate the length, so an MP3 is decoded once to count.
+    The headers of MP3 and of what PyAV reads may only estimate the length: these are decoded once
+    to count.
 
     Args:
-        path: WAV, FLAC, Ogg (Vorbis or Opus), MP3 or whatever else libsndfile decodes.
+        path: WAV, FLAC, Ogg (Vorbis or Opus), MP3, AIFF or whatever else libsndfile decodes; with
+            PyAV installed also M4A, AAC, 3GP, AMR, WebM, MP4, MOV or MKV.
 
     Returns:
         Its rate, channels, length and coding; ``n_samples`` is 0 if it holds no audio.

@@ -1,9 +1,10 @@
-"""Sound files as libsndfile decodes and encodes them, with its pitfalls fenced off."""
+"""Sound files: libsndfile decodes and encodes them, PyAV decodes others; pitfalls fenced off."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -17,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from vqcodec import damage
+from vqcodec import damage, mediafiles
 from vqcodec.errors import AudioError
 from vqcodec.files import replacing
 
@@ -39,6 +40,15 @@ _ENCODINGS = {
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
 
+READABLE_SUFFIXES = (*_ENCODINGS, ".aiff", ".aif", *mediafiles.SUFFIXES)
+"""Of the recordings in a folder; what a file is read as is told by its content."""
+
+_HEAD_BYTES = 12
+# ISO media (MP4, M4A, 3GP, QuickTime), Matroska and WebM, AMR, AAC in ADTS frames.
+_MEDIA_HEAD = re.compile(
+    rb"....(ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3|#!AMR|\xff[\xf0\xf1\xf8\xf9]", re.DOTALL
+)
+
 
 @dataclass(frozen=True)
 class AudioInfo:
@@ -48,8 +58,8 @@ class AudioInfo:
         sample_rate: Samples per second of each channel, in Hz.
         channels: Number of channels.
         n_samples: Samples of each channel, as many as reading delivers.
-        format: Container as libsndfile names it, such as "WAV".
-        subtype: Sample coding as libsndfile names it, such as "PCM_16".
+        format: Container as libsndfile names it, such as "WAV", or else FFmpeg, such as "mov".
+        subtype: Sample coding, such as "PCM_16" or "aac".
     """
 
     sample_rate: int
@@ -101,6 +111,10 @@ def check_channels(name: str, channels: int) -> None:
 def describe(path: Path, name: str) -> AudioInfo:
     """Do what :func:`vqcodec.audio.info` does, calling the file ``name`` in errors."""
     with _open(path, name) as file:
+        if isinstance(file, mediafiles.Sound):
+            check_channels(name, file.channels)
+            rate, n_samples = checked_rate(name, file.sample_rate), sum(map(len, file.blocks))
+            return AudioInfo(rate, file.channels, n_samples, file.format, file.subtype)
         sample_rate = checked_rate(name, file.samplerate)
         check_channels(name, file.channels)
         damage.check(path, name, file.format, sample_rate)
@@ -115,42 +129,48 @@ def decode(path: Path, name: str) -> Iterator[np.ndarray]:
     """Decode a file from its start.
 
     Yields:
-        Float32 samples of shape (T, channels), T being ``CHUNK_LENGTH`` for all but the last.
+        Float32 samples of shape (T, channels), T free.
 
     Raises:
         AudioError: The file, called ``name``, cannot be opened, is damaged, or goes on after the
             end that its header gives.
     """
-    position = 0
     with _open(path, name) as file:
-        digest = damage.FlacDigest(path) if file.format == "FLAC" else None
-        try:
-            while len(frames := file.read(CHUNK_LENGTH, dtype="float32", always_2d=True)):
-                position += len(frames)
-                if digest:
-                    digest.update(frames)
-                yield frames
-        except soundfile.LibsndfileError as error:
+        if isinstance(file, mediafiles.Sound):
+            yield from file.blocks
+        else:
+            yield from _decode(file, path, name)
+
+
+def _decode(file: _SequentialFile, path: Path, name: str) -> Iterator[np.ndarray]:
+    position = 0
+    digest = damage.FlacDigest(path) if file.format == "FLAC" else None
+    try:
+        while len(frames := file.read(CHUNK_LENGTH, dtype="float32", always_2d=True)):
+            position += len(frames)
+            if digest:
+                digest.update(frames)
+            yield frames
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            f"{name}: cannot be decoded beyond {position / file.samplerate:.3f} s "
+            f"({_reason(error)}); {damage.keep_the_rest()}"
+        ) from error
+    if digest and not digest.is_right():
+        raise AudioError(
+            f"{name}: is damaged: its samples are not those whose MD5 its header has; "
+            f"{damage.keep_the_rest()}"
+        )
+    # libsndfile ends an MP3 without a length tag where it guesses the end to be, joined
+    # streams after the first, and a FLAC after as many samples as its header says.
+    if file.format in ("MP3", "OGG", "FLAC"):
+        descriptor = file.name
+        trailer = os.fstat(descriptor).st_size - os.lseek(descriptor, 0, os.SEEK_CUR)
+        if trailer > _MAX_TRAILER_BYTES:
             raise AudioError(
-                f"{name}: cannot be decoded beyond {position / file.samplerate:.3f} s "
-                f"({_reason(error)}); {damage.keep_the_rest()}"
-            ) from error
-        if digest and not digest.is_right():
-            raise AudioError(
-                f"{name}: is damaged: its samples are not those whose MD5 its header has; "
-                f"{damage.keep_the_rest()}"
+                f"{name}: more audio follows the end that its header gives, at "
+                f"{position / file.samplerate:.3f} s; convert it to WAV, for example with ffmpeg"
             )
-        # libsndfile ends an MP3 without a length tag where it guesses the end to be, joined
-        # streams after the first, and a FLAC after as many samples as its header says.
-        if file.format in ("MP3", "OGG", "FLAC"):
-            descriptor = file.name
-            trailer = os.fstat(descriptor).st_size - os.lseek(descriptor, 0, os.SEEK_CUR)
-            if trailer > _MAX_TRAILER_BYTES:
-                raise AudioError(
-                    f"{name}: more audio follows the end that its header gives, at "
-                    f"{position / file.samplerate:.3f} s; convert it to WAV, for example with "
-                    "ffmpeg"
-                )
 
 
 @contextmanager
@@ -219,18 +239,28 @@ def _on_interrupt(end: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _open(path: Path, name: str) -> Iterator[_SequentialFile]:
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise AudioError(
-            f"{name}: cannot be opened ({error.strerror}); give the path of a sound file"
-        ) from error
-    with stream, _decoder(stream, name) as file:
-        if file.frames or file.format not in ("WAV", "WAVEX"):
-            yield file
+def _open(path: Path, name: str) -> Iterator[_SequentialFile | mediafiles.Sound]:
+    """Open a file by libsndfile, or by PyAV if that can and libsndfile cannot."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = stack.enter_context(path.open("rb", buffering=0))
+            head = stream.read(_HEAD_BYTES)
+            stream.seek(0)
+        except OSError as error:
+            raise AudioError(
+                f"{name}: cannot be opened ({error.strerror}); give the path of a sound file"
+            ) from error
+        if _MEDIA_HEAD.match(head) and not mediafiles.is_installed():
+            raise AudioError(
+                f"{name}: is read with PyAV, which is missing; pip install 'vqcodec[av]'"
+            )
+        if _MEDIA_HEAD.match(head):
+            yield stack.enter_context(mediafiles.open_media(path, name))
             return
-    with damage.FinishedFile(path) as finished, _SequentialFile(finished) as file:
+        file = stack.enter_context(_decoder(stream, name))
+        if not file.frames and file.format in ("WAV", "WAVEX"):
+            finished = stack.enter_context(damage.FinishedFile(path))
+            file = stack.enter_context(_SequentialFile(finished))
         yield file
 
 

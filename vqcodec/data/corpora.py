@@ -13,10 +13,10 @@ from pathlib import Path
 from vqcodec.errors import DataError
 from vqcodec.extras import library
 from vqcodec.files import files_below
+from vqcodec.soundfiles import READABLE_SUFFIXES
 
 SPLITS = ("train", "valid", "test", "test_unseen")
 
-_AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 _MANIFEST_COLUMNS = ("path", "speaker", "split")
 _MIN_UTTERANCES_TO_SPLIT = 10
 _VCTK_RECORDINGS = ("wav48", "wav48_silence_trimmed")
@@ -164,7 +164,7 @@ def folder(root: str | Path) -> list[Utterance]:
     manifest = root / "manifest.csv"
     if manifest.is_file():
         return _sorted_by_name(_manifest_utterances(manifest))
-    paths = [path for path in files_below(root, _AUDIO_SUFFIXES) if path.parent != root]
+    paths = [path for path in files_below(root, READABLE_SUFFIXES) if path.parent != root]
     if not paths:
         raise DataError(
             f"{root}: no recording found; expected {root.name}/SPEAKER/NAME.wav (or .flac, .ogg, "
