@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vqcodec import checkpoint
@@ -16,6 +18,8 @@ from vqcodec.errors import CheckpointError
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.config import Recipe, merged, validated
 from vqcodec.training.voices import mean_voices
+
+logger = logging.getLogger(__name__)
 
 
 def completed(recipe: Recipe, start: Checkpoint | None) -> Recipe:
@@ -71,6 +75,31 @@ def initial_model(recipe: Recipe, start: Checkpoint | None, speakers: Sequence[s
     return model
 
 
+def tell_of_voices(recipe: Recipe, start: Checkpoint, speakers: Sequence[str]) -> None:
+    """Log what becomes of the voices of the model that a training starts from, if that is news.
+
+    Args:
+        recipe: of the training.
+        start: `recipe.initial_model`.
+        speakers: names of the training speakers.
+    """
+    name = recipe.initial_model
+    both, lost = sorted({*start.voices} & {*speakers}), sorted({*start.voices} - {*speakers})
+    if recipe.freezes_codes and recipe.model.speaker.kind == "encoder" and both:
+        logger.info(
+            "%s stay as %s has them, for its code files name them; to have new ones, rename the "
+            "speakers of the data",
+            ", ".join(both),
+            name,
+        )
+    if not recipe.freezes_codes and lost:
+        logger.info(
+            "new codes need new voices: %s of %s, of whom the data has nothing, are left out",
+            ", ".join(lost),
+            name,
+        )
+
+
 def write_model(
     path: Path,
     model: VQVAE,
@@ -81,6 +110,7 @@ def write_model(
     steps: int,
     validation_loss: float,
     tables: NgramTables | None,
+    voices: Mapping[str, np.ndarray],
 ) -> None:
     """Write what a stage has trained, with the voices of its speakers.
 
@@ -93,6 +123,8 @@ def write_model(
         steps: done.
         validation_loss: of the model.
         tables: of the entropy coder, where the codes are those that they were fitted to.
+        voices: name -> (64,) int8 of the initial model, where the codes and vectors are its own.
+            They stay as they are: files of its codes name them.
     """
     if recipe.stage == "codec" and model.wavenet is not None:
         # Untrained: the file is to offer only what can decode.
@@ -107,4 +139,5 @@ def write_model(
         "recipe": recipe.model_dump(mode="json"),
         "torch": torch.__version__,
     }
-    checkpoint.save(path, model, mean_voices(model, data, device), provenance, tables)
+    found = {**mean_voices(model, data, device), **voices}
+    checkpoint.save(path, model, found, provenance, tables)

@@ -23,7 +23,12 @@ from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.config import PerturbationConfig, Recipe
 from vqcodec.training.distributed import Processes
 from vqcodec.training.examples import add_example
-from vqcodec.training.model_files import completed, initial_model, write_model
+from vqcodec.training.model_files import (
+    completed,
+    initial_model,
+    tell_of_voices,
+    write_model,
+)
 from vqcodec.training.monitor import CodebookUsage, CollapseMonitor
 from vqcodec.training.objective import Losses, Objective
 from vqcodec.training.run import UNVALIDATED, Report, Training, begun, mean
@@ -80,8 +85,10 @@ class Trainer(Training[Batch]):
     ) -> None:
         start = None if recipe.initial_model is None else checkpoint.load(recipe.initial_model)
         recipe = completed(recipe, start)
-        # Frozen codes keep their entropy coder, and so their files stay readable.
-        self.tables = start.tables if start and recipe.freezes_codes else None
+        # Frozen codes keep their entropy coder and voices, and so their files stay readable.
+        kept = start if recipe.freezes_codes else None
+        self.tables = kept.tables if kept else None
+        self.voices = kept.voices if kept else {}
         super().__init__(recipe, recipe.data.batch_size, place, on_report)
         data = PreparedData(recipe.data.root)
         if data.sample_rate != recipe.model.sample_rate:
@@ -97,6 +104,8 @@ class Trainer(Training[Batch]):
         self.encoded = self._encoded(start)
         clips = data.split("train")
         self.speakers = speaker_names(clips)
+        if start is not None and place.rank == 0:
+            tell_of_voices(recipe, start, self.speakers)
         self.sampler = self._sampler(clips, recipe.perturbation, recipe.seed)
         valid = data.split("valid")
         if recipe.model.speaker.kind == "table":  # which has no row for an unseen speaker
@@ -253,6 +262,7 @@ class Trainer(Training[Batch]):
                     steps=self.step,
                     validation_loss=loss,
                     tables=self.tables,
+                    voices=self.voices,
                 )
         return loss
 
