@@ -28,10 +28,9 @@ def info(
     from vqcodec import list_models
 
     if file in list_models() or Path(file).suffix == MODEL_SUFFIX:
-        from vqcodec import checkpoint
-        from vqcodec.model_paths import find
+        from vqcodec.model_paths import find, read_header
 
-        results = describe(checkpoint.load(file), find(file))
+        results = describe(read_header(find(file)))
     elif _holds_codes(Path(file)):
         results = _describe_codes(Path(file))
     else:

@@ -35,7 +35,7 @@ def leakage(
     from vqcodec.evaluation.leakage import leakage as measured
 
     with progress_bar("listening") as on_progress:
-        codec = vqcodec.load(model, device=device.value)
+        codec = vqcodec.load(model, device=device.value, voices=False)
         text = measured(
             corpus,
             output,

@@ -23,6 +23,7 @@ from vqcodec_cli.sample import sample, score
 from vqcodec_cli.train import recipes, train
 from vqcodec_cli.transcode import convert, decode, encode
 from vqcodec_cli.units import units, units_eval
+from vqcodec_cli.voices import app as voices
 from vqcodec_cli.voices import enroll
 
 INTERRUPTED = 130
@@ -38,6 +39,7 @@ for command in (
 ):
     app.command()(command)
 app.command("eval")(evaluate)
+app.add_typer(voices, name="voices")
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 from vqcodec_cli.display import show
-from vqcodec_cli.options import Json, Model, Voices, voices_path
+from vqcodec_cli.options import Json, Model, Voices
 
 if TYPE_CHECKING:
-    from vqcodec.checkpoint import Checkpoint
+    from vqcodec.model_paths import ModelHeader
+    from vqcodec.speakers import VoiceInfo
 
 
 def models(as_json: Json = False) -> None:
@@ -18,45 +19,61 @@ def models(as_json: Json = False) -> None:
 
     Example: vqcodec models --json
     """
-    from vqcodec import checkpoint
-    from vqcodec.model_paths import packaged
+    from vqcodec.model_paths import packaged, read_header
 
-    found = [describe(checkpoint.load(name), path) for name, path in packaged().items()]
+    found = [describe(read_header(path)) for path in packaged().values()]
     if not found and not as_json:
         typer.echo("no packaged models; train one: vqcodec train --help")
     show(found, as_json=as_json)
 
 
 def speakers(model: Model = None, voices: Voices = None, as_json: Json = False) -> None:
-    """List the voices of a model, enrolled ones included.
+    """List the voices of a model, enrolled ones included, and what is known of them.
+
+    Sex, mean pitch, seconds of sound that were heard, where they are from, and accent.
 
     Example: vqcodec speakers
     """
-    from vqcodec import checkpoint
-    from vqcodec.speakers import VoicesFile
+    from vqcodec.model_paths import find, maker, read_header
+    from vqcodec.speakers import VoiceInfo, VoicesFile, default_path, packaged_info
 
-    loaded = checkpoint.load(model)
-    enrolled = VoicesFile(voices_path(voices)).voices(loaded.fingerprint)
-    names = sorted({*loaded.voices, *enrolled})
+    header = read_header(find(model))
+    enrolled = VoicesFile(voices or default_path()).voices(header.fingerprint)
+    known = packaged_info() if maker(header.fingerprint) else {}
+    found = {name: known.get(name, VoiceInfo()) for name in header.voices}
+    found |= {name: voice.info for name, voice in enrolled.items()}
     if as_json:
-        show([{"name": name, "enrolled": name in enrolled} for name in names], as_json=True)
+        listed = [
+            {"name": name, "enrolled": name in enrolled, **asdict(found[name])}
+            for name in sorted(found)
+        ]
+        show(listed, as_json=True)
         return
-    for name in names:
-        typer.echo(f"{name} (enrolled)" if name in enrolled else name)
+    width = max(map(len, found), default=0)
+    for name in sorted(found):
+        typer.echo(f"{name:<{width}}  {columns(found[name])}".rstrip())
 
 
-def describe(loaded: Checkpoint, path: Path) -> dict[str, Any]:
+def columns(info: VoiceInfo) -> str:
+    """What is known of a voice, as a row of a table; what is not leaves a gap."""
+    pitch = "" if info.pitch_hz is None else f"{info.pitch_hz:.0f} Hz"
+    seconds = "" if info.seconds is None else f"{info.seconds:.0f} s"
+    origin = ", ".join(part for part in (info.source, info.accent) if part is not None)
+    return f"{info.sex or '':<6}  {pitch:>6}  {seconds:>6}  {origin}"
+
+
+def describe(header: ModelHeader) -> dict[str, Any]:
     """What a model is, in a form that JSON can hold."""
-    config = loaded.config
+    config = header.parsed_config()
     quantizer = config.quantizer
     frame_rate = config.sample_rate / config.hop_length
     bits_per_code = (quantizer.codebook_size - 1).bit_length()
     decoders = {"fast": config.fast, "wavenet": config.wavenet}
     return {
-        "name": loaded.name,
-        "path": str(path),
-        "size_bytes": path.stat().st_size,
-        "fingerprint": loaded.fingerprint.hex(),
+        "name": header.name,
+        "path": str(header.path),
+        "size_bytes": header.path.stat().st_size,
+        "fingerprint": header.fingerprint.hex(),
         "sample_rate": config.sample_rate,
         "frame_rate": frame_rate,
         "bits_per_second": frame_rate * bits_per_code * quantizer.n_codebooks,
@@ -65,11 +82,11 @@ def describe(loaded: Checkpoint, path: Path) -> dict[str, Any]:
         "quantizer": quantizer.kind,
         "decoders": [name for name, part in decoders.items() if part is not None],
         "speaker": config.speaker.kind,
-        "n_voices": len(loaded.voices),
+        "n_voices": len(header.voices),
         # The whole recipe would bury the licence and the figures.
         "provenance": {
             key: value
-            for key, value in loaded.provenance.items()
+            for key, value in header.provenance.items()
             if not isinstance(value, dict | list)
         },
     }

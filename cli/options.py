@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -88,14 +88,10 @@ def files_at_a_time(jobs: int | None) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def voices_path(voices: Path | None) -> Path:
-    """Where enrolled voices are kept, unless the user says otherwise."""
-    return voices or Path(typer.get_app_dir("vqcodec")) / "voices.json"
-
-
-def load_codec(model: str | None, voices: Path | None, device: DeviceName) -> Codec:
-    """The codec that the common options ask for; nobody need have been enrolled yet."""
+def load_codec(
+    model: str | None, voices: Path | Literal[False] | None, device: DeviceName
+) -> Codec:
+    """The codec that the common options ask for."""
     import vqcodec
 
-    path = voices_path(voices)
-    return vqcodec.load(model, device=device.value, voices=path if path.exists() else None)
+    return vqcodec.load(model, device=device.value, voices=voices)

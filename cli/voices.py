@@ -1,16 +1,27 @@
-"""enroll."""
+"""enroll, and voices remove and rename: the voices that a user keeps."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from vqcodec_cli.display import progress_bar
-from vqcodec_cli.options import Device, DeviceName, Force, Model, load_codec, voices_path
+from vqcodec_cli.options import Device, DeviceName, Force, Model, Voices, load_codec
 
-SHORTEST_S = 10.0
+if TYPE_CHECKING:
+    from vqcodec.speakers import VoicesFile
+
+app = typer.Typer(help="Rename or remove enrolled voices; speakers lists all.")
+Only = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="The model whose voice is meant.",
+        show_default="every model that it is enrolled for",
+    ),
+]
 
 
 def enroll(
@@ -39,26 +50,90 @@ def enroll(
     """
     from vqcodec.audio import open_recording
     from vqcodec.errors import SpeakerError
-    from vqcodec.speakers import VoicesFile, check_name
+    from vqcodec.speakers import VoicesFile, check_name, default_path
 
     check_name(name)
     recordings = [open_recording(clip) for clip in clips]
-    seconds = sum(one.n_samples / one.sample_rate for one in recordings)
-    if seconds < SHORTEST_S:
-        typer.echo(
-            f"vqcodec: only {seconds:.1f} s of {name}: the voice may be off; "
-            f"half a minute is better",
-            err=True,
-        )
-    path = voices_path(voices)
+    path = voices or default_path()
     with progress_bar("enrolling") as on_progress:
-        codec = load_codec(model, path, device)
+        codec = load_codec(model, path if path.exists() else False, device)
         if name in codec.voices and not force:
             raise SpeakerError(f"{name}: is a voice already; add --force to replace it")
         voice = codec.enroll(name, recordings, tune=tune, on_progress=on_progress)
-        VoicesFile(path).add(codec.fingerprint, name, voice.vector)
-    typer.echo(f"{name}: enrolled in {path}")
+        VoicesFile(path).add(codec.fingerprint, voice)
+    typer.echo(f"{name}: enrolled in {path} ({voice.info})")
     use = ["vqcodec", "convert", "in.wav", "--speaker", name]
     use += ["--voices", str(path)] if voices else []
     use += ["--model", model] if model else []
     typer.echo(f"use it: {shlex.join(use)}")
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="Of an enrolled voice.")],
+    voices: Voices = None,
+    model: Only = None,
+) -> None:
+    """Forget an enrolled voice. Files of codes that name it then need another --speaker.
+
+    Example: vqcodec voices remove anna
+    """
+    kept, models = _kept(name, voices, model)
+    kept.remove(name, models)
+    typer.echo(f"{name}: removed from {kept.path} ({_names(models)})")
+
+
+@app.command()
+def rename(
+    old: Annotated[str, typer.Argument(help="Of an enrolled voice.")],
+    new: Annotated[str, typer.Argument(help="What it shall be called.")],
+    voices: Voices = None,
+    model: Only = None,
+) -> None:
+    """Give an enrolled voice another name. Files of codes that name it are told of the new one.
+
+    Example: vqcodec voices rename anna annabel
+    """
+    from vqcodec.errors import SpeakerError
+    from vqcodec.speakers import model_names, models_with
+
+    kept, models = _kept(old, voices, model)
+    if {*model_names(models)} & {*models_with(new, None)}:
+        raise SpeakerError(f"{new}: is a packaged voice already; choose another name")
+    kept.rename(old, new, models)
+    typer.echo(f"{old}: is called {new} now in {kept.path} ({_names(models)})")
+
+
+def _kept(name: str, voices: Path | None, model: str | None) -> tuple[VoicesFile, list[bytes]]:
+    """The file that a voice is in, and the models whose it is.
+
+    Raises:
+        SpeakerError: it is no enrolled voice, or not one of the model that is meant.
+    """
+    from vqcodec.errors import SpeakerError
+    from vqcodec.model_paths import find, read_header
+    from vqcodec.speakers import VoicesFile, default_path, models_with
+
+    kept = VoicesFile(voices or default_path())
+    models = kept.models(name)
+    if models and model is not None:
+        meant = read_header(find(model))
+        if meant.fingerprint not in models:
+            raise SpeakerError(f"{name}: is enrolled for {_names(models)}, not for {meant.name}")
+        models = [meant.fingerprint]
+    if not models and (packaged := models_with(name, None)):
+        raise SpeakerError(
+            f"{name}: is a voice of {', '.join(packaged)} as packaged, and stays; only enrolled "
+            "voices can be renamed or removed"
+        )
+    if not models:
+        raise SpeakerError(
+            f"{name}: is not enrolled in {kept.path}, which has {', '.join(kept.names()) or 'none'}"
+        )
+    return kept, models
+
+
+def _names(models: list[bytes]) -> str:
+    from vqcodec.speakers import model_names
+
+    return ", ".join(model_names(models))

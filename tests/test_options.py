@@ -22,7 +22,7 @@ from vqcodec_cli.options import files_at_a_time
 import vqcodec
 from vqcodec import Codes
 from vqcodec.prior import Prior, Score
-from vqcodec.speakers import VoicesFile
+from vqcodec.speakers import Speaker, VoicesFile
 
 LOAD, POOL = "vqcodec.load", "vqcodec_cli.batch.ThreadPoolExecutor"
 ENCODE, DECODE = "vqcodec.codec.Codec.encode", "vqcodec.codec.Codec.decode_to"
@@ -48,7 +48,7 @@ def received(
     The working directory has what the commands name.
     """
     monkeypatch.chdir(tmp_path)
-    VoicesFile("voices.json").add(bytes(8), "ben", np.zeros(64, np.int8))
+    VoicesFile("voices.json").add(bytes(8), Speaker(np.zeros(64, np.int8), "ben"))
     Path("prior.safetensors").touch()
     for folder, file in (("corpus/anna", clip), ("coded", codes)):
         Path(folder).mkdir(parents=True)

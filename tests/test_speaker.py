@@ -17,7 +17,7 @@ from vqcodec.models.speaker import (
     to_grid,
     to_int8,
 )
-from vqcodec.speakers import VoicesFile, check_name, unknown_voice
+from vqcodec.speakers import Speaker, VoicesFile, check_name, unknown_voice
 
 FINGERPRINT, OTHER = b"\x01" * 8, b"\x02" * 8
 
@@ -106,16 +106,16 @@ def test_enrolled_voices_are_kept_for_each_model(tmp_path):
     anna, ben, other = rng.integers(-128, 128, (3, 64)).astype(np.int8)
     voices = VoicesFile(path)
     assert voices.voices(FINGERPRINT) == {}
-    voices.add(FINGERPRINT, "anna", anna)
-    voices.add(FINGERPRINT, "bén", ben)
-    voices.add(OTHER, "anna", other)
+    voices.add(FINGERPRINT, Speaker(anna, "anna"))
+    voices.add(FINGERPRINT, Speaker(ben, "bén"))
+    voices.add(OTHER, Speaker(other, "anna"))
     kept = VoicesFile(path).voices(FINGERPRINT)
     assert list(kept) == ["anna", "bén"]
-    assert np.array_equal(kept["anna"], anna)
-    assert np.array_equal(kept["bén"], ben)
-    assert np.array_equal(VoicesFile(path).voices(OTHER)["anna"], other)
-    VoicesFile(path).add(FINGERPRINT, "anna", ben)
-    assert np.array_equal(VoicesFile(path).voices(FINGERPRINT)["anna"], ben)
+    assert np.array_equal(kept["anna"].vector, anna)
+    assert np.array_equal(kept["bén"].vector, ben)
+    assert np.array_equal(VoicesFile(path).voices(OTHER)["anna"].vector, other)
+    VoicesFile(path).add(FINGERPRINT, Speaker(ben, "anna"))
+    assert np.array_equal(VoicesFile(path).voices(FINGERPRINT)["anna"].vector, ben)
 
 
 def voice(**changes) -> dict:

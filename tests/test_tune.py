@@ -106,7 +106,7 @@ def test_enrolling_with_tuning(
     command = ["enroll", "eve", long, "--tune", "--model", tiny_model, "--voices", voices]
     assert main([str(word) for word in command]) == 0
     kept = VoicesFile(voices).voices(codec.fingerprint)["eve"]
-    assert np.array_equal(kept, voice.vector)
+    assert np.array_equal(kept.vector, voice.vector)
 
 
 def test_the_enrolment_benchmark_measures_every_length_there_is(

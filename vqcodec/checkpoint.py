@@ -33,12 +33,11 @@ from vqcodec import entropy
 from vqcodec.entropy import NgramTables
 from vqcodec.errors import CheckpointError
 from vqcodec.files import write_atomically
-from vqcodec.model_paths import find
+from vqcodec.model_paths import FORMAT, VERSION, check_version, find
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.speakers import VECTOR_LENGTH
 
-FORMAT, VERSION = "vqcodec-model", 2
 FINGERPRINT_BYTES = 8
 # The parts that give codes and speaker vectors their meaning: a decoder may be trained further
 # and still read old files.
@@ -142,10 +141,7 @@ def load(name: str | Path | None = None) -> Checkpoint:
 
 def _assembled(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> Checkpoint:
     """The model of a file; any of Python's errors of values where its metadata is damaged."""
-    if int(metadata["version"]) > VERSION:
-        raise CheckpointError(
-            f"{path}: model format {metadata['version']} is newer than {VERSION}: upgrade vqcodec"
-        )
+    check_version(path, metadata)
     config = metadata["config"]
     if checksum(tensors, metadata) != metadata["sha256"]:
         raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")

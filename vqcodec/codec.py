@@ -16,18 +16,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqcodec import checkpoint
+from vqcodec import checkpoint, enrolment
 from vqcodec.audio import Recording, is_pair, knows_its_rate, open_recording, open_writer
 from vqcodec.checkpoint import Checkpoint
 from vqcodec.codes import Codes
 from vqcodec.decoding import fast_blocks, wavenet_blocks
-from vqcodec.encoding import Progress, code_blocks, listened, live_codes, speaker_vector
+from vqcodec.encoding import (
+    Progress,
+    code_blocks,
+    listened,
+    live_codes,
+    mean_vector,
+    speaker_vectors,
+)
 from vqcodec.errors import CodesError, SpeakerError, VqcodecError
 from vqcodec.header import StreamMetadata
-from vqcodec.models.speaker import from_int8, guided, to_grid, to_int8
+from vqcodec.model_paths import maker
+from vqcodec.models.speaker import from_int8, guided
 from vqcodec.resampling import resample_blocks, resampled_length
 from vqcodec.soundfiles import checked_rate
-from vqcodec.speakers import Speaker, VoicesFile, check_name, unknown_voice
+from vqcodec.speakers import (
+    Speaker,
+    VoiceInfo,
+    VoicesFile,
+    check_name,
+    default_path,
+    models_with,
+    packaged_info,
+    unknown_voice,
+)
 from vqcodec.streams import CodesStream
 from vqcodec.units import whole_numbers
 
@@ -70,14 +87,15 @@ def load(
     model: str | os.PathLike[str] | None = None,
     *,
     device: str = "auto",
-    voices: str | os.PathLike[str] | None = None,
+    voices: str | os.PathLike[str] | Literal[False] | None = None,
 ) -> Codec:
     """Load a codec.
 
     Args:
         model: name of a packaged model, or path of a model file; the default model when None.
         device: `auto`, `cpu` or `cuda`.
-        voices: a voices file whose voices are added to the model's.
+        voices: a voices file whose voices are added to the model's; when None, the one that
+            `vqcodec enroll` keeps them in, if there is one; False for none.
 
     Raises:
         CheckpointError, SpeakerError: a file does not exist or cannot be used.
@@ -90,11 +108,9 @@ def load(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = checkpoint.load(None if model is None else str(model))
-    enrolled = {}
-    if voices is not None:
-        if not os.path.exists(voices):
-            raise SpeakerError(f"{voices}: no such voices file; vqcodec enroll makes one")
-        enrolled = VoicesFile(voices).voices(loaded.fingerprint)
+    if voices and not os.path.exists(voices):
+        raise SpeakerError(f"{voices}: no such voices file; vqcodec enroll makes one")
+    enrolled = None if voices is False else VoicesFile(voices or default_path())
     return Codec(loaded, device=device, enrolled=enrolled)
 
 
@@ -104,7 +120,7 @@ class Codec:
     Args:
         loaded: a model file.
         device: `cpu` or `cuda`.
-        enrolled: further voices: name -> (64,) int8.
+        enrolled: further voices.
 
     Attributes:
         name: of the model.
@@ -120,17 +136,21 @@ class Codec:
         loaded: Checkpoint,
         *,
         device: str = "cpu",
-        enrolled: dict[str, np.ndarray] | None = None,
+        enrolled: VoicesFile | None = None,
     ) -> None:
         self.name, self.config = loaded.name, loaded.config
         self.fingerprint, self.provenance = loaded.fingerprint, loaded.provenance
         self.tables = loaded.tables
         self.device = torch.device(device)
         self.model = loaded.model.to(self.device)
+        known = packaged_info() if maker(self.fingerprint) else {}
         self.voices = {
-            name: Speaker(vector, name)
-            for name, vector in {**loaded.voices, **(enrolled or {})}.items()
+            name: Speaker(vector, name, known.get(name, VoiceInfo()))
+            for name, vector in loaded.voices.items()
         }
+        self._enrolled = enrolled
+        if enrolled is not None:
+            self.voices |= enrolled.voices(self.fingerprint)
         self.sample_rate, self.hop_length = self.config.sample_rate, self.config.hop_length
 
     def __repr__(self) -> str:
@@ -343,17 +363,32 @@ class Codec:
             sample_rate: of an array or tensor, in Hz.
 
         Raises:
-            SpeakerError: neither a known voice nor a recording, or the model has only a table.
+            SpeakerError: neither a known voice nor a recording, a silent one, or the model has
+                only a table.
             AudioError: the recording cannot be read.
+
+        Warns:
+            RecordingWarning: the recording has less than 3 s of sound.
         """
         if isinstance(who, Speaker):
             return who
         if isinstance(who, str) and who in self.voices:
             return self.voices[who]
         if isinstance(who, str | os.PathLike) and not os.path.exists(who):
-            raise unknown_voice(str(who), self.voices)
-        recording = _reference(who, sample_rate)
-        return Speaker(self._own_vector(recording, recording.gain()))
+            raise self.unknown_voice(str(who))
+        return enrolment.heard(self.model, _reference(who, sample_rate), self.device)
+
+    def unknown_voice(self, name: str) -> SpeakerError:
+        """The error for a voice that this codec does not know: what it knows instead."""
+        now = self._enrolled and self._enrolled.renamed(self.fingerprint, name)
+        if now:
+            return SpeakerError(f"{name}: is a voice that is called {now} now; give that name")
+        if models := models_with(name, self._enrolled):
+            return SpeakerError(
+                f"{name}: is a voice of {', '.join(models)}, not of {self.name}: use such a "
+                f"model (--model), or enroll {name} for {self.name}, too"
+            )
+        return unknown_voice(name, self.voices)
 
     def enroll(
         self,
@@ -376,25 +411,26 @@ class Codec:
             on_progress: of the tuning, called with the share done, in [0, 1].
 
         Raises:
-            SpeakerError: an impossible name, no clips or too short ones to tune by, or the model
-                has only a table.
+            SpeakerError: an impossible name, no clips, silent ones or too short ones to tune by,
+                or the model has only a table.
             AudioError: a clip cannot be read.
+
+        Warns:
+            RecordingWarning: the clips have less than 10 s of sound, or are unlike each other.
         """
         check_name(name)
         if not clips or isinstance(clips, str | os.PathLike):
             raise SpeakerError(f"{name}: give a list of recordings to enroll from")
         recordings = [_reference(clip, sample_rate) for clip in clips]
-        vectors = [from_int8(self._own_vector(one, one.gain())) for one in recordings]
-        mean = to_grid(torch.from_numpy(np.mean(vectors, axis=0))[None])[0]
-        vector = to_int8(mean)
-        if tune:
-            # Imported here: what trains is not needed to encode and decode.
-            from vqcodec.training import tune as tuning
-
-            vector = tuning.tune(
-                self.model, recordings, vector, device=self.device, on_progress=on_progress
-            ).vector
-        voice = Speaker(vector, name)
+        voice = enrolment.enrolled(
+            self.model,
+            name,
+            recordings,
+            self.device,
+            known=list(self.voices.values()),
+            tune=tune,
+            on_progress=on_progress,
+        )
         self.voices[name] = voice
         return voice
 
@@ -406,7 +442,8 @@ class Codec:
         return voice.vector
 
     def _own_vector(self, recording: Recording, gain: float) -> np.ndarray:
-        return speaker_vector(self.model, recording, gain=gain, device=self.device)
+        vectors = speaker_vectors(self.model, recording, gain=gain, device=self.device)
+        return mean_vector(vectors)
 
     # Decoding
 
@@ -695,6 +732,12 @@ class Codec:
         if speaker is not None:
             target = self._vector(self.speaker(speaker).vector)
             return target if own is None else guided(target, self._vector(own.vector))
+        now = self._enrolled and self._enrolled.renamed(self.fingerprint, str(codes.speaker))
+        if own is None and now:
+            raise SpeakerError(
+                f"these codes name the voice {codes.speaker}, which is called {now} now: give it "
+                f"as --speaker {now}"
+            )
         if own is None:
             raise SpeakerError(
                 f"these codes name the voice {codes.speaker}, which model {self.name} does not "

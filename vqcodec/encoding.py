@@ -23,6 +23,7 @@ from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.speaker import SpeakerTable, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.offset import FRAME_SECONDS, frame_length, regroup, without_offset
+from vqcodec.references import MAX_REFERENCES, REFERENCE_SECONDS
 from vqcodec.resampling import resample_blocks, resampled_length
 from vqcodec.soundfiles import checked_rate
 from vqcodec.streams import Blocks
@@ -31,7 +32,6 @@ Progress = Callable[[float], None]
 
 # Another window is another shape of matrix products, which moves a margin by some 1e-7.
 DOUBT = 2e-5
-REFERENCE_SECONDS, MAX_REFERENCES = 4.0, 16
 LONGEST_PAUSE = 16.0  # seconds
 SOUND_POWER = 1e-5  # mean square: -50 dB full scale
 
@@ -163,10 +163,10 @@ def listened(
     return mono, open_recording(beginning, sample_rate)
 
 
-def speaker_vector(
+def speaker_vectors(
     model: VQVAE, recording: Recording, *, gain: float, device: torch.device
-) -> np.ndarray:
-    """Hear who speaks: the mean over the first pieces of a recording.
+) -> torch.Tensor:
+    """Hear who speaks in each of the first pieces of a recording.
 
     Args:
         model: on `device`.
@@ -175,7 +175,7 @@ def speaker_vector(
         device: a CPU or a GPU.
 
     Returns:
-        (64,) int8.
+        (n, 64) on the CPU, n from 1 to 16.
 
     Raises:
         AudioError: the recording cannot be read.
@@ -201,5 +201,9 @@ def speaker_vector(
         heard: torch.Tensor = model.speaker(piece.to(device))
         return heard.cpu()
 
-    vectors = list(windows.map_in_order(vector, pieces, device))
-    return to_int8(to_grid(torch.stack(vectors).mean(0))[0])
+    return torch.cat(list(windows.map_in_order(vector, pieces, device)))
+
+
+def mean_vector(vectors: torch.Tensor) -> np.ndarray:
+    """Speaker vectors (n, 64) -> the stored form of their mean, (64,) int8."""
+    return to_int8(to_grid(vectors.mean(0, keepdim=True))[0])

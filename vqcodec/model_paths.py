@@ -1,28 +1,101 @@
-"""Where the packaged models lie, found without the time that importing torch takes."""
+"""Where models lie and what they say of themselves, without the time that importing torch takes."""
 
 from __future__ import annotations
 
 import importlib.resources
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from vqcodec.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from vqcodec.models.config import ModelConfig
+
 DEFAULT_MODEL = "speech-1k"
+FORMAT, VERSION = "vqcodec-model", 2
 
 
-def fingerprint_of(path: Path) -> bytes:
-    """The fingerprint that a model file states, without reading the model.
+@dataclass(frozen=True)
+class ModelHeader:
+    """What a model file says of itself; whether it is whole, `checkpoint.load` finds out.
+
+    Attributes:
+        path: of the file.
+        fingerprint: 8 bytes; files of codes name it.
+        voices: names of the voices.
+        config: what it is made of, as JSON.
+        provenance: as `checkpoint.Checkpoint` has it.
+    """
+
+    path: Path
+    fingerprint: bytes
+    voices: tuple[str, ...]
+    config: str
+    provenance: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """File stem."""
+        return self.path.stem
+
+    def parsed_config(self) -> ModelConfig:
+        """What it is made of.
+
+        Raises:
+            CheckpointError: it makes no sense.
+        """
+        from pydantic import ValidationError
+
+        from vqcodec.models.config import ModelConfig
+
+        try:
+            return ModelConfig.model_validate_json(self.config)
+        except ValidationError as error:
+            fault = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{self.path}: its configuration is damaged: {fault}") from None
+
+
+def read_header(path: Path) -> ModelHeader:
+    """Read what a model file says of itself.
 
     Raises:
-        CheckpointError: not a readable model file.
+        CheckpointError: not a readable model file, or too new.
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            return bytes.fromhex(file.metadata()["fingerprint"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            metadata = dict(file.metadata() or {})
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: not a {FORMAT} file")
+        check_version(path, metadata)
+        return ModelHeader(
+            path,
+            bytes.fromhex(metadata["fingerprint"]),
+            tuple(name for name in json.loads(metadata["voices"]) if name.isprintable()),
+            metadata["config"],
+            dict(json.loads(metadata["provenance"])),
+        )
+    except (
+        *(SafetensorError, OSError, LookupError, TypeError, ValueError),
+        *(AttributeError, RecursionError),
+    ) as error:
         raise CheckpointError(f"{path}: not a readable model file: {error}") from None
+
+
+def check_version(path: Path, metadata: dict[str, str]) -> None:
+    """Refuse a model file of a later format.
+
+    Raises:
+        CheckpointError: it is of one.
+        LookupError, ValueError: it does not say.
+    """
+    if int(metadata["version"]) > VERSION:
+        raise CheckpointError(
+            f"{path}: model format {metadata['version']} is newer than {VERSION}: upgrade vqcodec"
+        )
 
 
 def packaged() -> dict[str, Path]:
@@ -34,7 +107,7 @@ def packaged() -> dict[str, Path]:
 def maker(fingerprint: bytes) -> str | None:
     """Name of the packaged model that makes codes of this fingerprint, if there is one."""
     for name, path in packaged().items():
-        if fingerprint_of(path) == fingerprint:
+        if read_header(path).fingerprint == fingerprint:
             return name
     return None
 

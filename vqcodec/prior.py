@@ -30,7 +30,7 @@ from vqcodec.files import write_atomically
 from vqcodec.models.config import PriorConfig
 from vqcodec.models.prior import CodeTransformer
 from vqcodec.models.speaker import from_int8
-from vqcodec.speakers import Speaker, unknown_voice
+from vqcodec.speakers import Speaker
 
 FORMAT, VERSION = "vqcodec-prior", 1
 
@@ -186,7 +186,7 @@ class Prior:
         speaker = codes.speaker
         if isinstance(speaker, str):
             if speaker not in self.codec.voices:
-                raise unknown_voice(speaker, self.codec.voices)
+                raise self.codec.unknown_voice(speaker)
             speaker = self.codec.voices[speaker].vector
         sequence = torch.from_numpy(codes.codes[0].astype(np.int64)).to(self.codec.device)
         vector = torch.from_numpy(from_int8(speaker)).to(self.codec.device)

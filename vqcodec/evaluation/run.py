@@ -220,4 +220,4 @@ def _end_with_parent() -> None:
 
 @cache
 def _loaded(model: str) -> Codec:
-    return vqcodec.load(model, device="cpu")
+    return vqcodec.load(model, device="cpu", voices=False)

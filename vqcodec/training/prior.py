@@ -65,7 +65,7 @@ class PriorTrainer(Training[CodeBatch]):
     ) -> None:
         super().__init__(recipe, recipe.data.batch_size, place, on_report)
         self.data = PreparedData(recipe.data.root)
-        codec = vqcodec.load(recipe.codec, device=place.device.type)
+        codec = vqcodec.load(recipe.codec, device=place.device.type, voices=False)
         self.fingerprint, codebook_size = codec.fingerprint, codec.config.quantizer.codebook_size
         torch.manual_seed(recipe.seed)
         self.model = self._initial_model(codec).to(place.device)
