@@ -1,7 +1,11 @@
-"""Make every file in this folder anew: `make samples`. Needs Debian's flite and espeak-ng."""
+"""Make every file in this folder anew: `make samples`. Needs Debian's flite and espeak-ng.
+
+`python samples/make_samples.py --voices` makes the samples of the voices alone, and needs neither.
+"""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 from pathlib import Path
 
@@ -28,9 +32,24 @@ def synthesize(name: str, path: Path) -> None:
     subprocess.run(command, check=True)
 
 
+def speak_with_every_voice(codec: vqcodec.Codec) -> None:
+    """The same sentence in every voice of the model."""
+    folder = SAMPLES / "voices"
+    folder.mkdir(exist_ok=True)
+    codes = codec.encode(SAMPLES / "slt.wav")
+    for voice in codec.voices:
+        codec.decode_to(folder / f"{voice}.ogg", codes, speaker=voice)
+
+
 def main() -> None:
     """Recordings, their codes, reconstructions and conversions; and speech that nobody spoke."""
-    codec = vqcodec.load()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--voices", action="store_true", help="only the samples of the voices")
+    only_voices = parser.parse_args().voices
+    codec = vqcodec.load(voices=False)
+    if only_voices:
+        speak_with_every_voice(codec)
+        return
     for name in TEXTS:
         source = SAMPLES / f"{name}.wav"
         synthesize(name, source)
@@ -41,6 +60,7 @@ def main() -> None:
         for voice in VOICES:
             codec.decode_to(SAMPLES / f"{name}.as-{voice}.wav", codes, speaker=voice)
         codec.decode_to(SAMPLES / f"{name}.refined.wav", codec.encode(source, refine=True))
+    speak_with_every_voice(codec)
     babbler = prior.load(codec)
     for scheme in SCHEMES:
         codes = babbler.sample(BABBLE_SECONDS, speaker=codec.voices["p239"], scheme=scheme)
