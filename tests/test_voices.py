@@ -383,6 +383,8 @@ def test_seconds_are_those_of_sound():
         assert found == pytest.approx(expected, abs=0.05)
     silence = open_recording(np.zeros(rate), rate)
     assert seconds_of_sound(silence, silence.gain()).tolist() == [0.0]
+    offset = open_recording(np.full(rate, 0.05), rate)
+    assert seconds_of_sound(offset, offset.gain()).tolist() == [0.0]
 
 
 # Further training

@@ -41,7 +41,7 @@ def seconds_of_sound(recording: Recording, gain: float) -> np.ndarray:
     return np.array(
         [
             (frame_powers(piece, rate) > threshold).mean() * len(piece) / rate
-            for piece in _pieces(recording, rate)
+            for piece in _pieces(recording, rate, gain)
         ]
     )
 
@@ -61,7 +61,7 @@ def pitches(recording: Recording, gain: float) -> np.ndarray:
     Raises:
         AudioError: the recording cannot be read.
     """
-    pieces = _pieces(recording, _PITCH_RATE)
+    pieces = _pieces(recording, _PITCH_RATE, gain)
     return np.concatenate([_pitches(piece, _threshold(gain)) for piece in pieces])
 
 
@@ -70,9 +70,9 @@ def _threshold(gain: float) -> float:
     return max(_ABSOLUTE_GATE, (gain * TARGET_RMS) ** 2 * _ACTIVE)
 
 
-def _pieces(recording: Recording, sample_rate: int) -> Iterator[np.ndarray]:
+def _pieces(recording: Recording, sample_rate: int, gain: float) -> Iterator[np.ndarray]:
     length = round(REFERENCE_SECONDS * sample_rate)
-    return itertools.islice(recording.blocks(sample_rate, length), MAX_REFERENCES)
+    return itertools.islice(recording.speech(sample_rate, length, gain), MAX_REFERENCES)
 
 
 def _pitches(samples: np.ndarray, threshold: float) -> np.ndarray:
