@@ -269,9 +269,9 @@ def test_silent_references_are_refused(tiny_model, run, tmp_path):
     codec = vqcodec.load(tiny_model, device="cpu")
     samples, rate = soundfile.read(RMS, dtype="float32")
     with pytest.raises(SpeakerError, match="array: holds no sound"):
-        codec.speaker(np.zeros(32_000, np.float32))
+        codec.speaker(np.zeros(32_000, np.float32), rate)
     with pytest.raises(SpeakerError, match="array: holds no sound"):
-        codec.enroll("eve", [samples, np.zeros(32_000, np.float32)])
+        codec.enroll("eve", [samples, np.zeros(32_000, np.float32)], sample_rate=rate)
     assert "eve" not in codec.voices
     soundfile.write(tmp_path / "silence.wav", np.zeros(32_000), rate)
     options = ["--speaker", tmp_path / "silence.wav", "--model", tiny_model]
@@ -285,13 +285,13 @@ def test_too_little_speech_is_warned_of(tiny_model, run, tmp_path):
     samples, rate = soundfile.read(RMS, dtype="float32")
     short = np.concatenate([np.zeros(80_000, np.float32), samples[8000:8800]])
     with pytest.warns(RecordingWarning, match=r"^array: has only 0\.0\d+ s of sound"):
-        codec.speaker(short)
+        codec.speaker(short, rate)
     with pytest.warns(RecordingWarning, match=r"^eve: has only 3\.\d s of sound"):
-        codec.enroll("eve", [samples])
+        codec.enroll("eve", [samples], sample_rate=rate)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        codec.speaker(samples)
-        codec.enroll("long", [samples] * 3)
+        codec.speaker(samples, rate)
+        codec.enroll("long", [samples] * 3, sample_rate=rate)
     soundfile.write(tmp_path / "short.wav", short, rate)
     options = ["--speaker", tmp_path / "short.wav", "--model", tiny_model]
     result = run("convert", SLT, "-o", tmp_path / "out.wav", *options)
@@ -337,7 +337,7 @@ def test_two_people_enrolled_as_one_are_warned_of(tiny_model, monkeypatch):
     with pytest.warns(RecordingWarning, match=r"slt\.wav: unlike the other recordings of eve"):
         codec.enroll("eve", [RMS, SLT, RMS])
     with pytest.warns(RecordingWarning, match=r"^recording 2: unlike the other recordings of eve"):
-        codec.enroll("eve", [samples, samples, samples])
+        codec.enroll("eve", [samples, samples, samples], sample_rate=16_000)
 
 
 # Pitch and seconds
