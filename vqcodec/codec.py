@@ -7,6 +7,7 @@ threads or blocks are involved.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ from vqcodec.encoding import (
 )
 from vqcodec.errors import CodesError, SpeakerError, VqcodecError
 from vqcodec.header import StreamMetadata
+from vqcodec.loudness import followed, normalised
 from vqcodec.model_paths import maker
 from vqcodec.models.speaker import from_int8, guided
 from vqcodec.resampling import resample_blocks, resampled_length
@@ -717,14 +719,25 @@ class Codec:
                 f"seed {seed}, temperature {temperature}: the seed must be 0 or more, and the "
                 "temperature 0 or more and finite"
             )
-        vector = self._told(metadata, speaker)
+        vector, own = self._told(metadata, speaker), self._speaker_of(metadata)
+        heard = None if own is None else self._vector(own.vector)
+        is_other = decoder == "wavenet" or (heard is not None and not torch.equal(vector, heard))
+        if heard is None or self.model.fast is None or not is_other:
+            reference = None
+        else:
+            codes, again = itertools.tee(codes)
+            reference = fast_blocks(self.model, again, heard, live=live)
         if decoder == "fast":
             blocks = fast_blocks(self.model, codes, vector, live=live)
         else:
             blocks = wavenet_blocks(
                 self.model, codes, vector, seed=seed, temperature=temperature, live=live
             )
-        return (block * np.float32(metadata.gain) for block in blocks)
+        rates = {"sample_rate": self.sample_rate, "hop_length": self.hop_length}
+        if reference is not None:
+            blocks = followed(blocks, reference, **rates)
+        levelled = normalised(blocks, gain=metadata.gain, **rates)
+        return (block * np.float32(metadata.gain) for block in levelled)
 
     def _told(self, codes: StreamMetadata, speaker: Speaker | Source | None) -> Tensor:
         """What the decoder is told of who speaks: (1, 64)."""
