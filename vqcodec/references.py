@@ -20,7 +20,7 @@ _ACTIVE = 10**-1.59  # 15.9 dB below the active level: the margin of ITU-T P.56
 _PITCH_RATE = 4000  # Hz: what is periodic in speech lies below half of it
 _LOWEST, _HIGHEST = 60.0, 500.0  # Hz
 _WINDOW_S, _HOP_S = 0.032, 0.010
-_PERIODIC = 0.25  # normalised difference, of 1 where nothing repeats itself
+_PERIODIC = 0.2  # normalised difference, of 1 where nothing repeats itself
 
 
 def seconds_of_sound(recording: Recording, gain: float) -> np.ndarray:
