@@ -124,7 +124,7 @@ def test_an_enrolled_voice_can_be_used_at_once(run, clip, speech, tiny_model, tm
 
 def test_voices_in_a_file_of_their_own(run, clip, tiny_model, tmp_path):
     voices = tmp_path / "kept" / "voices.json"
-    long = write(tmp_path / "long.wav", np.tile(spoken("rms"), 2))
+    long = write(tmp_path / "long.wav", np.tile(spoken("rms"), 3))
     enrolled = run("enroll", "eve", long, "--model", tiny_model, "--voices", voices)
     assert (enrolled.status, enrolled.stderr) == (0, "")
     assert f"--voices {voices}" in enrolled.stdout
