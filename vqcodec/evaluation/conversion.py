@@ -55,7 +55,7 @@ class _Task(NamedTuple):
 class _Found(NamedTuple):
     """What became of a recording: records as `_embedding`, `_original` and `_conversion` say."""
 
-    embedding: np.ndarray
+    embedding: np.ndarray | None
     original: dict[str, Any]
     reconstruction: dict[str, Any]
     conversions: dict[str, dict[str, Any]]
@@ -120,11 +120,12 @@ def convert_pairs(
 
     centres = {
         name: _centre(
+            name,
             [
                 one.embedding
                 for task, one in zip(tasks, found, strict=True)
-                if task.utterance.speaker == name
-            ]
+                if task.utterance.speaker == name and one.embedding is not None
+            ],
         )
         for name in names
     }
@@ -178,10 +179,11 @@ def _work_on(task: _Task) -> _Found:
         return record(label, lambda: _conversion(task, codes(), target))
 
     embedding = record("voice", partial(_embedding, task))["embedding"]
+    embedding = None if embedding is None else np.asarray(embedding)
     if not task.targets:
-        return _Found(np.asarray(embedding), {}, {}, {})
+        return _Found(embedding, {}, {}, {})
     return _Found(
-        np.asarray(embedding),
+        embedding,
         record("recognised", partial(_original, task)),
         converted("reconstructed", None),
         {name: converted(f"as {name}", name) for name in task.targets},
@@ -191,8 +193,8 @@ def _work_on(task: _Task) -> _Found:
 def _embedding(task: _Task) -> dict[str, Any]:
     try:
         embedding = speaker_embedding(load(task.utterance.path, SAMPLE_RATE))
-    except UndefinedMetricError as error:
-        raise DataError(f"{task.utterance.path}: {error}; leave it out of the corpus") from error
+    except UndefinedMetricError:
+        return {"embedding": None}
     return {"embedding": embedding.tolist()}
 
 
@@ -228,11 +230,17 @@ def _measured(task: _Task, waveform: np.ndarray) -> dict[str, Any]:
     return {**found, "undefined": "; ".join(reasons)}
 
 
-def _centre(embeddings: Sequence[np.ndarray]) -> np.ndarray:
+def _centre(name: str, embeddings: Sequence[np.ndarray]) -> np.ndarray:
     """A speaker as the mean of the embeddings (256,) of the recordings, of length 1."""
+    if not embeddings:
+        raise DataError(f"{name}: no voice is found in any recording; name other speakers")
     centre = np.mean(embeddings, axis=0)
     direction: np.ndarray = centre / np.linalg.norm(centre)
     return direction
+
+
+def _cosine(embedding: np.ndarray | None, centre: np.ndarray) -> float | None:
+    return None if embedding is None else float(embedding @ centre)
 
 
 def _rows(
@@ -249,9 +257,9 @@ def _rows(
                 "file": utterance.name,
                 "source": utterance.speaker,
                 "target": target,
-                "original to target": float(found.embedding @ centres[target]),
-                "to target": None if voice is None else float(voice @ centres[target]),
-                "to source": None if voice is None else float(voice @ centres[utterance.speaker]),
+                "original to target": _cosine(found.embedding, centres[target]),
+                "to target": _cosine(voice, centres[target]),
+                "to source": _cosine(voice, centres[utterance.speaker]),
                 "F0 correlation": record["F0 correlation"],
                 # Words are those of the text: as many in every form.
                 **{
@@ -272,8 +280,8 @@ def _pair(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     defined = [row for row in rows if row["to target"] is not None]
     nearer = sum(row["to target"] > row["to source"] for row in defined)
     reached = sum(row["to target"] - row["to source"] for row in defined) > 0
-    table["target > source"] = "yes" if reached else "no"
-    table["nearer to target"] = f"{nearer} of {len(rows)}"
+    table["target > source"] = ("yes" if reached else "no") if defined else "-"
+    table["nearer to target"] = f"{nearer} of {len(defined)}"
     table["F0 correlation"] = cell(mean(rows, "F0 correlation"), len(rows), 3)
     for of in ("", " of reconstruction", " of original"):
         rate = word_error_rate(rows, f"word errors{of}")

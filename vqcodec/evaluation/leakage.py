@@ -126,12 +126,14 @@ def leakage(
             on_progress(n_done / len(train + test))
     first, second = heard[: len(train)], heard[len(train) :]
     probed = [*_speaker_probes(first, second), *_pitch_probes(first, second)]
-    decoded = _decoder_reliance(codec, spread(second, MAX_DECODED))
+    to_decode = spread(second, MAX_DECODED)
+    decoded = _decoder_reliance(codec, to_decode)
+    table = [_decoded_cells(one, decoded[0].value, len(to_decode)) for one in decoded]
     text = (
         f"Model {codec.name} ({codec.fingerprint.hex()}); {len(train)} training and {len(test)} "
         f"test recordings of {len({each.speaker for each in test})} speakers.\n\n"
         f"{markdown_table([_cells(one) for one in probed])}\n"
-        f"{markdown_table([_decoded_cells(one, decoded[0].value) for one in decoded])}\n"
+        f"{markdown_table(table)}\n"
         f"{_NOTES}\n"
     )
     write_report(output, "leakage", [vars(one) for one in [*probed, *decoded]], text)
@@ -169,7 +171,7 @@ def _listen(codec: Codec, utterance: Utterance) -> _Clip:
     indices = torch.from_numpy(codes.codes.astype(np.int64))[None].to(codec.device)
     waveform = load(utterance.path, rate) / np.float32(codes.gain)
     # The frames of both analyses are centred on multiples of the hop, and codes between them.
-    room = codes.n_codes * hop_length + hop_length // 2 - len(waveform)
+    room = max(codes.n_codes * hop_length, _N_FFT) + hop_length // 2 - len(waveform)
     shifted = np.pad(waveform, (0, room))[hop_length // 2 :]
     feature = library("librosa").feature
     mfccs = feature.mfcc(y=shifted, sr=rate, n_mfcc=_N_MFCC, n_fft=_N_FFT, hop_length=hop_length)
@@ -346,17 +348,23 @@ def _decoder_reliance(codec: Codec, split: Sequence[_Clip]) -> list[Measurement]
             "another recording's codes and voice": replace(foreign, speaker=other.codes.speaker),
         }
         reference = load(clip.utterance.path, SAMPLE_RATE)
-        for name, variant in variants.items():
-            decoded = codec.decode(variant, sample_rate=SAMPLE_RATE)
-            try:
-                distance = mel_distance(reference, decoded)
-            except UndefinedMetricError as error:
-                fault = f"{clip.utterance.path}: {error}; leave it out of the corpus"
-                raise DataError(fault) from error
+        try:
+            own = {
+                name: mel_distance(reference, codec.decode(variant, sample_rate=SAMPLE_RATE))
+                for name, variant in variants.items()
+            }
+        except UndefinedMetricError:
+            continue
+        for name, distance in own.items():
             distances.setdefault(name, []).append(distance)
+    if not distances:
+        raise DataError(
+            f"split {split[0].utterance.split}: all its recordings are silent or far too short; "
+            "give recordings of speech"
+        )
     return [
-        Measurement("original", name, "mel distance", float(np.mean(own)), None, None, len(own))
-        for name, own in distances.items()
+        Measurement("original", name, "mel distance", float(np.mean(all_)), None, None, len(all_))
+        for name, all_ in distances.items()
     ]
 
 
@@ -375,10 +383,10 @@ def _cells(one: Measurement) -> dict[str, str]:
     }
 
 
-def _decoded_cells(one: Measurement, right: float) -> dict[str, str]:
+def _decoded_cells(one: Measurement, right: float, n_files: int) -> dict[str, str]:
     return {
         "decoded from": one.given,
         "mel distance ↓": f"{one.value:.3f}",
         "more than the right ones": f"{one.value - right:+.3f}",
-        "files": str(one.n_test),
+        "files": str(one.n_test) if one.n_test == n_files else f"{one.n_test} of {n_files}",
     }

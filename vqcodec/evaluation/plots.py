@@ -50,8 +50,14 @@ def rates(summaries: Sequence[CodecSummary], *, ours: Collection[str], original:
         axis.set_xlabel("kbit/s, every byte of the file counted")
         axis.margins(0.1)
         axis.grid(alpha=0.3)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    # A measure may be undefined for some or all.
+    named = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named))
     return png(figure, dpi=120)
 
 
@@ -64,6 +70,7 @@ def spectrogram(waveform: np.ndarray, sample_rate: int) -> bytes:
     """
     n_fft = sample_rate * 32 // 1000
     librosa = library("librosa")
+    waveform = np.pad(waveform, (0, max(0, n_fft - len(waveform))))
     magnitude = np.abs(librosa.stft(waveform, n_fft=n_fft, hop_length=n_fft // 4))
     level = librosa.amplitude_to_db(magnitude, ref=n_fft / 4, top_db=None)
     figure = library("matplotlib.figure").Figure(figsize=(5, 2.2), layout="constrained")

@@ -2,13 +2,15 @@
 
 Waveforms are float arrays of shape (T,), full scale 1, at `SAMPLE_RATE`. The two of a pair have
 one length and no delay between them: see `align`. Every measure needs the extra `eval`, and raises
-`UndefinedMetricError` where it has no value, such as for silence.
+`UndefinedMetricError` where it has no value, such as for silence or for less than 64 ms, which is
+the longest window.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +24,8 @@ from vqcodec.extras import library
 SAMPLE_RATE = 16000
 MAX_LAG_MS = 50
 
-_HOP_LENGTH = SAMPLE_RATE // 1000  # of `align`: 1 ms
+_HOP_LENGTH, _N_FFT = SAMPLE_RATE // 1000, 512  # of `align`: 1 ms, 32 ms
+_LONGEST_WINDOW = 1024  # of `mel_distance`
 _MIN_VOICED_FRAMES = 10
 _N_MEL_CEPSTRUM = 24
 _ROUNDING_NOISE = 2**-30 / 12  # variance, of 16-bit samples
@@ -69,7 +72,7 @@ def align(reference: np.ndarray, decoded: np.ndarray) -> Aligned:
         decoded: (any,); what lies outside the reference's T samples is dropped, what it lacks of
             them is silence.
     """
-    length = max(len(reference), len(decoded))
+    length = max(len(reference), len(decoded), _N_FFT)
     original, late = (
         _mel_contours(np.pad(waveform, (0, length - len(waveform))))
         for waveform in (reference, decoded)
@@ -145,7 +148,12 @@ def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
         np.log(
             np.maximum(
                 feature.melspectrogram(
-                    y=waveform, sr=SAMPLE_RATE, n_fft=1024, hop_length=256, n_mels=80, power=1
+                    y=waveform,
+                    sr=SAMPLE_RATE,
+                    n_fft=_LONGEST_WINDOW,
+                    hop_length=256,
+                    n_mels=80,
+                    power=1,
                 ),
                 1e-5,
             )
@@ -307,13 +315,30 @@ def measure(reference: np.ndarray, decoded: np.ndarray) -> dict[str, Score]:
 def _stoi(reference: np.ndarray, decoded: np.ndarray, *, extended: bool) -> float:
     pystoi = library("pystoi")
     _check(reference, decoded)
-    with warnings.catch_warnings():
+    fault = UndefinedMetricError("less than 0.4 s of sound")
+    if len(reference) < 0.4 * SAMPLE_RATE:  # of which pystoi fails where it is not a frame
+        raise fault
+    with warnings.catch_warnings(), _repeatable_draws():
         # pystoi says so, and returns 1e-5, where too little is left without the silence.
         warnings.simplefilter("error", RuntimeWarning)
         try:
             return float(pystoi.stoi(reference, decoded, SAMPLE_RATE, extended=extended))
         except RuntimeWarning as warning:
-            raise UndefinedMetricError("less than 0.4 s of sound") from warning
+            raise fault from warning
+
+
+@contextmanager
+def _repeatable_draws() -> Iterator[None]:
+    """NumPy's global generator as if just seeded, and afterwards as it was before.
+
+    pystoi draws noise from it that decides ESTOI where a band is silent.
+    """
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
 
 
 class _Pitch(NamedTuple):
@@ -348,7 +373,7 @@ def _mel_contours(waveform: np.ndarray) -> np.ndarray:
     mel = library("librosa").feature.melspectrogram(
         y=waveform.astype(np.float32),
         sr=SAMPLE_RATE,
-        n_fft=512,
+        n_fft=_N_FFT,
         hop_length=_HOP_LENGTH,
         n_mels=40,
         fmin=200,
@@ -366,6 +391,8 @@ def _check(reference: np.ndarray, decoded: np.ndarray) -> None:
             f"waveforms of shapes {reference.shape} and {decoded.shape} cannot be compared; "
             "align the decoded one first"
         )
+    if len(reference) < _LONGEST_WINDOW:
+        raise UndefinedMetricError(f"less than {1000 * _LONGEST_WINDOW // SAMPLE_RATE} ms")
     for name, waveform in (("original", reference), ("decoded recording", decoded)):
         if not np.any(waveform):
             raise UndefinedMetricError(f"the {name} is silent")
