@@ -5,20 +5,22 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import save_tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 from vqcodec_cli.main import main
 
-from vqcodec import Codes
+from vqcodec import Codes, audio, load
 from vqcodec.data.labels import read_labels
 from vqcodec.errors import CodesError
-from vqcodec.units import NOBODY, Units, json_line, npy_bytes, text_line, textgrid
+from vqcodec.units import NOBODY, Units, json_line, npy_bytes, read_units, text_line, textgrid
 
 FINGERPRINT = bytes(range(8))
 
@@ -126,6 +128,96 @@ def test_intervals_cover_the_recording(codes: list[int], n_missing: int, collaps
     for before, after in itertools.pairwise(intervals):
         assert before.start < before.end == after.start
     assert intervals[-1].start < intervals[-1].end
+
+
+# And back
+
+
+@pytest.mark.parametrize("collapse", [False, True])
+def test_what_is_written_is_read(tmp_path: Path, collapse: bool) -> None:
+    units = Units.of(SOME, collapse=collapse)
+    files = {
+        ".txt": text_line("deep/a", units).encode(),
+        ".jsonl": json_line("/x/deep/a.wav", units).encode(),
+        ".npy": npy_bytes(units),
+    }
+    names = {".txt": "deep/a", ".jsonl": "a", ".npy": "in"}
+    for suffix, data in files.items():
+        path = tmp_path / f"in{suffix}"
+        path.write_bytes(data)
+        ((name, found),) = read_units(path).items()
+        assert name == names[suffix]
+        assert found.units.tolist() == [17, 402, 402, 9]
+        assert found.fingerprint == (FINGERPRINT if suffix == ".jsonl" else None)
+
+
+def test_recordings_are_called_what_tells_them_apart(tmp_path: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    units = Units.of(SOME)
+    path.write_text("".join(json_line(name, units) for name in ("in/a/1.wav", "in/b/1.wav")))
+    assert list(read_units(path)) == ["a/1", "b/1"]
+    path = path.with_suffix(".txt")
+    path.write_text("1 2\n\n3 3\n")
+    assert {name: found.units.tolist() for name, found in read_units(path).items()} == {
+        "many-1": [1, 2],
+        "many-2": [3, 3],
+    }
+
+
+PLAIN = " ".join(map(str, range(300)))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "fault"),
+    [
+        ("a.csv", "", "no file of units; name a .txt, .jsonl or .npy"),
+        ("a.txt", "", "holds no units"),
+        ("a.txt", "a|1 x", "invalid literal"),
+        ("a.txt", "a|1.5", "invalid literal"),
+        ("a.txt", "a|", "units are whole numbers"),
+        ("a.txt", "a|1 2|1", "1 durations of 1 code or more for 2 units"),
+        ("a.txt", "a|1 2|0 1", "2 durations of 1 code or more"),
+        ("a.txt", "a|1|1000000000000", "durations"),
+        ("a.txt", f"a|1 2|{2**62} {2**62}", "durations"),
+        ("a.txt", "a|1|1|1", "line 1 has more than"),
+        ("a.txt", "a|1\na|2", "two recordings are called a"),
+        ("a.txt", "../a|1", "'../a' cannot name a file"),
+        ("a.txt", "/a|1", "'/a' cannot name a file"),
+        ("a.txt", PLAIN, "repeats were collapsed, and there are no durations: add these"),
+        ("a.txt", "9" * 30, "units are whole numbers|too large"),
+        ("a.jsonl", "[1]", "cannot be read"),
+        ("a.jsonl", "{}", "'units'"),
+        ("a.jsonl", '{"units": [1, 2.5]}', "units are whole numbers"),
+        ("a.jsonl", '{"units": [1], "model": "x"}', "fromhex"),
+        ("a.jsonl", '{"units": [1], "audio": 5}', "cannot be read"),
+        ("a.npy", np.zeros((3, 4), int), "3 rows, not one of units or two"),
+        ("a.npy", np.zeros(3), "units are whole numbers"),
+        ("a.npy", np.array([1, None], object), "Python objects"),
+        ("a.npy", "no array", "cannot be read"),
+    ],
+)
+def test_what_are_no_units_is_refused(
+    tmp_path: Path, name: str, data: str | np.ndarray, fault: str
+) -> None:
+    path = tmp_path / name
+    if isinstance(data, str):
+        path.write_text(data)
+    else:
+        np.save(path, data)
+    with pytest.raises(CodesError, match=fault) as refused:
+        read_units(path)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert "\n" not in str(refused.value)
+    with pytest.raises(CodesError, match=r"absent\.txt: cannot be read \(No such file"):
+        read_units(tmp_path / "absent.txt")
+
+
+def test_an_array_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    claim = b"(400000000000,), }"
+    path.write_bytes(npy_bytes(Units.of(SOME)).replace(b"(4,), }".ljust(len(claim)), claim))
+    with pytest.raises(CodesError, match="cannot be read"):
+        read_units(path)
 
 
 def test_units_need_no_torch() -> None:
@@ -249,3 +341,81 @@ def test_units_of_two_models_do_not_mix(
     # Nor where each was found with the model that it needs.
     assert units_command(recording, codes) == 1
     assert f"{codes}: its units are of model " in capsys.readouterr().err
+
+
+def test_units_become_the_codes_that_they_were(codes: Path, tiny_model: Path) -> None:
+    codec, read = load(tiny_model), Codes.load(codes)
+    row = read.codes[0]
+    for units in (row, row.tolist(), " ".join(map(str, row)), torch.from_numpy(row.astype(int))):
+        made = codec.codes(units, speaker="p225", n_samples=read.n_samples, gain=read.gain)
+        assert made == replace(read, speaker="p225")
+    assert codec.codes(row[None], speaker="p225").n_samples == len(row) * codec.hop_length
+    assert len(codec.decode(made)) == read.n_samples
+
+
+@pytest.mark.parametrize(
+    ("units", "options", "fault"),
+    [
+        ([], {}, "these are no units: units are whole numbers"),
+        ([1.5], {}, "units are whole numbers"),
+        ("a b", {}, "invalid literal"),
+        ([[1], [2]], {}, "units of 2 codebooks, and model tiny has 1"),
+        ([1, 512], {}, "below the codebook size 512 and not negative, not 1..512"),
+        ([-1], {}, "not -1..-1"),
+        ([1, 2], {"n_samples": 5}, "codes must have 1 time steps for 5 samples"),
+        ([1], {"gain": 0}, "gain must be"),
+    ],
+)
+def test_what_cannot_be_codes_is_refused(
+    tiny_model: Path, units: Any, options: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(CodesError, match=fault):
+        load(tiny_model).codes(units, speaker="p225", **options)
+
+
+def decode_command(*arguments: object) -> int:
+    return main(["decode", *map(str, arguments)])
+
+
+def test_a_file_of_units_is_decoded(
+    codes: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, options = [], ["--speaker", "p225", "--model", tiny_model]
+    for number, arguments in enumerate((["a.txt"], ["b.jsonl", "--dedup"], ["c.npy", "--dedup"])):
+        file, *dedup = arguments
+        assert units_command(codes, "-o", tmp_path / file, *dedup) == 0
+        target = tmp_path / f"{number}.wav"
+        assert decode_command(tmp_path / file, target, *options) == 0
+        said.append(target.read_bytes())
+    assert said[0] == said[1] == said[2]
+    n_codes = Codes.load(codes).n_codes
+    assert audio.info(tmp_path / "0.wav").n_samples == n_codes * 128
+    capsys.readouterr()
+    for status, fault, more in (
+        (2, "units do not tell who speaks: give --speaker", []),
+        (1, "0.wav: exists; add --force", options),
+        (1, "these units were made by model ", [*options[:2], "--model", "speech-1k", "--force"]),
+    ):
+        assert decode_command(tmp_path / "b.jsonl", tmp_path / "0.wav", *more) == status
+        error = capsys.readouterr().err
+        assert fault in error
+        assert error.count("\n") == 1
+
+
+def test_a_file_of_many_recordings_makes_a_folder(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, target = tmp_path / "units.txt", tmp_path / "out"
+    file.write_text("deep/a|1 2 2 3\nb|4 600\nc|7 7|1 2\n")
+    options = ["--speaker", "p225", "--model", tiny_model]
+    assert decode_command(file, target, *options) == 1
+    assert {str(path.relative_to(target)) for path in target.rglob("*.wav")} == {
+        "deep/a.wav",
+        "c.wav",
+    }
+    assert audio.info(target / "c.wav").n_samples == 3 * 128
+    found = capsys.readouterr()
+    assert found.err.startswith(f"vqcodec: {file}: b: codes must be below the codebook size 512")
+    assert found.out == "2 done, 1 failed\n"
+    assert decode_command(file, tmp_path / "one.wav", *options) == 1
+    assert "has 3 recordings; name a folder" in capsys.readouterr().err

@@ -106,9 +106,10 @@ class Codes(Metadata):
 
         books = f"{self.n_codebooks} x " if self.n_codebooks > 1 else ""
         who = f"speaker {self.speaker}" if isinstance(self.speaker, str) else "a voice of their own"
+        model = maker(self.fingerprint) or self.fingerprint.hex()
         return (
-            f"<Codes of {self.duration_s:.2f} s: {books}{self.n_codes} of {self.bits_per_code} "
-            f"bits, {who}, model {maker(self.fingerprint) or self.fingerprint.hex()}>"
+            f"<Codes of {self.duration_s:.2f} s: {books}{self.n_codes} codes of "
+            f"{self.bits_per_code} bits, {who}, model {model}>"
         )
 
     def __eq__(self, other: object) -> bool:

@@ -232,7 +232,8 @@ def _named(
     has_repeats = any((np.diff(each.units) == 0).any() for each in named.values())
     if n_plain > MOST_WITHOUT_REPEATS and not has_repeats:
         raise ValueError(
-            "no unit comes twice in a row, so repeats were collapsed, and there are no durations"
+            "no unit comes twice in a row, so repeats were collapsed, and there are no durations: "
+            "add these, or leave --dedup out"
         )
     return named
 
@@ -247,7 +248,8 @@ def _expanded(units: Any, durations: Any = None) -> tuple[npt.NDArray[np.int64],
     if durations is None:
         return numbers, True
     lasting = whole_numbers(durations)
-    if lasting.shape != numbers.shape or lasting.min() < 1 or lasting.sum() > _LONGEST:
+    is_possible = lasting.min() >= 1 and lasting.max() <= _LONGEST and lasting.sum() <= _LONGEST
+    if lasting.shape != numbers.shape or not is_possible:
         raise ValueError(f"{lasting.size} durations of 1 code or more for {numbers.size} units")
     return np.repeat(numbers, lasting), False
 
