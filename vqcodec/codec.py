@@ -562,8 +562,9 @@ class Codec:
         """Decode codes while they come, in bounded memory, to what `decode` gives.
 
         The fast decoder answers a code when 25 codes and its look-ahead have come: 0.43 s of the
-        default model. The WaveNet samples segments of some 310 codes at most, each when it has
-        come.
+        default model, and 0.63 s in another voice, whose level takes 25 codes more to tell
+        (`loudness.followed`). The WaveNet samples segments of some 310 codes at most, each when it
+        has come.
 
         Args:
             codes: a stream, of which nothing is read before the result is iterated over.
@@ -719,25 +720,38 @@ class Codec:
                 f"seed {seed}, temperature {temperature}: the seed must be 0 or more, and the "
                 "temperature 0 or more and finite"
             )
-        vector, own = self._told(metadata, speaker), self._speaker_of(metadata)
-        heard = None if own is None else self._vector(own.vector)
-        is_other = decoder == "wavenet" or (heard is not None and not torch.equal(vector, heard))
-        if heard is None or self.model.fast is None or not is_other:
-            reference = None
-        else:
-            codes, again = itertools.tee(codes)
-            reference = fast_blocks(self.model, again, heard, live=live)
+        vector = self._told(metadata, speaker)
+        codes, again = itertools.tee(codes)
+        reference = self._reference_blocks(metadata, again, vector, decoder, live=live)
         if decoder == "fast":
             blocks = fast_blocks(self.model, codes, vector, live=live)
         else:
             blocks = wavenet_blocks(
                 self.model, codes, vector, seed=seed, temperature=temperature, live=live
             )
-        rates = {"sample_rate": self.sample_rate, "hop_length": self.hop_length}
+        layout = {"sample_rate": self.sample_rate, "hop_length": self.hop_length}
         if reference is not None:
-            blocks = followed(blocks, reference, **rates)
-        levelled = normalised(blocks, gain=metadata.gain, **rates)
+            blocks = followed(blocks, reference, **layout)
+        levelled = normalised(blocks, gain=metadata.gain, **layout)
         return (block * np.float32(metadata.gain) for block in levelled)
+
+    def _reference_blocks(
+        self,
+        metadata: StreamMetadata,
+        codes: Iterable[np.ndarray],
+        told: Tensor,
+        decoder: Decoder,
+        *,
+        live: bool,
+    ) -> Iterator[np.ndarray] | None:
+        """What the voice that spoke makes of codes, where that is known and is another thing."""
+        own = self._speaker_of(metadata)
+        if own is None or self.model.fast is None:
+            return None
+        heard = self._vector(own.vector)
+        if decoder == "fast" and torch.equal(told, heard):
+            return None
+        return fast_blocks(self.model, codes, heard, live=live)
 
     def _told(self, codes: StreamMetadata, speaker: Speaker | Source | None) -> Tensor:
         """What the decoder is told of who speaks: (1, 64)."""

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from vqcodec import windows
-from vqcodec.audio import TARGET_RMS
+from vqcodec.audio import TARGET_RMS, frame_powers
 
 TARGET_POWER = TARGET_RMS**2
 FRAME_SECONDS = 0.01  # at most: of an envelope
@@ -30,9 +30,9 @@ LEAST_SUM = 0.5 * TARGET_POWER  # two silences are alike
 
 # Chosen on validation recordings. A decoder loses 1 dB, and the level counts from -15 dB.
 START_GAIN, ACTIVE_POWER = 10 ** (0.9 / 20), 0.03 * TARGET_POWER
-TRUST_SECONDS = 2.0  # of active speech that START_GAIN is worth
+TRUST = 50  # active frames of 20 ms that START_GAIN is worth
 LARGEST_DRIFT = 10 ** (3 / 20)  # from START_GAIN: a soft beginning is to stay soft
-LEAST_CREST = 4.0  # over TARGET_RMS: a recording whose peaks had less room was clipped itself
+LEAST_CREST = 2.5  # over TARGET_RMS: a recording whose peaks had less room was clipped itself
 
 
 def followed(
@@ -91,13 +91,12 @@ def normalised(
     """
     length = _frame_length(sample_rate, hop_length)
     ceiling = max(1 / gain, LEAST_CREST * TARGET_RMS)
-    n_active = TRUST_SECONDS * sample_rate / length
-    energy = n_active * TARGET_POWER / START_GAIN**2
+    n_active, energy = TRUST, TRUST * TARGET_POWER / START_GAIN**2
     before = START_GAIN
     for window in windows.windows(
         blocks, length=windows.LIVE_LENGTH, context=(0, 0), step=hop_length
     ):
-        (powers,) = _powers(window.data[None], length)
+        powers = frame_powers(window.data, sample_rate)
         active = powers[powers > ACTIVE_POWER]
         n_active, energy = n_active + len(active), energy + active.sum()
         level = np.sqrt(n_active * TARGET_POWER / energy)
