@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -24,17 +24,6 @@ def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
-def run_benchmark(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs a script of benchmarks/ in a process of its own."""
-    return subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / name, *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 class Stream(io.BytesIO):
     name = "<stdin>"
 
@@ -47,6 +36,28 @@ class Result(NamedTuple):
 
 
 Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run_script(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a script of the repository as python does, in this process: torch is loaded once."""
+
+    def run(script: str, *arguments: str | Path) -> Result:
+        path = ROOT / script
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        monkeypatch.syspath_prepend(path.parent)
+        capsys.readouterr()
+        status: object = 0
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as left:
+            status = left.code or 0
+        stdout, stderr = capsys.readouterr()
+        if isinstance(status, str):
+            status, stderr = 1, f"{stderr}{status}\n"
+        return Result(status, stdout, stderr, b"")
+
+    return run
 
 
 @pytest.fixture

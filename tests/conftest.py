@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from recordings import SPEECH_S, spoken, write
+from recordings import spoken, write
 from training_data import prepare_speech
 
 from vqcodec import checkpoint
@@ -97,7 +97,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A WAV of a woman who speaks for 2.27 seconds, 16 kHz mono."""
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
-    return write(path, spoken("slt", 0.0, SPEECH_S))
+    return write(path, spoken("slt", 0.0, 2.27))
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import soxr
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 RATE = 16000
-# What slt says in the first seconds, which are the fixture `speech`.
-SPEECH_S, SAID = 2.27, "The codes hold what is said, and a separate vector"
+# What rms says first, and until when, the pause behind it included.
+SAID, SAID_S = "A quick recording becomes a short string of numbers", 3.62
 
 
 @cache
@@ -25,6 +25,11 @@ def spoken(voice: str, start_s: float = 0.0, stop_s: float | None = None) -> np.
     """(T,) float32 at 16 kHz of slt (a woman), rms (a man) or espeak (a machine)."""
     stop = None if stop_s is None else round(stop_s * RATE)
     return _whole(voice)[round(start_s * RATE) : stop].copy()
+
+
+def slower(samples: np.ndarray, ratio: float) -> np.ndarray:
+    """As from a tape, in another voice: deeper, or, where the ratio is below 1, higher."""
+    return soxr.resample(samples, RATE, RATE * ratio)
 
 
 def write(path: Path, samples: np.ndarray, sample_rate: int = RATE, subtype: str = "") -> Path:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,26 +10,23 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from training_data import RECIPES, data_section, model_with, small_recipe
+from training_data import data_section, model_with, small_recipe
 
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
 from vqcodec.training import trainer
 from vqcodec.training.config import Recipe
 from vqcodec.training.distributed import Processes
-from vqcodec.training.run import STATE_FILE
+from vqcodec.training.run import STATE_FILE, Report
 
 STEPS = 12
 SCRIPT = """
-import json, os, sys
-import torch
-from vqcodec.models.quantizer import VectorQuantizer
+import json, sys
 from vqcodec.training import trainer
 from vqcodec.training.config import load_recipe
-torch.set_num_threads(1)
 trainer.VALIDATION_BATCHES = 2
 reports = []
-path = trainer.train(load_recipe(sys.argv[1]), device="cpu", on_report=reports.append)
+trainer.train(load_recipe(sys.argv[1]), device="cpu", on_report=reports.append)
 if reports:
     found = [
         [*report.losses.values(), report.validation or 0.0, *report.usage] for report in reports
@@ -40,18 +36,15 @@ if reports:
 """
 
 
-def losses(folder: Path, recipe: Recipe, n_processes: int) -> np.ndarray:
-    """(steps, losses and usage) of a training in so many processes."""
+def in_two_processes(folder: Path, recipe: Recipe) -> np.ndarray:
+    """(steps, losses and usage) of a training."""
     folder.mkdir(exist_ok=True)
     script, described, result = folder / "train.py", folder / "recipe.yaml", folder / "losses.json"
     script.write_text(SCRIPT, encoding="utf-8")
     described.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_processes}"]
-    command = [sys.executable, *(launcher if n_processes > 1 else []), str(script)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(RECIPES.parent)}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [*command, str(described), str(result)],
-        env=environment,
+        [*launcher, "--nproc-per-node=2", script, described, result],
         stderr=subprocess.PIPE,
         text=True,
         check=False,
@@ -62,14 +55,18 @@ def losses(folder: Path, recipe: Recipe, n_processes: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("codebook_update", "adversarial"), [("ema", 1.0), ("loss", 0.0)])
 def test_two_processes_train_as_one(
-    data: PreparedData, tmp_path: Path, codebook_update: str, adversarial: float
+    data: PreparedData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    codebook_update: str,
+    adversarial: float,
 ) -> None:
     # The high threshold restarts codes at nearly every step.
     quantizer = {"codebook_update": codebook_update, "threshold_ema_dead_code": 0.5}
-    recipes = {
-        n_processes: small_recipe(
+    recipes = [
+        small_recipe(
             data,
-            tmp_path / str(n_processes) / "run",
+            tmp_path / name / "run",
             steps=STEPS,
             unquantized_steps=4,
             validate_every=6,
@@ -78,13 +75,19 @@ def test_two_processes_train_as_one(
             model=model_with(quantizer=quantizer),
             adversarial={"weight": adversarial, "channels": 2},
         )
-        for n_processes in (1, 2)
-    }
-    alone, together = (losses(tmp_path / str(n), recipe, n) for n, recipe in recipes.items())
+        for name in ("one", "two")
+    ]
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 2)
+    reports: list[Report] = []
+    trainer.train(recipes[0], device="cpu", on_report=reports.append)
+    alone = np.array(
+        [[*report.losses.values(), report.validation or 0.0, *report.usage] for report in reports]
+    )
+    together = in_two_processes(tmp_path / "two", recipes[1])
     assert alone.shape == together.shape
     assert len(alone) == STEPS
     np.testing.assert_allclose(together, alone, rtol=2e-4, atol=1e-5)
-    states = [load_file(Path(r.output) / STATE_FILE) for r in recipes.values()]
+    states = [load_file(Path(r.output) / STATE_FILE) for r in recipes]
     assert states[0].keys() == states[1].keys()
     assert all(bool(state["objective.model.quantizer.initialized"]) for state in states)
     codebooks = [state["objective.model.quantizer.codebook"].numpy() for state in states]

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import soundfile
 import torch
+from recordings import spoken, write
 from training_data import MODEL, data_section, small_recipe
 
 from vqcodec import checkpoint, load
@@ -248,42 +248,40 @@ def refine_corpus() -> Callable[..., None]:
     return main
 
 
+def prepared(
+    folder: Path, *recordings: np.ndarray, split: str = "train", sample_rate: int = 16000
+) -> PreparedData:
+    lines = ["path,speaker,split"]
+    for index, samples in enumerate(recordings):
+        write(folder / "wav" / f"{index}.wav", samples, sample_rate)
+        lines.append(f"{index}.wav,anna,{split}")
+    (folder / "wav" / "manifest.csv").write_text("\n".join(lines) + "\n")
+    utterances = corpora.folder(folder / "wav")
+    return prepare(utterances, folder / "prepared", corpus="folder", sample_rate=sample_rate)
+
+
 def test_a_corpus_is_refined_many_segments_at_a_time(
-    encoded: Encoded,
-    refine_corpus: Callable[..., None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    refine_corpus: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    main = refine_corpus
-    monkeypatch.setitem(main.__globals__, "STEPS", 6)
-    # The recordings are of two segments and more, of which the second is the shorter.
-    monkeypatch.setitem(main.__globals__, "SEGMENT_LENGTH", 128)
-    main("speech-1k", encoded.data.root, tmp_path, 8, "cpu")
-    codec, clips = load("speech-1k", device="cpu"), encoded.data.split("train")
+    monkeypatch.setitem(refine_corpus.__globals__, "STEPS", 6)
+    # The recordings are of two segments, of which the second is the shorter.
+    monkeypatch.setitem(refine_corpus.__globals__, "SEGMENT_LENGTH", 128)
+    data, folder = prepared(tmp_path, *np.array_split(spoken("rms"), 3)), tmp_path / "codes"
+    refine_corpus("speech-1k", data.root, folder, 4, "cpu")
+    codec = load("speech-1k", device="cpu")
     fingerprint = checkpoint.load("speech-1k").fingerprint
-    found = read_encoded(tmp_path, encoded.data, fingerprint=fingerprint, tables=codec.tables)
-    assert set(found.places) == {clip.name for clip in clips}
+    found = read_encoded(folder, data, fingerprint=fingerprint, tables=codec.tables)
+    assert set(found.places) == {clip.name for clip in data.clips}
     gains, rates = [], []
-    for clip in clips[:3]:
-        codes = Codes.load(tmp_path / f"{clip.name}.codes", tables=codec.tables)
-        original, plain = encoded.data.read(clip), codec.encode(encoded.data.read(clip), 16000)
+    for clip in data.clips:
+        codes = Codes.load(folder / f"{clip.name}.codes", tables=codec.tables)
+        original, plain = data.read(clip), codec.encode(data.read(clip), 16000)
         before, after = (codec.decode(one, sample_rate=16000) for one in (plain, codes))
         gains.append(stoi(original, after) - stoi(original, before))
         rates.append(len(codes.to_bytes()) / len(plain.to_bytes()))
     assert min(gains) > 0
     # 1.10 where no code costs anything.
     assert np.mean(rates) < 1.06
-
-
-def prepared(folder: Path, n_samples: int, split: str = "train", sample_rate: int = 16000) -> Path:
-    """One recording, of noise."""
-    (folder / "wav" / "anna").mkdir(parents=True)
-    noise = 0.1 * np.random.default_rng(0).standard_normal(n_samples)
-    soundfile.write(folder / "wav" / "anna" / "a.wav", noise, sample_rate)
-    (folder / "wav" / "manifest.csv").write_text(f"path,speaker,split\nanna/a.wav,anna,{split}\n")
-    utterances = corpora.folder(folder / "wav")
-    prepare(utterances, folder / "prepared", corpus="folder", sample_rate=sample_rate)
-    return folder / "prepared"
 
 
 def test_a_last_segment_of_some_samples_is_refined(
@@ -293,9 +291,9 @@ def test_a_last_segment_of_some_samples_is_refined(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(refine_corpus.__globals__, "STEPS", 2)
-    data = prepared(tmp_path, 1024 * HOP + 5)
-    refine_corpus(str(encoded.model), data, tmp_path / "codes", 1, "cpu")
-    assert Codes.load(tmp_path / "codes" / "anna" / "a.codes").n_codes == 1025
+    data = prepared(tmp_path, np.resize(spoken("rms"), 1024 * HOP + 5))
+    refine_corpus(str(encoded.model), data.root, tmp_path / "codes", 1, "cpu")
+    assert Codes.load(tmp_path / "codes" / "0.codes").n_codes == 1025
 
 
 @pytest.mark.parametrize(
@@ -312,6 +310,6 @@ def test_a_corpus_that_cannot_be_refined_is_told(
     fault: str,
     tmp_path: Path,
 ) -> None:
-    data = prepared(tmp_path, 16000, **settings)
+    data = prepared(tmp_path, spoken("slt"), **settings)
     with pytest.raises(SystemExit, match=fault):
-        refine_corpus(str(encoded.model), data, tmp_path / "codes", 1, "cpu")
+        refine_corpus(str(encoded.model), data.root, tmp_path / "codes", 1, "cpu")

@@ -36,9 +36,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("espeak", ("train",)),
     ):
         # Of over a second, as some probes hear.
-        for start, split in zip((0.2, 0.8, 1.4, 2.2), splits, strict=False):
+        for start, split in zip((0.2, 0.7, 1.2, 1.7), splits, strict=False):
             name = f"{voice}{start}.wav"
-            write(root / name, spoken(voice, start, start + 1.2))
+            write(root / name, spoken(voice, start, start + 1.6))
             lines.append(f"{name},{voice},{split}")
     (root / "manifest.csv").write_text("\n".join(lines) + "\n")
     return root
@@ -177,7 +177,7 @@ def test_the_report_of_a_corpus(
     # A man and a woman, whom spectra tell apart.
     told = table["speaker, recording", MFCCS]
     assert (float(told["value"]), float(told["chance"]), told["n_test"]) == (1, 0.5, "4")
-    assert float(table["log F0", MFCCS]["value"]) > 0.5
+    assert float(table["log F0", MFCCS]["value"]) > 0.2
     assert all(float(row["value"]) > 0 for row in rows if row["measure"] == "mel distance")
 
     again = tmp_path / "again"

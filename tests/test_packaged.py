@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -14,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import ROOT, Run
 from conftest import save_tiny_model
+from recordings import RATE, spoken
 
 import vqcodec
-from vqcodec import audio, checkpoint, prior
+from vqcodec import checkpoint, prior
 from vqcodec.data.prepared import PreparedData
 from vqcodec.evaluation import quality
 from vqcodec.model_paths import DEFAULT_MODEL, packaged
@@ -53,13 +54,12 @@ def test_provenance_names_no_folder_of_a_trainer() -> None:
 
 
 @pytest.mark.parametrize(("name", "code_rate"), [("speech-1k", 125), ("speech-2k", 250)])
-def test_speech_comes_back_intelligible(name: str, code_rate: int, speech: Path) -> None:
-    codec = vqcodec.load(name, device="cpu")
-    codes = codec.encode(speech)
+def test_speech_comes_back_intelligible(name: str, code_rate: int) -> None:
+    codec, original = vqcodec.load(name, device="cpu"), spoken("rms")
+    codes = codec.encode(original, RATE)
     assert codes.n_codes == pytest.approx(code_rate * codes.duration_s, abs=1)
     assert codes.bits_per_second < 9 * code_rate  # entropy-coded, header included
     assert codec.voices.keys() >= VOICES
-    original = audio.load(speech, 16000)
     decoded = codec.decode(codes, sample_rate=16000)
     assert len(decoded) == len(original)
     # A wrong voice, a shuffled code or a shifted frame falls far below.
@@ -95,11 +95,11 @@ def test_the_wavenet_follows_the_codes(codec: vqcodec.Codec, speech: Path) -> No
     assert not np.array_equal(sampled, reseeded)
 
 
-def test_a_model_of_another_rate_begins_from_a_packaged_one(tmp_path: Path) -> None:
+def test_a_model_of_another_rate_begins_from_a_packaged_one(
+    run_script: Run, tmp_path: Path
+) -> None:
     start = tmp_path / "start.safetensors"
-    script = Path(__file__).parents[1] / "scripts" / "warm_start.py"
-    command = [sys.executable, str(script), "speech-1k", "speech_2k.yaml", "-o", str(start)]
-    subprocess.run(command, check=True)
+    run_script("scripts/warm_start.py", "speech-1k", "speech_2k.yaml", "-o", start)
     begun, trained = checkpoint.load(start).model, checkpoint.load("speech-1k").model
     assert begun.config.hop_length == 64
     own, old = begun.state_dict(), trained.state_dict()
@@ -114,7 +114,9 @@ def test_a_model_of_another_rate_begins_from_a_packaged_one(tmp_path: Path) -> N
     assert gain.median() == pytest.approx(2**-0.5, rel=0.05)
 
 
-def test_decoders_of_the_same_codes_are_averaged(tiny_model: Path, tmp_path: Path) -> None:
+def test_decoders_of_the_same_codes_are_averaged(
+    run_script: Run, tiny_model: Path, tmp_path: Path
+) -> None:
     other, mean, stranger = (tmp_path / f"{name}.safetensors" for name in ("a", "b", "c"))
     tiny = checkpoint.load(str(tiny_model))
     before = {name: each.clone() for name, each in tiny.model.state_dict().items()}
@@ -122,22 +124,21 @@ def test_decoders_of_the_same_codes_are_averaged(tiny_model: Path, tmp_path: Pat
         for parameter in (*tiny.model.fast.parameters(), *tiny.model.wavenet.parameters()):
             parameter.add_(1.0)
     checkpoint.save(other, tiny.model, tiny.voices, {})
-    script = Path(__file__).parents[1] / "scripts" / "average_decoders.py"
-    command = [sys.executable, str(script), "-o", str(mean), str(tiny_model), str(other)]
-    subprocess.run(command, check=True)
+    average = ["scripts/average_decoders.py", "-o", mean, tiny_model, other]
+    assert run_script(*average).status == 0
     for name, after in checkpoint.load(str(mean)).model.state_dict().items():
         moved = 0.5 if name.startswith("fast.") and "window" not in name else 0.0
         assert torch.allclose(after.float(), before[name].float() + moved, atol=0.02), name
     save_tiny_model(stranger, seed=1)
-    refused = subprocess.run([*command, str(stranger)], check=False, capture_output=True, text=True)
-    assert refused.returncode == 1
+    refused = run_script(*average, stranger)
+    assert refused.status == 1
     assert "its codes are not those of" in refused.stderr
-    subprocess.run([*command, str(stranger), "--moved-codes"], check=True)
+    assert run_script(*average, stranger, "--moved-codes").status == 0
     assert checkpoint.load(str(mean)).fingerprint == tiny.fingerprint
 
 
 def test_wavenet_and_prior_follow_a_codec_whose_codes_have_moved(
-    codec: vqcodec.Codec, data: PreparedData, tmp_path: Path
+    run_script: Run, codec: vqcodec.Codec, data: PreparedData, tmp_path: Path
 ) -> None:
     old = checkpoint.load("speech-1k")
     bare = VQVAE(old.config.model_copy(update={"wavenet": None}))
@@ -146,12 +147,9 @@ def test_wavenet_and_prior_follow_a_codec_whose_codes_have_moved(
     bare.quantizer.codebook.copy_(bare.quantizer.codebook.flip(0))
     moved, start, prior_start = (tmp_path / f"{name}.safetensors" for name in "abc")
     checkpoint.save(moved, bare.eval(), old.voices, {})
-    script = str(Path(__file__).parents[1] / "scripts" / "follow_codes.py")
-    both = ["speech-1k", str(moved)]
-    subprocess.run([sys.executable, script, "wavenet", *both, "-o", str(start)], check=True)
-    subprocess.run(
-        [sys.executable, script, "prior", *both, str(data.root), "-o", str(prior_start)], check=True
-    )
+    both = ["speech-1k", moved]
+    run_script("scripts/follow_codes.py", "wavenet", *both, "-o", start)
+    run_script("scripts/follow_codes.py", "prior", *both, data.root, "-o", prior_start)
     followed = checkpoint.load(start)
     assert followed.fingerprint == checkpoint.load(moved).fingerprint
     for name, weight in followed.model.wavenet.state_dict().items():
@@ -170,7 +168,7 @@ def test_wavenet_and_prior_follow_a_codec_whose_codes_have_moved(
 
 @pytest.fixture
 def package_model() -> dict[str, Any]:
-    return runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "package_model.py"))
+    return runpy.run_path(str(ROOT / "scripts" / "package_model.py"))
 
 
 def test_tables_are_fitted_to_refined_codes_too(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -327,11 +326,9 @@ def test_a_prior_that_is_not_there_is_missed_before_a_corpus_is_encoded(
 
 SCRIPT = """
 import json, sys
-import torch
 from vqcodec.training.config import read_recipe, validated
 from vqcodec.training.prior import train
 from vqcodec.training.prior_config import PriorRecipe
-torch.set_num_threads(1)
 found = []
 recipe = validated(PriorRecipe, sys.argv[1], read_recipe(sys.argv[1]))
 report = lambda report: found.append([report.losses["bits_per_code"], report.validation or 0.0])
@@ -350,7 +347,6 @@ def in_two_processes(recipe: PriorRecipe, folder: Path) -> np.ndarray:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [sys.executable, *launcher, str(script), str(path), str(result)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(RECIPES.parent)},
         stderr=subprocess.PIPE,
         text=True,
         check=False,

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import csv
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import librosa
 import numpy as np
 import pytest
 import soundfile
-from command_line import needs, run_benchmark
+from command_line import ROOT, Run, needs
 from recordings import spoken
 from scipy.signal import get_window, lfilter, sawtooth
 
@@ -235,10 +238,13 @@ def test_a_missing_tool_is_named_with_its_package(
         baselines.codec2(waveform, mode="1200")
 
 
-def test_the_speed_benchmark_times_parts_on_every_core(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_speed_benchmark_times_parts(
+    run_script: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
     settings = ["--seconds", "1", "--repeats", "2", "--parts", "encoding,queues"]
-    done = run_benchmark("speed.py", "--model", tiny_model, *settings, "-o", tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run_script("benchmarks/speed.py", "--model", tiny_model, *settings, "-o", tmp_path)
+    assert done.status == 0, done.stderr
     page = (tmp_path / "speed.md").read_text()
     assert "| encode |" in page
     assert "| WaveNet, PyTorch with queues |" in page
@@ -248,7 +254,9 @@ def test_the_speed_benchmark_times_parts_on_every_core(tiny_model: Path, tmp_pat
 
 
 def test_a_benchmark_fails_with_one_line(tmp_path: Path) -> None:
-    done = run_benchmark("speed.py", "--model", tmp_path / "none.safetensors")
+    script = [sys.executable, ROOT / "benchmarks" / "speed.py"]
+    command = [*script, "--model", tmp_path / "none.safetensors"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "none.safetensors: no such model; give a .safetensors file" in done.stderr
     assert done.stderr.startswith("error: ")
@@ -256,7 +264,7 @@ def test_a_benchmark_fails_with_one_line(tmp_path: Path) -> None:
 
 
 def test_the_benchmark_of_pauses_finds_what_is_in_them(
-    waveform: np.ndarray, tmp_path: Path
+    run_script: Run, waveform: np.ndarray, tmp_path: Path
 ) -> None:
     folder = tmp_path / "corpus"
     pause = np.zeros(len(waveform))
@@ -273,8 +281,9 @@ def test_the_benchmark_of_pauses_finds_what_is_in_them(
         soundfile.write(folder / speaker / "a.wav", sound, RATE)
         manifest += f"{speaker}/a.wav,{speaker},test\n"
     (folder / "manifest.csv").write_text(manifest)
-    done = run_benchmark("pauses.py", folder, "--ranges", "40,25", "-o", tmp_path / "report")
-    assert done.returncode == 0, done.stderr
+    output = tmp_path / "report"
+    done = run_script("benchmarks/pauses.py", folder, "--ranges", "40,25", "-o", output)
+    assert done.status == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "report" / "pauses.csv").read_text().splitlines()))
     found = {row["speaker"]: row for row in rows}
     assert set(found) == {"noise", "rumble", "all"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import run_benchmark
+from command_line import Run
 from recordings import spoken, write
 from vqcodec_cli.main import main
 
@@ -110,7 +110,7 @@ def test_enrolling_with_tuning(
 
 
 def test_the_enrolment_benchmark_measures_every_length_there_is(
-    tiny_model: Path, tmp_path: Path
+    run_script: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
     for voice in ("slt", "rms"):
         for index, part in enumerate(np.array_split(spoken(voice), 3)):
@@ -120,8 +120,8 @@ def test_the_enrolment_benchmark_measures_every_length_there_is(
     manifest.write_text("\n".join(["path,speaker,split", *lines]) + "\n")
     output = tmp_path / "report"
     options = ["--model", tiny_model, "--seconds", "2,60", "-o", output]
-    done = run_benchmark("enrolment.py", manifest, *options)
-    assert done.returncode == 0, done.stderr
+    done = run_script("benchmarks/enrolment.py", manifest, *options)
+    assert done.status == 0, done.stderr
     rows = list(csv.DictReader((output / "enrolment.csv").read_text().splitlines()))
     kinds = [("0", "not converted"), ("2", "encoder"), ("2", "tuned")]
     assert sorted((row["speaker"], row["seconds"], row["voice"]) for row in rows) == [

@@ -6,15 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
-from recordings import RATE, spoken, write
+from recordings import slower, spoken, write
 
 from vqcodec.data import corpora
 from vqcodec.data.prepared import PreparedData, prepare
 from vqcodec.training.config import Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-VOICES = ("deep", "espeak", "high", "rms", "slt")
+SPEECH = {
+    "deep": slower(spoken("slt", 0.2, 3.4), 1.3),
+    "espeak": spoken("espeak"),
+    "high": slower(spoken("rms", 0.2, 4.9), 1 / 1.3),
+    "rms": spoken("rms", 0.2, 4.9),
+    "slt": spoken("slt", 0.2, 3.4),
+}
 MODEL: dict[str, Any] = {
     "encoder": {"n_filters": 16, "channels": 16, "code_channels": 16, "dilations": [1]},
     "quantizer": {"dim": 16, "codebook_size": 16, "codebook_dim": 4},
@@ -31,24 +36,14 @@ MODEL: dict[str, Any] = {
 
 
 def prepare_speech(folder: Path) -> PreparedData:
-    """Five speakers with three recordings of about a second each: `VOICES`, by name."""
-    for voice in VOICES:
-        speech = _speech_of(voice)
+    """The five speakers of `SPEECH`, with three recordings of about a second each."""
+    for voice, speech in SPEECH.items():
         # No two recordings are of one length.
         cuts = [round(0.3 * len(speech)), round(0.62 * len(speech))]
         for index, part in enumerate(np.split(speech, cuts)):
             write(folder / "wav" / voice / f"{index}.wav", part)
     utterances = corpora.folder(folder / "wav")
     return prepare(utterances, folder / "prepared", corpus="folder")
-
-
-def _speech_of(voice: str) -> np.ndarray:
-    """Two of the speakers are others, played slower or faster."""
-    if voice == "deep":
-        return soxr.resample(spoken("slt"), RATE, 1.3 * RATE)
-    if voice == "high":
-        return soxr.resample(spoken("rms"), RATE, RATE / 1.3)
-    return spoken(voice)
 
 
 def small_recipe(prepared: PreparedData, output: Path, **changes: Any) -> Recipe:
