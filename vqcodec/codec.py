@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Literal, Required, TypedDict, TypeGuard, Unpack, cast, overload
 
@@ -25,12 +26,13 @@ from vqcodec.decoding import fast_blocks, wavenet_blocks
 from vqcodec.encoding import (
     Progress,
     code_blocks,
+    is_unlike_speech,
     listened,
     live_codes,
     mean_vector,
     speaker_vectors,
 )
-from vqcodec.errors import CodesError, SpeakerError, VqcodecError
+from vqcodec.errors import CodesError, RecordingWarning, SpeakerError, VqcodecError
 from vqcodec.header import StreamMetadata
 from vqcodec.loudness import followed, normalised
 from vqcodec.model_paths import maker
@@ -221,6 +223,9 @@ class Codec:
             AudioError: the recording cannot be read.
             SpeakerError: `speaker` is unknown, or is needed (a model with a speaker table).
             VqcodecError: the model is not one whose codes can be refined.
+
+        Warns:
+            RecordingWarning: the recording was never finished, or is unlike speech.
         """
         if _is_list(source):
             return [
@@ -238,14 +243,18 @@ class Codec:
             block / np.float32(gain)
             for block in recording.speech(self.sample_rate, BLOCK_LENGTH, gain)
         )
-        parts = []
+        parts: list[np.ndarray] = []
+        distances: list[np.ndarray] = []
         for part in (
-            self._refined(blocks, mark) if refine else code_blocks(self.model, blocks, self.device)
+            self._refined(blocks, mark)
+            if refine
+            else code_blocks(self.model, blocks, self.device, distances=distances)
         ):
             parts.append(part)
             n_done += part.shape[1]
             if on_progress:
                 on_progress(n_done / n_codes)
+        self._warn_if_unlike_speech(recording.name, distances)
         return Codes(
             codes=np.concatenate(parts, axis=1),
             n_samples=recording.n_samples,
@@ -294,6 +303,18 @@ class Codec:
             tables=self.tables,
             **self._layout(self.sample_rate, gain, self._mark(speaker)),
         )
+
+    def _warn_if_unlike_speech(self, name: str, distances: list[np.ndarray]) -> None:
+        # Measured with the packaged models; other codebooks may be less dense.
+        if not distances or maker(self.fingerprint) is None:
+            return
+        if is_unlike_speech(np.concatenate(distances), self.sample_rate / self.hop_length):
+            warnings.warn(
+                f"{name}: does not sound like speech but like music or noise, of which the codes "
+                "keep little; listen to what is decoded",
+                RecordingWarning,
+                stacklevel=3,
+            )
 
     def _refined(
         self, blocks: Iterable[np.ndarray], mark: str | np.ndarray

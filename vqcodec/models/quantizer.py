@@ -137,18 +137,21 @@ class VectorQuantizer(nn.Module):
             closeness = map(torch.sub, closeness, penalty.flatten(0, -2).split(n_rows))
         return torch.cat([x.max(-1).indices for x in closeness]).view(projected.shape[:-1])
 
-    def ranked(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+    def ranked(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The nearest codebook vectors, and by how much each wins over the second nearest.
 
         Args:
             latents: (B, D, N).
 
         Returns:
-            Indices (B, 1, N) int64, and margins (B, N): half the difference of the squared
-            distances.
+            Indices (B, 1, N) int64; margins (B, N): half the difference of the squared distances;
+            and the squared distances (B, N) to the nearest.
         """
-        best = self._closeness()(self.project(latents)).topk(2, dim=-1)
-        return best.indices[..., 0][:, None], best.values[..., 0] - best.values[..., 1]
+        projected = self.project(latents)
+        best = self._closeness()(projected).topk(2, dim=-1)
+        nearest, second = best.values.unbind(-1)
+        distances = projected.square().sum(-1) - 2 * nearest
+        return best.indices[..., 0][:, None], nearest - second, distances
 
     def _closeness(self) -> Callable[[Tensor], Tensor]:
         """Of vectors (..., codebook_dim) to every codebook vector, (..., codebook_size)."""
