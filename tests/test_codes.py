@@ -293,6 +293,12 @@ def test_wrong_fields_with_a_right_crc_are_refused(fields: dict, match: str) -> 
     assert_refused(with_header(data, **fields), match)
 
 
+def test_a_sample_rate_of_0_which_makes_no_chunks_is_refused() -> None:
+    header = make().to_bytes()[:46]
+    header = header[:16] + bytes(4) + header[20:]
+    assert_refused(header + struct.pack("<I", zlib.crc32(header)), "sample_rate must be .* not 0;")
+
+
 def test_a_name_longer_than_a_speaker_may_be_is_refused() -> None:
     data = make(speaker="n" * 64).to_bytes()
     header = data[:7] + b"\x41" + data[8:42] + b"n" * 65 + data[106:114]

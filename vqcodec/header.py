@@ -307,7 +307,9 @@ def unpack_header(file: BinaryIO, prologue: Prologue, size: int, name: str) -> H
         raise damaged(name, f"is cut short or damaged: {size} bytes, its header needs {least}")
     crc_at = index_at + prologue.index_entry * n_chunks
     header = prologue.to_bytes() + file.read(crc_at + 4 - _FIXED.size)
-    index = np.frombuffer(header[index_at:crc_at], "<u4").reshape(n_chunks, -1)
+    index = np.frombuffer(header[index_at:crc_at], "<u4").reshape(
+        n_chunks, prologue.index_entry // 4
+    )
     try:
         checked = Header(
             **prologue.checked(header, name),
