@@ -39,9 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
-    if report.skipped and item.config.getoption("--no-skips"):
-        report.outcome = "failed"
-        report.longrepr = f"{item.nodeid}: {report.longrepr[2]}"
+    is_skipped = report.skipped and not hasattr(report, "wasxfail")
+    if is_skipped and item.config.getoption("--no-skips"):
+        report.outcome, report.longrepr = "failed", report.longrepr[2]
     return report
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recordings import SAID, SAID_S, spoken
+from recordings import SAID, SAID_S, spoken, write
 
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError, VqcodecError
@@ -237,13 +237,14 @@ def setting(tiny_model: Path) -> run.Setting:
 
 @pytest.fixture
 def row_of(
-    setting: run.Setting, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setting: run.Setting, waveform: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Coded], dict[str, Any]]:
-    """Measures what a codec might have made of the speech."""
+    """Measures what a codec might have made of the waveform."""
+    path = write(tmp_path / "a.wav", waveform)
 
     def row_of(coded: Coded) -> dict[str, Any]:
         monkeypatch.setattr(comparison, "baseline", lambda name: lambda reference: coded)
-        task = comparison._Task(utterance(speech, text=SAID), setting, (), tmp_path, False)
+        task = comparison._Task(utterance(path, text=SAID), setting, (), tmp_path, False)
         row: dict[str, Any] = comparison._measure_codec(task, "any", [])["row"]
         return row
 
