@@ -1,32 +1,57 @@
-"""One file, a stream or a folder of files through the same work."""
+"""One file, a stream or many files through the same work."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-import threading
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import typer
 from vqcodec_cli.display import OnProgress, progress_bar
-from vqcodec_cli.errors import message
-from vqcodec_cli.options import files_at_a_time
+from vqcodec_cli.jobs import Done, do_all
+from vqcodec_cli.options import DeviceName, files_at_a_time, is_gpu
 
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"),
     *(".m4a", ".aac", ".amr", ".3gp", ".webm", ".mp4", ".mov", ".mkv"),
 )
+CODES_SUFFIXES = (".codes",)
 STREAM, STDIN = "-", "<stdin>"
 
-# Reads a source, writes a target and tells the share done.
-Work = Callable[[str, str, OnProgress], None]
-
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Made:
+    """How much was made of a file, or of several.
+
+    Attributes:
+        seconds: of audio.
+        n_bytes: of codes; 0 of audio.
+    """
+
+    seconds: float
+    n_bytes: int = 0
+
+    def __add__(self, other: Made) -> Made:
+        return Made(self.seconds + other.seconds, self.n_bytes + other.n_bytes)
+
+    def __str__(self) -> str:
+        text = f"{self.seconds:.2f} s"
+        if not self.n_bytes:
+            return text
+        return f"{text}, {self.n_bytes} bytes, {self.n_bytes / self.seconds / 125:.2f} kbit/s"
+
+
+# Reads a source, writes a target and tells the share done; nothing is known of live streams.
+Work = Callable[[str, str, OnProgress], Made | None]
 
 
 @dataclass(frozen=True)
@@ -35,47 +60,82 @@ class Plan:
 
     Attributes:
         pairs: sources and targets: paths, or `-` for a standard stream.
-        n_existing: targets of a folder that exist and are left alone.
-        is_folder: whether a folder was given.
+        n_existing: targets of many that exist and are left alone.
+        is_one: whether one file or stream was named, and not several or a folder.
     """
 
     pairs: list[tuple[str, str]]
     n_existing: int
-    is_folder: bool
+    is_one: bool
+
+
+def sources_and_target(
+    paths: list[str], suffixes: tuple[str, ...], target_suffixes: tuple[str, ...]
+) -> tuple[list[str], str | None]:
+    """Say which of the paths of a command line are read, and which, if any, is written to.
+
+    The last one is written to if it ends as what is made does, or is `-`, a folder or not there
+    yet. It is read if it ends as what is read does.
+
+    Args:
+        paths: one or more.
+        suffixes: of what is read.
+        target_suffixes: of what is made.
+    """
+    *sources, last = paths
+    suffix = Path(last).suffix.lower()
+    if not sources or (suffix in suffixes and not Path(last).is_dir()):
+        return paths, None
+    if suffix not in target_suffixes and Path(last).is_file():
+        return paths, None
+    return sources, last
 
 
 def plan(
-    source: str, target: str, *, suffixes: tuple[str, ...], target_suffix: str, force: bool
+    sources: list[str],
+    target: str | None,
+    *,
+    suffixes: tuple[str, ...],
+    target_suffix: str,
+    force: bool,
+    mark: str = "",
 ) -> Plan:
-    """Say what to do with a source.
+    """Say what to do with sources.
 
     Args:
-        source: a file, a folder or `-`.
-        target: as the source.
+        sources: files, folders or `-`.
+        target: a file, a folder or `-`; each result beside its source when None.
         suffixes: of the files to take from a folder.
-        target_suffix: of the files made from a folder.
+        target_suffix: of results that have no name of their own.
         force: make again what exists.
+        mark: stands before the suffix of results beside their sources.
 
     Raises:
-        VqcodecError: the source is missing, the target exists or is the source, or the folder holds
-            nothing or two files of one name.
+        VqcodecError: a source is missing, a target exists or is a source, or a folder holds
+            nothing or two files whose results would have one name.
     """
     from vqcodec.errors import VqcodecError
 
-    if not source or not target:
+    if "" in (*sources, target):
         raise VqcodecError("an empty path names nothing; perhaps a variable of the shell is unset")
-    if Path(source).is_dir():
-        return _plan_folder(Path(source), target, suffixes, target_suffix, force)
-    if source != STREAM and not os.path.lexists(source):
-        raise VqcodecError(f"{source}: no such file or folder; check the path")
+    for source in sources:
+        if source != STREAM and not os.path.lexists(source):
+            raise VqcodecError(f"{source}: no such file or folder; check the path")
+    if len(sources) > 1 or Path(sources[0]).is_dir():
+        return _plan_many(sources, target, suffixes, target_suffix, force, mark)
+    source, path = sources[0], Path(sources[0])
+    if target is None:
+        target = STREAM if source == STREAM else str(path.with_suffix(mark + target_suffix))
+    elif Path(target).is_dir() and source != STREAM:
+        target = str(Path(target, path.with_suffix(target_suffix).name))
     if target != STREAM:
         is_audio = target_suffix in AUDIO_SUFFIXES
         if not is_audio and Path(target).suffix.lower() in AUDIO_SUFFIXES:
             raise VqcodecError(f"{target}: ends as a sound file does; name a {target_suffix} file")
-        check_target(target, force, is_audio=is_audio)
         if Path(target).is_file() and source != STREAM and Path(target).samefile(source):
             raise VqcodecError(f"{target}: would replace what it is made of; name another file")
-    return Plan([(source, target)], 0, is_folder=False)
+        check_target(target, force, is_audio=is_audio)
+    return Plan([(source, target)], 0, is_one=True)
 
 
 def check_target(path: str | Path, force: bool, *, is_audio: bool = False) -> None:
@@ -105,108 +165,171 @@ def check_target(path: str | Path, force: bool, *, is_audio: bool = False) -> No
         raise VqcodecError(f"{path}: its folder cannot be written; choose another")
     # What is no regular file, such as /dev/null, holds nothing to lose.
     if Path(path).is_file() and not force:
-        raise VqcodecError(f"{path}: exists; add --force to overwrite it")
+        raise VqcodecError(f"{path}: exists; add --force to overwrite it, or name another target")
 
 
-def _plan_folder(
-    source: Path, target: str, suffixes: tuple[str, ...], target_suffix: str, force: bool
+def _plan_many(
+    sources: list[str],
+    target: str | None,
+    suffixes: tuple[str, ...],
+    target_suffix: str,
+    force: bool,
+    mark: str,
 ) -> Plan:
     from vqcodec.errors import VqcodecError
+
+    if STREAM in sources:
+        raise VqcodecError("-: standard input comes alone; give it a command of its own")
+    named = sources[0] if len(sources) == 1 else f"{len(sources)} sources"
+    if target is not None:
+        folder = Path(target)
+        ends = folder.suffix.lower() in (*AUDIO_SUFFIXES, *CODES_SUFFIXES) and not folder.is_dir()
+        if target == STREAM or folder.is_file() or ends:
+            raise VqcodecError(f"{target}: no folder to write {named} to; name one")
+    bare: dict[Path, Path] = {}
+    for source in sources:
+        for path, result in _results(Path(source), target, suffixes):
+            bare.setdefault(path, result)
+    if not bare:
+        raise VqcodecError(f"{named}: holds no file that ends in {', '.join(suffixes)}")
+    beside = mark if target is None else ""
+    results = {
+        path: result.with_name(result.name + beside + target_suffix)
+        for path, result in told_apart(bare).items()
+    }
+    makers: dict[Path, Path] = {}
+    for path, result in results.items():
+        if result in results:
+            raise VqcodecError(f"{result}: would be overwritten; name another folder to write to")
+        if (other := makers.setdefault(result, path)) != path:
+            raise VqcodecError(f"{path}: would become {result}, and so would {other}; rename one")
+    pairs = [
+        (str(path), str(result)) for path, result in results.items() if force or not result.exists()
+    ]
+    return Plan(pairs, len(results) - len(pairs), is_one=False)
+
+
+def _results(
+    source: Path, target: str | None, suffixes: tuple[str, ...]
+) -> Iterator[tuple[Path, Path]]:
+    """Files of a source, and what is made of each, with the suffix that it has."""
     from vqcodec.files import files_below
 
-    folder = Path(target)
-    is_named_as_file = folder.suffix.lower() in (*AUDIO_SUFFIXES, ".codes") and not folder.is_dir()
-    if target == STREAM or folder.is_file() or is_named_as_file:
-        raise VqcodecError(f"{target}: no folder, and {source} is one; name a folder to write to")
+    if not source.is_dir():
+        yield source, source if target is None else Path(target, source.name)
+        return
+    folder = source if target is None else Path(target)
     results = folder.resolve()
-    sources: dict[Path, Path] = {}
     for path in files_below(source, suffixes):
-        if results != source.resolve() and results in path.resolve().parents:
-            continue
-        result = (folder / path.relative_to(source)).with_suffix(target_suffix)
-        if result == path:
-            raise VqcodecError(f"{path}: would be overwritten; name another folder to write to")
-        other = sources.setdefault(result, path)
-        if other != path:
-            raise VqcodecError(f"{path}: would become {result}, and so would {other}; rename one")
-    if not sources:
-        raise VqcodecError(f"{source}: holds no file that ends in {', '.join(suffixes)}")
-    pairs = [
-        (str(path), str(result)) for result, path in sources.items() if force or not result.exists()
-    ]
-    return Plan(pairs, len(sources) - len(pairs), is_folder=True)
+        if results == source.resolve() or results not in path.resolve().parents:
+            yield path, folder / path.relative_to(source)
 
 
-def run(plan: Plan, start: Callable[[], Work], *, label: str, jobs: int | None) -> None:
-    """Do the work; a file of a folder that fails is reported, and the others go on.
+def told_apart(named: dict[Path, Path]) -> dict[Path, Path]:
+    """Names without their suffixes, which only those keep that would be the same without.
+
+    Args:
+        named: names by what they stand for.
+    """
+    short = {path: name.with_suffix("") for path, name in named.items()}
+    while True:
+        count = Counter(short.values())
+        same = [path for path in short if count[short[path]] > 1 and short[path] != named[path]]
+        if not same:
+            return short
+        short |= {path: named[path] for path in same}
+
+
+def run(
+    plan: Plan,
+    start: Callable[[], Work],
+    *,
+    label: str,
+    jobs: int | None,
+    device: DeviceName,
+    quiet: bool,
+) -> None:
+    """Do the work; one of many files that fails is reported, and the others go on.
 
     Args:
         plan: what to do.
         start: what to do first, such as loading the model; returns the work on one file.
         label: of the progress bar.
-        jobs: files of a folder at a time, each on one core; one for each available core when None.
+        jobs: files at a time, each on one core; one for each available core when None.
+        device: of the work; on a GPU files are done one after the other.
+        quiet: say nothing of what was made.
 
     Raises:
-        typer.Exit: a file of a folder failed.
+        typer.Exit: one of many files failed.
         Exception: whatever the work on a single file raises.
     """
-    with progress_bar(label) as on_progress:
-        if not plan.is_folder:
-            ((source, target),) = plan.pairs
-            _one(start(), source, target, on_progress)
-            return
-        n_failed = _run_all(plan.pairs, start(), jobs, on_progress) if plan.pairs else 0
-    n_done = len(plan.pairs) - n_failed
-    anew = " (--force makes them anew)" if plan.n_existing else ""
-    typer.echo(f"{n_done} done, {plan.n_existing} already there{anew}, {n_failed} failed")
+    if plan.is_one:
+        ((source, target),) = plan.pairs
+        with progress_bar(label) as on_progress:
+            made = _one(start(), source, target, on_progress)
+        # What is no file may be where the data itself goes.
+        if made and not quiet and Path(target).is_file():
+            typer.echo(f"{source} → {target}  {made}")
+        return
+    results: list[Made] = []
+    if plan.pairs:
+        with progress_bar(label) as on_progress:
+            results = _run_all(plan.pairs, start(), jobs, device, on_progress)
+    n_failed = len(plan.pairs) - len(results)
+    if not quiet:
+        show_counts(len(results), plan.n_existing, n_failed)
+        if results:
+            typer.echo(f"{sum(results, Made(0.0))}")
     if n_failed:
         raise typer.Exit(1)
 
 
+def show_counts(n_done: int, n_existing: int, n_failed: int) -> None:
+    """Say what became of many files."""
+    anew = " (--force makes them anew)" if n_existing else ""
+    typer.echo(f"{n_done} done, {n_existing} already there{anew}, {n_failed} failed")
+
+
 def _run_all(
-    pairs: list[tuple[str, str]], work: Work, jobs: int | None, on_progress: OnProgress
-) -> int:
-    """Work through pairs on several threads; returns how many failed."""
-    import torch
-
-    stopped = threading.Event()
-
-    def watch(share: float) -> None:
-        if stopped.is_set():
-            raise InterruptedError
-
-    def one(source: str, target: str) -> None:
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        _one(work, source, target, watch)
-
-    n_failed = 0
-    pool = ThreadPoolExecutor(
-        files_at_a_time(jobs), initializer=torch.set_num_threads, initargs=(1,)
-    )
-    try:
-        waiting: set[Future[None]] = {pool.submit(one, *pair) for pair in pairs}
-        while waiting:
-            # A wait without an end may miss an interrupt that came as it began.
-            finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-            for error in (future.exception() for future in finished):
-                if isinstance(error, Exception):
-                    n_failed += 1
-                    typer.echo(f"vqcodec: {message(error)}", err=True)
-                    logger.debug("traceback:", exc_info=error)
-            on_progress(1 - len(waiting) / len(pairs))
-    finally:
-        stopped.set()
-        pool.shutdown(cancel_futures=True)
-    return n_failed
+    pairs: list[tuple[str, str]],
+    work: Work,
+    jobs: int | None,
+    device: DeviceName,
+    on_progress: OnProgress,
+) -> list[Made]:
+    """Work through pairs; returns what was made of those that did not fail."""
+    n_jobs = 1 if is_gpu(device) else files_at_a_time(jobs)
+    found: list[Made] = []
+    with closing(do_all(partial(_of_many, work), pairs, n_jobs)) as results:
+        for n_done, (_, done) in enumerate(results, 1):
+            report(done)
+            if done.made is not None:
+                found.append(done.made)
+            on_progress(n_done / len(pairs))
+    return found
 
 
-def _one(work: Work, source: str, target: str, on_progress: OnProgress) -> None:
+def report(done: Done[Any]) -> None:
+    """Say on stderr what the work on one of many files said, and its fault."""
+    sys.stderr.write(done.told)
+    if done.fault:
+        typer.echo(f"vqcodec: {done.fault}", err=True)
+        logger.debug("%s", done.trace)
+
+
+def _of_many(work: Work, pair: tuple[str, str]) -> Made | None:
+    source, target = pair
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    return _one(work, source, target, lambda share: None)
+
+
+def _one(work: Work, source: str, target: str, on_progress: OnProgress) -> Made | None:
     """Work on one pair, whose errors name the source or the target."""
     from vqcodec.errors import VqcodecError
 
     name = STDIN if source == STREAM else source
     try:
-        work(source, target, on_progress)
+        return work(source, target, on_progress)
     except VqcodecError as error:
         if str(error).startswith((f"{name}: ", f"{target}: ")):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import logging
 import os
@@ -9,13 +10,15 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from itertools import repeat
+from typing import Annotated, Any, NoReturn
 
 import typer
 from vqcodec_cli.display import recording_warnings
 from vqcodec_cli.errors import USAGE_ERROR, message, usage_message
 from vqcodec_cli.evaluate import evaluate
 from vqcodec_cli.info import info, verify
+from vqcodec_cli.jobs import INTERRUPTED
 from vqcodec_cli.leakage import leakage
 from vqcodec_cli.models import models, speakers
 from vqcodec_cli.prepare import prepare
@@ -26,9 +29,9 @@ from vqcodec_cli.units import units, units_eval
 from vqcodec_cli.voices import app as voices
 from vqcodec_cli.voices import enroll
 
-INTERRUPTED = 130
+HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=HELP)
 
 for command in (
     *(encode, decode, convert),
@@ -37,9 +40,9 @@ for command in (
     *(sample, score),
     *(units, units_eval, leakage),
 ):
-    app.command()(command)
-app.command("eval")(evaluate)
-app.add_typer(voices, name="voices")
+    app.command(context_settings=HELP)(command)
+app.command("eval", context_settings=HELP)(evaluate)
+app.add_typer(voices, name="voices", context_settings=HELP)
 
 
 def _print_version(wanted: bool) -> None:
@@ -80,6 +83,17 @@ def run() -> NoReturn:
     sys.exit(status)
 
 
+def _shown(error: UnicodeError) -> tuple[bytes, int]:
+    """What stands for characters that the encoding of stdout lacks."""
+    assert isinstance(error, UnicodeEncodeError)
+    faulty = error.object[error.start : error.end].replace("→", "->")
+    # Names of files need not be UTF-8: their other bytes come as they are.
+    escapes = (
+        "surrogateescape" if "\udc80" <= char <= "\udcff" else "backslashreplace" for char in faulty
+    )
+    return b"".join(map(str.encode, faulty, repeat("ascii"), escapes)), error.end
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line.
 
@@ -89,9 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 bad data or a failure, 2 bad arguments, 130 interrupted.
     """
-    # Names of files need not be UTF-8.
+    codecs.register_error("vqcodec", _shown)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")
+        sys.stdout.reconfigure(errors="vqcodec")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     if debug:

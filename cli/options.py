@@ -63,9 +63,18 @@ Refine = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not say what was made.")]
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, help="Files at a time.", show_default="one per available core"),
+    typer.Option(
+        min=1, help="Files at a time, each on one core.", show_default="one per available core"
+    ),
+]
+SampleRate = Annotated[
+    int | None,
+    typer.Option(
+        min=1000, max=768_000, help="Of the result, in Hz.", show_default="the recording's own"
+    ),
 ]
 Decoder = Annotated[
     DecoderName | None,
@@ -86,6 +95,15 @@ def files_at_a_time(jobs: int | None) -> int:
         return jobs
     # A process may be confined to some of the cores; not every system can say to which.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_gpu(device: DeviceName) -> bool:
+    """Whether that is, or finds, a GPU."""
+    if device == DeviceName.auto:
+        import torch
+
+        return torch.cuda.is_available()
+    return device == DeviceName.cuda
 
 
 def load_codec(

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import sys
-import threading
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from vqcodec_cli.batch import AUDIO_SUFFIXES, STDIN, STREAM, Work, plan, readable, run, writable
+from vqcodec_cli.batch import (
+    AUDIO_SUFFIXES,
+    CODES_SUFFIXES,
+    STDIN,
+    STREAM,
+    Made,
+    Work,
+    plan,
+    readable,
+    run,
+    sources_and_target,
+    writable,
+)
 from vqcodec_cli.display import OnProgress, compilation_notice, warn_of_clipping
 from vqcodec_cli.options import (
     Decoder,
@@ -21,13 +32,15 @@ from vqcodec_cli.options import (
     Jobs,
     Model,
     ModelOfCodes,
+    Quiet,
     Refine,
+    SampleRate,
     Seed,
     Temperature,
     Voices,
     load_codec,
 )
-from vqcodec_cli.unit_files import decode_units, is_units
+from vqcodec_cli.unit_files import UNIT_SUFFIXES, decode_units, is_units
 
 if TYPE_CHECKING:
     from vqcodec.codec import Codec
@@ -37,12 +50,17 @@ if TYPE_CHECKING:
     from vqcodec.streams import CodesStream
 
 QUIETER = "make the recording quieter and encode it again"
-Recordings = Annotated[str, typer.Argument(help="A recording, a folder of them, or -.")]
 
 
 def encode(
-    source: Recordings,
-    target: Annotated[str, typer.Argument(help="A code file, a folder, or -.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECORDING... [TARGET]",
+            help="Recordings, folders of them, or -; then, if not beside them, where the codes "
+            "go: a .codes file, a folder, or -.",
+        ),
+    ],
     speaker: Annotated[
         str | None,
         typer.Option(
@@ -57,18 +75,22 @@ def encode(
     device: Device = DeviceName.auto,
     jobs: Jobs = None,
     force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make codes of recordings.
 
-    A folder is done file by file; what exists already is left alone. From pipe to pipe (- -) a WAV
-    is encoded while it is being made, which --refine cannot do; Ctrl-C ends the recording, and its
-    codes are whole.
+    The codes of in.wav go to in.codes beside it, unless the last argument says where: it does if
+    it ends in .codes, is - or a folder, or does not exist and does not end as a sound file does.
+    Of several recordings, or of a folder, what exists already is left alone. From pipe to pipe
+    (- -) a WAV is encoded while it is being made, which --refine cannot do; Ctrl-C ends the
+    recording, and its codes are whole.
 
     Example: vqcodec encode in.wav out.codes
     """
+    sources, target = sources_and_target(paths, AUDIO_SUFFIXES, CODES_SUFFIXES)
+    todo = plan(sources, target, suffixes=AUDIO_SUFFIXES, target_suffix=".codes", force=force)
     if refine:
-        _refuse_live(source, target)
-    todo = plan(source, target, suffixes=AUDIO_SUFFIXES, target_suffix=".codes", force=force)
+        _refuse_live(todo.pairs)
 
     def start() -> Work:
         from vqcodec.live import open_live
@@ -76,29 +98,30 @@ def encode(
         codec = load_codec(model, voices, device)
         voice = None if speaker is None else codec.speaker(speaker)
 
-        def work(source: str, target: str, on_progress: OnProgress) -> None:
+        def work(source: str, target: str, on_progress: OnProgress) -> Made | None:
             if source == target == STREAM:
                 with open_live(sys.stdin.buffer) as live:
                     stream = codec.stream_encode(live.blocks, live.sample_rate, speaker=voice)
                     stream.write(sys.stdout.buffer)
-                return
+                return None
             codes = codec.encode(
                 readable(source), speaker=voice, refine=refine, on_progress=on_progress
             )
-            _save(codes, target)
+            return Made(codes.duration_s, _save(codes, target))
 
         return work
 
-    run(todo, start, label="encoding", jobs=jobs)
+    run(todo, start, label="encoding", jobs=jobs, device=device, quiet=quiet)
 
 
 def decode(
-    source: Annotated[
-        str, typer.Argument(help="A code file, a folder of them, a file of units, or -.")
-    ],
-    target: Annotated[
-        str,
-        typer.Argument(help="A .wav, .flac, .ogg, .opus or .mp3 file, a folder, or - (a WAV)."),
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CODES... [TARGET]",
+            help="Code files, folders of them, units, or -; then, if not beside them, where the "
+            "sound goes: a .wav, .flac, .ogg, .opus or .mp3 file, a folder, or - (a WAV).",
+        ),
     ],
     speaker: Annotated[
         str | None,
@@ -111,50 +134,52 @@ def decode(
     decoder: Decoder = None,
     seed: Seed = 0,
     temperature: Temperature = 1.0,
-    sample_rate: Annotated[
-        int | None,
-        typer.Option(
-            min=1000, max=768_000, help="Of the result, in Hz.", show_default="the recording's own"
-        ),
-    ] = None,
+    sample_rate: SampleRate = None,
     model: ModelOfCodes = None,
     voices: Voices = None,
     device: Device = DeviceName.auto,
     jobs: Jobs = None,
     force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make recordings of codes, as long as the originals.
 
-    Codes of a packaged model are decoded by it, others by the one that is given. A folder is done
-    file by file; what exists already is left alone. From pipe to pipe (- -) live codes are decoded
-    while they come. Units, a .txt, .jsonl or .npy as `units` writes them, need a --speaker; of
-    several recordings they make a folder.
+    The sound of in.codes goes to in.wav beside it, unless the last argument says where: it does
+    if it ends as a sound file does, is - or a folder, or does not exist and does not end in
+    .codes. Codes of a packaged model are decoded by it, others by the one that is given. Of
+    several code files, or of a folder, what exists already is left alone. From pipe to pipe (- -)
+    live codes are decoded while they come. Units, a .txt, .jsonl or .npy as `units` writes them,
+    need a --speaker; of several recordings they make a folder.
 
     Example: vqcodec decode in.codes out.wav --speaker p239
     """
-    if is_units(source):
+    suffixes = (*CODES_SUFFIXES, *UNIT_SUFFIXES)
+    sources, target = sources_and_target(paths, suffixes, AUDIO_SUFFIXES)
+    if any(map(is_units, sources)):
         return decode_units(
-            source,
+            sources,
             target,
             speaker=speaker,
             model=model,
             voices=voices,
             device=device,
             force=force,
+            quiet=quiet,
             decoder=None if decoder is None else decoder.value,
             seed=seed,
             temperature=temperature,
             sample_rate=sample_rate,
         )
-    todo = plan(source, target, suffixes=(".codes",), target_suffix=".wav", force=force)
+    if target is None and any(Path(source).is_dir() for source in sources):
+        # Beside the codes there may be the recordings that they were made of.
+        raise typer.BadParameter("the sound of a folder needs one of its own: name it last")
+    todo = plan(sources, target, suffixes=CODES_SUFFIXES, target_suffix=".wav", force=force)
 
     def start() -> Work:
         from vqcodec.codes import Codes
         from vqcodec.live import write_live
         from vqcodec.model_paths import maker
         from vqcodec.streams import CodesStream
-
-        loading = threading.Lock()
 
         @cache
         def loaded(name: str | None) -> Codec:
@@ -166,38 +191,40 @@ def decode(
 
         tables = None if model is None else loaded(model).tables
 
-        def work(source: str, target: str, on_progress: OnProgress) -> None:
+        def work(source: str, target: str, on_progress: OnProgress) -> Made | None:
             codes = _load(source, tables)
             metadata = codes.metadata if isinstance(codes, CodesStream) else codes
-            with loading:  # of the files of a folder, the first to need a model loads it for all
-                codec = loaded(model or maker(metadata.fingerprint))
-                voice = voice_in(codec)
+            codec = loaded(model or maker(metadata.fingerprint))
+            rate = sample_rate or _held_rate(target, metadata.original_sample_rate)
             choices: dict[str, Any] = {
-                "speaker": voice,
+                "speaker": voice_in(codec),
                 "decoder": None if decoder is None else decoder.value,
                 "seed": seed,
                 "temperature": temperature,
-                "sample_rate": sample_rate,
+                "sample_rate": rate,
             }
             with _announced(codec, decoder):
                 if isinstance(codes, CodesStream) and target == STREAM:
-                    rate = sample_rate or metadata.original_sample_rate
                     write_live(sys.stdout.buffer, codec.stream_decode(codes, **choices), rate)
-                    return
+                    return None
                 if isinstance(codes, CodesStream):
                     codes = Codes.collect(codes)
                 clipped = codec.decode_to(
                     writable(target), codes, on_progress=on_progress, **choices
                 )
             warn_of_clipping(target, clipped, QUIETER)
+            return Made(codes.duration_s)
 
         return work
 
-    run(todo, start, label="decoding", jobs=jobs)
+    run(todo, start, label="decoding", jobs=jobs, device=device, quiet=quiet)
 
 
 def convert(
-    source: Recordings,
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="RECORDING...", help="Recordings, folders of them, or -."),
+    ],
     speaker: Annotated[
         str, typer.Option(metavar="NAME|FILE", help="The new voice, by name or from a recording.")
     ],
@@ -215,23 +242,33 @@ def convert(
     decoder: Decoder = None,
     seed: Seed = 0,
     temperature: Temperature = 1.0,
+    sample_rate: SampleRate = None,
     model: Model = None,
     voices: Voices = None,
     device: Device = DeviceName.auto,
     jobs: Jobs = None,
     force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say the same in another voice.
 
-    A folder is done file by file; what exists already is left alone. From pipe to pipe (- -o -) a
-    WAV is converted while it is being made, which --refine cannot do.
+    Of several recordings, or of a folder, what exists already is left alone. From pipe to pipe
+    (- -o -) a WAV is converted while it is being made, which --refine cannot do.
 
     Example: vqcodec convert in.wav --speaker p239 -o out.wav
     """
-    target = output or _converted(source, speaker)
+    voice_name = Path(speaker).stem if Path(speaker).is_file() else Path(speaker).name
+    target = output or _converted(sources, voice_name)
+    todo = plan(
+        sources,
+        target,
+        suffixes=AUDIO_SUFFIXES,
+        target_suffix=".wav",
+        force=force,
+        mark=f".{voice_name}",
+    )
     if refine:
-        _refuse_live(source, target)
-    todo = plan(source, target, suffixes=AUDIO_SUFFIXES, target_suffix=".wav", force=force)
+        _refuse_live(todo.pairs)
 
     def start() -> Work:
         from vqcodec.live import open_live, write_live
@@ -240,7 +277,7 @@ def convert(
         voice = codec.speaker(speaker)
         own = None if codec.hears_speakers else voice
 
-        def work(source: str, target: str, on_progress: OnProgress) -> None:
+        def work(source: str, target: str, on_progress: OnProgress) -> Made | None:
             choices: dict[str, Any] = {
                 "speaker": voice,
                 "decoder": None if decoder is None else decoder.value,
@@ -250,33 +287,51 @@ def convert(
             with _announced(codec, decoder):
                 if source == target == STREAM:
                     with open_live(sys.stdin.buffer) as live:
-                        codes = codec.stream_encode(live.blocks, live.sample_rate, speaker=own)
-                        blocks = codec.stream_decode(codes, **choices)
-                        write_live(sys.stdout.buffer, blocks, live.sample_rate)
-                    return
+                        stream = codec.stream_encode(live.blocks, live.sample_rate, speaker=own)
+                        rate = sample_rate or live.sample_rate
+                        blocks = codec.stream_decode(stream, sample_rate=rate, **choices)
+                        write_live(sys.stdout.buffer, blocks, rate)
+                    return None
+                codes = codec.encode(
+                    readable(source),
+                    speaker=own,
+                    refine=refine,
+                    on_progress=lambda share: on_progress(share / 2),
+                )
                 clipped = codec.decode_to(
                     writable(target),
-                    codec.encode(
-                        readable(source),
-                        speaker=own,
-                        refine=refine,
-                        on_progress=lambda share: on_progress(share / 2),
-                    ),
+                    codes,
+                    sample_rate=sample_rate or _held_rate(target, codes.original_sample_rate),
                     on_progress=lambda share: on_progress((1 + share) / 2),
                     **choices,
                 )
             warn_of_clipping(target, clipped, QUIETER)
+            return Made(codes.duration_s)
 
         return work
 
-    run(todo, start, label="converting", jobs=jobs)
-    if output is None and target != STREAM:
-        typer.echo(target)
+    run(todo, start, label="converting", jobs=jobs, device=device, quiet=quiet)
 
 
-def _refuse_live(source: str, target: str) -> None:
-    if source == target == STREAM:
+def _refuse_live(pairs: list[tuple[str, str]]) -> None:
+    if (STREAM, STREAM) in pairs:
         raise typer.BadParameter("--refine needs the whole recording: name a file, not - and -")
+
+
+def _held_rate(target: str, sample_rate: int) -> int:
+    """The rate that a target of this name can have, if it cannot have that of the recording."""
+    from vqcodec.soundfiles import nearest_rate
+
+    if target == STREAM:
+        return sample_rate
+    nearest = nearest_rate(target, sample_rate)
+    if nearest != sample_rate:
+        typer.echo(
+            f"vqcodec: {target}: cannot hold the {sample_rate} Hz of the recording; it has "
+            f"{nearest} Hz",
+            err=True,
+        )
+    return nearest
 
 
 def _announced(codec: Codec, decoder: DecoderName | None) -> AbstractContextManager[None]:
@@ -286,24 +341,23 @@ def _announced(codec: Codec, decoder: DecoderName | None) -> AbstractContextMana
     return compilation_notice()
 
 
-def _converted(source: str, speaker: str) -> str:
-    """Default target: `in.p239.wav` beside `in.wav`, folder `in.p239` beside folder `in`."""
-    if source == STREAM:
-        return STREAM
-    path = Path(source)
-    voice = Path(speaker).stem if Path(speaker).is_file() else Path(speaker).name
-    if path.is_dir():
-        return f"{path.resolve()}.{voice}"
-    return str(path.with_name(f"{path.stem}.{voice}.wav"))
+def _converted(sources: list[str], voice: str) -> str | None:
+    """Default target of a folder `in`: a folder `in.p239`, beside it."""
+    folders = [source for source in sources if Path(source).is_dir()]
+    if folders and len(sources) > 1:
+        raise typer.BadParameter(f"{folders[0]}: is a folder among others; name a target with -o")
+    return f"{Path(folders[0]).resolve()}.{voice}" if folders else None
 
 
-def _save(codes: Codes, target: str) -> None:
+def _save(codes: Codes, target: str) -> int:
+    """Write codes; returns how many bytes they are."""
     stream = writable(target)
     if isinstance(stream, str):
-        codes.save(stream)
-    else:
-        stream.write(codes.to_bytes())
-        stream.flush()
+        return codes.save(stream)
+    data = codes.to_bytes()
+    stream.write(data)
+    stream.flush()
+    return len(data)
 
 
 def _load(source: str, tables: NgramTables | None) -> Codes | CodesStream:

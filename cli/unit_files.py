@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from vqcodec_cli.batch import AUDIO_SUFFIXES, STREAM, check_target, writable
+from vqcodec_cli.batch import AUDIO_SUFFIXES, STREAM, Made, check_target, show_counts, writable
 from vqcodec_cli.display import progress_bar, warn_of_clipping
 from vqcodec_cli.errors import message
 from vqcodec_cli.options import DeviceName, load_codec
@@ -21,34 +21,39 @@ def is_units(source: str) -> bool:
 
 
 def decode_units(
-    source: str,
-    target: str,
+    sources: list[str],
+    target: str | None,
     *,
     speaker: str | None,
     model: str | None,
     voices: Path | None,
     device: DeviceName,
     force: bool,
+    quiet: bool,
     **choices: Any,
 ) -> None:
     """Decode a file of units.
 
     Args:
-        source: a .txt, .jsonl or .npy.
+        sources: one .txt, .jsonl or .npy.
         target: a sound file or -; of several recordings, or if it does not end as one, a folder,
-            which gets a NAME.wav for each.
+            which gets a NAME.wav for each; beside the source when None.
         speaker: who says it.
         model: as of `decode`; where the units do not name theirs, the default one.
         voices: as of `decode`.
         device: as of `decode`.
         force: overwrite what exists.
+        quiet: say nothing of what was made.
         choices: for `Codec.decode_to`.
 
     Raises:
-        typer.BadParameter: there is no speaker.
+        typer.BadParameter: there is no speaker, or another source.
         typer.Exit: one of several failed, and was reported.
         VqcodecError: the units cannot be read or are of another model, or the target written.
     """
+    if len(sources) > 1:
+        raise typer.BadParameter("units are decoded one file at a time: name one, then the target")
+    (source,) = sources
     if speaker is None:
         raise typer.BadParameter("units do not tell who speaks: give --speaker NAME|FILE")
     from vqcodec.errors import CodesError
@@ -86,16 +91,20 @@ def decode_units(
             clipped = codec.decode_to(writable(path), codes, **choices)
             warn_of_clipping(path, clipped, "another --speaker may be quieter")
             on_progress(n_done / len(targets))
-    if len(found) > 1:
-        typer.echo(f"{len(found) - n_failed} done, {n_failed} failed")
+    if not quiet and len(found) > 1:
+        show_counts(len(found) - n_failed, 0, n_failed)
+    elif not quiet and path != STREAM:
+        typer.echo(f"{source} → {path}  {Made(codes.duration_s)}")
     if n_failed:
         raise typer.Exit(1)
 
 
-def _targets(names: list[str], target: str, source: str) -> dict[str, str]:
+def _targets(names: list[str], target: str | None, source: str) -> dict[str, str]:
     """Name of a recording -> the sound file that it becomes; their folders are made."""
     from vqcodec.errors import VqcodecError
 
+    if target is None:
+        target = str(Path(source).with_suffix(".wav" if len(names) == 1 else ""))
     is_file = target == STREAM or Path(target).suffix.lower() in AUDIO_SUFFIXES
     if is_file and not Path(target).is_dir():
         if len(names) > 1:

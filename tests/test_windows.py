@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """None have been started yet, and torch has as many afterwards as before."""
-    monkeypatch.setattr(windows, "_lone_threads", cache(windows._lone_threads.__wrapped__))
+    monkeypatch.setattr(windows, "_kept_threads", cache(windows.lone_threads))
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import uuid
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from vqcodec.errors import VqcodecError
 
-_TEMPORARY = ".vqcodec-"
+try:
+    import fcntl
+except ImportError:  # not on Windows, where what a killed process leaves stays
+    fcntl = None  # type: ignore[assignment]
+
+_TEMPORARY = re.compile(r"\.vqcodec-[0-9a-f]{32}(\..*)?")
 _LOCK, _OWNER = ".vqcodec.lock", ".vqcodec.owner"
 
 
@@ -47,18 +54,21 @@ def files_below(folder: str | os.PathLike[str], suffixes: Collection[str]) -> li
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it if the block succeeds, else deleted.
+    """A temporary file beside `path`, renamed to it if the block succeeds, else deleted.
 
-    The temporary keeps the suffix of `path`, and the finished file has the permissions of the one
-    it replaces, or of any new file (tempfile would make it readable by its owner alone). Of a
-    symbolic link, what it points to is replaced.
+    The temporary is empty, and keeps the suffix of `path`; the finished file has the permissions of
+    the one it replaces, or of any new file (tempfile would make it readable by its owner alone). Of
+    a symbolic link, what it points to is replaced. What killed processes have left in the folder is
+    removed.
 
     Raises:
         OSError: the folder or the file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}{target.suffix}")
+    descriptor, temporary = None, None
     try:
+        _remove_abandoned(target.parent)
+        descriptor, temporary = _claimed(target)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())  # on the disk before the name says so
@@ -66,11 +76,49 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
     except OSError as error:
-        if error.strerror and error.filename in (None, str(temporary)):  # None of a full disk
+        # There is no name of a full disk.
+        name = Path(str(error.filename)).name
+        if error.strerror and (error.filename is None or _TEMPORARY.fullmatch(name)):
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _claimed(target: Path) -> tuple[int, Path]:
+    """A new temporary file beside `target`, and a descriptor by which it is locked."""
+    while True:
+        temporary = target.with_name(f".vqcodec-{uuid.uuid4().hex}{target.suffix}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        _is_locked(descriptor, wait=True)
+        # Before it was locked, another process may have taken it for abandoned.
+        if temporary.exists():
+            return descriptor, temporary
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int, *, wait: bool) -> bool:
+    """Lock a file until it is closed or its process ends; False if another one has, or none can."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed; once in a folder, for speed."""
+    with suppress(OSError):  # gone, or another user's
+        for path in filter(lambda path: _TEMPORARY.fullmatch(path.name), folder.iterdir()):
+            with path.open("rb+") as file:
+                if _is_locked(file.fileno(), wait=False):
+                    path.unlink()
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -89,8 +137,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 def claim(folder: str | os.PathLike[str], doing: str) -> Iterator[None]:
     """Have a folder to oneself while the block runs; it is made if need be.
 
-    The lock is the system's and ends with the process that has it, whatever ends that. Temporary
-    files that an interrupted owner of before left are deleted.
+    The lock is the system's and ends with the process that has it, whatever ends that.
 
     Args:
         folder: what others who claim it are kept out of.
@@ -111,8 +158,6 @@ def claim(folder: str | os.PathLike[str], doing: str) -> Iterator[None]:
             f"{folder}: {who} there; wait for it, or choose another output"
         ) from None
     try:
-        for left in folder.glob(f"{_TEMPORARY}*"):
-            left.unlink(missing_ok=True)
         # Beside the lock, whose file is the locking library's where a file system has no locks.
         write_atomically(
             owner, f"process {os.getpid()} on host {platform.node()} is {doing}".encode()

@@ -39,6 +39,11 @@ _ENCODINGS = {
     ".opus": ("OGG", "OPUS"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
+# In Hz, where they are few.
+_RATES = {
+    "OPUS": (8000, 12_000, 16_000, 24_000, 48_000),
+    "MPEG_LAYER_III": (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
+}
 
 READABLE_SUFFIXES = (*_ENCODINGS, ".aiff", ".aif", *mediafiles.SUFFIXES)
 """Of the recordings in a folder; what a file is read as is told by its content."""
@@ -305,8 +310,7 @@ def create(
             file = soundfile.SoundFile(str(temporary), "w", sample_rate, 1, subtype, format=format)
         except soundfile.LibsndfileError as error:
             raise AudioError(
-                f"{name}: cannot hold {sample_rate} Hz ({_reason(error)}); "
-                "choose another rate or write a .wav"
+                f"{name}: cannot be written ({_reason(error)}); write a .wav"
             ) from error
         try:
             with file:
@@ -332,14 +336,33 @@ def checked_suffix(path: str | os.PathLike[str]) -> str:
     return suffix
 
 
+def nearest_rate(path: str | os.PathLike[str], sample_rate: int) -> int:
+    """Return the rate in Hz nearest to ``sample_rate`` that a file of this name can have.
+
+    Raises:
+        AudioError: No format is written under its suffix.
+    """
+    return _nearest_rate(checked_suffix(path), sample_rate)
+
+
+def _nearest_rate(suffix: str, sample_rate: int) -> int:
+    _, subtype = _ENCODINGS[suffix]
+    if subtype in _RATES:
+        return min(_RATES[subtype], key=lambda rate: (abs(rate - sample_rate), -rate))
+    # Beyond these libsndfile crashes the process, or writes a FLAC that cannot be decoded.
+    if subtype == "VORBIS":
+        return min(sample_rate, 200_000)
+    if suffix == ".flac" and sample_rate > 65_535:
+        return min(round(sample_rate, -1), 655_350)
+    return sample_rate
+
+
 def _encoding(name: str, suffix: str, sample_rate: int, n_samples: int) -> tuple[str, str]:
     format, subtype = _ENCODINGS[suffix]
-    # Beyond these libsndfile crashes the process, or writes a FLAC that cannot be decoded.
-    too_fast = subtype == "VORBIS" and sample_rate > 200_000
-    unwritable = format == "FLAC" and sample_rate > 65_535 and sample_rate % 10
-    if too_fast or unwritable:
+    if (nearest := _nearest_rate(suffix, sample_rate)) != sample_rate:
         raise AudioError(
-            f"{name}: cannot hold {sample_rate} Hz; choose another rate or write a .wav"
+            f"{name}: cannot hold {sample_rate} Hz; choose a sample rate of {nearest} Hz "
+            "or write a .wav"
         )
     if format == "WAV" and 2 * n_samples > _MAX_WAV_BYTES:
         format = "RF64"
@@ -357,8 +380,14 @@ def _replacing(target: AudioTarget, suffix: str) -> Iterator[Path]:
             with open(target, "wb") as pipe, _replacing(pipe, suffix) as temporary:
                 yield temporary
             return
-        with replacing(target) as temporary:
-            _create_empty(temporary, target)
+        with contextlib.ExitStack() as stack:
+            try:  # learn before anything is decoded whether the folder can be written
+                temporary = stack.enter_context(replacing(target))
+            except OSError as error:
+                raise AudioError(
+                    f"{target}: its folder cannot be written ({error.strerror}); "
+                    "create it or choose another"
+                ) from error
             yield temporary
         return
     with tempfile.NamedTemporaryFile(prefix="vqcodec-", suffix=suffix) as file:
@@ -366,17 +395,6 @@ def _replacing(target: AudioTarget, suffix: str) -> Iterator[Path]:
         with open(file.name, "rb") as finished:
             shutil.copyfileobj(finished, target)
         target.flush()
-
-
-def _create_empty(temporary: Path, target: str | os.PathLike[str]) -> None:
-    """Learn before anything is decoded whether the folder can be written."""
-    try:
-        temporary.open("xb").close()
-    except OSError as error:
-        raise AudioError(
-            f"{target}: its folder cannot be written ({error.strerror}); "
-            "create it or choose another"
-        ) from error
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:

@@ -78,18 +78,21 @@ def map_in_order(
 ) -> Iterator[Result]:
     """`map`, on a CPU over as many threads as torch has; each call computes on one thread.
 
+    A caller for whom torch has but one thread computes in its own: as many such callers, each of
+    `lone_threads`, use as many cores.
+
     Args:
         function: what to do; it may not call `map_in_order`, whose threads it would wait for.
         items: with what.
         device: a CPU or a GPU.
         live: give each result before asking for the next item.
     """
-    if device.type != "cpu":
+    if device.type != "cpu" or torch.get_num_threads() == 1:
         yield from map(function, items)
         return
     with _starting:
         n_threads = torch.get_num_threads()
-        pool = _lone_threads(n_threads)
+        pool = _kept_threads(n_threads)
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -103,13 +106,13 @@ def map_in_order(
             future.cancel()
 
 
-@cache
-def _lone_threads(n_threads: int) -> ThreadPoolExecutor:
+def lone_threads(n_threads: int) -> ThreadPoolExecutor:
     """Threads on each of which torch computes alone; elsewhere its thread count stays.
 
-    They are kept: while they start, a thread that meets torch for the first time may take their
-    count for its own.
+    All of them start before this returns: while they start, a thread that meets torch for the
+    first time may take their count for its own.
     """
+    before = torch.get_num_threads()
     pool = ThreadPoolExecutor(n_threads, initializer=_compute_alone)
     all_started = threading.Barrier(n_threads)
     try:
@@ -120,11 +123,12 @@ def _lone_threads(n_threads: int) -> ThreadPoolExecutor:
         pool.shutdown()
         raise
     finally:
-        torch.set_num_threads(n_threads)
+        torch.set_num_threads(before)
     return pool
 
 
-os.register_at_fork(after_in_child=_lone_threads.cache_clear)  # threads do not survive it
+_kept_threads = cache(lone_threads)
+os.register_at_fork(after_in_child=_kept_threads.cache_clear)  # threads do not survive it
 
 
 def _compute_alone() -> None:

@@ -1,0 +1,182 @@
+"""Several files at a time, each on a core of its own.
+
+Threads would share the interpreter's lock, which the entropy coder holds. Processes are forked when
+the model has been loaded, and share its memory.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from typing import Generic, NamedTuple, TypeVar
+
+from vqcodec_cli.errors import message
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+PATIENCE_S = 2.0
+"""For a process that is told to end: it may be removing what it has not finished."""
+INTERRUPTED = 130
+
+
+class Done(NamedTuple, Generic[Made]):
+    """What became of an item.
+
+    Attributes:
+        made: what the work returned; None if it failed.
+        fault: one line about the failure, if it failed.
+        trace: of the failure.
+        told: what the work wrote to stderr, unless it stands there already.
+    """
+
+    made: Made | None
+    fault: str = ""
+    trace: str = ""
+    told: str = ""
+
+
+def do_all(
+    work: Callable[[Item], Made], items: Sequence[Item], n_jobs: int
+) -> Iterator[tuple[int, Done[Made]]]:
+    """Work on items, several at a time where processes can be forked.
+
+    Args:
+        work: on one item; its process has one core, or all of them if it is the only one.
+        items: what can be pickled, as must be what the work returns.
+        n_jobs: items at a time. Of work on a GPU it must be 1, since a process that uses one
+            cannot be forked.
+
+    Yields:
+        Places in `items`, as they are done, and what became of them.
+    """
+    n_jobs = min(n_jobs, len(items))
+    # Elsewhere system libraries do not survive a fork.
+    if n_jobs > 1 and sys.platform == "linux":
+        yield from _shared(work, items, n_jobs)
+    else:
+        for place, item in enumerate(items):
+            yield place, _attempt(work, item)
+
+
+def _attempt(work: Callable[[Item], Made], item: Item) -> Done[Made]:
+    try:
+        return Done(work(item))
+    except Exception as error:
+        return Done(None, message(error), traceback.format_exc())
+
+
+@dataclass
+class _Worker:
+    """A process, the pipe to it, and the place of the item that it has."""
+
+    process: ForkProcess
+    pipe: Connection
+    place: int
+
+
+def _shared(
+    work: Callable[[Item], Made], items: Sequence[Item], n_jobs: int
+) -> Iterator[tuple[int, Done[Made]]]:
+    places = iter(range(len(items)))
+    workers: list[_Worker] = []
+
+    def start(place: int) -> None:
+        pipe, end = get_context("fork").Pipe()
+        inherited = [pipe, *(worker.pipe for worker in workers)]
+        process = get_context("fork").Process(
+            target=_serve, args=(work, items, end, inherited), daemon=True
+        )
+        process.start()
+        end.close()
+        workers.append(_Worker(process, pipe, place))
+        pipe.send(place)
+
+    try:
+        for _ in range(n_jobs):
+            start(next(places))
+        while workers:
+            # A wait without an end may miss an interrupt that came as it began.
+            ready = wait([worker.pipe for worker in workers], timeout=0.2)
+            for worker in [worker for worker in workers if worker.pipe in ready]:
+                try:
+                    done, is_alive = worker.pipe.recv(), True
+                except (EOFError, OSError):
+                    done, is_alive = _killed(worker.process, items[worker.place]), False
+                yield worker.place, done
+                following = next(places, None)
+                if is_alive and following is not None:
+                    worker.place = following
+                    worker.pipe.send(following)
+                    continue
+                worker.pipe.close()
+                worker.process.join()
+                workers.remove(worker)
+                if following is not None:
+                    start(following)
+    finally:
+        _end(workers)
+
+
+def _killed(process: ForkProcess, item: object) -> Done[Made]:
+    process.join()
+    name = item[0] if isinstance(item, tuple) else item
+    return Done(
+        None,
+        f"{name}: the process that worked on it ended with status {process.exitcode}; if memory "
+        "ran out, give fewer --jobs",
+    )
+
+
+def _end(workers: list[_Worker]) -> None:
+    """End processes at once, but let them remove what they have not finished."""
+    for worker in workers:
+        worker.process.terminate()
+    for worker in workers:
+        worker.process.join(PATIENCE_S)
+        worker.process.kill()
+        worker.process.join()
+
+
+def _serve(
+    work: Callable[[Item], Made],
+    items: Sequence[Item],
+    pipe: Connection,
+    inherited: list[Connection],
+) -> None:
+    """Do the items that are asked for until nobody asks any more."""
+    is_at_work = False
+
+    def end(*_: object) -> None:
+        if is_at_work:
+            raise KeyboardInterrupt
+        os._exit(INTERRUPTED)
+
+    # A terminal interrupts all processes; who started this one hears of it and ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end)
+    for other in inherited:
+        other.close()  # or it would not be known that nobody is there to ask
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    told = io.StringIO()
+    try:
+        while True:
+            place = pipe.recv()
+            is_at_work = True
+            with redirect_stderr(told):
+                done = _attempt(work, items[place])
+            is_at_work = False
+            pipe.send(done._replace(told=told.getvalue()))
+            told.seek(0)
+            told.truncate()
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        os._exit(INTERRUPTED)
