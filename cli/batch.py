@@ -118,9 +118,10 @@ def plan(
 
     if "" in (*sources, target):
         raise VqcodecError("an empty path names nothing; perhaps a variable of the shell is unset")
-    for source in sources:
+    for place, source in enumerate(sources):
         if source != STREAM and not os.path.lexists(source):
-            raise VqcodecError(f"{source}: no such file or folder; check the path")
+            end = f", or end a target in {target_suffix}" if place and target is None else ""
+            raise VqcodecError(f"{source}: no such file or folder; check the path{end}")
     if len(sources) > 1 or Path(sources[0]).is_dir():
         return _plan_many(sources, target, suffixes, target_suffix, force, mark)
     source, path = sources[0], Path(sources[0])
@@ -180,17 +181,18 @@ def _plan_many(
 
     if STREAM in sources:
         raise VqcodecError("-: standard input comes alone; give it a command of its own")
-    named = sources[0] if len(sources) == 1 else f"{len(sources)} sources"
     if target is not None:
         folder = Path(target)
         ends = folder.suffix.lower() in (*AUDIO_SUFFIXES, *CODES_SUFFIXES) and not folder.is_dir()
         if target == STREAM or folder.is_file() or ends:
-            raise VqcodecError(f"{target}: no folder to write {named} to; name one")
+            many = f"{sources[0]} is one" if len(sources) == 1 else f"{len(sources)} are to be read"
+            raise VqcodecError(f"{target}: no folder, and {many}; name a folder to write to")
     bare: dict[Path, Path] = {}
     for source in sources:
         for path, result in _results(Path(source), target, suffixes):
             bare.setdefault(path, result)
     if not bare:
+        named = ", ".join(sources)
         raise VqcodecError(f"{named}: holds no file that ends in {', '.join(suffixes)}")
     beside = mark if target is None else ""
     results = {
@@ -271,10 +273,8 @@ def run(
         if made and not quiet and Path(target).is_file():
             typer.echo(f"{source} → {target}  {made}")
         return
-    results: list[Made] = []
-    if plan.pairs:
-        with progress_bar(label) as on_progress:
-            results = _run_all(plan.pairs, start(), jobs, device, on_progress)
+    with progress_bar(label) as on_progress:
+        results = _run_all(plan.pairs, start, jobs, device, on_progress)
     n_failed = len(plan.pairs) - len(results)
     if not quiet:
         show_counts(len(results), plan.n_existing, n_failed)
@@ -292,15 +292,15 @@ def show_counts(n_done: int, n_existing: int, n_failed: int) -> None:
 
 def _run_all(
     pairs: list[tuple[str, str]],
-    work: Work,
+    start: Callable[[], Work],
     jobs: int | None,
     device: DeviceName,
     on_progress: OnProgress,
 ) -> list[Made]:
     """Work through pairs; returns what was made of those that did not fail."""
-    n_jobs = 1 if is_gpu(device) else files_at_a_time(jobs)
+    n_jobs = 1 if pairs and is_gpu(device) else files_at_a_time(jobs)
     found: list[Made] = []
-    with closing(do_all(partial(_of_many, work), pairs, n_jobs)) as results:
+    with closing(do_all(lambda: partial(_of_many, start()), pairs, n_jobs)) as results:
         for n_done, (_, done) in enumerate(results, 1):
             report(done)
             if done.made is not None:

@@ -45,12 +45,13 @@ class Done(NamedTuple, Generic[Made]):
 
 
 def do_all(
-    work: Callable[[Item], Made], items: Sequence[Item], n_jobs: int
+    start: Callable[[], Callable[[Item], Made]], items: Sequence[Item], n_jobs: int
 ) -> Iterator[tuple[int, Done[Made]]]:
     """Work on items, several at a time where processes can be forked.
 
     Args:
-        work: on one item; its process has one core, or all of them if it is the only one.
+        start: what to do first if there are items, such as loading the model; returns the work on
+            one, whose process has one core, or all of them if it is the only one.
         items: what can be pickled, as must be what the work returns.
         n_jobs: items at a time. Of work on a GPU it must be 1, since a process that uses one
             cannot be forked.
@@ -58,7 +59,9 @@ def do_all(
     Yields:
         Places in `items`, as they are done, and what became of them.
     """
-    n_jobs = min(n_jobs, len(items))
+    if not items:
+        return
+    work, n_jobs = start(), min(n_jobs, len(items))
     # Elsewhere system libraries do not survive a fork.
     if n_jobs > 1 and sys.platform == "linux":
         yield from _shared(work, items, n_jobs)

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from vqcodec_cli.batch import AUDIO_SUFFIXES, STDIN, STREAM, check_target, readable
+from vqcodec_cli.batch import (
+    AUDIO_SUFFIXES,
+    CODES_SUFFIXES,
+    STDIN,
+    STREAM,
+    check_target,
+    readable,
+    report,
+    show_counts,
+    told_apart,
+)
 from vqcodec_cli.display import progress_bar
-from vqcodec_cli.errors import message
-from vqcodec_cli.options import Device, DeviceName, Force, Model, ModelOfEither, load_codec
+from vqcodec_cli.jobs import do_all
+from vqcodec_cli.options import (
+    Device,
+    DeviceName,
+    Force,
+    Jobs,
+    Model,
+    ModelOfEither,
+    Quiet,
+    files_at_a_time,
+    is_gpu,
+    load_codec,
+)
+from vqcodec_cli.unfinished import Line, Unfinished, path_beside
 
 if TYPE_CHECKING:
+    from vqcodec import Codec
     from vqcodec.units import Units
 
-CODES_SUFFIX = ".codes"
 # Suffix of the output -> whether it takes several recordings.
 FORMATS = {".txt": True, ".jsonl": True, ".npy": False, ".textgrid": False}
 
@@ -41,9 +65,14 @@ def units(
     ] = False,
     model: ModelOfEither = None,
     device: Device = DeviceName.auto,
+    jobs: Jobs = None,
     force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write codes as sequences of units, for programs that take them for phonemes or text.
+
+    What is done of several recordings stands in FILE.unfinished until all are: a run that was
+    stopped, or in which some failed, is continued by the same command.
 
     Example: vqcodec units recordings/ --dedup -o units.txt
     """
@@ -56,36 +85,38 @@ def units(
             f"{output}: takes one recording, not {len(named)}; write .txt or .jsonl"
         )
     if output is not None:
-        check_target(output, force)
+        check_target(output, force or (len(named) > 1 and path_beside(output).exists()))
+    needs_model = model is not None or not all(map(_holds_codes, named))
 
-    from vqcodec.errors import CodesError
-    from vqcodec.files import write_atomically
+    def start() -> Callable[[tuple[str, str]], Line]:
+        codec = load_codec(model, None, device) if needs_model else None
+        return partial(_line, codec, model is not None, kind, dedup)
 
-    parts, n_failed, fingerprint = [], 0, ""
-    with progress_bar("encoding") as on_progress:
-        read = _reader(model, device, dedup)
-        for n_done, (name, source) in enumerate(named.items(), 1):
-            try:
-                found = read(source)
-                fingerprint = fingerprint or found.fingerprint
-                if found.fingerprint != fingerprint:
-                    raise CodesError(
-                        f"{source}: its units are of model {found.fingerprint}, those before of "
-                        f"{fingerprint}; write them to a file of their own"
-                    )
-                part = _formatted(kind, name, source, found)
-            except Exception as error:
-                if len(named) == 1:
-                    raise
-                n_failed += 1
-                typer.echo(f"vqcodec: {message(error)}", err=True)
-                continue
-            if output is None:
-                typer.echo(part, nl=False)
-            parts.append(part)
-            on_progress(n_done / len(named))
-    if output is not None and parts:
-        write_atomically(output, b"".join(parts))
+    if len(named) == 1:
+        with progress_bar("encoding"):
+            (item,) = named.items()
+            _write(output, [start()(item).data])
+        return
+    unfinished = None
+    if output is not None:
+        unfinished = Unfinished(output, {"model": model, "dedup": dedup}, force=force)
+    n_existing = len(unfinished.lines.keys() & named.keys()) if unfinished else 0
+    n_jobs = 1
+    # Standard input belongs to this process; and to read codes, torch would be loaded for nothing.
+    if needs_model and STREAM not in named and not is_gpu(device):
+        n_jobs = files_at_a_time(jobs)
+    lines = []
+    for data in _in_order(start, list(named.items()), n_jobs, unfinished):
+        lines.append(data)
+        if output is None:
+            _write(None, [data])
+    n_failed = len(named) - len(lines)
+    if output is not None and lines:
+        _write(output, lines)
+    if unfinished and not n_failed:
+        unfinished.remove()
+    if output is not None and not quiet:
+        show_counts(len(lines) - n_existing, n_existing, n_failed)
     if n_failed:
         raise typer.Exit(1)
 
@@ -127,64 +158,120 @@ def units_eval(
 
 
 def _named(sources: list[str]) -> dict[str, str]:
-    """Names of recordings, as far as they differ below the given folders, and where each is."""
+    """Recordings and their names, as far as these differ below the given folders."""
     from vqcodec.errors import VqcodecError
 
-    named: dict[str, str] = {}
+    found: dict[Path, Path] = {}
     for source in sources:
-        for name, path in _found(source):
-            other = named.setdefault(name, path)
-            if other != path:
-                raise VqcodecError(
-                    f"{path}: would be called {name}, and so would {other}; rename one"
-                )
-    return named
+        for path, name in _found(source):
+            found.setdefault(path, name)
+    named: dict[str, str] = {}
+    for path, name in told_apart(found).items():
+        if (other := named.setdefault(name.as_posix(), str(path))) != str(path):
+            raise VqcodecError(f"{path}: would be called {name}, and so would {other}; rename one")
+    return {path: name for name, path in named.items()}
 
 
-def _found(source: str) -> Iterator[tuple[str, str]]:
+def _found(source: str) -> Iterator[tuple[Path, Path]]:
+    """Paths of recordings, and their names with suffixes."""
     from vqcodec.errors import VqcodecError
     from vqcodec.files import files_below
 
     folder = Path(source)
     if not folder.is_dir():
-        yield "stdin" if source == STREAM else folder.stem, source
+        yield folder, Path("stdin" if source == STREAM else folder.name)
         return
-    for suffixes in (AUDIO_SUFFIXES, (CODES_SUFFIX,)):
+    for suffixes in (AUDIO_SUFFIXES, CODES_SUFFIXES):
         paths = files_below(folder, suffixes)
         # Codes lie beside the recordings they were made of.
         if paths:
             for path in paths:
-                yield path.relative_to(folder).with_suffix("").as_posix(), str(path)
+                yield path, path.relative_to(folder)
             return
-    raise VqcodecError(f"{source}: holds neither recordings nor {CODES_SUFFIX} files")
+    raise VqcodecError(f"{source}: holds neither recordings nor {CODES_SUFFIXES[0]} files")
 
 
-def _reader(model: str | None, device: DeviceName, collapse: bool) -> Callable[[str], Units]:
-    """What turns a path into units; the model is loaded when it is first needed."""
-    from functools import cache
+def _in_order(
+    start: Callable[[], Callable[[tuple[str, str]], Line]],
+    items: list[tuple[str, str]],
+    n_jobs: int,
+    unfinished: Unfinished | None,
+) -> Iterator[bytes]:
+    """Lines in the order of their sources, as soon as those before are there.
 
+    Of those that fail, or are of another model than the first, there is a word on stderr.
+    """
+    found: dict[str, Line | None] = {**unfinished.lines} if unfinished else {}
+    left = [item for item in items if item[0] not in found]
+    sources, model = iter([source for source, _ in items]), ""
+    source = next(sources, None)
+
+    def ready() -> Iterator[bytes]:
+        nonlocal source, model
+        while source in found:
+            if (line := found[source]) is not None:
+                model = model or line.model
+                if line.model == model:
+                    yield line.data
+                else:
+                    typer.echo(
+                        f"vqcodec: {source}: its units are of model {line.model}, those before of "
+                        f"{model}; write them to a file of their own",
+                        err=True,
+                    )
+            source = next(sources, None)
+
+    with (
+        progress_bar("encoding") as on_progress,
+        closing(do_all(start, left, n_jobs)) as results,
+    ):
+        for n_done, (place, done) in enumerate(results, 1):
+            report(done)
+            item, _ = left[place]
+            found[item] = done.made
+            if unfinished and done.made is not None:
+                unfinished.add(item, done.made)
+            on_progress(n_done / len(left))
+            yield from ready()
+        yield from ready()
+
+
+def _holds_codes(source: str) -> bool:
+    return Path(source).suffix.lower() in CODES_SUFFIXES
+
+
+def _line(
+    codec: Codec | None, is_named: bool, kind: str, collapse: bool, item: tuple[str, str]
+) -> Line:
+    """The units of a recording, by a model that codes must be of if it was named."""
     from vqcodec import Codes
     from vqcodec.errors import VqcodecError
     from vqcodec.units import NOBODY, Units
 
-    codec = cache(lambda: load_codec(model, None, device))
+    source, name = item
+    called = STDIN if source == STREAM else source
+    try:
+        if codec is None or _holds_codes(source):
+            codes = Codes.load(source, tables=codec.tables if codec and is_named else None)
+            if codec and is_named:
+                codec.check(codes)
+        else:
+            codes = codec.encode(readable(source), speaker=NOBODY)
+        units = Units.of(codes, collapse=collapse)
+    except VqcodecError as error:
+        if str(error).startswith(f"{called}: "):
+            raise
+        raise type(error)(f"{called}: {error}") from error
+    return Line(units.fingerprint, _formatted(kind, name, source, units))
 
-    def read(source: str) -> Units:
-        name = STDIN if source == STREAM else source
-        try:
-            if Path(source).suffix.lower() == CODES_SUFFIX:
-                codes = Codes.load(source, tables=None if model is None else codec().tables)
-                if model is not None:
-                    codec().check(codes)
-            else:
-                codes = codec().encode(readable(source), speaker=NOBODY)
-            return Units.of(codes, collapse=collapse)
-        except VqcodecError as error:
-            if str(error).startswith(f"{name}: "):
-                raise
-            raise type(error)(f"{name}: {error}") from error
 
-    return read
+def _write(output: Path | None, lines: list[bytes]) -> None:
+    from vqcodec.files import write_atomically
+
+    if output is None:
+        typer.echo(b"".join(lines), nl=False)
+    else:
+        write_atomically(output, b"".join(lines))
 
 
 def _formatted(kind: str, name: str, source: str, units: Units) -> bytes:

@@ -33,11 +33,15 @@ COMMANDS = [
 # The frame
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["--help"], 0), (["encode", "-h"], 0), (["train", "r.yaml", "--resum"], 2), (["fly"], 2)],
+)
+def test_help_and_misspelt_options_import_nothing_heavy(arguments, status):
     program = (
-        "import sys; from vqcodec_cli.main import main; status = main(['encode', '--help']);"
-        "heavy = {'torch', 'numpy', 'librosa', 'soundfile'} & set(sys.modules);"
-        "sys.exit(f'{status} {heavy}' if status or heavy else 0)"
+        f"import sys; from vqcodec_cli.main import main; status = main({arguments});"
+        "heavy = {'torch', 'numba', 'numpy', 'librosa', 'soundfile'} & set(sys.modules);"
+        f"sys.exit(f'{{status}} {{heavy}}' if status != {status} or heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
@@ -45,6 +49,7 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command_has_an_example(run, command):
     result = run(command, "--help")
+    assert run(command, "-h") == result
     assert result.status == 0
     assert f"Example: vqcodec {command}" in result.stdout
 
@@ -65,7 +70,7 @@ def test_choices_are_those_of_the_library():
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["encode", "in.wav"], "Missing argument 'target'; see vqcodec encode --help"),
+        (["encode"], "Missing argument 'RECORDING... [TARGET]'; see vqcodec encode --help"),
         (["decode", "a", "b", "--seed", "x"], "Invalid value for '--seed'"),
         (["decode", "a", "b", "--sample-rate", "0"], "Invalid value for '--sample-rate'"),
         (["convert", "in.wav"], "Missing option '--speaker'"),

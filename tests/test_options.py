@@ -6,7 +6,6 @@ import inspect
 import json
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pkgutil import resolve_name
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ import pytest
 import torch
 from command_line import Run, is_one_line
 from vqcodec_cli.evaluate import BASELINES
+from vqcodec_cli.jobs import do_all
 from vqcodec_cli.options import files_at_a_time
 
 import vqcodec
@@ -24,7 +24,7 @@ from vqcodec import Codes
 from vqcodec.prior import Prior, Score
 from vqcodec.speakers import Speaker, VoicesFile
 
-LOAD, POOL = "vqcodec.load", "vqcodec_cli.batch.ThreadPoolExecutor"
+LOAD, MANY = "vqcodec.load", "vqcodec_cli.batch.do_all"
 ENCODE, DECODE = "vqcodec.codec.Codec.encode", "vqcodec.codec.Codec.decode_to"
 ENROLL = "vqcodec.codec.Codec.enroll"
 PRIOR, SAMPLE = "vqcodec.prior.load", "vqcodec.prior.Prior.sample"
@@ -71,7 +71,6 @@ def received(
 
     results = {
         LOAD: codec,
-        POOL: ThreadPoolExecutor(1),
         ENCODE: made,
         DECODE: 0.0,
         ENROLL: codec.voices["anna"],
@@ -84,6 +83,13 @@ def received(
     }
     for call, result in results.items():
         replace(call, result)
+
+    def one_at_a_time(*values: Any) -> Any:
+        found[MANY] = inspect.signature(do_all).bind(*values).arguments
+        return do_all(*values[:2], 1)
+
+    monkeypatch.setattr(MANY, one_at_a_time)
+    monkeypatch.setattr("vqcodec_cli.batch.is_gpu", lambda device: False)
     return found
 
 
@@ -109,7 +115,7 @@ DRAWS = {"decoder": "wavenet", "seed": 3, "temperature": 0.5}
 OPTIONS: list[tuple[str, Received]] = [
     (
         f"encode corpus out --refine {CODEC} --voices voices.json --jobs 77",
-        {LOAD: LOADED | VOICES, ENCODE: {"refine": True}, POOL: {"max_workers": 77}},
+        {LOAD: LOADED | VOICES, ENCODE: {"refine": True}, MANY: {"n_jobs": 77}},
     ),
     (
         "decode coded out --decoder wavenet --seed 3 --temperature 0.5 --sample-rate 8000 "
@@ -117,17 +123,17 @@ OPTIONS: list[tuple[str, Received]] = [
         {
             LOAD: LOADED | VOICES,
             DECODE: DRAWS | {"sample_rate": 8000},
-            POOL: {"max_workers": 77},
+            MANY: {"n_jobs": 77},
         },
     ),
     (
         "convert corpus -o out --speaker anna --refine --decoder wavenet --seed 3 "
-        f"--temperature 0.5 {CODEC} --voices voices.json --jobs 77",
+        f"--temperature 0.5 --sample-rate 8000 {CODEC} --voices voices.json --jobs 77",
         {
             LOAD: LOADED | VOICES,
             ENCODE: {"refine": True},
-            DECODE: DRAWS,
-            POOL: {"max_workers": 77},
+            DECODE: DRAWS | {"sample_rate": 8000},
+            MANY: {"n_jobs": 77},
         },
     ),
     (
@@ -222,7 +228,7 @@ def test_every_option_reaches_the_library(
 @pytest.mark.parametrize(
     ("command", "call", "name"),
     [
-        ("encode corpus out", POOL, "max_workers"),
+        ("encode corpus out", MANY, "n_jobs"),
         ("eval corpus", COMPARE, "jobs"),
         ("prepare folder corpus -o out", PREPARE, "jobs"),
     ],

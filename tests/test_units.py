@@ -314,7 +314,7 @@ def test_what_cannot_be_written_is_refused(
         (2, r"x.csv: must end in .txt, .jsonl, .npy or .TextGrid", [codes, "-o", "x.csv"]),
         (2, "takes one recording, not 2", [codes, second, "-o", tmp_path / "x.npy"]),
         (2, "takes one recording, not 2", [codes, second, "-o", tmp_path / "x.TextGrid"]),
-        (1, "would be called speech, and so would", [codes, other]),
+        (1, "would be called speech.codes, and so would", [codes, other]),
         (1, "exists; add --force", [codes, "-o", existing]),
         (1, "holds neither recordings nor .codes files", [empty]),
     ):
