@@ -324,7 +324,7 @@ def test_an_arrow_is_shown_where_the_encoding_has_none(recordings: Path, tiny_mo
 # Rates
 
 
-@pytest.mark.parametrize("suffix", AUDIO_SUFFIXES)
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".opus", ".mp3"])
 def test_the_nearest_rate_is_one_that_can_be_written(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
     for rate in (1000, 7999, 16_000, 22_050, 44_100, 65_537, 96_000, 200_001, 768_000):

@@ -91,7 +91,7 @@ def test_who_has_a_folder_is_told_and_death_gives_it_back(tmp_path: Path) -> Non
         told = f"{folder}: process {holder.pid} on host {platform.node()} is resting there; wait "
         with pytest.raises(VqcodecError, match=re.escape(told)), claim(folder, "training"):
             pass
-        left = folder / ".vqcodec-0123.safetensors"
+        left = folder / f".vqcodec-{32 * '0'}.safetensors"
         left.write_bytes(b"half of a checkpoint")
     with claim(folder, "training"):
         assert not left.exists()

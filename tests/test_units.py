@@ -416,6 +416,6 @@ def test_a_file_of_many_recordings_makes_a_folder(
     assert audio.info(target / "c.wav").n_samples == 3 * 128
     found = capsys.readouterr()
     assert found.err.startswith(f"vqcodec: {file}: b: codes must be below the codebook size 512")
-    assert found.out == "2 done, 1 failed\n"
+    assert found.out == "2 done, 0 already there, 1 failed\n"
     assert decode_command(file, tmp_path / "one.wav", *options) == 1
     assert "has 3 recordings; name a folder" in capsys.readouterr().err
