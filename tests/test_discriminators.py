@@ -9,7 +9,8 @@ from torch import Tensor
 from vqcodec.audio import load
 from vqcodec.models.discriminators import N_FFTS, Discriminators, SpectrogramDiscriminator
 from vqcodec.training.adversary import Adversary
-from vqcodec.training.config import LONGEST_WINDOW, AdversarialConfig
+from vqcodec.training.config import AdversarialConfig
+from vqcodec.training.loss_config import LONGEST_WINDOW
 
 
 @pytest.fixture(scope="module")

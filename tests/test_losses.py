@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqcodec.audio import load
 from vqcodec.models.discriminators import Judgement
-from vqcodec.training.config import LONGEST_WINDOW, STOI_SECONDS
+from vqcodec.training.loss_config import LONGEST_WINDOW, STOI_SECONDS
 from vqcodec.training.losses import (
     IntelligibilityLoss,
     MultiResolutionSpectralLoss,

@@ -208,6 +208,20 @@ def test_clips_are_encoded_once_for_each_codec(
     assert not np.array_equal(renewed[0].codes, made[0].codes)
 
 
+def test_a_flipped_bit_in_the_codes_is_found(
+    data: PreparedData, tiny_model: Path, store: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / store.name
+    content = bytearray(store.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    codec = vqcodec.load(tiny_model, device="cpu")
+    with pytest.raises(CheckpointError, match=r"SHA-256 does not match\): delete it, and"):
+        coded_clips(codec, data, data.split("train"), path)
+    path.unlink()
+    assert coded_clips(codec, data, data.split("train")[:1], path)
+
+
 def test_several_codebooks_are_refused(data: PreparedData, tmp_path: Path) -> None:
     quantizer = {"kind": "residual_vq", "num_quantizers": 2}
     model = VQVAE(ModelConfig.model_validate({**TINY, "quantizer": quantizer}))

@@ -243,10 +243,11 @@ class Training(ABC, Generic[BatchT]):
         ]
         # Before it is in the weights, and in what a resumed run would begin from.
         if not all(map(math.isfinite, [loss.item(), *norms])):
+            has_state = (self.output / STATE_FILE).exists()
+            again = "go on from the last checkpoint with --resume" if has_state else "begin again"
             raise VqcodecError(
                 f"{self.output}: the loss or its gradient is not finite at step {self.step + 1}; "
-                "continue from the last checkpoint with --resume and a lower "
-                "optimizer.learning_rate"
+                f"{again}, with a lower optimizer.learning_rate"
             )
         self.optimizer.step()
         self.average.update_parameters(self.trained)
