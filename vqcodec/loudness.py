@@ -31,7 +31,7 @@ LEAST_SUM = 0.5 * TARGET_POWER  # two silences are alike
 # Chosen on validation recordings. A decoder loses 1 dB, and the level counts from -15 dB.
 START_GAIN, ACTIVE_POWER = 10 ** (0.9 / 20), 0.03 * TARGET_POWER
 TRUST = 50  # active frames of 20 ms that START_GAIN is worth
-LARGEST_DRIFT = 10 ** (3 / 20)  # from START_GAIN: a soft beginning is to stay soft
+LARGEST_DRIFT = 10 ** (6 / 20)  # from START_GAIN: a soft beginning is to stay soft
 LEAST_CREST = 2.5  # over TARGET_RMS: a recording whose peaks had less room was clipped itself
 
 
