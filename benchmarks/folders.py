@@ -1,0 +1,127 @@
+"""Speed of the commands over a folder, by files at a time; see benchmarks/README.md."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from command import numbers, run
+
+from vqcodec.audio import info
+from vqcodec.errors import VqcodecError
+from vqcodec.evaluation.report import markdown_table, write_report
+from vqcodec.files import files_below
+
+CPU_TIMES = ("children_user", "children_system")
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A command over the folder, start of the process included; the best of the repeats.
+
+    Attributes:
+        command: of vqcodec.
+        python: whose vqcodec it is.
+        jobs: files at a time, on as many cores.
+        time_s: that it took.
+        cpu_s: of all its processes, user and system.
+        speed: seconds of audio in a second.
+    """
+
+    command: str
+    python: str
+    jobs: int
+    time_s: float
+    cpu_s: float
+    speed: float
+
+
+def timed(arguments: list[str], cores: set[int]) -> tuple[float, float]:
+    """Wall and CPU seconds of a process that may use so many cores.
+
+    Raises:
+        VqcodecError: it fails, in the words of its last line.
+    """
+    before, begun = os.times(), time.perf_counter()
+    done = subprocess.run(
+        arguments,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    after, time_s = os.times(), time.perf_counter() - begun
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise VqcodecError(f"{' '.join(arguments[:4])}: {lines[-1]}")
+    cpu_s = sum(getattr(after, name) - getattr(before, name) for name in CPU_TIMES)
+    return time_s, cpu_s
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="Recordings.", exists=True, file_okay=False)],
+    others: Annotated[
+        list[Path] | None,
+        typer.Option("--other", metavar="PYTHON", help="With another vqcodec, to compare with."),
+    ] = None,
+    jobs: Annotated[str, typer.Option(metavar="N,N", help="Files at a time.")] = "1,2",
+    speaker: Annotated[str, typer.Option(help="Whom to convert to.")] = "p225",
+    repeats: Annotated[int, typer.Option(min=1, help="Of which the best counts.")] = 3,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
+) -> None:
+    """Time encode, decode and convert over a folder; write folders.csv and folders.md.
+
+    Interpreters take turns, so that what else the machine does meets all of them.
+    """
+    pythons = [Path(sys.executable), *(others or [])]
+    available = sorted(os.sched_getaffinity(0))
+    paths = files_below(folder, SUFFIXES)
+    seconds = sum(info(path).duration_s for path in paths)
+    found: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        codes, made = f"{scratch}/codes", f"{scratch}/made"
+        commands = {
+            "encode": ["encode", str(folder), codes],
+            "decode": ["decode", codes, made],
+            "convert": ["convert", str(folder), "--speaker", speaker, "-o", made],
+        }
+        each = itertools.product(range(repeats), map(int, numbers(jobs, "--jobs")), pythons)
+        for (_, n, python), (name, arguments) in itertools.product(each, commands.items()):
+            shutil.rmtree(codes if name == "encode" else made, ignore_errors=True)
+            call = [str(python), "-m", "vqcodec", *arguments, "--jobs", str(n)]
+            taken = timed(call, set(available[:n]))
+            found.setdefault((name, str(python), n), []).append(taken)
+    rows = []
+    for (name, interpreter, n), times in sorted(found.items()):
+        time_s, cpu_s = min(wall for wall, _ in times), min(cpu for _, cpu in times)
+        rows.append(Measured(name, interpreter, n, time_s, cpu_s, seconds / time_s))
+    table = markdown_table(
+        [
+            {
+                "command": row.command,
+                "jobs": str(row.jobs),
+                "python": row.python,
+                "wall (s)": f"{row.time_s:.2f}",
+                "CPU (s)": f"{row.cpu_s:.2f}",
+                "x real time": f"{row.speed:.1f}",
+            }
+            for row in rows
+        ]
+    )
+    page = f"{len(paths)} recordings, {seconds:.0f} s; the best of {repeats}.\n\n{table}\n"
+    write_report(output, "folders", [asdict(row) for row in rows], page)
+    typer.echo(page)
+
+
+if __name__ == "__main__":
+    run(main)
