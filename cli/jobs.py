@@ -6,6 +6,7 @@ the model has been loaded, and share its memory.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -89,6 +90,7 @@ class _Worker:
 def _shared(
     work: Callable[[Item], Made], items: Sequence[Item], n_jobs: int
 ) -> Iterator[tuple[int, Done[Made]]]:
+    gc.freeze()  # what the processes are to share, a collection in one would copy
     places = iter(range(len(items)))
     workers: list[_Worker] = []
 
@@ -127,6 +129,7 @@ def _shared(
                     start(following)
     finally:
         _end(workers)
+        gc.unfreeze()
 
 
 def _killed(process: ForkProcess, item: object) -> Done[Made]:

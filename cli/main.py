@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import gc
 import io
 import logging
 import os
@@ -74,7 +75,11 @@ def common(
 
 def run() -> NoReturn:
     """Run this process's command line."""
+    # torch is a million objects that stay: to look through them for garbage, again and again while
+    # it is imported and once more at the end, takes a second.
+    gc.set_threshold(100_000)
     status = main()
+    gc.freeze()
     if status == INTERRUPTED:
         # A thread that is at work would be waited for.
         with suppress(OSError):
