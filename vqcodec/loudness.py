@@ -1,10 +1,9 @@
 """As loud as the recording: a decoding is led to the level that its codes were made at.
 
 A normalised recording has an active level of `TARGET_RMS` by definition (`Recording.gain`), and a
-decoder misses that by 1 to 10 dB, by the voice. Two slow gains make up for it, as the gated level
-meters of ITU-R BS.1770-5, annex 1, and the leveller of Giannoulis, Massberg, Reiss 2012 (JAES 60)
-do: `followed` takes the envelope of the same codes in the voice that spoke them, which knows
-where the recording paused; `normalised` measures what has been decoded so far.
+decoder misses that by 1 to 10 dB, by the voice. Two gains make up for it: `followed` takes the
+envelope of the same codes in the voice that spoke them, which knows where the recording paused;
+`normalised` measures what has been decoded so far, gated as ITU-R BS.1770-5, annex 1, has it.
 
 Both work window by window on a grid of their own, so the samples are the same bits however the
 blocks come.
