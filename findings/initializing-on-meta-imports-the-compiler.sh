@@ -3,7 +3,7 @@
 # Linear layer there cost nothing, but Tensor.normal_, which initialises embeddings, imports torch._dynamo and the
 # rest of the compiler: hundreds of modules that the same call on a CPU does not import. Output seen:
 #   cpu: 0 modules imported, torch._dynamo is not one
-#   meta: 892 modules imported, torch._dynamo is one
+#   meta: 893 modules imported, torch._dynamo is one
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
