@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, NoReturn, TypeVar
 
 from vqcodec_cli.errors import message
 
@@ -91,6 +91,7 @@ def _shared(
     work: Callable[[Item], Made], items: Sequence[Item], n_jobs: int
 ) -> Iterator[tuple[int, Done[Made]]]:
     gc.freeze()  # what the processes are to share, a collection in one would copy
+    before = signal.signal(signal.SIGTERM, _terminated)
     places = iter(range(len(items)))
     workers: list[_Worker] = []
 
@@ -129,7 +130,13 @@ def _shared(
                     start(following)
     finally:
         _end(workers)
+        signal.signal(signal.SIGTERM, before)
         gc.unfreeze()
+
+
+def _terminated(*_: object) -> NoReturn:
+    """End as by default, but the workers first."""
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _killed(process: ForkProcess, item: object) -> Done[Made]:

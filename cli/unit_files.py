@@ -113,6 +113,8 @@ def _targets(names: list[str], target: str | None, source: str) -> dict[str, str
             )
         return {names[0]: target}
     targets = {name: Path(target, f"{name}.wav") for name in names}
+    if within := [path for path in targets.values() if set(path.parents) & set(targets.values())]:
+        raise VqcodecError(f"{source}: {within[0]} would be in a file; rename one of the two")
     for path in targets.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     return {name: str(path) for name, path in targets.items()}

@@ -427,3 +427,28 @@ def test_lines_are_kept_at_once(tmp_path: Path) -> None:
     (tmp_path / "u.txt.unfinished").write_bytes(b"\xff mine")
     with pytest.raises(VqcodecError, match=r"u\.txt\.unfinished: is no file that an earlier run"):
         Unfinished(tmp_path / "u.txt", options, force=False)
+
+
+# Being ended
+
+
+def test_a_terminated_folder_leaves_no_process_and_nothing_half_done(
+    recordings: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    speech, rate = soundfile.read(SAMPLES / "rms.wav", dtype="int16")
+    for name in ("a.wav", "b.wav", "c.wav"):
+        soundfile.write(recordings / name, np.tile(speech, 40), rate)
+    command = [sys.executable, "-m", "vqcodec", "convert", recordings, "-o", out, "--jobs", "2"]
+    options = ["--speaker", "anna", "--decoder", "wavenet", "--model", tiny_model]
+    with subprocess.Popen(
+        [str(word) for word in (*command, *options)], start_new_session=True
+    ) as main:
+        while not (out.is_dir() and any(out.iterdir())):
+            assert main.poll() is None
+            time.sleep(0.05)
+        main.terminate()
+        assert main.wait() == 128 + signal.SIGTERM
+        with pytest.raises(ProcessLookupError):
+            os.killpg(main.pid, 0)  # none of its session is left
+    assert not [path for path in out.rglob("*") if path.name.startswith(".vqcodec-")]

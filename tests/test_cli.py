@@ -197,7 +197,4 @@ def test_compiling_the_sampler_is_announced_once(clip, codes, tiny_model, tmp_pa
     for name, shown in (("a.wav", [notice]), ("b.wav", [])):
         arguments = ["decode", codes, tmp_path / name, "--decoder", "wavenet"]
         done = process(*arguments, "--model", tiny_model, env=environment)
-        # What random weights sample is too loud, which is told too.
-        *told, clipped = done.stderr.splitlines()
-        assert (done.returncode, told) == (0, shown)
-        assert b"were clipped" in clipped
+        assert (done.returncode, done.stderr.splitlines()) == (0, shown)

@@ -99,7 +99,7 @@ def test_refined_codes_are_measured_beside_the_encoders_own(
     labels = ["original", "vqcodec (fast)", "vqcodec (fast, refined)"]
     assert [row["codec"] for row in rows] == labels
     _, plain, refined = (float(row["STOI"]) for row in rows)
-    assert refined > plain
+    assert refined != plain  # of random weights neither need be the better
 
 
 def test_the_summary_has_means_and_says_what_they_are_over(

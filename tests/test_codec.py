@@ -20,7 +20,14 @@ from vqcodec import Codes, Speaker, checkpoint, windows
 from vqcodec.audio import load as load_audio
 from vqcodec.audio import open_recording
 from vqcodec.codec import Codec
-from vqcodec.errors import AudioError, CheckpointError, CodesError, SpeakerError, VqcodecError
+from vqcodec.errors import (
+    AudioError,
+    CheckpointError,
+    CodesError,
+    RecordingWarning,
+    SpeakerError,
+    VqcodecError,
+)
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.speaker import from_int8, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
@@ -493,3 +500,9 @@ def test_the_gain_scales_the_wavenet_too(codec, samples):
 
 def test_gain_is_that_of_the_recording(codes, speech):
     assert codes.gain == open_recording(speech).gain()
+
+
+def test_silence_is_told(codec: vqcodec.Codec, samples: np.ndarray) -> None:
+    for silent in (np.zeros(8000, np.float32), np.stack([samples, -samples]), np.full(8000, 0.05)):
+        with pytest.warns(RecordingWarning, match=r"^array: is silent"):
+            codec.encode(silent, 16_000)

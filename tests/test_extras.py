@@ -54,8 +54,10 @@ def test_the_codec_needs_no_extra_and_the_rest_says_which(tiny_model: Path, tmp_
     samples, rate = soundfile.read(SAMPLES / "slt.wav", 3 * 16000)
     clip, codes, voices = (tmp_path / name for name in ("a.wav", "a.codes", "voices.json"))
     soundfile.write(clip, samples, rate)
-    labels = tmp_path / "labels"
+    labels, speaker = tmp_path / "labels", tmp_path / "corpus" / "slt"
     labels.mkdir()
+    speaker.mkdir(parents=True)
+    soundfile.write(speaker / "a.wav", samples, rate)
     model: list[str | Path] = ["--model", tiny_model]
     results = bare(
         ["encode", clip, codes, *model],
@@ -63,7 +65,7 @@ def test_the_codec_needs_no_extra_and_the_rest_says_which(tiny_model: Path, tmp_
         ["decode", codes, tmp_path / "b.wav", *model],
         ["convert", clip, "--speaker", "anna", "-o", tmp_path / "c.wav", *model],
         ["enroll", "slt", clip, "--tune", "-o", voices, *model],
-        ["prepare", "folder", tmp_path.parent, "-o", tmp_path / "data", "--jobs", "1"],
+        ["prepare", "folder", tmp_path / "corpus", "-o", tmp_path / "data", "--jobs", "1"],
         ["train", "vctk.yaml"],
         ["leakage", tmp_path, *model],
         ["units-eval", labels, *model],

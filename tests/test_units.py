@@ -417,5 +417,10 @@ def test_a_file_of_many_recordings_makes_a_folder(
     found = capsys.readouterr()
     assert found.err.startswith(f"vqcodec: {file}: b: codes must be below the codebook size 512")
     assert found.out == "2 done, 0 already there, 1 failed\n"
+    file.write_text("a|1 2 2 3\na.wav/b|4 4\n")
+    assert decode_command(file, tmp_path / "within", *options) == 1
+    assert "a.wav/b.wav would be in a file" in capsys.readouterr().err
+    assert not (tmp_path / "within").exists()
+    file.write_text("a|1 2 2 3\nb|4 4\nc|7 7|1 2\n")
     assert decode_command(file, tmp_path / "one.wav", *options) == 1
     assert "has 3 recordings; name a folder" in capsys.readouterr().err

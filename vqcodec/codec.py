@@ -54,6 +54,7 @@ from vqcodec.units import whole_numbers
 
 Decoder = Literal["fast", "wavenet"]
 BLOCK_LENGTH = 1 << 16  # samples read at a time
+SILENCE = 1e-4  # -80 dB full scale, below which no level is measured
 Item = str | os.PathLike[str] | BinaryIO | bytes | np.ndarray | Tensor | dict[str, Any]
 Source = Item | tuple[int, np.ndarray]
 Sources = list[Any] | tuple[Item, ...]
@@ -225,7 +226,7 @@ class Codec:
             VqcodecError: the model is not one whose codes can be refined.
 
         Warns:
-            RecordingWarning: the recording was never finished, or is unlike speech.
+            RecordingWarning: the recording was never finished, is silent, or is unlike speech.
         """
         if _is_list(source):
             return [
@@ -238,11 +239,15 @@ class Codec:
         gain = recording.gain()
         mark = self._own_vector(recording, gain) if speaker is None else self._mark(speaker)
         n_samples = resampled_length(recording.n_samples, recording.sample_rate, self.sample_rate)
-        n_codes, n_done = -(-n_samples // self.hop_length), 0
-        blocks = (
-            block / np.float32(gain)
-            for block in recording.speech(self.sample_rate, BLOCK_LENGTH, gain)
-        )
+        n_codes, n_done, loudest = -(-n_samples // self.hop_length), 0, 0.0
+
+        def normalised_blocks() -> Iterator[np.ndarray]:
+            nonlocal loudest
+            for block in recording.speech(self.sample_rate, BLOCK_LENGTH, gain):
+                loudest = max(loudest, float(np.abs(block).max()))
+                yield block / np.float32(gain)
+
+        blocks = normalised_blocks()
         parts: list[np.ndarray] = []
         distances: list[np.ndarray] = []
         for part in (
@@ -254,7 +259,12 @@ class Codec:
             n_done += part.shape[1]
             if on_progress:
                 on_progress(n_done / n_codes)
-        self._warn_if_unlike_speech(recording.name, distances)
+        if loudest < SILENCE:
+            _warn(
+                f"{recording.name}: is silent; if it is stereo of opposite phase, give one channel"
+            )
+        else:
+            self._warn_if_unlike_speech(recording.name, distances)
         return Codes(
             codes=np.concatenate(parts, axis=1),
             n_samples=recording.n_samples,
@@ -309,11 +319,9 @@ class Codec:
         if not distances or maker(self.fingerprint) is None:
             return
         if is_unlike_speech(np.concatenate(distances), self.sample_rate / self.hop_length):
-            warnings.warn(
+            _warn(
                 f"{name}: does not sound like speech but like music or noise, of which the codes "
-                "keep little; listen to what is decoded",
-                RecordingWarning,
-                stacklevel=3,
+                "keep little; listen to what is decoded"
             )
 
     def _refined(
@@ -820,6 +828,10 @@ def _reference(source: Source, sample_rate: int | None) -> Recording:
     if isinstance(source, Recording):
         return source
     return open_recording(_to_numpy(source), None if knows_its_rate(source) else sample_rate)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RecordingWarning, stacklevel=3)
 
 
 def _is_list(source: Source | Sources) -> TypeGuard[Sources]:

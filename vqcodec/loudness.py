@@ -31,6 +31,7 @@ LEAST_SUM = 0.5 * TARGET_POWER  # two silences are alike
 START_GAIN, ACTIVE_POWER = 10 ** (0.9 / 20), 0.03 * TARGET_POWER
 TRUST = 50  # active frames of 20 ms that START_GAIN is worth
 LARGEST_DRIFT = 10 ** (6 / 20)  # from START_GAIN: a soft beginning is to stay soft
+LARGEST_CEILING = 1e6  # no decoding comes near
 LEAST_CREST = 2.5  # over TARGET_RMS: a recording whose peaks had less room was clipped itself
 
 
@@ -89,7 +90,7 @@ def normalised(
         (T,) float32, without delay.
     """
     length = _frame_length(sample_rate, hop_length)
-    ceiling = max(1 / gain, LEAST_CREST * TARGET_RMS)
+    ceiling = float(np.clip(1 / gain, LEAST_CREST * TARGET_RMS, LARGEST_CEILING))
     n_active, energy = TRUST, TRUST * TARGET_POWER / START_GAIN**2
     before = START_GAIN
     for window in windows.windows(

@@ -201,6 +201,9 @@ def _read_json(path: Path) -> dict[str, ReadUnits]:
 
 def _read_npy(path: Path) -> dict[str, ReadUnits]:
     # Mapped, an array that is shorter than it claims is refused before it takes any memory.
+    with path.open("rb") as file:
+        if file.read(6) != b"\x93NUMPY":
+            raise ValueError("it is no .npy file")
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.ndim == 2 and len(array) != 2:
         raise ValueError(f"{len(array)} rows, not one of units or two of units and durations")

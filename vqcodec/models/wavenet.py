@@ -8,10 +8,12 @@ noise falls under the speech (as in LPCNet, Valin and Skoglund 2019, arXiv 1810.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqcodec.compilation import compiled
 from vqcodec.models.config import WaveNetConfig
 
 N_LEVELS = 256
@@ -148,15 +150,22 @@ class WaveNet(nn.Module):
             (B, T) float32.
         """
         emphasized = mu_law_decode(levels) / OUTPUT_GAIN
-        start = emphasized[:, :1] + self.config.pre_emphasis * last[:, None]
-        waveform = torch.cat([start, emphasized[:, 1:]], dim=1)
-        # x[n] + a x[n-1] + a^2 x[n-2] + ..., of which every round doubles the terms.
-        reach = 1
-        while reach < waveform.shape[1]:
-            earlier = F.pad(waveform, (reach, -reach))
-            waveform = waveform + self.config.pre_emphasis**reach * earlier
-            reach *= 2
-        return waveform
+        filtered = _de_emphasize(
+            emphasized.cpu().numpy(), last.cpu().numpy(), np.float32(self.config.pre_emphasis)
+        )
+        return torch.from_numpy(filtered).to(levels.device)
+
+
+@compiled
+def _de_emphasize(emphasized: np.ndarray, last: np.ndarray, coefficient: np.float32) -> np.ndarray:
+    """Samples (B, T) of y[t] = x[t] + a y[t-1], one by one: the same bits however they are cut."""
+    waveform = np.empty_like(emphasized)
+    for row in range(len(emphasized)):
+        before = last[row]
+        for time in range(emphasized.shape[1]):
+            before = emphasized[row, time] + coefficient * before
+            waveform[row, time] = before
+    return waveform
 
 
 def mu_law_encode(waveform: Tensor) -> Tensor:
