@@ -125,6 +125,14 @@ def plan(
     if len(sources) > 1 or Path(sources[0]).is_dir():
         return _plan_many(sources, target, suffixes, target_suffix, force, mark)
     source, path = sources[0], Path(sources[0])
+    if path.suffix.lower() in CODES_SUFFIXES and suffixes == AUDIO_SUFFIXES:
+        raise VqcodecError(
+            f"{source}: is a code file, no recording; vqcodec decode makes one of it"
+        )
+    if path.suffix.lower() in AUDIO_SUFFIXES and suffixes == CODES_SUFFIXES:
+        raise VqcodecError(
+            f"{source}: is a recording, no code file; vqcodec encode makes one of it"
+        )
     if target is None:
         target = STREAM if source == STREAM else str(path.with_suffix(mark + target_suffix))
     elif Path(target).is_dir() and source != STREAM:
@@ -279,7 +287,8 @@ def run(
     if not quiet:
         show_counts(len(results), plan.n_existing, n_failed)
         if results:
-            typer.echo(f"{sum(results, Made(0.0))}")
+            folder = os.path.commonpath([Path(target).parent for _, target in plan.pairs])
+            typer.echo(f"→ {folder or '.'}  {sum(results, Made(0.0))}")
     if n_failed:
         raise typer.Exit(1)
 

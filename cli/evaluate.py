@@ -52,7 +52,7 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Measure a model, and reference codecs beside it; an interrupted run goes on.
+    """Measure a model, and reference codecs beside it; an interrupted run is continued.
 
     Writes tables, a plot and a page with examples: open report/index.html. With --conversion, only
     tables: read report/conversion.md.

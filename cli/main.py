@@ -32,7 +32,12 @@ from vqcodec_cli.voices import enroll
 
 HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=HELP)
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings=HELP,
+    rich_markup_mode="markdown",
+)
 
 for command in (
     *(encode, decode, convert),

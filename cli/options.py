@@ -59,7 +59,9 @@ Voices = Annotated[
 ]
 Refine = Annotated[
     bool,
-    typer.Option("--refine", help="Search for codes that decode better; slow."),
+    typer.Option(
+        "--refine", help="Search for codes that decode better; it takes seconds for each of sound."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

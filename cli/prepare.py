@@ -44,7 +44,7 @@ def prepare(
         typer.Option("--download", help="Fetch vctk (11 GB) or librispeech (6 GB) to DIR first."),
     ] = False,
 ) -> None:
-    """Convert a corpus to the form that training reads; an interrupted run goes on.
+    """Convert a corpus to the form that training reads; an interrupted run is continued.
 
     Example: vqcodec prepare vctk VCTK-Corpus -o data/vctk
     """

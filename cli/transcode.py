@@ -252,8 +252,9 @@ def convert(
 ) -> None:
     """Say the same in another voice.
 
-    Of several recordings, or of a folder, what exists already is left alone. From pipe to pipe
-    (- -o -) a WAV is converted while it is being made, which --refine cannot do.
+    The results of a folder in go to a folder in.SPEAKER. Of several recordings, or of a folder,
+    what exists already is left alone. From pipe to pipe (- -o -) a WAV is converted while it is
+    being made, which --refine cannot do.
 
     Example: vqcodec convert in.wav --speaker p239 -o out.wav
     """

@@ -96,6 +96,8 @@ def units(
         with progress_bar("encoding"):
             (item,) = named.items()
             _write(output, [start()(item).data])
+        if output is not None and not quiet:
+            typer.echo(f"{item[1]} → {output}")
         return
     unfinished = None
     if output is not None:
@@ -117,6 +119,7 @@ def units(
         unfinished.remove()
     if output is not None and not quiet:
         show_counts(len(lines) - n_existing, n_existing, n_failed)
+        typer.echo(f"→ {output}")
     if n_failed:
         raise typer.Exit(1)
 

@@ -38,7 +38,7 @@ def enroll(
         ),
     ] = None,
     tune: Annotated[
-        bool, typer.Option("--tune", help="Refine the voice on the recordings; slower.")
+        bool, typer.Option("--tune", help="Refine the voice on the recordings; it takes minutes.")
     ] = False,
     model: Model = None,
     device: Device = DeviceName.auto,
@@ -86,11 +86,11 @@ def remove(
 @app.command()
 def rename(
     old: Annotated[str, typer.Argument(help="Of an enrolled voice.")],
-    new: Annotated[str, typer.Argument(help="What it shall be called.")],
+    new: Annotated[str, typer.Argument(help="The new name.")],
     voices: Voices = None,
     model: Only = None,
 ) -> None:
-    """Give an enrolled voice another name. Files of codes that name it are told of the new one.
+    """Give an enrolled voice another name. Who decodes files that name the old one is told the new.
 
     Example: vqcodec voices rename anna annabel
     """
@@ -101,7 +101,7 @@ def rename(
     if {*model_names(models)} & {*models_with(new, None)}:
         raise SpeakerError(f"{new}: is a packaged voice already; choose another name")
     kept.rename(old, new, models)
-    typer.echo(f"{old}: is called {new} now in {kept.path} ({_names(models)})")
+    typer.echo(f"{old}: renamed to {new} in {kept.path} ({_names(models)})")
 
 
 def _kept(name: str, voices: Path | None, model: str | None) -> tuple[VoicesFile, list[bytes]]:

@@ -286,7 +286,7 @@ def test_several_files_are_done_and_continued_like_a_folder(
     monkeypatch.chdir(recordings)
     model = ["--model", tiny_model]
     first = run("encode", "a.wav", "b.wav", *model)
-    assert first.stdout.startswith("2 done, 0 already there, 0 failed\n0.43 s, ")
+    assert first.stdout.startswith("2 done, 0 already there, 0 failed\n→ .  0.43 s, ")
     second = run("encode", "a.wav", "b.wav", "c.wav", *model)
     assert second.stdout.startswith("1 done, 2 already there (--force makes them anew), 0 failed\n")
     into = run("encode", "a.wav", "b.wav", tmp_path / "new", *model)
@@ -399,7 +399,7 @@ def test_units_go_on_where_they_stopped(
     good = (recordings / "c.wav").read_bytes()
     (recordings / "c.wav").write_bytes(b"no audio")
     first = run("units", recordings, "-o", output, *model)
-    assert (first.status, first.stdout) == (1, "4 done, 0 already there, 1 failed\n")
+    assert (first.status, first.stdout) == (1, f"4 done, 0 already there, 1 failed\n→ {output}\n")
     assert output.read_text().count("\n") == 4
     (recordings / "c.wav").write_bytes(good)
     other = run("units", recordings, "-o", output, "--dedup", *model)

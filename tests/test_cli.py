@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from command_line import is_one_line, process
+from recordings import spoken
 from vqcodec_cli import transcode
 from vqcodec_cli.main import app
 from vqcodec_cli.options import DecoderName
@@ -133,7 +134,7 @@ def test_a_warning_about_a_recording_is_one_line_and_comes_once(
         return source
 
     for name in "ab":
-        soundfile.write(tmp_path / f"{name}.wav", np.full(4000, 0.1), 16000)
+        soundfile.write(tmp_path / f"{name}.wav", spoken("rms", 0.5, 1.0), 16000)
     monkeypatch.setattr(transcode, "readable", doubtful)
     told = [f"vqcodec: {tmp_path / name}.wav: is doubtful" for name in "ab"]
     for target in "one", "two":

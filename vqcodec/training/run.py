@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "last.safetensors"
 UNVALIDATED = (
-    "nothing to validate on: validated is what was trained on, and the model that is kept may know "
-    "it by heart; prepare a corpus whose manifest.csv puts recordings of the same speakers into "
+    "nothing to validate on: the model is validated on what it was trained on, which it may know "
+    "by heart; prepare a corpus whose manifest.csv puts recordings of the same speakers into "
     "split valid"
 )
 # In a resumed run, without a word: when it stops, how it is watched and where it runs.
