@@ -55,6 +55,12 @@ def read(tmp_path):
     return read
 
 
+def id3(size: int, *, has_footer: bool = False) -> bytes:
+    """An ID3v2.4 tag."""
+    head = bytes([4, 0, 16 * has_footer, *(size >> 7 * place & 127 for place in (3, 2, 1, 0))])
+    return b"ID3" + head + bytes(size) + (b"3DI" + head if has_footer else b"")
+
+
 def with_size(wav: bytes, size: int) -> bytes:
     return wav[:40] + struct.pack("<I", size) + wav[44:]
 
@@ -153,6 +159,16 @@ def test_the_md5_of_a_flac_is_compared(whole, read, suffix):
     data[30] ^= 1
     with pytest.raises(AudioError, match="is damaged: its samples are not those whose MD5"):
         read(bytes(data), "a.flac")
+
+
+@pytest.mark.parametrize("suffix", ["flac", "mp3"])
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_a_tag_with_a_picture_is_passed_over(whole, read, suffix, size):
+    expected = read(whole[suffix], f"a.{suffix}")
+    samples = read(id3(size) + whole[suffix], f"b.{suffix}")
+    np.testing.assert_array_equal(samples, expected)
+    with pytest.raises(AudioError, match=r"cut off|cannot be decoded beyond"):
+        read(id3(size) + whole[suffix][: len(whole[suffix]) // 2], f"c.{suffix}")
 
 
 @needs("ffmpeg")

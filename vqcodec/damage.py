@@ -229,14 +229,22 @@ def _ogg_crc(data: bytes) -> int:
     return int(f"{crc:032b}"[::-1], 2)
 
 
-# MP3
+# MP3 and what else is tagged
+
+
+def _after_tag(data: mmap.mmap, start: int = 0) -> int:
+    """Where an ID3v2 tag that begins at `start` ends; `start` if there is none."""
+    head = data[start : start + 10]
+    if len(head) < 10 or not head.startswith(b"ID3"):
+        return start
+    size = sum((byte & 127) << 7 * place for place, byte in enumerate(head[:5:-1]))
+    has_footer = head[3] >= 4 and head[5] & 16
+    return start + size + (20 if has_footer else 10)
 
 
 def _check_tag(data: mmap.mmap, name: str, sample_rate: int) -> None:
     """Compare the bytes that the tag of an encoder (Xing, Info) counts with the file."""
-    start = 0
-    if data[:3] == b"ID3":  # four times seven bits
-        start = 10 + sum(byte << 7 * place for place, byte in enumerate(data[9:5:-1]))
+    start = _after_tag(data)
     head = data[start : start + 256]
     found = max(head.find(tag) for tag in (b"Xing", b"Info"))
     flags = head[found + 7] if 0 <= found < len(head) - 16 else 0
@@ -273,16 +281,19 @@ class FlacDigest:
     """
 
     def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            head = file.read(1 << 16)
-        start = head.find(b"fLaC")
-        info = head[start + 8 : start + 42]
-        self._bits = ((info[12] & 1) << 4 | info[13] >> 4) + 1 if start >= 0 else 0
+        with _mapped(path) as data:
+            start = _after_tag(data)
+            start = data.find(b"fLaC", start, start + (1 << 16))
+            info = data[start + 8 : start + 42] if start >= 0 else b""
+        is_there = len(info) == 34
+        self._bits = ((info[12] & 1) << 4 | info[13] >> 4) + 1 if is_there else 0
         self._expected = info[18:34]
         self._md5 = hashlib.md5(usedforsecurity=False)
 
     def update(self, frames: np.ndarray) -> None:
         """Add float32 samples (T, channels), full scale at 1."""
+        if not any(self._expected):
+            return
         size = -(-self._bits // 8)
         whole = np.rint(frames * np.float32(1 << (self._bits - 1))).astype("<i4")
         self._md5.update(whole.view(np.uint8).reshape(-1, 4)[:, :size].tobytes())
