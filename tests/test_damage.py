@@ -61,6 +61,19 @@ def id3(size: int, *, has_footer: bool = False) -> bytes:
     return b"ID3" + head + bytes(size) + (b"3DI" + head if has_footer else b"")
 
 
+def ape(size: int, *, has_head: bool = True) -> bytes:
+    """An APEv2 tag."""
+    head, foot = (
+        b"APETAGEX" + struct.pack("<IIII8x", 2000, size + 32, 1, has_head << 31 | is_head << 29)
+        for is_head in (True, False)
+    )
+    return head * has_head + b"x" * size + foot
+
+
+ID3V1 = b"TAG" + b"x" * 125
+LYRICS = b"LYRICSBEGIN" + b"x" * 9000 + b"009011LYRICS200"
+
+
 def with_size(wav: bytes, size: int) -> bytes:
     return wav[:40] + struct.pack("<I", size) + wav[44:]
 
@@ -167,8 +180,28 @@ def test_a_tag_with_a_picture_is_passed_over(whole, read, suffix, size):
     expected = read(whole[suffix], f"a.{suffix}")
     samples = read(id3(size) + whole[suffix], f"b.{suffix}")
     np.testing.assert_array_equal(samples, expected)
-    with pytest.raises(AudioError, match=r"cut off|cannot be decoded beyond"):
+    with pytest.raises(AudioError, match=r"cut off|is damaged"):
         read(id3(size) + whole[suffix][: len(whole[suffix]) // 2], f"c.{suffix}")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("suffix", ["flac", "mp3"])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ID3V1,
+        ape(50_000),
+        ape(50_000, has_head=False) + ID3V1,
+        id3(50_000),
+        id3(50_000, has_footer=True),
+        LYRICS + ID3V1,
+    ],
+)
+def test_tags_at_the_end_are_left_out(whole, read, suffix, tags):
+    expected = read(whole[suffix], f"a.{suffix}")
+    np.testing.assert_array_equal(read(whole[suffix] + tags, f"b.{suffix}"), expected)
+    with pytest.raises(AudioError, match=r"cut off|cannot be decoded beyond"):
+        read(whole[suffix][: len(whole[suffix]) // 2] + ID3V1, f"c.{suffix}")
 
 
 @needs("ffmpeg")

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import mmap
+import os
 import struct
 import warnings
 import zlib
@@ -268,6 +269,59 @@ _CHECKS: dict[str, Callable[[mmap.mmap, str, int], None]] = {
     "OGG": _check_pages,
     "MP3": _check_tag,
 }
+
+
+def end_of_sound(path: Path) -> int:
+    """Where the tags begin that stand at the end of an MP3 or FLAC; its size if there are none.
+
+    ID3v1, APEv2, Lyrics3 and ID3v2 with or without a footer, in any order.
+    """
+    with _mapped(path) as data:
+        end = len(data)
+        while 0 < (start := _tag_before(data, end)) < end:
+            end = start
+    return end
+
+
+def _tag_before(data: mmap.mmap, end: int) -> int:
+    """Where a tag that ends at `end` starts; `end` if there is none."""
+    if data[max(0, end - 128) : end].startswith(b"TAG"):
+        return end - 128
+    tail = data[max(0, end - 32) : end]
+    if tail.startswith(b"APETAGEX"):  # its size leaves its head out
+        start = end - int.from_bytes(tail[12:16], "little")
+        return start - 32 if data[max(0, start - 32) : max(0, start)][:8] == b"APETAGEX" else start
+    if tail.endswith(b"LYRICS200") and tail[-15:-9].isdigit():
+        return end - 15 - int(tail[-15:-9])
+    start = end
+    while (start := data.rfind(b"ID3", 0, start)) > 0:
+        if _after_tag(data, start) == end:
+            return start
+    return end
+
+
+class UntaggedFile(io.FileIO):
+    """A file without the tags at its end, which libsndfile would decode.
+
+    Args:
+        path: Of the file.
+        end: Where they begin.
+    """
+
+    def __init__(self, path: Path, end: int) -> None:
+        super().__init__(path)
+        self._end = end
+
+    def readinto(self, buffer: Any) -> int:
+        """Read on."""
+        view = memoryview(buffer).cast("B")
+        return super().readinto(view[: max(0, self._end - self.tell())])
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place."""
+        if whence == os.SEEK_END:
+            offset, whence = offset + self._end, os.SEEK_SET
+        return super().seek(offset, whence)
 
 
 # FLAC

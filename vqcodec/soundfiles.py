@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -169,13 +170,20 @@ def _decode(file: _SequentialFile, path: Path, name: str) -> Iterator[np.ndarray
     # libsndfile ends an MP3 without a length tag where it guesses the end to be, joined
     # streams after the first, and a FLAC after as many samples as its header says.
     if file.format in ("MP3", "OGG", "FLAC"):
-        descriptor = file.name
-        trailer = os.fstat(descriptor).st_size - os.lseek(descriptor, 0, os.SEEK_CUR)
+        trailer = _unread(file.name)
         if trailer > _MAX_TRAILER_BYTES:
             raise AudioError(
                 f"{name}: more audio follows the end that its header gives, at "
                 f"{position / file.samplerate:.3f} s; convert it to WAV, for example with ffmpeg"
             )
+
+
+def _unread(source: int | io.FileIO) -> int:
+    """Bytes of a file that libsndfile has not read, from a descriptor or a view."""
+    if isinstance(source, io.FileIO):
+        position = source.tell()
+        return source.seek(0, os.SEEK_END) - position
+    return os.fstat(source).st_size - os.lseek(source, 0, os.SEEK_CUR)
 
 
 @contextmanager
@@ -266,13 +274,19 @@ def _open(path: Path, name: str) -> Iterator[_SequentialFile | mediafiles.Sound]
         if not file.frames and file.format in ("WAV", "WAVEX"):
             finished = stack.enter_context(damage.FinishedFile(path))
             file = stack.enter_context(_SequentialFile(finished))
+        if file.format in ("MP3", "FLAC"):
+            end = damage.end_of_sound(path)
+            if end < os.fstat(stream.fileno()).st_size:
+                untagged = stack.enter_context(damage.UntaggedFile(path, end))
+                file = stack.enter_context(_decoder(untagged, name))
         yield file
 
 
 @contextmanager
-def _decoder(stream: BinaryIO, name: str) -> Iterator[_SequentialFile]:
+def _decoder(stream: BinaryIO | damage.UntaggedFile, name: str) -> Iterator[_SequentialFile]:
+    is_view = isinstance(stream, damage.UntaggedFile)
     try:
-        file = _SequentialFile(stream.fileno(), closefd=False)
+        file = _SequentialFile(stream if is_view else stream.fileno(), closefd=False)
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"{name}: is not audio that can be read ({_reason(error)}); "
