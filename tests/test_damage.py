@@ -145,6 +145,24 @@ def test_what_follows_the_samples_is_no_damage(whole, read, end):
     assert len(read(whole["wav"] + end, "a.wav")) == SECONDS * RATE
 
 
+LIST = b"LIST\4\0\0\0abcd"
+ODD_LIST = b"LIST\3\0\0\0abc"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("pad", [b"", b"\0", b"\xff", b"x"])
+@pytest.mark.parametrize("end", [b"", LIST, ID3V1, LIST + ID3V1, ODD_LIST + LIST + ID3V1])
+def test_neither_padding_nor_the_tag_of_an_mp3_is_damage(whole, read, pad, end):
+    odd = with_size(whole["wav"], len(whole["wav"]) - 45)[:-1]
+    assert len(read(odd + pad + end, "a.wav")) == SECONDS * RATE - 1
+    assert len(read(whole["wav"] + ODD_LIST + pad + end, "a.wav")) == SECONDS * RATE
+
+
+def test_samples_before_the_tag_of_an_mp3_are_no_chunk(whole, read):
+    with pytest.raises(AudioError, match="goes on after the end"):
+        read(with_size(whole["wav"], 1000) + ID3V1, "a.wav")
+
+
 @pytest.mark.filterwarnings("error")
 def test_an_odd_size_is_rounded_down_to_whole_samples(whole, read):
     size = len(whole["wav"]) - 44

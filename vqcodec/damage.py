@@ -122,15 +122,27 @@ def _check_chunks(data: mmap.mmap, name: str, sample_rate: int) -> None:
 
 
 def _are_chunks(data: mmap.mmap, start: int) -> bool:
-    """Whether what follows the samples are chunks that reach to the end, or a few bytes of it."""
+    """Whether what follows the samples are chunks that reach to the end, or a few bytes of it.
+
+    Some programs forget the byte that pads an odd size, others write something else than zero, or
+    put the tag of an MP3 at the end.
+    """
     order = ">" if data[:4] == b"FORM" else "<"
-    start += data[start : start + 1] == b"\0"  # the pad byte that some programs forget
-    while start + 8 <= len(data):
-        kind, size = struct.unpack(f"{order}4sI", data[start : start + 8])
-        if not all(32 <= letter < 127 for letter in kind):
-            return not any(data[start:])
-        start += 8 + size + size % 2
+    end = len(data) - (128 if data[max(start, len(data) - 128) :].startswith(b"TAG") else 0)
+    size = start % 2  # of the samples, which start at an even place
+    while start + 8 <= end:
+        if not _is_chunk(data, start) and (size % 2 or data[start] == 0):
+            start += 1
+        if not _is_chunk(data, start):
+            return not any(data[start:end])
+        (size,) = struct.unpack(f"{order}I", data[start + 4 : start + 8])
+        start += 8 + size
     return True
+
+
+def _is_chunk(data: mmap.mmap, start: int) -> bool:
+    """Whether the name of a chunk stands here."""
+    return all(32 <= letter < 127 for letter in data[start : start + 4])
 
 
 class FinishedFile(io.FileIO):
