@@ -223,6 +223,16 @@ def test_tags_at_the_end_are_left_out(whole, read, suffix, tags):
 
 
 @needs("ffmpeg")
+@pytest.mark.parametrize("tag", [b"", ID3V1, ape(50_000)])
+def test_a_short_mp3_whose_length_is_guessed_too_small_is_refused(read, tmp_path, tag):
+    sound, path = Path(__file__).parents[1] / "samples" / "rms.wav", tmp_path / "a.mp3"
+    options = ["-q:a", "4", "-write_xing", "0"]
+    subprocess.run([shutil.which("ffmpeg"), "-v", "quiet", "-i", sound, *options, path], check=True)
+    with pytest.raises(AudioError, match=r"more audio follows .*, at 4\.\d+ s; convert it to WAV"):
+        read(path.read_bytes() + tag, "b.mp3")
+
+
+@needs("ffmpeg")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_remedy_works(whole, read, suffix, tmp_path):
     damaged, repaired = tmp_path / f"a.{suffix}", tmp_path / "b.wav"

@@ -31,6 +31,8 @@ _MIN_RATE, _MAX_RATE = 1000, 768_000
 _MAX_CHANNELS = 64
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's SF_COUNT_MAX
 _MAX_TRAILER_BYTES = 8192
+# Of an MP3: the padding of its encoder, which a length tag leaves out.
+_MAX_TRAILER_FRAMES = 2
 _MAX_WAV_BYTES = 2**32 - 4096
 
 _ENCODINGS = {
@@ -152,7 +154,15 @@ def _decode(file: _SequentialFile, path: Path, name: str) -> Iterator[np.ndarray
     position = 0
     digest = damage.FlacDigest(path) if file.format == "FLAC" else None
     try:
-        while len(frames := file.read(CHUNK_LENGTH, dtype="float32", always_2d=True)):
+        while True:
+            # libsndfile would decode beyond the end of an MP3, throw the rest away, and hide from
+            # `_hides_audio` that there was any.
+            size = CHUNK_LENGTH
+            if file.format == "MP3":
+                size = min(size, max(0, file.frames - position))
+            frames = file.read(size, dtype="float32", always_2d=True)
+            if not len(frames):
+                break
             position += len(frames)
             if digest:
                 digest.update(frames)
@@ -169,21 +179,31 @@ def _decode(file: _SequentialFile, path: Path, name: str) -> Iterator[np.ndarray
         )
     # libsndfile ends an MP3 without a length tag where it guesses the end to be, joined
     # streams after the first, and a FLAC after as many samples as its header says.
-    if file.format in ("MP3", "OGG", "FLAC"):
-        trailer = _unread(file.name)
-        if trailer > _MAX_TRAILER_BYTES:
-            raise AudioError(
-                f"{name}: more audio follows the end that its header gives, at "
-                f"{position / file.samplerate:.3f} s; convert it to WAV, for example with ffmpeg"
-            )
+    if file.format in ("MP3", "OGG", "FLAC") and _hides_audio(file):
+        raise AudioError(
+            f"{name}: more audio follows the end that its header gives, at "
+            f"{position / file.samplerate:.3f} s; convert it to WAV, for example with ffmpeg"
+        )
 
 
-def _unread(source: int | io.FileIO) -> int:
-    """Bytes of a file that libsndfile has not read, from a descriptor or a view."""
+def _hides_audio(file: _SequentialFile) -> bool:
+    """Whether libsndfile has left sound unread in a file whose end it has reached."""
+    source = file.name
     if isinstance(source, io.FileIO):
-        position = source.tell()
-        return source.seek(0, os.SEEK_END) - position
-    return os.fstat(source).st_size - os.lseek(source, 0, os.SEEK_CUR)
+        descriptor, position = source.fileno(), source.tell()
+        size = source.seek(0, os.SEEK_END)
+    else:
+        descriptor, position = source, os.lseek(source, 0, os.SEEK_CUR)
+        size = os.fstat(source).st_size
+    if size - position > _MAX_TRAILER_BYTES:
+        return True
+    if file.format != "MP3" or size <= position:
+        return False
+    os.lseek(descriptor, position, os.SEEK_SET)
+    rest = os.read(descriptor, size - position)
+    # All frames of a stream begin with the same two bytes, eleven set bits first.
+    sync = rest[:2]
+    return sync >= b"\xff\xe0" and rest.count(sync) > _MAX_TRAILER_FRAMES
 
 
 @contextmanager
