@@ -132,5 +132,43 @@ def test_a_half_copied_recording_is_refused(speech, tmp_path):
         audio.load(path, RATE)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [("a.webm", "libopus", 48_000), ("a.mkv", "flac", 16_000)],
+)
+def test_a_matroska_of_which_something_is_missing_is_refused(speech, tmp_path, name, codec, rate):
+    path = encoded(tmp_path / name, np.tile(speech, 3), codec, rate, cluster_time_limit="500")
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + data[middle + len(data) // 6 :])
+    with pytest.raises(AudioError, match=r"is damaged: \d\.\d+ s .*, from [3-6]\.\d+ s on") as told:
+        audio.load(path, RATE)
+    lost = float(str(told.value).split("damaged: ")[1].split()[0])
+    assert 1 < lost < 4
+    path.write_bytes(data[:middle])
+    with pytest.raises(AudioError, match=r"(is cut off: of 1\d\.\d+ s .*, \d\.|beyond \d\.)"):
+        audio.load(path, RATE)
+
+
+@pytest.mark.parametrize("share", [0.5, 1])
+def test_a_webm_that_states_no_duration_is_read_to_its_end(speech, tmp_path, share):
+    path = encoded(tmp_path / "a.webm", speech, "libopus", 48_000, live="1")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with av.open(str(path)) as container:
+        assert container.duration is None
+    assert len(audio.load(path, RATE)) > 0.8 * share * len(speech)
+
+
+@needs("ffmpeg")
+def test_the_sound_of_a_film_may_end_before_its_picture(speech, tmp_path):
+    path = tmp_path / "a.mkv"
+    picture = ["-f", "lavfi", "-i", "color=size=16x16:rate=5:d=9", "-c:v", "mpeg4"]
+    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", SPEECH, *picture, path], check=True)
+    with av.open(str(path)) as container:
+        assert container.duration > 8e6
+    assert lag(audio.load(path, RATE), speech) == 0
+
+
 def test_a_folder_gives_all_that_can_be_read():
     assert AUDIO_SUFFIXES == soundfiles.READABLE_SUFFIXES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,14 @@ from vqcodec import damage
 from vqcodec.errors import AudioError
 
 if TYPE_CHECKING:
+    from av import AudioFrame
     from av.container import InputContainer
 
 SUFFIXES = (".m4a", ".aac", ".amr", ".3gp", ".webm", ".mp4", ".mov", ".mkv")
 # Longer padding than the last packets of any codec is no padding.
 _MAX_PADDING, _OPUS_RATE, _OPUS_UNIT = 8192, 48_000, 120
+# Clocks of browsers jitter; whatever damages a Matroska file takes more of it.
+_MAX_GAP_S = 0.1
 
 
 class Sound(NamedTuple):
@@ -95,7 +99,9 @@ def _decoded(container: InputContainer, name: str) -> Iterator[np.ndarray]:
     stream = container.streams.audio[0]
     n_done, rate = 0, stream.codec_context.sample_rate
     try:
-        frames = container.decode(stream)
+        frames: Iterator[AudioFrame] = container.decode(stream)
+        if "matroska" in container.format.name:
+            frames = _without_gaps(frames, _stated_s(container), name)
         first = next(frames, None)
         n_late = _opus_delay(stream, first.samples) if first else 0
         for frame in itertools.chain([first] if first else [], frames):
@@ -109,6 +115,52 @@ def _decoded(container: InputContainer, name: str) -> Iterator[np.ndarray]:
             f"{name}: cannot be decoded beyond {n_done / rate:.3f} s ({error}); "
             f"{damage.keep_the_rest()}"
         ) from error
+
+
+def _stated_s(container: InputContainer) -> float | None:
+    """When the sound of a Matroska file ends by its header; None if that says nothing of it."""
+    if not container.duration:
+        return None
+    # In microseconds, of all streams; ffmpeg and mkvmerge note that of each.
+    whole = container.duration / 1e6
+    noted = container.streams.audio[0].metadata.get("DURATION", "")
+    if time := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", noted.strip("\0 ")):
+        hours, minutes, seconds = map(float, time.groups())
+        return min(whole, 3600 * hours + 60 * minutes + seconds)
+    return whole if len(container.streams) == 1 else None
+
+
+def _without_gaps(
+    frames: Iterator[AudioFrame], stated_s: float | None, name: str
+) -> Iterator[AudioFrame]:
+    """Compare the times of frames with their lengths, and the end with that of the header.
+
+    FFmpeg's libraries pass over what they cannot read of a Matroska file.
+    """
+    lost, lost_at, heard, end = 0.0, -1.0, 0.0, None
+    padding = 0.0
+    for frame in frames:
+        length = frame.samples / frame.sample_rate
+        padding = _MAX_PADDING / frame.sample_rate
+        if frame.pts is not None and frame.time_base is not None:
+            start = float(frame.pts * frame.time_base)
+            if end is not None and start - end > _MAX_GAP_S:
+                lost_at = heard if lost_at < 0 else lost_at
+                lost += start - end
+            end = start
+        heard += length
+        end = (end or 0.0) + length
+        yield frame
+    if lost_at >= 0:
+        raise AudioError(
+            f"{name}: is damaged: {lost:.3f} s of sound are lost or broken, from "
+            f"{lost_at:.3f} s on; {damage.keep_the_rest()}"
+        )
+    if stated_s is not None and (end or 0.0) < stated_s - padding:
+        raise AudioError(
+            f"{name}: is cut off: of {stated_s:.3f} s that its header promises, "
+            f"{end or 0.0:.3f} s are there; {damage.keep_the_rest()}"
+        )
 
 
 def _opus_delay(stream: Any, first_length: int) -> int:
