@@ -150,6 +150,15 @@ def test_a_matroska_of_which_something_is_missing_is_refused(speech, tmp_path, n
         audio.load(path, RATE)
 
 
+def test_a_matroska_whose_start_is_missing_is_refused(speech, tmp_path):
+    path = encoded(tmp_path / "a.mkv", speech, "flac", RATE, cluster_time_limit="500")
+    data = path.read_bytes()
+    clusters = [at for at in range(len(data)) if data.startswith(b"\x1f\x43\xb6\x75", at)]
+    path.write_bytes(data[: clusters[0]] + data[clusters[2] :])
+    with pytest.raises(AudioError, match=r"is damaged: [01]\.\d+ s .*, from 0\.000 s on"):
+        audio.load(path, RATE)
+
+
 @pytest.mark.parametrize("share", [0.5, 1])
 def test_a_webm_that_states_no_duration_is_read_to_its_end(speech, tmp_path, share):
     path = encoded(tmp_path / "a.webm", speech, "libopus", 48_000, live="1")

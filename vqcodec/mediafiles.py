@@ -101,7 +101,7 @@ def _decoded(container: InputContainer, name: str) -> Iterator[np.ndarray]:
     try:
         frames: Iterator[AudioFrame] = container.decode(stream)
         if "matroska" in container.format.name:
-            frames = _without_gaps(frames, _stated_s(container), name)
+            frames = _without_gaps(frames, _stated_s(container), _is_alone(container), name)
         first = next(frames, None)
         n_late = _opus_delay(stream, first.samples) if first else 0
         for frame in itertools.chain([first] if first else [], frames):
@@ -127,18 +127,24 @@ def _stated_s(container: InputContainer) -> float | None:
     if time := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", noted.strip("\0 ")):
         hours, minutes, seconds = map(float, time.groups())
         return min(whole, 3600 * hours + 60 * minutes + seconds)
-    return whole if len(container.streams) == 1 else None
+    return whole if _is_alone(container) else None
+
+
+def _is_alone(container: InputContainer) -> bool:
+    """Whether the times of a file are those of its sound."""
+    streams = container.streams
+    return len(streams.audio) == 1 and not streams.video and not streams.subtitles
 
 
 def _without_gaps(
-    frames: Iterator[AudioFrame], stated_s: float | None, name: str
+    frames: Iterator[AudioFrame], stated_s: float | None, is_alone: bool, name: str
 ) -> Iterator[AudioFrame]:
     """Compare the times of frames with their lengths, and the end with that of the header.
 
     FFmpeg's libraries pass over what they cannot read of a Matroska file.
     """
     lost, lost_at, heard, end = 0.0, -1.0, 0.0, None
-    padding = 0.0
+    first, padding = 0.0, 0.0
     for frame in frames:
         length = frame.samples / frame.sample_rate
         padding = _MAX_PADDING / frame.sample_rate
@@ -147,10 +153,16 @@ def _without_gaps(
             if end is not None and start - end > _MAX_GAP_S:
                 lost_at = heard if lost_at < 0 else lost_at
                 lost += start - end
+            elif end is None:
+                first = start
             end = start
         heard += length
         end = (end or 0.0) + length
         yield frame
+    # Sound that accompanies nothing starts at 0, unless its duration is counted from its start.
+    starts_at_0 = is_alone and stated_s is not None and (end or 0.0) <= stated_s + padding
+    if starts_at_0 and first > _MAX_GAP_S:
+        lost, lost_at = lost + first, 0.0
     if lost_at >= 0:
         raise AudioError(
             f"{name}: is damaged: {lost:.3f} s of sound are lost or broken, from "
