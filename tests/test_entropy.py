@@ -547,12 +547,12 @@ def test_every_flipped_bit_and_every_truncation_is_refused():
 
 def test_damaged_files_are_refused_or_hold_what_they_held():
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "fuzz.py", "--files", "10000"],
+        [sys.executable, ROOT / "benchmarks" / "fuzz.py", "--files", "2000"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     counts = {what: int(n) for n, what in (line.split(" ", 1) for line in done.stdout.splitlines())}
-    assert counts["refused"] > 9000
-    assert sum(counts.values()) == 10_000
+    assert counts["refused"] > 1800
+    assert sum(counts.values()) == 2000
