@@ -1,56 +1,26 @@
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
-from training_data import data_section, model_with, small_recipe
+from training_data import data_section, in_two_processes, model_with, rows, small_recipe
 
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
 from vqcodec.training import trainer
-from vqcodec.training.config import Recipe
 from vqcodec.training.distributed import Processes
 from vqcodec.training.run import STATE_FILE, Report
 
 STEPS = 12
 SCRIPT = """
-import json, sys
 from vqcodec.training import trainer
 from vqcodec.training.config import load_recipe
 trainer.VALIDATION_BATCHES = 2
-reports = []
-trainer.train(load_recipe(sys.argv[1]), device="cpu", on_report=reports.append)
-if reports:
-    found = [
-        [*report.losses.values(), report.validation or 0.0, *report.usage] for report in reports
-    ]
-    with open(sys.argv[2], "w") as file:
-        json.dump(found, file)
+trainer.train(load_recipe(path), device="cpu", on_report=reports.append)
 """
-
-
-def in_two_processes(folder: Path, recipe: Recipe) -> np.ndarray:
-    """(steps, losses and usage) of a training."""
-    folder.mkdir(exist_ok=True)
-    script, described, result = folder / "train.py", folder / "recipe.yaml", folder / "losses.json"
-    script.write_text(SCRIPT, encoding="utf-8")
-    described.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc-per-node=2", script, described, result],
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return np.array(json.loads(result.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize(("codebook_update", "adversarial"), [("ema", 1.0), ("loss", 0.0)])
@@ -80,10 +50,7 @@ def test_two_processes_train_as_one(
     monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 2)
     reports: list[Report] = []
     trainer.train(recipes[0], device="cpu", on_report=reports.append)
-    alone = np.array(
-        [[*report.losses.values(), report.validation or 0.0, *report.usage] for report in reports]
-    )
-    together = in_two_processes(tmp_path / "two", recipes[1])
+    alone, together = rows(reports), in_two_processes(SCRIPT, recipes[1], tmp_path)
     assert alone.shape == together.shape
     assert len(alone) == STEPS
     np.testing.assert_allclose(together, alone, rtol=2e-4, atol=1e-5)

@@ -1,21 +1,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from conftest import TINY, save_tiny_model
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
-from training_data import RECIPES
+from training_data import RECIPES, in_two_processes, rows
 
 import vqcodec
 from vqcodec import checkpoint, prior
@@ -339,34 +336,12 @@ def test_a_prior_that_is_not_there_is_missed_before_a_corpus_is_encoded(
 # --- stopping and continuing -----------------------------------------------------------------
 
 SCRIPT = """
-import json, sys
 from vqcodec.training.config import read_recipe, validated
 from vqcodec.training.prior import train
 from vqcodec.training.prior_config import PriorRecipe
-found = []
-recipe = validated(PriorRecipe, sys.argv[1], read_recipe(sys.argv[1]))
-report = lambda report: found.append([report.losses["bits_per_code"], report.validation or 0.0])
-train(recipe, device="cpu", on_report=report)
-if found:
-    with open(sys.argv[2], "w") as file:
-        json.dump(found, file)
+recipe = validated(PriorRecipe, path, read_recipe(path))
+train(recipe, device="cpu", on_report=reports.append)
 """
-
-
-def in_two_processes(recipe: PriorRecipe, folder: Path) -> np.ndarray:
-    """Bits of every step, and of every validation or zero."""
-    script, path, result = folder / "train.py", folder / "recipe.yaml", folder / "bits.json"
-    script.write_text(SCRIPT, encoding="utf-8")
-    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script), str(path), str(result)],
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return np.array(json.loads(result.read_text(encoding="utf-8")))
 
 
 def test_two_processes_train_as_one(data: PreparedData, small_recipe: Any, tmp_path: Path) -> None:
@@ -377,11 +352,8 @@ def test_two_processes_train_as_one(data: PreparedData, small_recipe: Any, tmp_p
         "model": {**MODEL, "dropout": 0.0},
         "data": {"root": str(data.root), "batch_size": 4, "segment_length": 512},
     }
-    _, reports = run(small_recipe("one", **changes))
-    alone = np.array(
-        [[report.losses["bits_per_code"], report.validation or 0.0] for report in reports]
-    )
-    together = in_two_processes(small_recipe("two", **changes), tmp_path)
+    alone = rows(run(small_recipe("one", **changes))[1])
+    together = in_two_processes(SCRIPT, small_recipe("two", **changes), tmp_path)
     assert together.shape == (6, 2)
     np.testing.assert_allclose(together, alone, rtol=1e-4)
 

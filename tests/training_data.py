@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
+from pydantic import BaseModel
 from recordings import slower, spoken, write
 
 from vqcodec.data import corpora
 from vqcodec.data.prepared import PreparedData, prepare
 from vqcodec.training.config import Recipe
+from vqcodec.training.run import Report
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SPEECH = {
@@ -74,3 +82,38 @@ def model_with(**sections: dict[str, Any] | None) -> dict[str, Any]:
         for name, section in sections.items()
     }
     return {**MODEL, **changed}
+
+
+def rows(reports: Sequence[Report]) -> np.ndarray:
+    """(reports, losses + 1 + usage): the losses, that of a validation or zero, and which codes."""
+    return np.array(
+        [
+            [*report.losses.values(), report.validation or 0.0, *(report.usage or ())]
+            for report in reports
+        ]
+    )
+
+
+def in_two_processes(training: str, recipe: BaseModel, folder: Path) -> np.ndarray:
+    """`rows` of a training by torchrun: of the list `reports`, by the recipe in the file `path`."""
+    script, path, result = folder / "train.py", folder / "recipe.yaml", folder / "rows.json"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
+    script.write_text(
+        f"""
+import json
+from pathlib import Path
+from training_data import rows
+path, reports = {str(path)!r}, []
+{training}
+if reports:
+    Path({str(result)!r}).write_text(json.dumps(rows(reports).tolist()))
+""",
+        encoding="utf-8",
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*launcher, script], env=environment, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return np.array(json.loads(result.read_text(encoding="utf-8")))
