@@ -39,9 +39,9 @@ def arguments(corpus: Path, tiny_model: Path, output: Path, *more: str) -> list[
 
 @pytest.fixture(scope="module")
 def measured(corpus: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of one run of two processes."""
+    """The report of one run, measured in a process of its own."""
     output = tmp_path_factory.mktemp("reports") / "report"
-    assert main(arguments(corpus, tiny_model, output, "--jobs", "2")) == 0
+    assert main(arguments(corpus, tiny_model, output, "--jobs", "1")) == 0
     return output
 
 
