@@ -118,5 +118,8 @@ def _chunks(
 def _read(file: BinaryIO, size: int, name: str) -> bytes:
     data = file.read(size)
     if len(data) < size:
-        raise damaged(name, "is cut short: the recording's end is missing")
+        raise CodesError(
+            f"{name}: is cut short: the recording's end is missing; copy it again, or decode what "
+            "there is: vqcodec decode - - < FILE > out.wav"
+        )
     return data
