@@ -180,7 +180,7 @@ def test_a_renamed_voice_is_found_by_whoever_asks_for_the_old_name(run, clip, tw
     assert run("encode", clip, codes, "--speaker", "eve", "--model", "tiny").status == 0
     result = run("voices", "rename", "eve", "eva")
     assert (result.status, result.stderr) == (0, "")
-    assert result.stdout == f"eve: is called eva now in {default_path()} (tiny)\n"
+    assert result.stdout == f"eve: renamed to eva in {default_path()} (tiny)\n"
     voice = VoicesFile(default_path()).voices(model)["eva"]
     assert (voice.name, voice.info) == ("eva", ANNA)
     refused = run("decode", codes, tmp_path / "out.wav")
