@@ -101,3 +101,17 @@ def test_every_library_is_known_to_an_extra(extra: str, monkeypatch: pytest.Monk
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(VqcodecError, match=rf"^{name}: .*'vqcodec\[{extra}\]'$"):
             library(name)
+
+
+def test_a_library_that_does_not_load_is_told_like_a_missing_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unloadable(name: str) -> None:
+        raise OSError(f"{name}.so: undefined symbol: x")
+
+    monkeypatch.setattr("importlib.import_module", unloadable)
+    told = (
+        r"torchaudio: cannot be imported \(.*undefined symbol: x\); pip install 'vqcodec\[train\]'"
+    )
+    with pytest.raises(VqcodecError, match=told):
+        library("torchaudio")

@@ -32,7 +32,9 @@ def library(name: str) -> Any:
             # pyworld and resemblyzer import what setuptools and scipy have deprecated.
             warnings.simplefilter("ignore")
             return importlib.import_module(name)
-    except ImportError as error:
+    # OSError comes of a compiled library that misses a symbol of another, as in releases that do
+    # not go together.
+    except (ImportError, OSError) as error:
         (extra,) = (
             extra
             for extra, modules in EXTRAS.items()
