@@ -74,10 +74,11 @@ def convert(interpreter: Path) -> str:
 
 
 def test(interpreter: Path) -> str:
-    """Run the tests; returns their last line."""
+    """Run the tests; returns their last line, and before it which of them failed."""
     command = [str(interpreter), "-P", "-m", "pytest", "-q"]
-    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    return done.stdout.splitlines()[-1]
+    done = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True)
+    *lines, last = done.stdout.splitlines()
+    return "\n".join([*(line for line in lines if line.startswith(("FAILED", "ERROR"))), last])
 
 
 Trial = tuple[Callable[[str], str], Callable[[Path], str]]
