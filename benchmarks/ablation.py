@@ -19,6 +19,7 @@ import vqcodec
 from vqcodec.audio import load
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
+from vqcodec.evaluation.cache import kept
 from vqcodec.evaluation.quality import (
     SAMPLE_RATE,
     UndefinedMetricError,
@@ -27,10 +28,10 @@ from vqcodec.evaluation.quality import (
     stoi,
 )
 from vqcodec.evaluation.report import clips, markdown_table, write_report
-from vqcodec.evaluation.run import kept
-from vqcodec.training.config import Recipe, load_recipe
-from vqcodec.training.monitor import CollapseMonitor
-from vqcodec.training.run import STATE_FILE
+from vqcodec.models.codebook_usage import CollapseMonitor
+from vqcodec.training.loop import STATE_FILE
+from vqcodec.training.recipe import Recipe
+from vqcodec.training.recipe_files import load_recipe
 from vqcodec.training.trainer import train
 
 RECIPE = Path(__file__).parent / "ablation.yaml"

@@ -19,7 +19,7 @@ from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, speake
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.extras import library
 from vqcodec.files import write_atomically
-from vqcodec.units import NOBODY
+from vqcodec.inference.units import NOBODY
 
 MAX_TESTS, N_SOURCES = 3, 3
 KINDS = ("reconstruction", "conversion")

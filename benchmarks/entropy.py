@@ -16,17 +16,17 @@ from command import run
 from counting import UNIFORM, Predictor, coded_splits, counting_models
 from prior import TOLD, transformers
 
-from vqcodec import checkpoint
 from vqcodec.codec import Codec
-from vqcodec.codes import CHUNK_LENGTH, Codes
 from vqcodec.data.prepared import Clip, PreparedData
-from vqcodec.entropy import NgramTables
 from vqcodec.errors import CheckpointError
 from vqcodec.evaluation.report import markdown_table, write_report
-from vqcodec.header import TABLES_LENGTH, pack_header
-from vqcodec.payload import payload_size
+from vqcodec.format.bit_packing import payload_size
+from vqcodec.format.codes import CHUNK_LENGTH, Codes
+from vqcodec.format.header import TABLES_LENGTH, pack_header
+from vqcodec.format.ngram_coder import NgramTables
 from vqcodec.prior import load
 from vqcodec.training.prior_data import CodedClip
+from vqcodec.weights import checkpoint
 
 PACKED, NGRAM = "packed bits", "ngram-ans"
 CHUNK_LENGTHS = (25, 125, 500, CHUNK_LENGTH, None)

@@ -14,12 +14,12 @@ import numpy as np
 import typer
 from command import run
 
-from vqcodec.codes import Codes
-from vqcodec.entropy import NgramTables
 from vqcodec.errors import CodesError
-from vqcodec.header import StreamMetadata, read_prologue
-from vqcodec.payload import crc, place
-from vqcodec.streams import Blocks, CodesStream
+from vqcodec.format.bit_packing import crc, place
+from vqcodec.format.codes import Codes
+from vqcodec.format.header import StreamMetadata, read_prologue
+from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.streaming import Blocks, CodesStream
 
 NAME = "damaged.codes"
 WHOLE, SAME, REFUSED = "not damaged after all", "damaged, yet the same codes", "refused"

@@ -14,12 +14,12 @@ from command import run
 
 import vqcodec
 from vqcodec import audio
-from vqcodec.decoding import wavenet_blocks
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.quality import SAMPLE_RATE, mel_distance, stoi
 from vqcodec.evaluation.report import clips, markdown_table, write_report
+from vqcodec.inference.decoding import wavenet_blocks
+from vqcodec.inference.wavenet import segments
 from vqcodec.models.speaker import from_int8
-from vqcodec.sampling import segments
 
 FRAME_LENGTH = 512  # samples, the length of a crossfade
 LPC_ORDER = 16

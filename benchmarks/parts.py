@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vqcodec
 from vqcodec.evaluation.baselines import baseline
+from vqcodec.inference.wavenet import sampler_for
+from vqcodec.inference.wavenet.reference import ReferenceSampler
 from vqcodec.models.wavenet import SILENCE, WaveNet
-from vqcodec.sampling import sampler_for
-from vqcodec.sampling.reference import ReferenceSampler
 
 LANES_PER_CORE = 16
 MATRIX_SIZE = 1024

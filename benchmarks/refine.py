@@ -25,7 +25,7 @@ from vqcodec.evaluation.quality import (
     voicing_error,
 )
 from vqcodec.evaluation.report import clips, markdown_table, write_report
-from vqcodec.training import refine
+from vqcodec.inference import code_search
 
 MEASURES = {
     "STOI ↑": stoi,
@@ -37,7 +37,7 @@ MEASURES = {
 NOTES = (
     "Means over the files for which a measure is defined, on one core. Speed is that of encoding, "
     "in seconds of audio per second; `bit penalty` is `BIT_PENALTY` of "
-    "vqcodec/training/refine.py, for a code of 8 ms.\n"
+    "vqcodec/inference/code_search.py, for a code of 8 ms.\n"
 )
 
 
@@ -45,7 +45,7 @@ def measured(
     codec: vqcodec.Codec, utterances: list[Utterance], *, steps: int, bit_penalty: float
 ) -> dict[str, Any]:
     """A row of the table; without steps, of the encoder's own codes."""
-    refine.STEPS, refine.BIT_PENALTY = steps, bit_penalty
+    code_search.STEPS, code_search.BIT_PENALTY = steps, bit_penalty
     scores, n_bytes, seconds, elapsed = [], 0, 0.0, 0.0
     for utterance in utterances:
         reference = load(utterance.path, SAMPLE_RATE)
@@ -91,7 +91,7 @@ def main(
     torch.set_num_threads(1)
     codec = vqcodec.load(model, device="cpu")
     utterances = clips(corpus, split, limit=limit)
-    usual = refine.STEPS, refine.BIT_PENALTY
+    usual = code_search.STEPS, code_search.BIT_PENALTY
     settings = [(0, 0.0), *((int(each), usual[1]) for each in numbers(steps, "--steps"))]
     settings += [
         (usual[0], each) for each in numbers(bit_penalties, "--bit-penalties") if each != usual[1]

@@ -12,7 +12,7 @@ from vqcodec_cli.models import describe
 from vqcodec_cli.options import Json, ModelOfCodes
 
 if TYPE_CHECKING:
-    from vqcodec.entropy import NgramTables
+    from vqcodec.format.ngram_coder import NgramTables
 
 MODEL_SUFFIX, CODES_SUFFIX = ".safetensors", ".codes"
 
@@ -28,7 +28,7 @@ def info(
     from vqcodec import list_models
 
     if file in list_models() or Path(file).suffix == MODEL_SUFFIX:
-        from vqcodec.model_paths import find, read_header
+        from vqcodec.weights.registry import find, read_header
 
         results = describe(read_header(find(file)))
     elif _holds_codes(Path(file)):
@@ -55,7 +55,7 @@ def verify(
 
     tables = None
     if model is not None:
-        from vqcodec import checkpoint
+        from vqcodec.weights import checkpoint
 
         tables = checkpoint.load(model).tables
     n_bad = 0
@@ -77,7 +77,7 @@ def verify(
 
 def _check(path: Path, tables: NgramTables | None) -> None:
     if path.suffix == MODEL_SUFFIX:
-        from vqcodec import checkpoint
+        from vqcodec.weights import checkpoint
 
         checkpoint.load(path)
     else:
@@ -87,7 +87,7 @@ def _check(path: Path, tables: NgramTables | None) -> None:
 
 
 def _holds_codes(path: Path) -> bool:
-    from vqcodec.header import MAGIC
+    from vqcodec.format.header import MAGIC
 
     if path.suffix == CODES_SUFFIX or not path.is_file():
         return path.suffix == CODES_SUFFIX
@@ -96,9 +96,9 @@ def _holds_codes(path: Path) -> bool:
 
 
 def _describe_codes(path: Path) -> dict[str, Any]:
-    from vqcodec.codes import read_header
-    from vqcodec.header import METHODS
-    from vqcodec.model_paths import maker
+    from vqcodec.format.codes import read_header
+    from vqcodec.format.header import METHODS
+    from vqcodec.weights.registry import maker
 
     header = read_header(path)
     return {

@@ -10,8 +10,8 @@ from vqcodec_cli.display import show
 from vqcodec_cli.options import Json, Model, Voices
 
 if TYPE_CHECKING:
-    from vqcodec.model_paths import ModelHeader
-    from vqcodec.speakers import VoiceInfo
+    from vqcodec.weights.registry import ModelHeader
+    from vqcodec.weights.voices import VoiceInfo
 
 
 def models(as_json: Json = False) -> None:
@@ -19,7 +19,7 @@ def models(as_json: Json = False) -> None:
 
     Example: vqcodec models --json
     """
-    from vqcodec.model_paths import packaged, read_header
+    from vqcodec.weights.registry import packaged, read_header
 
     found = [describe(read_header(path)) for path in packaged().values()]
     if not found and not as_json:
@@ -34,8 +34,8 @@ def speakers(model: Model = None, voices: Voices = None, as_json: Json = False) 
 
     Example: vqcodec speakers
     """
-    from vqcodec.model_paths import find, maker, read_header
-    from vqcodec.speakers import VoiceInfo, VoicesFile, default_path, packaged_info
+    from vqcodec.weights.registry import find, maker, read_header
+    from vqcodec.weights.voices import VoiceInfo, VoicesFile, default_path, packaged_info
 
     header = read_header(find(model))
     enrolled = VoicesFile(voices or default_path()).voices(header.fingerprint)
@@ -64,7 +64,16 @@ def columns(info: VoiceInfo) -> str:
 
 def describe(header: ModelHeader) -> dict[str, Any]:
     """What a model is, in a form that JSON can hold."""
-    config = header.parsed_config()
+    from pydantic import ValidationError
+
+    from vqcodec.errors import CheckpointError
+    from vqcodec.models.config import ModelConfig
+
+    try:
+        config = ModelConfig.model_validate_json(header.config)
+    except ValidationError as error:
+        fault = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{header.path}: its configuration is damaged: {fault}") from None
     quantizer = config.quantizer
     frame_rate = config.sample_rate / config.hop_length
     bits_per_code = (quantizer.codebook_size - 1).bit_length()

@@ -15,7 +15,7 @@ import typer
 from vqcodec_cli.options import Device, DeviceName
 
 if TYPE_CHECKING:
-    from vqcodec.training.run import Report
+    from vqcodec.training.loop import Report
 
 
 def train(
@@ -35,7 +35,7 @@ def train(
 
     Example: vqcodec train vctk.yaml data.root=data/vctk steps=200000
     """
-    from vqcodec.training.config import read_recipe
+    from vqcodec.training.recipe_files import read_recipe
 
     changes = list(overrides or [])
     if max_minutes is not None:
@@ -46,7 +46,8 @@ def train(
 
 
 def _train_codec(recipe: Path, tree: dict[str, Any], device: DeviceName, resume: bool) -> None:
-    from vqcodec.training.config import Recipe, validated
+    from vqcodec.training.recipe import Recipe
+    from vqcodec.training.recipe_files import validated
 
     def figures(report: Report) -> tuple[str, str]:
         assert report.usage is not None
@@ -62,14 +63,14 @@ def _train_codec(recipe: Path, tree: dict[str, Any], device: DeviceName, resume:
 
 
 def _train_prior(recipe: Path, tree: dict[str, Any], device: DeviceName, resume: bool) -> None:
-    from vqcodec.training.config import validated
-    from vqcodec.training.prior_config import PriorRecipe
+    from vqcodec.training.prior_recipe import PriorRecipe
+    from vqcodec.training.recipe_files import validated
 
     def figures(report: Report) -> tuple[str, str]:
         return f"{report.losses['bits_per_code']:.3f} bits per code", ""
 
     plan = validated(PriorRecipe, recipe, tree)
-    from vqcodec.training.prior import train
+    from vqcodec.training.prior_trainer import train
 
     with _reporter(figures) as on_report:
         path = train(plan, device=device.value, resume=resume, on_report=on_report)
@@ -97,7 +98,7 @@ def recipes() -> None:
 
     Example: vqcodec recipes
     """
-    from vqcodec.training.config import packaged_recipes
+    from vqcodec.training.recipe_files import packaged_recipes
 
     found = packaged_recipes()
     width = max(map(len, found), default=0)

@@ -44,10 +44,10 @@ from vqcodec_cli.unit_files import UNIT_SUFFIXES, decode_units, is_units
 
 if TYPE_CHECKING:
     from vqcodec.codec import Codec
-    from vqcodec.codes import Codes
-    from vqcodec.entropy import NgramTables
-    from vqcodec.speakers import Speaker
-    from vqcodec.streams import CodesStream
+    from vqcodec.format.codes import Codes
+    from vqcodec.format.ngram_coder import NgramTables
+    from vqcodec.format.streaming import CodesStream
+    from vqcodec.weights.voices import Speaker
 
 QUIETER = "make the recording quieter and encode it again"
 
@@ -93,7 +93,7 @@ def encode(
         _refuse_live(todo.pairs)
 
     def start() -> Work:
-        from vqcodec.live import open_live
+        from vqcodec.audio.live import open_live
 
         codec = load_codec(model, voices, device)
         voice = None if speaker is None else codec.speaker(speaker)
@@ -176,10 +176,10 @@ def decode(
     todo = plan(sources, target, suffixes=CODES_SUFFIXES, target_suffix=".wav", force=force)
 
     def start() -> Work:
-        from vqcodec.codes import Codes
-        from vqcodec.live import write_live
-        from vqcodec.model_paths import maker
-        from vqcodec.streams import CodesStream
+        from vqcodec.audio.live import write_live
+        from vqcodec.format.codes import Codes
+        from vqcodec.format.streaming import CodesStream
+        from vqcodec.weights.registry import maker
 
         @cache
         def loaded(name: str | None) -> Codec:
@@ -272,7 +272,7 @@ def convert(
         _refuse_live(todo.pairs)
 
     def start() -> Work:
-        from vqcodec.live import open_live, write_live
+        from vqcodec.audio.live import open_live, write_live
 
         codec = load_codec(model, voices, device)
         voice = codec.speaker(speaker)
@@ -321,7 +321,7 @@ def _refuse_live(pairs: list[tuple[str, str]]) -> None:
 
 def _held_rate(target: str, sample_rate: int) -> int:
     """The rate that a target of this name can have, if it cannot have that of the recording."""
-    from vqcodec.soundfiles import nearest_rate
+    from vqcodec.audio.soundfiles import nearest_rate
 
     if target == STREAM:
         return sample_rate
@@ -362,7 +362,7 @@ def _save(codes: Codes, target: str) -> int:
 
 
 def _load(source: str, tables: NgramTables | None) -> Codes | CodesStream:
-    from vqcodec.codes import Codes, read_pipe
+    from vqcodec.format.codes import Codes, read_pipe
 
     stream = readable(source)
     if isinstance(stream, str):

@@ -11,7 +11,7 @@ from vqcodec_cli.display import progress_bar, warn_of_clipping
 from vqcodec_cli.errors import message
 from vqcodec_cli.options import DeviceName, load_codec
 
-# As `vqcodec.units.UNIT_SUFFIXES`, which takes time to import.
+# As `vqcodec.inference.units.UNIT_SUFFIXES`, which takes time to import.
 UNIT_SUFFIXES = (".txt", ".jsonl", ".npy")
 
 
@@ -57,8 +57,8 @@ def decode_units(
     if speaker is None:
         raise typer.BadParameter("units do not tell who speaks: give --speaker NAME|FILE")
     from vqcodec.errors import CodesError
-    from vqcodec.model_paths import maker
-    from vqcodec.units import read_units
+    from vqcodec.inference.units import read_units
+    from vqcodec.weights.registry import maker
 
     found = read_units(source)
     targets = _targets(list(found), target, source)

@@ -38,7 +38,7 @@ from vqcodec_cli.unfinished import Line, Unfinished, path_beside
 
 if TYPE_CHECKING:
     from vqcodec import Codec
-    from vqcodec.units import Units
+    from vqcodec.inference.units import Units
 
 # Suffix of the output -> whether it takes several recordings.
 FORMATS = {".txt": True, ".jsonl": True, ".npy": False, ".textgrid": False}
@@ -249,7 +249,7 @@ def _line(
     """The units of a recording, by a model that codes must be of if it was named."""
     from vqcodec import Codes
     from vqcodec.errors import VqcodecError
-    from vqcodec.units import NOBODY, Units
+    from vqcodec.inference.units import NOBODY, Units
 
     source, name = item
     called = STDIN if source == STREAM else source
@@ -278,7 +278,8 @@ def _write(output: Path | None, lines: list[bytes]) -> None:
 
 
 def _formatted(kind: str, name: str, source: str, units: Units) -> bytes:
-    from vqcodec.units import json_line, npy_bytes, text_line, textgrid
+    from vqcodec.format.textgrid import textgrid
+    from vqcodec.inference.units import json_line, npy_bytes, text_line
 
     match kind:
         case ".txt":

@@ -11,7 +11,7 @@ from vqcodec_cli.display import progress_bar
 from vqcodec_cli.options import Device, DeviceName, Force, Model, Voices, load_codec
 
 if TYPE_CHECKING:
-    from vqcodec.speakers import VoicesFile
+    from vqcodec.weights.voices import VoicesFile
 
 app = typer.Typer(help="Rename or remove enrolled voices; speakers lists all.")
 Only = Annotated[
@@ -50,7 +50,7 @@ def enroll(
     """
     from vqcodec.audio import open_recording
     from vqcodec.errors import SpeakerError
-    from vqcodec.speakers import VoicesFile, check_name, default_path
+    from vqcodec.weights.voices import VoicesFile, check_name, default_path
 
     check_name(name)
     recordings = [open_recording(clip) for clip in clips]
@@ -95,7 +95,7 @@ def rename(
     Example: vqcodec voices rename anna annabel
     """
     from vqcodec.errors import SpeakerError
-    from vqcodec.speakers import model_names, models_with
+    from vqcodec.weights.voices import model_names, models_with
 
     kept, models = _kept(old, voices, model)
     if {*model_names(models)} & {*models_with(new, None)}:
@@ -111,8 +111,8 @@ def _kept(name: str, voices: Path | None, model: str | None) -> tuple[VoicesFile
         SpeakerError: it is no enrolled voice, or not one of the model that is meant.
     """
     from vqcodec.errors import SpeakerError
-    from vqcodec.model_paths import find, read_header
-    from vqcodec.speakers import VoicesFile, default_path, models_with
+    from vqcodec.weights.registry import find, read_header
+    from vqcodec.weights.voices import VoicesFile, default_path, models_with
 
     kept = VoicesFile(voices or default_path())
     models = kept.models(name)
@@ -134,6 +134,6 @@ def _kept(name: str, voices: Path | None, model: str | None) -> tuple[VoicesFile
 
 
 def _names(models: list[bytes]) -> str:
-    from vqcodec.speakers import model_names
+    from vqcodec.weights.voices import model_names
 
     return ", ".join(model_names(models))

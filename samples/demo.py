@@ -7,7 +7,7 @@ from pathlib import Path
 import soundfile
 
 import vqcodec
-from vqcodec.codes import Codes
+from vqcodec.format.codes import Codes
 
 SAMPLES = Path(__file__).parent
 OUTPUT = SAMPLES.parent / "demo"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from vqcodec import checkpoint
 from vqcodec.errors import VqcodecError
+from vqcodec.weights import checkpoint
 
 
 def main() -> None:

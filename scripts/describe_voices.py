@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from vqcodec.audio import open_recording
+from vqcodec.audio.analysis import pitches, seconds_of_sound
 from vqcodec.files import write_atomically
-from vqcodec.model_paths import packaged, read_header
-from vqcodec.references import pitches, seconds_of_sound
+from vqcodec.weights.registry import packaged, read_header
 
 TARGET = Path(__file__).parents[1] / "vqcodec" / "weights" / "voices.json"
 SEXES = {"f": "female", "m": "male"}

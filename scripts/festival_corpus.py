@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from vqcodec.files import write_atomically
-from vqcodec.units import Interval, textgrid
+from vqcodec.format.textgrid import Interval, textgrid
 
 VOICES = {
     "kal": "voice_kal_diphone",

@@ -22,11 +22,12 @@ import torch.nn.functional as F
 import typer
 
 import vqcodec
-from vqcodec import checkpoint, prior
+from vqcodec import prior
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import VqcodecError
-from vqcodec.models.prior import CodeTransformer
+from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.vqvae import VQVAE
+from vqcodec.weights import checkpoint, prior_checkpoint
 
 OLD = Annotated[str, typer.Argument(help="The codec of before: a packaged model, or a model file.")]
 NEW = Annotated[Path, typer.Argument(help="The codec that was trained from it.")]
@@ -72,7 +73,7 @@ def prior_of(
     # Means are shorter than what they are made of.
     follows *= (shares @ embeddings.norm(dim=1, keepdim=True)) / follows.norm(dim=1, keepdim=True)
     model.load_state_dict({**weights, "embedding.weight": torch.cat([follows, begin])})
-    prior.save(
+    prior_checkpoint.save(
         output,
         model,
         together.sum(1),

@@ -24,7 +24,7 @@ from vqcodec import audio
 from vqcodec.data import corpora
 from vqcodec.evaluation.report import spread
 from vqcodec.files import write_atomically
-from vqcodec.units import Interval, textgrid
+from vqcodec.format.textgrid import Interval, textgrid
 
 SAMPLE_RATE = 16000
 FRAME_RATE = 100

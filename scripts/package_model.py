@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from vqcodec import checkpoint
 from vqcodec.codec import Codec
 from vqcodec.data.encoded import read_encoded
 from vqcodec.data.prepared import PreparedData
-from vqcodec.entropy import NgramTables
 from vqcodec.errors import VqcodecError
+from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.inference.units import NOBODY
 from vqcodec.training import ngram
-from vqcodec.training.run import keep_freed_memory
-from vqcodec.units import NOBODY
+from vqcodec.training.loop import keep_freed_memory
+from vqcodec.weights import checkpoint
 
 WEIGHTS = Path(__file__).parents[1] / "vqcodec" / "weights"
 LARGEST_BYTES = 16_000_000

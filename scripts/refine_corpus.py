@@ -25,8 +25,8 @@ import vqcodec
 from vqcodec import Codes
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError, VqcodecError
+from vqcodec.inference.code_search import Search
 from vqcodec.models.speaker import from_int8
-from vqcodec.training.refine import Search
 
 SEGMENT_LENGTH = 1024  # codes
 STEPS = 12

@@ -16,8 +16,9 @@ from typing import Annotated, Any
 import typer
 
 from vqcodec.errors import ConfigError, VqcodecError
-from vqcodec.training.config import Recipe, load_recipe
-from vqcodec.training.run import Report
+from vqcodec.training.loop import Report
+from vqcodec.training.recipe import Recipe
+from vqcodec.training.recipe_files import load_recipe
 from vqcodec.training.trainer import train
 
 # Of a probe, the first third is lost to compilation and to caches that are still empty, the last to

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor
 
-from vqcodec import checkpoint
 from vqcodec.errors import VqcodecError
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.training.config import load_recipe
+from vqcodec.training.recipe_files import load_recipe
+from vqcodec.weights import checkpoint
 
 
 def adapted(old: Tensor, new: Tensor) -> Tensor | None:

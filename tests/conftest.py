@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, settings
 from recordings import spoken, write
 from training_data import prepare_speech
 
-from vqcodec import checkpoint
 from vqcodec.data.prepared import PreparedData
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
+from vqcodec.weights import checkpoint
 
 pytest_plugins = ["command_line"]
 

@@ -41,7 +41,7 @@ prepare(corpora.folder(sys.argv[1]), sys.argv[2], corpus="folder", on_progress=o
 """
 TRAINS = """
 import sys
-from vqcodec.training.config import load_recipe
+from vqcodec.training.recipe_files import load_recipe
 from vqcodec.training.trainer import train
 def on_report(report):
     print("ready", flush=True)

@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 import vqcodec
-from vqcodec import Codes, Speaker, checkpoint, windows
+from vqcodec import Codes, Speaker
 from vqcodec.audio import load as load_audio
 from vqcodec.audio import open_recording
 from vqcodec.codec import Codec
@@ -28,10 +28,12 @@ from vqcodec.errors import (
     SpeakerError,
     VqcodecError,
 )
+from vqcodec.inference import chunking
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.speaker import from_int8, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.speakers import VoicesFile
+from vqcodec.weights import checkpoint
+from vqcodec.weights.voices import VoicesFile
 
 
 @pytest.fixture(scope="module")
@@ -127,17 +129,17 @@ def test_channels_are_averaged(codec, samples, codes):
 
 @pytest.mark.parametrize("length", [20, 37, 50])
 def test_windows_leave_no_seam(codec, speech, codes, monkeypatch, length):
-    assert 200 < codes.n_codes < windows.LENGTH
+    assert 200 < codes.n_codes < chunking.LENGTH
     assert len(np.unique(codes.codes)) > 100
     whole = codec.decode(codes)
-    monkeypatch.setattr(windows, "LENGTH", length)
+    monkeypatch.setattr(chunking, "LENGTH", length)
     assert np.array_equal(codec.encode(speech).codes, codes.codes)
     cut = codec.decode(codes)
     np.testing.assert_allclose(cut, whole, atol=1e-5 * np.abs(whole).max())
 
 
 def test_windows_give_what_the_model_gives_at_once(codec, samples, codes, monkeypatch):
-    monkeypatch.setattr(windows, "LENGTH", 50)
+    monkeypatch.setattr(chunking, "LENGTH", 50)
     padded = np.zeros(codes.n_codes * 128, np.float32)
     padded[: len(samples)] = samples / np.float32(codes.gain)
     expected = codec.model.encode(torch.from_numpy(padded)[None])[0].numpy()
@@ -145,7 +147,7 @@ def test_windows_give_what_the_model_gives_at_once(codec, samples, codes, monkey
 
 
 def test_threads_change_no_bit(codec, speech, threads, monkeypatch):
-    monkeypatch.setattr(windows, "LENGTH", 40)
+    monkeypatch.setattr(chunking, "LENGTH", 40)
     results = set()
     for n_threads in (1, 2, 4):
         torch.set_num_threads(n_threads)
@@ -221,12 +223,12 @@ def test_decoding_to_a_file(codec, speech, codes, tmp_path):
 
 
 def test_progress_runs_to_the_end(codec, speech, codes, tmp_path, monkeypatch):
-    monkeypatch.setattr(windows, "LENGTH", 50)
+    monkeypatch.setattr(chunking, "LENGTH", 50)
     encoding: list[float] = []
     codec.encode(speech, on_progress=encoding.append)
     decoding: list[float] = []
     codec.decode_to(tmp_path / "a.wav", codes, on_progress=decoding.append)
-    for shares, length in ((encoding, 50), (decoding, windows.LIVE_LENGTH)):
+    for shares, length in ((encoding, 50), (decoding, chunking.LIVE_LENGTH)):
         assert len(shares) == -(-codes.n_codes // length)
         assert shares == sorted(shares)
         assert shares[0] > 0

@@ -13,12 +13,12 @@ from conftest import TINY
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vqcodec.data import perturb
+from vqcodec.data import perturbation
 from vqcodec.data.dataset import Batch
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.adversary import Adversary
-from vqcodec.training.config import Recipe
 from vqcodec.training.objective import Objective
+from vqcodec.training.recipe import Recipe
 
 SAMPLES = 64 * 128
 
@@ -83,5 +83,5 @@ def test_segments_are_disguised_where_they_are(monkeypatch: pytest.MonkeyPatch) 
     with FakeTensorMode():
         waveform = torch.empty(2, SAMPLES, device="cuda")
         amounts = torch.ones(2, device="cuda")
-        disguised = perturb.disguise(waveform, 16000, semitones=amounts, formant_ratio=amounts)
+        disguised = perturbation.disguise(waveform, 16000, semitones=amounts, formant_ratio=amounts)
         assert disguised.device.type == "cuda"

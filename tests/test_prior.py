@@ -14,12 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import vqcodec
-from vqcodec import Codes, Speaker, checkpoint, prior
+from vqcodec import Codes, Speaker, prior
 from vqcodec.errors import CheckpointError, CodesError, SpeakerError, VqcodecError
+from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.config import PriorConfig
-from vqcodec.models.prior import CodeTransformer
 from vqcodec.models.speaker import from_int8
 from vqcodec.prior import Prior, _drawn
+from vqcodec.weights import checkpoint, prior_checkpoint
 
 SMALL = PriorConfig(channels=32, n_layers=2, n_heads=2, context=12, dropout=0.1)
 N_CODES = 50  # several contexts
@@ -284,7 +285,7 @@ def test_impossible_draws_are_refused(
 @pytest.fixture
 def file(small_prior: Prior, tmp_path: Path) -> Path:
     path = tmp_path / "prior.safetensors"
-    prior.save(
+    prior_checkpoint.save(
         path,
         small_prior.model,
         small_prior.histogram,

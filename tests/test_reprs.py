@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import vqcodec
-from vqcodec.codes import Codes
 from vqcodec.errors import CodesError
+from vqcodec.format.codes import Codes
 
 CODES = Path(__file__).parents[1] / "samples" / "rms.codes"
 

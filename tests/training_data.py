@@ -17,8 +17,8 @@ from recordings import slower, spoken, write
 
 from vqcodec.data import corpora
 from vqcodec.data.prepared import PreparedData, prepare
-from vqcodec.training.config import Recipe
-from vqcodec.training.run import Report
+from vqcodec.training.loop import Report
+from vqcodec.training.recipe import Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SPEECH = {

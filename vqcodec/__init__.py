@@ -12,9 +12,9 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from vqcodec.codes import Codes
 from vqcodec.errors import VqcodecError
-from vqcodec.speakers import Speaker
+from vqcodec.format.codes import Codes
+from vqcodec.weights.voices import Speaker
 
 if TYPE_CHECKING:
     from vqcodec.codec import Codec, load
@@ -29,7 +29,7 @@ __all__ = ["Codec", "Codes", "Speaker", "VqcodecError", "__version__", "list_mod
 
 def list_models() -> list[str]:
     """Names of the packaged models."""
-    from vqcodec.model_paths import packaged
+    from vqcodec.weights.registry import packaged
 
     return list(packaged())
 

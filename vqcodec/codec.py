@@ -18,12 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqcodec import checkpoint, enrolment
-from vqcodec.audio import Recording, is_pair, knows_its_rate, open_recording, open_writer
-from vqcodec.checkpoint import Checkpoint
-from vqcodec.codes import Codes
-from vqcodec.decoding import fast_blocks, wavenet_blocks
-from vqcodec.encoding import (
+from vqcodec.audio.recording import Recording, is_pair, knows_its_rate, open_recording, open_writer
+from vqcodec.audio.resampling import resample_blocks, resampled_length
+from vqcodec.audio.soundfiles import checked_rate
+from vqcodec.errors import CodesError, RecordingWarning, SpeakerError, VqcodecError
+from vqcodec.format.codes import Codes
+from vqcodec.format.header import StreamMetadata
+from vqcodec.format.streaming import CodesStream
+from vqcodec.inference import enrolment
+from vqcodec.inference.decoding import fast_blocks, wavenet_blocks
+from vqcodec.inference.encoding import (
     Progress,
     code_blocks,
     is_unlike_speech,
@@ -32,14 +36,13 @@ from vqcodec.encoding import (
     mean_vector,
     speaker_vectors,
 )
-from vqcodec.errors import CodesError, RecordingWarning, SpeakerError, VqcodecError
-from vqcodec.header import StreamMetadata
-from vqcodec.loudness import followed, normalised
-from vqcodec.model_paths import maker
+from vqcodec.inference.loudness import followed, normalised
+from vqcodec.inference.units import whole_numbers
 from vqcodec.models.speaker import from_int8, guided
-from vqcodec.resampling import resample_blocks, resampled_length
-from vqcodec.soundfiles import checked_rate
-from vqcodec.speakers import (
+from vqcodec.weights import checkpoint
+from vqcodec.weights.checkpoint import Checkpoint
+from vqcodec.weights.registry import maker
+from vqcodec.weights.voices import (
     Speaker,
     VoiceInfo,
     VoicesFile,
@@ -49,8 +52,6 @@ from vqcodec.speakers import (
     packaged_info,
     unknown_voice,
 )
-from vqcodec.streams import CodesStream
-from vqcodec.units import whole_numbers
 
 Decoder = Literal["fast", "wavenet"]
 BLOCK_LENGTH = 1 << 16  # samples read at a time
@@ -328,7 +329,7 @@ class Codec:
         self, blocks: Iterable[np.ndarray], mark: str | np.ndarray
     ) -> Iterator[np.ndarray]:
         # Imported here: what trains is not needed to encode and decode.
-        from vqcodec.training.refine import refined_code_blocks
+        from vqcodec.inference.code_search import refined_code_blocks
 
         vector = self._vector(self.voices[mark].vector if isinstance(mark, str) else mark)
         return refined_code_blocks(self.model, blocks, vector, tables=self.tables)

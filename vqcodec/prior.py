@@ -1,38 +1,25 @@
-"""Priors in use: new speech sampled as codes, and how unlikely the codes of a recording are.
-
-A prior file is one .safetensors: weights in half precision, configuration, the histogram of the
-training codes, provenance, and the fingerprint of the codec whose codes it knows.
-"""
+"""Priors in use: new speech sampled as codes, and how unlikely the codes of a recording are."""
 
 from __future__ import annotations
 
-import importlib.resources
-import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 
-from vqcodec import windows
-from vqcodec.checkpoint import built, checksum, read_tensors
 from vqcodec.codec import Codec
-from vqcodec.codes import Codes
-from vqcodec.encoding import Progress
 from vqcodec.errors import CheckpointError, VqcodecError
-from vqcodec.files import write_atomically
-from vqcodec.models.config import PriorConfig
-from vqcodec.models.prior import CodeTransformer
+from vqcodec.format.codes import Codes
+from vqcodec.inference import chunking
+from vqcodec.inference.encoding import Progress
+from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.speaker import from_int8
-from vqcodec.speakers import Speaker
-
-FORMAT, VERSION = "vqcodec-prior", 1
+from vqcodec.weights import prior_checkpoint
+from vqcodec.weights.voices import Speaker
 
 Scheme = Literal["prior", "histogram", "uniform"]
 
@@ -140,7 +127,7 @@ class Prior:
         # On a lone thread the codes do not depend on how many the machine has. Few at a time, and
         # one after another, so that an interrupt finds an end.
         pieces = [min(CODES_AT_A_TIME, n_new - n) for n in range(0, n_new, CODES_AT_A_TIME)]
-        for _ in windows.map_in_order(generate, pieces, codec.device, live=True):
+        for _ in chunking.map_in_order(generate, pieces, codec.device, live=True):
             if on_progress:
                 on_progress((len(codes) - n_given) / n_new)
         return Codes(
@@ -190,7 +177,7 @@ class Prior:
             speaker = self.codec.voices[speaker].vector
         sequence = torch.from_numpy(codes.codes[0].astype(np.int64)).to(self.codec.device)
         vector = torch.from_numpy(from_int8(speaker)).to(self.codec.device)
-        (found,) = windows.map_in_order(
+        (found,) = chunking.map_in_order(
             lambda sequence: self.model.bits(sequence, vector), [sequence], self.codec.device
         )
         bits: np.ndarray = found.cpu().numpy()
@@ -226,83 +213,6 @@ def binned(bits: np.ndarray) -> np.ndarray:
     return np.bincount(bins, minlength=N_BINS)
 
 
-def save(
-    path: str | Path,
-    model: CodeTransformer,
-    histogram: np.ndarray,
-    *,
-    typical: np.ndarray,
-    fingerprint: bytes,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write a prior file atomically.
-
-    Args:
-        path: ends in .safetensors.
-        model: any device.
-        histogram: (K,) int64 of the training codes.
-        typical: (512,) int64 of `binned`, of speech that it was not trained on.
-        fingerprint: of the codec.
-        provenance: what JSON can hold.
-    """
-    tensors = {name: value.half().cpu().contiguous() for name, value in model.state_dict().items()}
-    tensors |= {"histogram": torch.from_numpy(histogram), "typical": torch.from_numpy(typical)}
-    metadata = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "config": model.config.model_dump_json(),
-        "fingerprint": fingerprint.hex(),
-        "provenance": json.dumps(dict(provenance)),
-    }
-    metadata["sha256"] = checksum(tensors, metadata)
-    write_atomically(path, safetensors_bytes(tensors, metadata))
-
-
-class PriorFile(NamedTuple):
-    """What a prior file holds.
-
-    Attributes:
-        model: in evaluation mode, on the CPU.
-        histogram, typical, provenance: see `Prior`.
-        fingerprint: hexadecimal, of the codec whose codes it knows.
-    """
-
-    model: CodeTransformer
-    histogram: np.ndarray
-    typical: np.ndarray
-    provenance: dict[str, Any]
-    fingerprint: str
-
-
-def read(path: str | os.PathLike[str]) -> PriorFile:
-    """Read a prior file, whichever codec it belongs to.
-
-    Args:
-        path: of the file.
-
-    Raises:
-        CheckpointError: it is missing, damaged or too new.
-    """
-    metadata, tensors = read_tensors(Path(path), FORMAT)
-    try:
-        if int(metadata["version"]) > VERSION:
-            raise CheckpointError(
-                f"{path}: prior format {metadata['version']} is newer than {VERSION}: "
-                "upgrade vqcodec"
-            )
-        if checksum(tensors, metadata) != metadata["sha256"]:
-            raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
-        histogram, typical = (tensors.pop(name).numpy() for name in ("histogram", "typical"))
-        config = PriorConfig.model_validate_json(metadata["config"])
-        weights = {name: value.float() for name, value in tensors.items()}
-        model = built(lambda: CodeTransformer(config, len(histogram)), weights)
-        provenance, fingerprint = json.loads(metadata["provenance"]), metadata["fingerprint"]
-    except (KeyError, ValueError, ValidationError, RuntimeError) as error:
-        fault = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: damaged ({fault}): fetch it again") from None
-    return PriorFile(model, histogram, typical, provenance, fingerprint)
-
-
 def load(codec: Codec, path: str | os.PathLike[str] | None = None) -> Prior:
     """Load the prior of a codec.
 
@@ -314,7 +224,7 @@ def load(codec: Codec, path: str | os.PathLike[str] | None = None) -> Prior:
         CheckpointError: there is none, or it is damaged, too new or of another codec.
     """
     path = _find(codec) if path is None else Path(path)
-    model, histogram, typical, provenance, fingerprint = read(path)
+    model, histogram, typical, provenance, fingerprint = prior_checkpoint.read(path)
     if fingerprint != codec.fingerprint.hex():
         raise CheckpointError(
             f"{path}: knows the codes of model {fingerprint}, and {codec.name} is "
@@ -323,24 +233,9 @@ def load(codec: Codec, path: str | os.PathLike[str] | None = None) -> Prior:
     return Prior(model, histogram, typical, codec, provenance)
 
 
-def packaged() -> dict[str, Path]:
-    """Fingerprints (hexadecimal) of the codecs whose priors are installed, and their paths."""
-    folder = Path(str(importlib.resources.files("vqcodec.weights"))) / "priors"
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as file:
-                found[(file.metadata() or {})["fingerprint"]] = path
-        except (SafetensorError, OSError, KeyError) as error:
-            raise CheckpointError(
-                f"{path}: not a readable prior ({error}): install again"
-            ) from None
-    return found
-
-
 def _find(codec: Codec) -> Path:
     fingerprint = codec.fingerprint.hex()
-    priors = packaged()
+    priors = prior_checkpoint.packaged()
     if fingerprint not in priors:
         raise CheckpointError(
             f"{codec.name}: no prior is packaged for this model ({fingerprint}): train one "

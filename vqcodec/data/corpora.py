@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vqcodec.audio.soundfiles import READABLE_SUFFIXES
 from vqcodec.errors import DataError
 from vqcodec.extras import library
 from vqcodec.files import files_below
-from vqcodec.soundfiles import READABLE_SUFFIXES
 
 SPLITS = ("train", "valid", "test", "test_unseen")
 

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vqcodec.data.data_config import DataConfig, PerturbationConfig
 from vqcodec.data.encoded import EncodedClips
 from vqcodec.data.labels import UNLABELLED
-from vqcodec.data.perturb import disguise
+from vqcodec.data.perturbation import disguise
 from vqcodec.data.phones import PhoneTrack
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError
-from vqcodec.training.config import DataConfig, PerturbationConfig
 
 NOT_ENCODED = -1
 SHARE_OF_CODES = 0.5

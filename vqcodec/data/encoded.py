@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vqcodec.codes import Codes
 from vqcodec.data.labels import owners_of
 from vqcodec.data.prepared import PreparedData
-from vqcodec.entropy import NgramTables
 from vqcodec.errors import CodesError, DataError
 from vqcodec.files import files_below
+from vqcodec.format.codes import Codes
+from vqcodec.format.ngram_coder import NgramTables
 
 
 @dataclass(frozen=True, eq=False)

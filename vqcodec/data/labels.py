@@ -13,7 +13,7 @@ import numpy as np
 from vqcodec.data.corpora import Utterance, utterances
 from vqcodec.errors import DataError
 from vqcodec.files import files_below
-from vqcodec.units import Interval
+from vqcodec.format.textgrid import Interval
 
 SILENCE = "sil"
 UNLABELLED = -1

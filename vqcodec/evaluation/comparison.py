@@ -20,14 +20,14 @@ from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation import plots
 from vqcodec.evaluation.baselines import Coded, baseline
+from vqcodec.evaluation.cache import Setting, file_stem, kept, run_all, setting
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, align, measure
 from vqcodec.evaluation.recognition import word_errors
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.run import Setting, file_stem, kept, run_all, setting
 from vqcodec.evaluation.summary import summarised, table_row
 from vqcodec.files import write_atomically
-from vqcodec.training.monitor import CollapseMonitor
+from vqcodec.models.codebook_usage import CollapseMonitor
 
 ORIGINAL = "original"
 N_EXAMPLES = 8

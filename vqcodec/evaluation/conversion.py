@@ -16,9 +16,9 @@ import numpy as np
 
 from vqcodec.audio import load
 from vqcodec.codec import Decoder
-from vqcodec.codes import Codes
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
+from vqcodec.evaluation.cache import Setting, file_stem, kept, run_all, setting
 from vqcodec.evaluation.quality import (
     SAMPLE_RATE,
     UndefinedMetricError,
@@ -28,8 +28,8 @@ from vqcodec.evaluation.quality import (
 )
 from vqcodec.evaluation.recognition import word_errors
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.run import Setting, file_stem, kept, run_all, setting
 from vqcodec.evaluation.summary import cell, mean, word_error_rate
+from vqcodec.format.codes import Codes
 
 MIN_RECORDINGS = 6
 

@@ -18,13 +18,13 @@ import torch
 
 from vqcodec.audio import load
 from vqcodec.codec import Codec
-from vqcodec.codes import Codes
 from vqcodec.data.corpora import Utterance
-from vqcodec.encoding import Progress
 from vqcodec.errors import DataError
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, mel_distance
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.extras import library
+from vqcodec.format.codes import Codes
+from vqcodec.inference.encoding import Progress
 
 MIN_CLIPS, MAX_CLIPS = 1, 20
 MAX_DECODED = 40

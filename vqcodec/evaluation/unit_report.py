@@ -11,7 +11,7 @@ from vqcodec.data.labels import LabelledCorpus, labelled_corpus
 from vqcodec.evaluation import unit_plots
 from vqcodec.evaluation.abx import ABX
 from vqcodec.evaluation.report import markdown_table, write_report
-from vqcodec.evaluation.units import (
+from vqcodec.evaluation.unit_measures import (
     Frames,
     Scores,
     code_units,

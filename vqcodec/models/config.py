@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Positive = Annotated[int, Field(gt=0, lt=1 << 63)]
 # Far beyond what is of use; a damaged or hostile file is refused before anything is allocated.
 Width = Annotated[int, Field(gt=0, le=4096)]
@@ -17,6 +18,8 @@ MOST_CODEBOOKS = 32  # of a code file
 # Of what is computed for a new model: a damaged or hostile file shall not take the memory for it.
 LARGEST_FILTERBANK, LARGEST_CODEBOOK = 1 << 22, 1 << 24
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.encoder import build_encoder
+from vqcodec.models.istft import SpectralDecoder
 from vqcodec.models.quantizer import LatentNorm, Quantized, build_quantizer
 from vqcodec.models.speaker import SpeakerEncoder, SpeakerTable
-from vqcodec.models.spectral import SpectralDecoder
 from vqcodec.models.wavenet import WaveNet
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqcodec.models.discriminators import Discriminators
-from vqcodec.training.config import AdversarialConfig
-from vqcodec.training.losses import adversarial_loss, discriminator_loss, feature_matching_loss
+from vqcodec.models.discriminators import Discriminators, Judgement
+from vqcodec.training.recipe import AdversarialConfig
 
 
 class AdversarialLosses(NamedTuple):
@@ -59,3 +61,37 @@ class Adversary(nn.Module):
             + discriminator
         )
         return AdversarialLosses(total, adversarial, feature_matching, discriminator)
+
+
+def discriminator_loss(true: Sequence[Judgement], decoded: Sequence[Judgement]) -> Tensor:
+    """Hinge loss of the discriminators: 2 where they cannot tell, 0 where they surely can.
+
+    EnCodec (arXiv 2210.13438), section 3.4.
+    """
+    losses = [
+        F.relu(1 - a.scores.float()).mean() + F.relu(1 + b.scores.float()).mean()
+        for a, b in zip(true, decoded, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def adversarial_loss(decoded: Sequence[Judgement]) -> Tensor:
+    """Hinge loss of the decoder: 0 where the discriminators surely take its audio for true."""
+    return torch.stack([F.relu(1 - b.scores.float()).mean() for b in decoded]).mean()
+
+
+def feature_matching_loss(true: Sequence[Judgement], decoded: Sequence[Judgement]) -> Tensor:
+    """L1 between hidden layers over the mean size of the true ones (EnCodec, eq. 2)."""
+
+    def distance(x: Tensor, y: Tensor) -> Tensor:
+        x, y = x.detach().float(), y.float()
+        # Of every segment by itself, so that a batch may be shared by several processes.
+        size = x.abs().mean((1, 2, 3)).clamp(min=1e-6)
+        return ((y - x).abs().mean((1, 2, 3)) / size).mean()
+
+    losses = [
+        distance(x, y)
+        for a, b in zip(true, decoded, strict=True)
+        for x, y in zip(a.features, b.features, strict=True)
+    ]
+    return torch.stack(losses).mean()

@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vqcodec import checkpoint
-from vqcodec.checkpoint import Checkpoint
 from vqcodec.data.dataset import speaker_names
 from vqcodec.data.prepared import PreparedData
-from vqcodec.entropy import NgramTables
 from vqcodec.errors import CheckpointError
+from vqcodec.format.ngram_coder import NgramTables
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.training.config import Recipe, merged, validated
-from vqcodec.training.voices import mean_voices
+from vqcodec.training.mean_voices import mean_voices
+from vqcodec.training.recipe import Recipe
+from vqcodec.training.recipe_files import merged, validated
+from vqcodec.weights import checkpoint
+from vqcodec.weights.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Fitting the tables of the entropy coder (`vqcodec.entropy`) to codes."""
+"""Fitting the tables of the entropy coder (`vqcodec.format.ngram_coder`) to codes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vqcodec.codes import CHUNK_LENGTH
-from vqcodec.entropy import (
+from vqcodec.errors import DataError
+from vqcodec.format.codes import CHUNK_LENGTH
+from vqcodec.format.ngram_coder import (
     CONTEXT_PLACES,
     EMBEDDING_PLACES,
     LARGEST_UNIT,
@@ -19,7 +20,6 @@ from vqcodec.entropy import (
     WEIGHT_PLACES,
     NgramTables,
 )
-from vqcodec.errors import DataError
 
 BATCH_SIZE = 1024
 LEARNING_RATE = 4e-3

@@ -13,8 +13,8 @@ from vqcodec.data.labels import UNLABELLED
 from vqcodec.models.mel import MelSpectrogram
 from vqcodec.models.speaker import guided
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.training.config import Recipe
-from vqcodec.training.losses import MultiResolutionSpectralLoss, WaveformLoss, WaveformLosses
+from vqcodec.models.waveform_loss import MultiResolutionSpectralLoss, WaveformLoss, WaveformLosses
+from vqcodec.training.recipe import Recipe
 
 
 class Losses(NamedTuple):

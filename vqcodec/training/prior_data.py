@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from vqcodec.checkpoint import checksum, read_tensors
 from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import CheckpointError, DataError
 from vqcodec.files import write_atomically
 from vqcodec.models.speaker import from_int8
-from vqcodec.training.prior_config import PriorDataConfig
+from vqcodec.training.prior_recipe import PriorDataConfig
+from vqcodec.weights.checkpoint import checksum, read_tensors
 
 FORMAT = "vqcodec-coded-clips"
 IGNORED = -100  # a target that has no loss

@@ -10,9 +10,9 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vqcodec.checkpoint import checksum, read_tensors
 from vqcodec.errors import CheckpointError
 from vqcodec.files import write_atomically
+from vqcodec.weights.checkpoint import checksum, read_tensors
 
 FORMAT = "vqcodec-training"
 

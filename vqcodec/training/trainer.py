@@ -11,27 +11,28 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vqcodec import checkpoint
-from vqcodec.checkpoint import MEANING, Checkpoint
+from vqcodec.data.data_config import PerturbationConfig
 from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_names
 from vqcodec.data.encoded import EncodedClips, read_encoded
 from vqcodec.data.phones import read_phones
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError
+from vqcodec.models.codebook_usage import CodebookUsage, CollapseMonitor
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.training.adversary import AdversarialLosses, Adversary
-from vqcodec.training.config import PerturbationConfig, Recipe
 from vqcodec.training.distributed import Processes
 from vqcodec.training.examples import add_example
+from vqcodec.training.loop import UNVALIDATED, Report, Training, begun, mean
 from vqcodec.training.model_files import (
     completed,
     initial_model,
     tell_of_voices,
     write_model,
 )
-from vqcodec.training.monitor import CodebookUsage, CollapseMonitor
 from vqcodec.training.objective import Losses, Objective
-from vqcodec.training.run import UNVALIDATED, Report, Training, begun, mean
+from vqcodec.training.recipe import Recipe
+from vqcodec.weights import checkpoint
+from vqcodec.weights.checkpoint import MEANING, Checkpoint
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

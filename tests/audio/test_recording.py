@@ -1,0 +1,572 @@
+from __future__ import annotations
+
+import gc
+import io
+import os
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from command_line import needs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vqcodec import audio
+from vqcodec.audio import soundfiles
+from vqcodec.audio.recording import TARGET_RMS
+from vqcodec.audio.resampling import resample_blocks, resampled_length
+from vqcodec.errors import AudioError
+
+RATES = (8000, 11025, 16000, 22050, 32000, 44100, 48000, 96000, 192000)
+
+
+def tone(n_samples: int, sample_rate: int, level: float = 0.3) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * 220 * np.arange(n_samples) / sample_rate)).astype("f4")
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return 0.1 * np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def joined(blocks) -> np.ndarray:
+    return np.concatenate(list(blocks))
+
+
+def write(path, samples: np.ndarray, *, model_rate: int = 16000, output_rate: int = 16000, n=None):
+    n_samples = len(samples) if n is None else n
+    with audio.open_writer(
+        path, model_rate=model_rate, output_rate=output_rate, n_samples=n_samples
+    ) as writer:
+        writer.write(samples)
+    return writer
+
+
+FILES = {
+    "ulaw8k.wav": (8000, 1, 41600, "WAV", "ULAW"),
+    "stereo48k.flac": (48000, 2, 249600, "FLAC", "PCM_24"),
+    "mono192k.wav": (192000, 1, 998400, "WAVEX", "PCM_32"),
+    "eight44k.wav": (44100, 8, 229320, "WAVEX", "PCM_16"),
+    "vbr.mp3": (48000, 2, 249600, "MP3", "MPEG_LAYER_III"),
+    "opus.opus": (48000, 2, 249600, "OGG", "OPUS"),
+    "vorbis.ogg": (48000, 2, 249600, "OGG", "VORBIS"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """`FILES`, 5.2 s of trembling noise each."""
+    folder = tmp_path_factory.mktemp("audio")
+    for name, (sample_rate, n_channels, n_samples, container, subtype) in FILES.items():
+        trembling = 1 + np.sin(2 * np.pi * 3 * np.arange(n_samples) / sample_rate)
+        samples = noise(n_samples, n_channels) * trembling[:, None].astype("f4")
+        soundfile.write(folder / name, samples, sample_rate, subtype, format=container)
+    return folder
+
+
+BY_FFMPEG = {
+    "vbr.mp3": ["-q:a", "4"],
+    "opus.opus": ["-c:a", "libopus"],
+    "vorbis.ogg": ["-c:a", "libvorbis"],
+    "stereo48k.flac": ["-sample_fmt", "s32", "-bits_per_raw_sample", "24"],
+    "eight44k.wav": ["-ar", "44100", "-ac", "8"],
+    "ulaw8k.wav": ["-ar", "8000", "-ac", "1", "-c:a", "pcm_mulaw"],
+}
+
+
+@needs("ffmpeg")
+@pytest.mark.parametrize("name", BY_FFMPEG)
+def test_what_ffmpeg_writes_is_described_and_read(folder, tmp_path, name):
+    command = ["ffmpeg", "-v", "error", "-i", folder / "stereo48k.flac", *BY_FFMPEG[name]]
+    subprocess.run([*command, tmp_path / name], check=True)
+    expected = audio.AudioInfo(*FILES[name])
+    assert audio.info(tmp_path / name) == expected
+    assert len(audio.load(tmp_path / name, expected.sample_rate)) == expected.n_samples
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_format_is_described_and_read_as_the_channel_mean(folder, name):
+    expected = audio.AudioInfo(*FILES[name])
+    assert audio.info(folder / name) == expected
+    assert expected.duration_s == 5.2
+    samples, sample_rate = soundfile.read(folder / name, dtype="float32", always_2d=True)
+    mono = samples.mean(axis=1)
+    np.testing.assert_array_equal(audio.load(folder / name, sample_rate), mono)
+    resampled = audio.load(folder / name, 16000)
+    assert len(resampled) == -(-expected.n_samples * 16000 // sample_rate)
+    np.testing.assert_allclose(resampled, soxr.resample(mono, sample_rate, 16000), atol=1e-5)
+
+
+@settings(max_examples=25)
+@given(block_length=st.integers(1, 70_000))
+def test_blocks_hold_the_same_samples_whatever_their_length(block_length):
+    recording = audio.open_recording(noise(2, 40_001), 44100)
+    blocks = list(recording.blocks(16000, block_length))
+    assert {len(block) for block in blocks[:-1]} <= {block_length}
+    assert len(blocks[-1]) <= block_length
+    whole = joined(recording.blocks(16000, 1 << 20))
+    assert whole.dtype == np.float32
+    assert joined(blocks).tobytes() == whole.tobytes()
+
+
+@settings(max_examples=25)
+@given(cuts=st.lists(st.integers(0, 50_000), max_size=20), output_rate=st.sampled_from(RATES))
+def test_resampling_does_not_depend_on_how_the_input_is_cut(cuts, output_rate):
+    samples = noise(50_000)
+    n_samples = resampled_length(50_000, 16000, output_rate)
+    pieces = np.split(samples, sorted(cuts))
+    cut = joined(resample_blocks(pieces, 16000, output_rate, n_samples))
+    whole = joined(resample_blocks([samples], 16000, output_rate, n_samples))
+    assert cut.tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 997, 30_000])
+@pytest.mark.parametrize("sample_rate", RATES)
+def test_the_round_trip_keeps_the_exact_length_and_the_sound(tmp_path, sample_rate, n_samples):
+    path = tmp_path / "out.wav"
+    recording = audio.open_recording(tone(n_samples, sample_rate), sample_rate)
+    with audio.open_writer(
+        path, model_rate=16000, output_rate=sample_rate, n_samples=n_samples
+    ) as writer:
+        for block in recording.blocks(16000, 4096):
+            writer.write(block)
+    assert audio.info(path) == audio.AudioInfo(sample_rate, 1, n_samples, "WAV", "PCM_16")
+    # The ends ring where a tone starts and stops at once.
+    inside = slice(n_samples // 4, -n_samples // 4) if n_samples == 30_000 else slice(0, 0)
+    np.testing.assert_allclose(
+        audio.load(path, sample_rate)[inside], tone(n_samples, sample_rate)[inside], atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("sample_rate", [1000, *RATES, 768_000])
+def test_one_sample_has_a_length_at_every_rate(sample_rate):
+    samples = audio.load([0.5], 16000, source_rate=sample_rate)
+    assert len(samples) == max(1, -(-16000 // sample_rate))
+
+
+def test_arrays_of_every_type_and_files_give_the_same_samples(tmp_path):
+    pcm = (noise(3, 40_000) * 32767).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", pcm.T, 48000, "PCM_16")
+    expected = audio.load(tmp_path / "a.wav", 16000)
+    for array in (pcm, pcm.astype("i4") << 16, pcm / 32768, (pcm / 32768).astype("f4")):
+        np.testing.assert_array_equal(audio.load(array, 16000, source_rate=48000), expected)
+
+
+def test_a_pcm_file_is_copied_bit_for_bit_at_its_own_rate(tmp_path):
+    pcm = np.arange(-32768, 32768, dtype=np.int16)
+    soundfile.write(tmp_path / "in.wav", pcm, 16000)
+    assert write(tmp_path / "out.flac", audio.load(tmp_path / "in.wav", 16000)).n_clipped == 0
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "out.flac", dtype="int16")[0], pcm)
+
+
+# Gain
+
+
+def gain(samples: np.ndarray, sample_rate: int = 16000) -> float:
+    return audio.open_recording(samples, sample_rate).gain()
+
+
+def decibels(ratio: float) -> float:
+    return 20 * float(np.log10(ratio))
+
+
+def speech_like(seconds: int = 3) -> np.ndarray:
+    n_samples = 16000 * seconds
+    return noise(n_samples) * (0.6 + 0.4 * np.sin(np.arange(n_samples) / 2000)).astype("f4")
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5, 0.01, 7.0])
+def test_gain_follows_the_scale_of_the_input(factor):
+    assert gain(np.float32(factor) * speech_like()) == pytest.approx(
+        factor * gain(speech_like()), rel=1e-5
+    )
+
+
+def test_gain_is_the_level_over_the_target_and_exact_in_float32():
+    value = gain(tone(16001, 16000, level=0.12 * np.sqrt(2)))
+    assert value == pytest.approx(2, rel=1e-2)
+    assert value == float(np.float32(value))
+
+
+def test_gain_normalises_a_recording_at_minus_60_dbfs():
+    quiet = tone(48000, 48000, level=1e-3)
+    value = gain(quiet, 48000)
+    assert np.sqrt(np.mean((quiet / value) ** 2)) == pytest.approx(TARGET_RMS, rel=1e-2)
+
+
+@pytest.mark.parametrize("samples", [np.zeros(50_000), np.zeros(1), 3e-5 * np.ones(9000)])
+def test_gain_of_silence_is_one(samples):
+    assert gain(samples) == 1.0
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e-3])
+def test_gain_ignores_silence_around_the_speech(floor):
+    pause = floor * noise(16000 * 12, seed=1)
+    padded = np.concatenate([pause, speech_like(), pause])
+    assert abs(decibels(gain(padded) / gain(speech_like()))) < 0.5
+
+
+def test_gain_counts_a_short_last_frame_by_its_own_length():
+    assert gain(np.full(321, 0.06)) == pytest.approx(1, rel=1e-6)
+    assert gain(np.full(1, 0.06)) == pytest.approx(1, rel=1e-6)
+
+
+# Writing
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "sample_rate"),
+    [
+        ("a.wav", "PCM_16", 44100),
+        ("a.FLAC", "PCM_16", 192000),
+        ("a.ogg", "VORBIS", 44100),
+        ("a.opus", "OPUS", 48000),
+        ("a.mp3", "MPEG_LAYER_III", 22050),
+    ],
+)
+def test_every_format_is_written_to_the_exact_length(tmp_path, name, subtype, sample_rate):
+    n_samples = resampled_length(33_333, 16000, sample_rate) - 5
+    write(tmp_path / name, tone(33_333, 16000), output_rate=sample_rate, n=n_samples)
+    written = audio.info(tmp_path / name)
+    assert (written.n_samples, written.sample_rate) == (n_samples, sample_rate)
+    assert written.subtype == subtype
+    written_gain = audio.open_recording(tmp_path / name).gain()
+    assert abs(decibels(written_gain / gain(tone(33_333, 16000)))) < 0.5
+
+
+def test_audio_shorter_than_promised_is_followed_by_zeros(tmp_path):
+    write(tmp_path / "a.wav", np.full(100, 0.5), n=40_000)
+    samples = audio.load(tmp_path / "a.wav", 16000)
+    assert len(samples) == 40_000
+    assert np.flatnonzero(samples).tolist() == list(range(100))
+
+
+def test_clipping_is_at_full_scale_and_counted(tmp_path):
+    writer = write(tmp_path / "a.wav", np.array([0.5, 1.5, -3.0, 1.0, -1.0]))
+    assert writer.n_clipped == 2
+    samples = audio.load(tmp_path / "a.wav", 16000)
+    np.testing.assert_allclose(samples, [0.5, 1, -1, 1, -1], atol=1 / 32768)
+
+
+def test_minutes_in_one_block_do_not_crash_the_vorbis_encoder(tmp_path):
+    write(tmp_path / "a.ogg", np.zeros(2_000_000))
+    assert audio.info(tmp_path / "a.ogg").n_samples == 2_000_000
+
+
+def test_a_wav_too_long_for_its_header_becomes_rf64(tmp_path, monkeypatch):
+    monkeypatch.setattr(soundfiles, "_MAX_WAV_BYTES", 2000)
+    for n_samples, expected in [(1000, "WAV"), (1001, "RF64")]:
+        write(tmp_path / "a.wav", noise(n_samples))
+        written = audio.info(tmp_path / "a.wav")
+        assert (written.format, written.n_samples) == (expected, n_samples)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.wav"
+    write(path, tone(1000, 16000))
+    before = path.read_bytes()
+
+    def fail_while_writing() -> None:
+        with audio.open_writer(path, model_rate=16000, output_rate=8000, n_samples=9) as writer:
+            writer.write(noise(50_000))
+            assert path.read_bytes() == before
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_while_writing()
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_finished_file_has_ordinary_permissions(tmp_path):
+    write(tmp_path / "a.wav", tone(10, 16000))
+    (tmp_path / "plain").touch()
+    modes = {stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in ("a.wav", "plain")}
+    assert len(modes) == 1
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
+    script = f"""
+import resource, numpy as np
+from vqcodec import audio
+from vqcodec.errors import AudioError
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    with audio.open_writer({str(tmp_path / "a.wav")!r}, model_rate=16000, output_rate=16000,
+                           n_samples=10**6) as writer:
+        writer.write(np.zeros(10**6))
+except AudioError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "a.wav: cannot be written (System error); free space" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "sample_rate", "message"),
+    [
+        ("a.m4a", 16000, r"a\.m4a: cannot write \.m4a; end the name in one of \.wav \.flac"),
+        ("a", 16000, "cannot write a file without extension; end the name"),
+        ("a.wav", 500, "a sample rate of 500 Hz is impossible; it must be a whole number"),
+        ("a.wav", 16000.5, "a sample rate of 16000.5 Hz is impossible"),
+        ("a.opus", 44100, "cannot hold 44100 Hz; choose a sample rate of 48000 Hz or write a .wav"),
+        ("a.mp3", 96000, "cannot hold 96000 Hz; choose a sample rate of 48000 Hz or write a .wav"),
+        ("a.ogg", 200_001, "cannot hold 200001 Hz; choose a sample rate of 200000 Hz"),
+        ("a.flac", 65_537, "cannot hold 65537 Hz; choose a sample rate of 65540 Hz"),
+        ("a.flac", 768_000, "cannot hold 768000 Hz; choose a sample rate of 655350 Hz"),
+        ("none/a.wav", 16000, r"none/a\.wav: its folder cannot be written \(No such file"),
+        ("folder.wav", 16000, r"folder\.wav: is a folder; name a file in it"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_at_once(tmp_path, name, sample_rate, message):
+    (tmp_path / "folder.wav").mkdir()
+    with pytest.raises(AudioError, match=message) as caught:
+        write(tmp_path / name, noise(100), output_rate=sample_rate)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.wav"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_audio_that_is_not_finite_is_not_written(tmp_path, value):
+    with pytest.raises(AudioError, match=r"a\.wav: the audio to write holds NaN or infinite"):
+        write(tmp_path / "a.wav", np.array([0, value]))
+    assert list(tmp_path.iterdir()) == []
+
+
+# Pipes
+
+
+class OnceOnly(io.RawIOBase):
+    """A stream that can be neither sought nor read twice, like a pipe."""
+
+    name = "<stdin>"
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        part, self.data = self.data[: len(buffer)], self.data[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def test_a_stream_is_read_like_a_file_and_its_copy_is_deleted(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = folder / "vbr.mp3"
+    recording = audio.open_recording(OnceOnly(path.read_bytes()))
+    assert (recording.name, recording.n_samples) == ("<stdin>", 249600)
+    assert recording.gain() == audio.open_recording(path).gain()
+    np.testing.assert_array_equal(joined(recording.blocks(16000, 1000)), audio.load(path, 16000))
+    assert len(list(tmp_path.iterdir())) == 1
+    del recording
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stream_that_is_not_audio_is_refused_and_its_copy_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(AudioError, match="<stdin>: is not audio that can be read"):
+        audio.open_recording(OnceOnly(b"hello"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_named_pipe_is_read_like_a_file(folder, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    data = (folder / "ulaw8k.wav").read_bytes()
+    feeder = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,))
+    feeder.start()
+    samples = audio.load(tmp_path / "pipe", 8000)
+    feeder.join()
+    np.testing.assert_array_equal(samples, audio.load(folder / "ulaw8k.wav", 8000))
+
+
+def test_a_wav_is_written_to_a_stream_only_when_complete(tmp_path):
+    stream = io.BytesIO()
+    with audio.open_writer(stream, model_rate=16000, output_rate=8000, n_samples=500) as writer:
+        writer.write(tone(1000, 16000))
+        assert stream.tell() == 0
+    stream.seek(0)
+    samples, sample_rate = soundfile.read(stream)
+    assert (len(samples), sample_rate) == (500, 8000)
+
+
+@needs("ffmpeg")
+@pytest.mark.parametrize("container", ["wav", "flac"])
+def test_a_header_that_could_not_know_the_length_is_read_to_the_end(folder, tmp_path, container):
+    command = ["ffmpeg", "-v", "error", "-i", folder / "stereo48k.flac", "-f", container, "-"]
+    piped = subprocess.run(command, check=True, capture_output=True).stdout
+    (tmp_path / "piped").write_bytes(piped)
+    assert audio.info(tmp_path / "piped").n_samples == 249600
+    assert len(audio.load(tmp_path / "piped", 48000)) == 249600
+
+
+# Damage
+
+
+def wav_header_with(tmp_path: Path, layout: str, offset: int, value: int) -> Path:
+    soundfile.write(tmp_path / "a.wav", noise(1000), 16000)
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    struct.pack_into(layout, data, offset, value)
+    (tmp_path / "a.wav").write_bytes(data)
+    return tmp_path / "a.wav"
+
+
+@pytest.mark.parametrize(
+    ("layout", "offset", "value", "message"),
+    [
+        ("<I", 24, 0, r"a\.wav: is not audio that can be read"),
+        ("<I", 24, 1, r"a\.wav: a sample rate of 1 Hz is impossible; it must be"),
+        ("<I", 24, 2_000_000, r"a\.wav: a sample rate of 2000000 Hz is impossible"),
+        ("<I", 24, 4_000_000_000, r"a\.wav: is not audio that can be read"),
+        ("<H", 22, 0, r"a\.wav: is not audio that can be read \(Channel count is zero\)"),
+        ("<H", 22, 65, r"a\.wav: 65 channels are not supported; give 1 to 64"),
+    ],
+)
+def test_impossible_headers_are_refused(tmp_path, layout, offset, value, message):
+    path = wav_header_with(tmp_path, layout, offset, value)
+    with pytest.raises(AudioError, match=message):
+        audio.info(path)
+    with pytest.raises(AudioError, match=message):
+        audio.open_recording(path)
+
+
+def test_files_that_hold_no_recording_are_refused(tmp_path):
+    (tmp_path / "text.wav").write_text("hello")
+    (tmp_path / "nothing.wav").touch()
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
+    for name, message in {
+        "missing.wav": r"missing\.wav: cannot be opened \(No such file or directory\); give",
+        ".": r"cannot be opened \(Is a directory\); give the path of a sound file",
+        "text.wav": r"text\.wav: is not audio that can be read \(.*\); convert it to WAV",
+        "nothing.wav": r"nothing\.wav: is not audio that can be read",
+        "empty.wav": r"empty\.wav: holds no samples; record or export it again",
+    }.items():
+        with pytest.raises(AudioError, match=message) as caught:
+            audio.open_recording(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (-30000.0, "-30000")]
+)
+def test_impossible_samples_are_refused_with_their_time(tmp_path, value, shown):
+    samples = noise(60_000, 2)
+    samples[44_000, 1] = value
+    soundfile.write(tmp_path / "a.wav", samples, 16000, "FLOAT")
+    message = rf"a\.wav: the sample at 2\.750 s is {shown}; samples must be finite"
+    with pytest.raises(AudioError, match=message):
+        audio.load(tmp_path / "a.wav", 8000)
+    with pytest.raises(AudioError, match=message):
+        audio.open_recording(tmp_path / "a.wav").gain()
+    with pytest.raises(AudioError, match=message.replace(r"a\.wav", "array")):
+        audio.load(samples.T, 8000, source_rate=16000)
+
+
+def test_float64_beyond_float32_is_refused_without_a_warning(recwarn):
+    with pytest.raises(AudioError, match="is inf; samples must be finite"):
+        audio.load([0.0, 1e300], 8000, source_rate=16000)
+    assert not recwarn
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.95])
+def test_a_truncated_flac_is_refused_where_it_breaks_off(tmp_path, fraction):
+    soundfile.write(tmp_path / "whole.flac", noise(200_000), 16000)
+    data = (tmp_path / "whole.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(data[: int(len(data) * fraction)])
+    recording = audio.open_recording(tmp_path / "a.flac")
+    message = r"a\.flac: (cannot be decoded beyond|ends at) \d+\.\d{3} s .*; copy or export"
+    with pytest.raises(AudioError, match=message):
+        list(recording.blocks(16000, 1000))
+    with pytest.raises(AudioError, match=message):
+        recording.gain()
+
+
+def untagged_mp3(path: Path, sound: str) -> Path:
+    """Make an MP3 of variable bit rate whose length must be guessed."""
+    options = ["-q:a", "0", "-write_xing", "0"]
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", sound, *options, path]
+    subprocess.run(command, check=True)
+    return path
+
+
+@needs("ffmpeg")
+def test_an_mp3_is_as_long_as_what_it_delivers_whatever_the_guess(tmp_path):
+    path = untagged_mp3(tmp_path / "a.mp3", "aevalsrc=exprs='0.4*random(0)*gt(t,2)':d=6:s=44100")
+    assert soundfile.info(path).duration > 12
+    found = audio.info(path)
+    assert found.duration_s == pytest.approx(6, abs=0.1)
+    assert len(audio.load(path, 44100)) == found.n_samples
+
+
+@needs("ffmpeg")
+def test_files_whose_header_hides_audio_are_refused(folder, tmp_path):
+    untagged_mp3(tmp_path / "untagged.mp3", "anoisesrc=r=44100:d=6:a=0.3,afade=d=3")
+    (tmp_path / "joined.opus").write_bytes((folder / "opus.opus").read_bytes() * 2)
+    for name in ("untagged.mp3", "joined.opus"):
+        with pytest.raises(AudioError, match=r"more audio follows .* convert it to WAV"):
+            audio.load(tmp_path / name, 16000)
+
+
+@pytest.mark.parametrize(
+    ("source", "sample_rate", "message"),
+    [
+        ([0.0], None, "array: has no sample rate of its own; give sample_rate in Hz"),
+        ([0.0], 0, "array: a sample rate of 0 Hz is impossible; it must be a whole number"),
+        ([0.0], 10**6, "array: a sample rate of 1000000 Hz is impossible"),
+        ([0.0], float("nan"), "array: a sample rate of nan Hz is impossible"),
+        ([], 16000, "array: holds no samples"),
+        (np.zeros((100, 2)), 16000, r"array: 100 channels .* give 1 to 64, .*\(channels, samples"),
+        (np.zeros((0, 100)), 16000, "array: 0 channels are not supported"),
+        (np.zeros((1, 2, 3)), 16000, r"array: shape \(1, 2, 3\); give \(samples,\) or"),
+        (np.zeros(9, np.uint8), 16000, "array: samples of type uint8; convert them to float"),
+        ([[0.0], [0.0, 1.0]], 16000, "array: NumPy cannot read it; give a NumPy array"),
+        ("a.wav", 16000, r"a\.wav: knows its own sample rate; leave sample_rate out"),
+    ],
+)
+def test_impossible_sources_are_refused(source, sample_rate, message):
+    with pytest.raises(AudioError, match=message):
+        audio.open_recording(source, sample_rate)
+
+
+def test_an_impossible_rate_to_read_at_is_refused():
+    with pytest.raises(AudioError, match="array: a sample rate of 0 Hz is impossible"):
+        audio.open_recording([0.0], 16000).blocks(0, 100)
+
+
+# Size
+
+
+def test_ten_minutes_pass_in_bounded_memory(tmp_path):
+    n_samples = 48000 * 600
+    block = noise(16000)
+    tracemalloc.start()
+    try:
+        with audio.open_writer(
+            tmp_path / "in.wav", model_rate=16000, output_rate=48000, n_samples=n_samples
+        ) as writer:
+            for _ in range(600):
+                writer.write(block)
+        recording = audio.open_recording(tmp_path / "in.wav")
+        assert recording.gain() == pytest.approx(0.1 / TARGET_RMS, rel=0.05)
+        assert sum(map(len, recording.blocks(16000, 16000))) == 16000 * 600
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10e6
+
+
+def test_importing_audio_does_not_import_torch():
+    script = "import sys, vqcodec.audio.recording; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)

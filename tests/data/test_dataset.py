@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from vqcodec.data import corpora
+from vqcodec.data.data_config import DataConfig, PerturbationConfig
+from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_names
+from vqcodec.data.prepared import Clip, PreparedData, prepare
+from vqcodec.errors import DataError
+
+RATE, HOP = 16000, 128
+CONFIG = DataConfig(batch_size=6, segment_length=32, reference_s=0.5)
+LENGTH, REFERENCE = 32 * HOP, 8000
+# Every sample tells its clip and place, so that a test can read both from a segment.
+CLIPS = {"anna": [1.5, 2.0, 0.9], "bert": [3.0], "carl": [0.1, 0.12], "dora": [0.3]}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    root = tmp_path_factory.mktemp("corpus")
+    for speaker, lengths in CLIPS.items():
+        for index, seconds in enumerate(lengths):
+            path = root / "wav" / speaker / f"{index}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rng = np.random.default_rng([len(speaker), ord(speaker[0]), index])
+            soundfile.write(path, rng.uniform(-0.3, 0.3, round(seconds * RATE)), RATE)
+    return prepare(corpora.folder(root / "wav"), root / "prepared", corpus="folder")
+
+
+def sampler(
+    data: PreparedData,
+    clips: list[Clip] | None = None,
+    *,
+    config: DataConfig = CONFIG,
+    seed: int = 0,
+    disguised: float = 0.0,
+    converted: float = 0.0,
+    resident: torch.Tensor | None = None,
+) -> SegmentSampler:
+    return SegmentSampler(
+        data,
+        data.clips if clips is None else clips,
+        config,
+        speakers=speaker_names(data.clips),
+        hop_length=HOP,
+        perturbation=PerturbationConfig(probability=disguised, conversion=converted),
+        seed=seed,
+        resident=resident,
+    )
+
+
+def place(data: PreparedData, samples: torch.Tensor) -> tuple[Clip, int]:
+    """Clip and start of samples, which may be padded with zeros."""
+    wanted = samples.numpy()[:64]
+    for clip in data.clips:
+        whole = data.read(clip)
+        for start in np.flatnonzero(whole[:-63] == wanted[0]):
+            if (whole[start : start + 64] == wanted).all():
+                return clip, int(start)
+    raise AssertionError("not from the data")
+
+
+def equal(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("disguised", [0.0, 0.5])
+def test_a_batch_is_a_function_of_seed_and_step(data: PreparedData, disguised: float) -> None:
+    first = sampler(data, disguised=disguised)
+    first.batch(0)  # what was drawn before must not matter
+    assert equal(first.batch(7), sampler(data, disguised=disguised).batch(7))
+    assert not torch.equal(first.batch(7).waveform, first.batch(8).waveform)
+    other = sampler(data, seed=1, disguised=disguised)
+    assert not torch.equal(first.batch(7).waveform, other.batch(7).waveform)
+
+
+@pytest.mark.parametrize(("disguised", "converted"), [(0.5, 0.0), (0.0, 0.5)])
+def test_processes_share_the_batch_of_one(
+    data: PreparedData, disguised: float, converted: float
+) -> None:
+    one = sampler(data, disguised=disguised, converted=converted)
+    whole = one.batch(3)
+    parts = [one.batch(3, rank, 2) for rank in range(2)]
+    assert len(parts[0].waveform) == 3
+    assert equal(whole, Batch(*(torch.cat(pair) for pair in zip(*parts, strict=True))))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_made_ahead_are_those_of_their_steps(data: PreparedData, workers: int) -> None:
+    config = CONFIG.model_copy(update={"workers": workers})
+    batches = list(sampler(data, config=config).batches(range(5, 9), rank=1, world_size=2))
+    assert len(batches) == 4
+    for step, batch in enumerate(batches, 5):
+        assert isinstance(batch, Batch)
+        assert equal(batch, sampler(data).batch(step, 1, 2))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resident_audio_makes_the_same_batches(data: PreparedData, workers: int) -> None:
+    audio = resident_audio(data, torch.device("cpu"), wanted=True)
+    assert audio is not None
+    assert audio.dtype == torch.int16
+    config = CONFIG.model_copy(update={"workers": workers})
+    resident = sampler(data, config=config, disguised=0.5, converted=0.5, resident=audio)
+    mapped = sampler(data, disguised=0.5, converted=0.5)
+    for step, batch in enumerate(resident.batches(range(3, 6), rank=1, world_size=2), 3):
+        assert equal(batch, mapped.batch(step, 1, 2))
+
+
+def test_audio_is_resident_where_it_is_wanted_only(data: PreparedData) -> None:
+    assert resident_audio(data, torch.device("cpu"), wanted=None) is None
+    assert resident_audio(data, torch.device("cpu"), wanted=False) is None
+
+
+def test_shapes_and_types(data: PreparedData) -> None:
+    batch = sampler(data, disguised=1.0).batch(0)
+    assert batch.waveform.shape == batch.encoder_input.shape == (6, LENGTH)
+    assert batch.reference.shape == (6, REFERENCE)
+    assert batch.speaker.shape == (6,)
+    assert batch.speaker.dtype == torch.int64
+    assert {tensor.dtype for tensor in batch[:3]} == {torch.float32}
+
+
+def test_only_the_encoder_s_input_is_disguised(data: PreparedData) -> None:
+    plain, disguised = sampler(data).batch(2), sampler(data, disguised=1.0).batch(2)
+    assert torch.equal(plain.waveform, plain.encoder_input)
+    assert torch.equal(plain.waveform, disguised.waveform)
+    assert torch.equal(plain.reference, disguised.reference)
+    changed = (disguised.encoder_input - disguised.waveform).abs().amax(1)
+    assert (changed > 0.01).all()
+    levels = disguised.encoder_input.square().mean(1) / disguised.waveform.square().mean(1)
+    torch.testing.assert_close(levels, torch.ones(6), rtol=1e-3, atol=0)
+
+
+def test_who_is_converted_is_not_disguised_and_hears_of_another_voice(data: PreparedData) -> None:
+    disguised = sampler(data, disguised=1.0)
+    mixed = sampler(data, disguised=1.0, converted=0.5)
+    assert not disguised.batch(0).converted.any()
+    assert disguised.batch(0).target.shape == (6, 0)
+    n_converted, voices = 0, set()
+    for step in range(20):
+        before, batch = disguised.batch(step), mixed.batch(step)
+        rows = batch.converted
+        n_converted += int(rows.sum())
+        assert equal(before._replace(encoder_input=batch.encoder_input)[:6], batch[:6])
+        assert torch.equal(batch.encoder_input[rows], batch.waveform[rows])
+        torch.testing.assert_close(batch.encoder_input[~rows], before.encoder_input[~rows])
+        assert batch.target.shape == (6, REFERENCE)
+        assert not batch.target[~rows].any()
+        voices |= {place(data, target)[0].speaker for target in batch.target[rows]}
+    assert 40 < n_converted < 80
+    assert {"anna", "bert"} <= voices
+
+
+def test_segments_and_references_come_from_where_they_should(data: PreparedData) -> None:
+    names = speaker_names(data.clips)
+    seen = set()
+    for step in range(20):
+        batch = sampler(data).batch(step)
+        for waveform, reference, row in zip(
+            batch.waveform, batch.reference, batch.speaker.tolist(), strict=True
+        ):
+            clip, _ = place(data, waveform)
+            other, _ = place(data, reference)
+            assert clip.speaker == other.speaker == names[row]
+            if len(CLIPS[clip.speaker]) > 1:
+                assert clip is not other
+            seen.add(clip.speaker)
+    assert seen == set(CLIPS)
+
+
+def test_a_lone_clip_s_reference_avoids_the_segment(data: PreparedData) -> None:
+    lone = [clip for clip in data.clips if clip.speaker == "bert"]
+    for step in range(20):
+        batch = sampler(data, lone).batch(step)
+        for waveform, reference in zip(batch.waveform, batch.reference, strict=True):
+            (_, start), (_, begin) = place(data, waveform), place(data, reference)
+            assert begin + REFERENCE <= start or start + LENGTH <= begin
+
+
+def test_a_clip_too_short_for_both_still_gives_a_reference(data: PreparedData) -> None:
+    short = [clip for clip in data.clips if clip.speaker == "dora"]  # 4800 samples
+    batch = sampler(data, short).batch(0)
+    assert (batch.reference[:, :4800].abs().amax(1) > 0).all()
+    assert (batch.reference[:, 4800:] == 0).all()
+
+
+def test_short_clips_are_padded_with_silence(data: PreparedData) -> None:
+    short = [clip for clip in data.clips if clip.speaker == "carl"]  # 1600 and 1920 samples
+    batch = sampler(data, short).batch(0)
+    for waveform in batch.waveform:
+        clip, start = place(data, waveform)
+        assert start == 0
+        np.testing.assert_array_equal(waveform[: clip.n_samples].numpy(), data.read(clip))
+        assert (waveform[clip.n_samples :] == 0).all()
+
+
+def test_every_second_is_equally_likely(data: PreparedData) -> None:
+    drawn = torch.cat([sampler(data).batch(step).speaker for step in range(150)])
+    share = torch.bincount(drawn, minlength=4) / len(drawn)
+    seconds = torch.tensor([sum(CLIPS[name]) for name in sorted(CLIPS)])
+    torch.testing.assert_close(share, seconds / seconds.sum(), atol=0.05, rtol=0)
+
+
+def test_rows_are_those_of_all_speakers(data: PreparedData) -> None:
+    some = [clip for clip in data.clips if clip.speaker in ("bert", "dora")]
+    assert set(sampler(data, some).batch(0).speaker.tolist()) <= {1, 3}
+
+
+def test_no_clips(data: PreparedData) -> None:
+    with pytest.raises(DataError, match="no training clips"):
+        sampler(data, [])

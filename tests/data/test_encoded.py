@@ -1,0 +1,318 @@
+"""Codes that were made before, on their way from files to a loss."""
+
+from __future__ import annotations
+
+import copy
+import runpy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from recordings import spoken, write
+from training_data import MODEL, data_section, small_recipe
+
+from vqcodec import load
+from vqcodec.codec import Codec
+from vqcodec.data import corpora
+from vqcodec.data.data_config import DataConfig, PerturbationConfig
+from vqcodec.data.dataset import NOT_ENCODED, SegmentSampler, speaker_names
+from vqcodec.data.encoded import read_encoded
+from vqcodec.data.prepared import PreparedData, prepare
+from vqcodec.errors import CodesError, DataError
+from vqcodec.evaluation.quality import stoi
+from vqcodec.format.codes import Codes
+from vqcodec.models.config import ModelConfig
+from vqcodec.models.speaker import guided
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.training import trainer
+from vqcodec.training.objective import Objective
+from vqcodec.weights import checkpoint
+
+HOP = 128
+
+
+class Encoded(NamedTuple):
+    """A corpus, a model, and the code files that it made of most recordings."""
+
+    data: PreparedData
+    model: Path
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def encoded(data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Encoded:
+    root = tmp_path_factory.mktemp("encoded")
+    torch.manual_seed(0)
+    model = VQVAE(ModelConfig.model_validate(MODEL))
+    model.quantizer.initialized.fill_(True)
+    checkpoint.save(root / "model.safetensors", model, {}, provenance={})
+    codec = Codec(checkpoint.load(root / "model.safetensors"))
+    for clip in data.clips[1:]:
+        path = root / "codes" / f"{clip.name}.codes"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        codec.encode(data.read(clip), data.sample_rate).save(path)
+    return Encoded(data, root / "model.safetensors", root / "codes")
+
+
+def sampler(
+    encoded: Encoded,
+    *,
+    segment_length: int,
+    resident: bool = False,
+    disguised: float = 0.0,
+    converted: float = 0.0,
+) -> SegmentSampler:
+    data, start = encoded.data, checkpoint.load(encoded.model)
+    return SegmentSampler(
+        data,
+        data.clips,
+        DataConfig(batch_size=16, segment_length=segment_length, reference_s=0.5),
+        speakers=speaker_names(data.clips),
+        hop_length=HOP,
+        perturbation=PerturbationConfig(probability=disguised, conversion=converted),
+        seed=0,
+        resident=torch.from_numpy(np.array(data.audio)) if resident else None,
+        encoded=read_encoded(
+            encoded.folder, data, fingerprint=start.fingerprint, tables=start.tables
+        ),
+    )
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_codes_lie_where_the_encoder_hears_what_they_were_made_of(
+    encoded: Encoded, resident: bool
+) -> None:
+    batch = sampler(encoded, segment_length=100, resident=resident).batch(0)
+    model = checkpoint.load(encoded.model).model
+    heard = model.encode(batch.waveform)
+    assert batch.codes.shape == heard.shape == (16, 1, 100)
+    is_encoded = batch.codes[:, 0, 0] != NOT_ENCODED
+    assert 3 < is_encoded.sum() < 13
+    assert (batch.codes[~is_encoded] == NOT_ENCODED).all()
+    middle = slice(20, 80)  # beside it, the encoder would hear what a segment does not have
+    written, expected = (codes[is_encoded, :, middle] for codes in (batch.codes, heard))
+    # Encoding takes the offset of what it is given anew; a code's place off, 14 % would differ.
+    assert (written == expected).float().mean() > 0.99
+
+
+def test_behind_a_recording_there_are_no_codes(encoded: Encoded) -> None:
+    longest = -(-max(clip.n_samples for clip in encoded.data.clips) // HOP)
+    drawn = sampler(encoded, segment_length=longest + 9)
+    draws, batch = drawn.draw(0), drawn.batch(0)
+    n_codes = -(-draws.segment_length // HOP)
+    assert (batch.codes != NOT_ENCODED).any()
+    for row, codes in enumerate(batch.codes[:, 0]):
+        if codes[0] != NOT_ENCODED:
+            assert (codes != NOT_ENCODED).sum() == n_codes[row]
+            assert (codes[n_codes[row] :] == NOT_ENCODED).all()
+
+
+def test_a_recording_without_codes_is_encoded_as_ever(encoded: Encoded) -> None:
+    bare = encoded.data.clips[0]
+    drawn = sampler(encoded, segment_length=16)
+    n_found = 0
+    for step in range(8):
+        draws, batch = drawn.draw(step), drawn.batch(step)
+        is_bare = (draws.segment >= bare.start) & (draws.segment < bare.start + bare.n_samples)
+        n_found += int(is_bare.sum())
+        assert (batch.codes[is_bare] == NOT_ENCODED).all()
+    assert n_found > 0
+
+
+def test_what_has_codes_is_neither_disguised_nor_converted(encoded: Encoded) -> None:
+    batch = sampler(encoded, segment_length=16, disguised=1.0).batch(0)
+    has_codes = batch.codes[:, 0, 0] != NOT_ENCODED
+    is_disguised = (batch.encoder_input != batch.waveform).any(1)
+    assert has_codes.any()
+    assert torch.equal(is_disguised, ~has_codes)
+    converted = sampler(encoded, segment_length=16, converted=1.0).batch(0).converted
+    assert torch.equal(converted, ~has_codes)
+
+
+def test_given_codes_are_what_is_decoded(encoded: Encoded, tmp_path: Path) -> None:
+    recipe = small_recipe(encoded.data, tmp_path, stage="fast", initial_model=str(encoded.model))
+    model = checkpoint.load(encoded.model).model
+    objective = Objective(model, recipe).train()
+    batch = sampler(encoded, segment_length=16).batch(0)
+    rng = np.random.default_rng(0)
+    given = torch.from_numpy(rng.integers(0, MODEL["quantizer"]["codebook_size"], (16, 1, 16)))
+    given[:, :, 9] = NOT_ENCODED
+    losses = objective(batch._replace(codes=given))
+    expected = torch.where(given == NOT_ENCODED, model.encode(batch.encoder_input), given)
+    assert torch.equal(losses.indices, expected)
+    assert model.fast is not None
+    decoded = model.fast(model.latents(expected), model.speaker(batch.reference))
+    assert losses.decoded is not None
+    torch.testing.assert_close(losses.decoded, decoded)
+
+
+def test_a_decoder_is_trained_to_undo_conversions(encoded: Encoded, tmp_path: Path) -> None:
+    recipe = small_recipe(encoded.data, tmp_path, stage="fast", initial_model=str(encoded.model))
+    model = checkpoint.load(encoded.model).model
+    objective = Objective(model, recipe).train()
+    batch = sampler(encoded, segment_length=16, converted=1.0).batch(0)
+    batch = batch._replace(codes=torch.full_like(batch.codes, NOT_ENCODED))
+    losses = objective(batch)
+    assert model.fast is not None
+    own = model.speaker(batch.reference)
+    heard = batch.waveform.clone()
+    rows = batch.converted.nonzero()[:, 0].tolist()
+    assert 3 < len(rows) < 13
+    with torch.no_grad():
+        for row in rows:
+            told = guided(model.speaker(batch.target[row : row + 1]), own[row : row + 1])
+            codes = model.encode(batch.waveform[row : row + 1])
+            heard[row] = model.fast(model.latents(codes), told)
+    assert torch.equal(losses.indices, model.encode(heard))
+    decoded = model.fast(model.latents(losses.indices), own)
+    assert losses.decoded is not None
+    torch.testing.assert_close(losses.decoded, decoded)
+    loss = objective.waveform_loss(decoded, batch.waveform)
+    torch.testing.assert_close(losses.mel, loss.mel)
+
+
+def test_a_decoder_is_trained_on_code_files(encoded: Encoded, tmp_path: Path) -> None:
+    def trained(name: str, codes: Path | None) -> checkpoint.Checkpoint:
+        recipe = small_recipe(
+            encoded.data,
+            tmp_path / name,
+            stage="fast",
+            initial_model=str(encoded.model),
+            data=data_section(encoded.data, codes=None if codes is None else str(codes)),
+        )
+        return checkpoint.load(trainer.train(recipe, device="cpu"))
+
+    other = tmp_path / "codes"
+    for path in encoded.folder.rglob("*.codes"):
+        codes = Codes.load(path)
+        target = other / path.relative_to(encoded.folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace(codes, codes=(codes.codes + 1) % codes.codebook_size).save(target)
+    with_codes, with_others, without = (
+        trained(name, folder)
+        for name, folder in (("own", encoded.folder), ("others", other), ("none", None))
+    )
+    assert with_codes.fingerprint == checkpoint.load(encoded.model).fingerprint
+    decoders = [one.model.fast for one in (with_codes, with_others, without)]
+    weights = [torch.cat([p.flatten() for p in d.parameters()]) for d in decoders if d is not None]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_files_that_are_not_of_the_data_are_named(encoded: Encoded, tmp_path: Path) -> None:
+    start = checkpoint.load(encoded.model)
+
+    def read(folder: Path) -> None:
+        read_encoded(folder, encoded.data, fingerprint=start.fingerprint, tables=None)
+
+    with pytest.raises(DataError, match=r"holds no \.codes file"):
+        read(tmp_path)
+    first, second = (clip.name for clip in encoded.data.clips[1:3])
+    codes = Codes.load(encoded.folder / f"{first}.codes")
+    stray = tmp_path / "stray.codes"
+    codes.save(stray)
+    with pytest.raises(DataError, match="none of 1 code files has a recording"):
+        read(tmp_path)
+    shorter = tmp_path / f"{second}.codes"
+    shorter.parent.mkdir()
+    codes.save(shorter)
+    with pytest.raises(DataError, match=f"{second}.codes: has .* codes where the recording"):
+        read(tmp_path)
+    shorter.unlink()
+    replace(codes, fingerprint=bytes(8)).save(tmp_path / f"{first}.codes")
+    with pytest.raises(CodesError, match=f"{first}.codes: made by model 0000000000000000"):
+        read(tmp_path)
+    stray.write_bytes(b"nothing")
+    stray.rename(tmp_path / f"{first}.codes")
+    with pytest.raises(CodesError, match=f"{first}.codes"):
+        read(tmp_path)
+
+
+def test_two_files_of_one_recording_are_refused(encoded: Encoded, tmp_path: Path) -> None:
+    data, clip = copy.copy(encoded.data), encoded.data.clips[1]
+    data.clips = [replace(clip, name="slt/alone")]
+    codes = Codes.load(encoded.folder / f"{clip.name}.codes")
+    for name in ("alone", "again/alone"):
+        path = tmp_path / f"{name}.codes"
+        path.parent.mkdir(exist_ok=True)
+        codes.save(path)
+    with pytest.raises(DataError, match="slt/alone has codes already; remove one"):
+        read_encoded(tmp_path, data, fingerprint=codes.fingerprint, tables=None)
+
+
+@pytest.fixture
+def refine_corpus() -> Callable[..., None]:
+    path = Path(__file__).parents[2] / "scripts" / "refine_corpus.py"
+    main: Callable[..., None] = runpy.run_path(str(path))["main"]
+    return main
+
+
+def prepared(
+    folder: Path, *recordings: np.ndarray, split: str = "train", sample_rate: int = 16000
+) -> PreparedData:
+    lines = ["path,speaker,split"]
+    for index, samples in enumerate(recordings):
+        write(folder / "wav" / f"{index}.wav", samples, sample_rate)
+        lines.append(f"{index}.wav,anna,{split}")
+    (folder / "wav" / "manifest.csv").write_text("\n".join(lines) + "\n")
+    utterances = corpora.folder(folder / "wav")
+    return prepare(utterances, folder / "prepared", corpus="folder", sample_rate=sample_rate)
+
+
+def test_a_corpus_is_refined_many_segments_at_a_time(
+    refine_corpus: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(refine_corpus.__globals__, "STEPS", 6)
+    # The recordings are of two segments, of which the second is the shorter.
+    monkeypatch.setitem(refine_corpus.__globals__, "SEGMENT_LENGTH", 128)
+    data, folder = prepared(tmp_path, *np.array_split(spoken("rms"), 3)), tmp_path / "codes"
+    refine_corpus("speech-1k", data.root, folder, 4, "cpu")
+    codec = load("speech-1k", device="cpu")
+    fingerprint = checkpoint.load("speech-1k").fingerprint
+    found = read_encoded(folder, data, fingerprint=fingerprint, tables=codec.tables)
+    assert set(found.places) == {clip.name for clip in data.clips}
+    gains, rates = [], []
+    for clip in data.clips:
+        codes = Codes.load(folder / f"{clip.name}.codes", tables=codec.tables)
+        original, plain = data.read(clip), codec.encode(data.read(clip), 16000)
+        before, after = (codec.decode(one, sample_rate=16000) for one in (plain, codes))
+        gains.append(stoi(original, after) - stoi(original, before))
+        rates.append(len(codes.to_bytes()) / len(plain.to_bytes()))
+    assert min(gains) > 0
+    # 1.10 where no code costs anything.
+    assert np.mean(rates) < 1.06
+
+
+def test_a_last_segment_of_some_samples_is_refined(
+    encoded: Encoded,
+    refine_corpus: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(refine_corpus.__globals__, "STEPS", 2)
+    data = prepared(tmp_path, np.resize(spoken("rms"), 1024 * HOP + 5))
+    refine_corpus(str(encoded.model), data.root, tmp_path / "codes", 1, "cpu")
+    assert Codes.load(tmp_path / "codes" / "0.codes").n_codes == 1025
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"split": "test"}, "holds no training recordings"),
+        ({"sample_rate": 8000}, "prepared at 8000 Hz, the model wants 16000 Hz"),
+    ],
+)
+def test_a_corpus_that_cannot_be_refined_is_told(
+    encoded: Encoded,
+    refine_corpus: Callable[..., None],
+    settings: dict[str, Any],
+    fault: str,
+    tmp_path: Path,
+) -> None:
+    data = prepared(tmp_path, spoken("slt"), **settings)
+    with pytest.raises(SystemExit, match=fault):
+        refine_corpus(str(encoded.model), data.root, tmp_path / "codes", 1, "cpu")

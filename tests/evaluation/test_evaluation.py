@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recordings import SAID, SAID_S, spoken, write
+
+from vqcodec.data.corpora import Utterance
+from vqcodec.errors import DataError, VqcodecError
+from vqcodec.evaluation import cache, comparison, conversion, recognition, report, summary
+from vqcodec.evaluation.baselines import Coded
+from vqcodec.evaluation.page import Example, Player, page
+from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE, UndefinedMetricError
+from vqcodec.evaluation.summary import WORD_ERROR_RATE
+
+
+def utterance(path: Path, name: str = "a", speaker: str = "anna", text: str = "") -> Utterance:
+    return Utterance(path, name, speaker, "test", text)
+
+
+@pytest.fixture(scope="module")
+def waveform() -> np.ndarray:
+    return spoken("rms", 0.0, SAID_S)
+
+
+# What is recognised
+
+
+def test_case_and_punctuation_do_not_matter() -> None:
+    text = "  Don\u2019t stop\u2014it's a WELL-known \u201ctrick\u201d, isn't_it?\n"
+    assert recognition.normalized(text) == "dont stop its a well known trick isnt it"
+
+
+def test_a_recording_is_understood_and_its_silence_is_not(waveform: np.ndarray) -> None:
+    errors, words = recognition.word_errors(SAID.upper(), waveform)
+    assert words == 9
+    assert errors <= 2
+    assert recognition.word_errors(SAID, np.zeros_like(waveform)) == (9, 9)
+    assert recognition.word_errors(SAID, waveform[:100]) == (9, 9)
+
+
+def test_words_put_in_count_as_errors(waveform: np.ndarray) -> None:
+    whole = recognition.word_errors(SAID, waveform)
+    assert recognition.word_errors("numbers", waveform).errors > whole.errors + 6
+
+
+def test_what_was_recognised_before_does_not_matter(waveform: np.ndarray) -> None:
+    hiss = 0.3 * np.random.default_rng(0).standard_normal(SAMPLE_RATE)
+    first = recognition.transcribe(waveform[:SAMPLE_RATE])
+    recognition.transcribe(hiss)
+    assert recognition.transcribe(waveform[:SAMPLE_RATE]) == first
+
+
+@pytest.mark.parametrize("text", ["", " -- !"])
+def test_without_words_there_is_no_word_error_rate(waveform: np.ndarray, text: str) -> None:
+    with pytest.raises(UndefinedMetricError, match="the corpus does not tell what is said"):
+        recognition.word_errors(text, waveform)
+
+
+def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "jiwer":
+            raise importlib.metadata.PackageNotFoundError
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    with pytest.raises(VqcodecError, match=r"^jiwer: not installed; pip install 'vqcodec\[eval\]'"):
+        cache.versions()
+
+
+# What tables are made of
+
+
+def row(**values: Any) -> dict[str, Any]:
+    scores = {metric.name: 0.5 for metric in METRICS}
+    return {"codec": "x", "kbit/s": 1.0, **scores, "word errors": 0, "words": 1, **values}
+
+
+def test_word_errors_are_summed_before_they_are_divided() -> None:
+    rows = [row(**{"word errors": 1, "words": 1}), row(**{"word errors": 0, "words": 9})]
+    assert summary.word_error_rate(rows) == (10.0, 2)
+
+
+def test_a_mean_over_some_files_says_so() -> None:
+    rows = [
+        row(STOI=0.25),
+        row(STOI=None, **{"word errors": None, "words": None}),
+        row(STOI=0.75, **{"PESQ-WB": None}),
+    ]
+    table = summary.table_row(summary.summarised([{**one, "DNSMOS": None} for one in rows]))
+    assert table["STOI ↑"] == "0.500 (2 of 3 files)"
+    assert table["PESQ-WB ↑"] == "0.500 (2 of 3 files)"
+    assert table["ESTOI ↑"] == "0.500"
+    assert table["DNSMOS ↑"] == "-"
+    assert table[f"{WORD_ERROR_RATE} ↓"] == "0.0 (2 of 3 files)"
+
+
+def test_clips_are_chosen_by_split_speaker_and_number(tmp_path: Path) -> None:
+    lines = ["path,speaker,split"]
+    for name, speaker, split in (("b", "p225", "test"), ("a", "anna", "test"), ("c", "x", "train")):
+        (tmp_path / f"{name}.wav").touch()
+        lines.append(f"{name}.wav,{speaker},{split}")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    assert [clip.name for clip in report.clips(tmp_path, "test")] == ["a", "b"]
+    manifest = tmp_path / "manifest.csv"
+    assert [clip.name for clip in report.clips(manifest, "test", limit=1)] == ["a"]
+    assert [clip.name for clip in report.clips(tmp_path, "test", speaker="p225")] == ["b"]
+    with pytest.raises(DataError, match=r"no recording of x in split test \(1 in train\)"):
+        report.clips(tmp_path, "test", speaker="x")
+    with pytest.raises(DataError, match=r"in split valid \(2 in test, 1 in train\); choose"):
+        report.clips(tmp_path, "valid")
+    with pytest.raises(DataError, match=r"a\.wav: not a corpus"):
+        report.clips(tmp_path / "a.wav", "test")
+
+
+def test_items_are_spread_from_the_first_to_the_last() -> None:
+    assert report.spread(range(9), 3) == [0, 4, 8]
+    assert report.spread("abc", 5) == ["a", "b", "c"]
+
+
+def test_examples_are_of_as_many_speakers_as_may_be() -> None:
+    def speakers(numbers: dict[str, int]) -> Counter[str]:
+        clips = [
+            utterance(Path(), f"{speaker}/{index}", speaker)
+            for speaker, number in numbers.items()
+            for index in range(number)
+        ]
+        return Counter(clip.speaker for clip in comparison._played(clips))
+
+    assert speakers({"anna": 20, "ben": 1, "carl": 2}) == {"anna": 5, "ben": 1, "carl": 2}
+    many = speakers({f"s{index:02}": 3 for index in range(20)})
+    assert len(many) == comparison.N_EXAMPLES
+    assert "s19" in many
+
+
+def test_voices_are_those_with_enough_recordings(tmp_path: Path) -> None:
+    lines = ["path,speaker,split"]
+    for speaker, number in (("anna", 6), ("ben", 5), ("carl", 7), ("stranger", 9)):
+        for index in range(number):
+            (tmp_path / f"{speaker}{index}.wav").touch()
+            lines.append(f"{speaker}{index}.wav,{speaker},test")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    found = conversion._voices(tmp_path, "test", ["carl", "ben", "anna", "dora"])
+    assert found == ["carl", "anna"]
+    with pytest.raises(DataError, match="1 voices of the model have 6 recordings or more in split"):
+        conversion._voices(tmp_path, "test", ["ben", "anna"])
+
+
+@pytest.mark.parametrize(
+    ("similarities", "reached", "nearer"),
+    [
+        ([(0.9, 0.1), (0.4, 0.5), (0.4, 0.5)], "yes", "1 of 3"),
+        ([(0.1, 0.9), (0.5, 0.4), (0.5, 0.4)], "no", "2 of 3"),
+    ],
+)
+def test_a_voice_is_reached_in_the_mean(
+    similarities: list[tuple[float, float]], reached: str, nearer: str
+) -> None:
+    same = dict.fromkeys(["original to target", "F0 correlation"], 0.5)
+    errors = {f"word errors{of}": 0 for of in ("", " of reconstruction", " of original")}
+    names = {"source": "p225", "target": "anna", "words": 1}
+    table = conversion._pair(
+        [
+            {**names, **same, **errors, "to target": target, "to source": source}
+            for target, source in similarities
+        ]
+    )
+    assert (table["target > source"], table["nearer to target"]) == (reached, nearer)
+
+
+def test_recordings_beyond_the_limit_still_say_what_a_voice_is_like(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voices = {"a0": (1, 0), "a1": (0, 1), "p0": (1, 0), "p1": (1, 0)}
+    lines = ["path,speaker,split"]
+    for name in voices:
+        (tmp_path / f"{name}.wav").touch()
+        lines.append(f"{name}.wav,{'anna' if name < 'b' else 'p225'},test")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+
+    def found(task: conversion._Task) -> conversion._Found:
+        embedding = np.array(voices[task.utterance.name])
+        record = {"embedding": embedding, "F0 correlation": None, "WER": None, "undefined": ""}
+        return conversion._Found(embedding, record, record, dict.fromkeys(task.targets, record))
+
+    monkeypatch.setattr(conversion, "run_all", lambda _, tasks, **__: [found(t) for t in tasks])
+    options = {"speakers": ["anna", "p225"], "model": str(tiny_model), "limit": 1}
+    conversion.convert_pairs(tmp_path, tmp_path / "report", **options)
+    rows = list(csv.DictReader((tmp_path / "report" / "conversion.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == ["a0", "p0"]
+    assert [float(row["original to target"]) for row in rows] == pytest.approx([1, 0.5**0.5], 1e-5)
+
+
+# The page
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_names_and_texts_cannot_break_the_page() -> None:
+    player = Player("<b>codec</b>", 'x"?#%.wav', "x y.png", ["1 < 2"])
+    example = Example("<script>alert(1)</script>", "R&B", "<img src=x>", [player])
+    text = page(["a & b"], [{"codec": "<i>"}], [example])
+    links = Links()
+    links.feed(text)
+    assert links.tags["script"] == links.tags["b"] == links.tags["i"] == 0
+    assert links.sources == ["rate.png", "x%20y.png", "x%22%3F%23%25.wav"]
+    assert "R&amp;B" in text
+
+
+# How recordings are worked through
+
+
+@pytest.fixture
+def setting(tiny_model: Path) -> cache.Setting:
+    return cache.setting(str(tiny_model), "fast")
+
+
+@pytest.fixture
+def row_of(
+    setting: cache.Setting, waveform: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Coded], dict[str, Any]]:
+    """Measures what a codec might have made of the waveform."""
+    path = write(tmp_path / "a.wav", waveform)
+
+    def row_of(coded: Coded) -> dict[str, Any]:
+        monkeypatch.setattr(comparison, "baseline", lambda name: lambda reference: coded)
+        task = comparison._Task(utterance(path, text=SAID), setting, (), tmp_path, False)
+        row: dict[str, Any] = comparison._measure_codec(task, "any", [])["row"]
+        return row
+
+    return row_of
+
+
+def test_a_codecs_delay_is_no_fault_and_each_of_its_bytes_counts(
+    waveform: np.ndarray, row_of: Callable[[Coded], dict[str, Any]]
+) -> None:
+    row = row_of(Coded(np.pad(waveform, (SAMPLE_RATE // 50, 0)), 1000))
+    assert row["lag (ms)"] == 20
+    assert row["STOI"] == pytest.approx(1)
+    assert row["kbit/s"] == pytest.approx(8 * SAMPLE_RATE / len(waveform))
+
+
+def test_it_is_the_codecs_silence_that_cannot_be_measured(
+    waveform: np.ndarray, row_of: Callable[[Coded], dict[str, Any]]
+) -> None:
+    row = row_of(Coded(np.zeros_like(waveform), 0))
+    reasons = [f"{metric.name}: the decoded recording is silent" for metric in METRICS]
+    assert row["undefined"].split("; ") == reasons
+    assert (row["word errors"], row["words"]) == (9, 9)
+
+
+def test_a_setting_knows_the_best_decoder_and_refuses_another(tiny_model: Path) -> None:
+    assert cache.setting(str(tiny_model), None).decoder == "fast"
+    with pytest.raises(
+        VqcodecError, match="model tiny has no decoder 'slow'; it has fast, wavenet"
+    ):
+        cache.setting(str(tiny_model), "slow")  # type: ignore[arg-type]
+
+
+def test_whatever_changes_a_result_changes_its_file(
+    setting: cache.Setting, speech: Path, tmp_path: Path
+) -> None:
+    stem = cache.file_stem(setting, utterance(speech), "opus-6")
+    moved = tmp_path / "moved.wav"
+    moved.write_bytes(speech.read_bytes())
+    model = cache.Setting(str(tmp_path), setting.model_digest, setting.decoder, setting.versions)
+    assert cache.file_stem(model, utterance(moved), "opus-6") == stem
+
+    louder = tmp_path / "louder.wav"
+    louder.write_bytes(speech.read_bytes()[:-1] + b"\1")
+    digest, versions = setting.model_digest, setting.versions
+    stems = {
+        stem,
+        cache.file_stem(setting, utterance(louder), "opus-6"),
+        cache.file_stem(setting, utterance(speech, text="other"), "opus-6"),
+        cache.file_stem(setting, utterance(speech, speaker="other"), "opus-6"),
+        cache.file_stem(setting, utterance(speech, name="b"), "opus-6"),
+        cache.file_stem(setting, utterance(speech), "opus_6"),
+        cache.file_stem(cache.Setting("", "0", "fast", versions), utterance(speech), "opus-6"),
+        cache.file_stem(
+            cache.Setting("", digest, "wavenet", versions), utterance(speech), "opus-6"
+        ),
+        cache.file_stem(
+            cache.Setting("", digest, "fast", {"pesq": "9"}), utterance(speech), "opus-6"
+        ),
+    }
+    assert len(stems) == 9
+    # Whose work it is not, does not change it.
+    others = {
+        cache.file_stem(model, utterance(speech), "opus-6", is_by_model=False)
+        for model in (setting, cache.Setting("", "0", "wavenet", versions))
+    }
+    assert len(others) == 1
+    strange = cache.file_stem(setting, utterance(speech, name="../\u00e4 b%/" + "c" * 300), "x")
+    assert len(strange) < 200
+    assert Path(strange).name == strange
+
+
+def test_what_is_kept_is_made_once(tmp_path: Path) -> None:
+    made = []
+
+    def make() -> dict[str, Any]:
+        made.append(None)
+        return {"value": 0.1 + 0.2, "none": None}
+
+    path, other = tmp_path / "cache" / "a.json", tmp_path / "a.wav"
+    first = cache.kept(path, make)
+    assert cache.kept(path, make) == first == {"value": 0.1 + 0.2, "none": None}
+    assert len(made) == 1
+    cache.kept(path, make, also=[other])
+    assert len(made) == 2
+
+
+def late(task: tuple[int, float]) -> int:
+    """For processes, which find it by its name."""
+    number, seconds = task
+    time.sleep(seconds)
+    if number == 13:
+        raise DataError("thirteen: unlucky; take another")
+    if number == 14:
+        os._exit(1)
+    return number
+
+
+def test_results_come_in_the_order_of_the_tasks() -> None:
+    progress: list[tuple[int, int]] = []
+    tasks = [(1, 0.5), (2, 0.0), (3, 0.0)]
+    results = cache.run_all(
+        late, tasks, jobs=2, on_progress=lambda *numbers: progress.append(numbers)
+    )
+    assert results == [1, 2, 3]
+    assert progress == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_an_error_in_a_process_arrives_as_it_is() -> None:
+    with pytest.raises(DataError, match=r"^thirteen: unlucky; take another$"):
+        cache.run_all(late, [(13, 0.0)], jobs=1)
+
+
+def test_the_death_of_a_process_is_told() -> None:
+    with pytest.raises(VqcodecError, match=r"a process died, .*; run it again with fewer jobs"):
+        cache.run_all(late, [(14, 0.0)], jobs=1)

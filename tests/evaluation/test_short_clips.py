@@ -1,0 +1,145 @@
+"""Reports on corpora in which some recordings are too short, or decoded to digital silence."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import vqcodec
+from vqcodec.data.corpora import Utterance
+from vqcodec.errors import DataError
+from vqcodec.evaluation import comparison, conversion, leakage, quality
+from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+SHORT = SAMPLE_RATE // 50
+
+
+def sample(name: str, seconds: float) -> np.ndarray:
+    n_samples = round(seconds * SAMPLE_RATE)
+    samples, _ = soundfile.read(SAMPLES / f"{name}.wav", n_samples, start=4000, dtype="float32")
+    return samples
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_all(function: Any, tasks: list[Any], **_: Any) -> list[Any]:
+        return [function(task) for task in tasks]
+
+    monkeypatch.setattr(comparison, "run_all", run_all)
+    monkeypatch.setattr(conversion, "run_all", run_all)
+
+
+def corpus(root: Path, **clips: tuple[str, np.ndarray]) -> Path:
+    """A folder with a manifest: name -> speaker and samples."""
+    lines = ["path,speaker,split"]
+    for name, (speaker, samples) in clips.items():
+        soundfile.write(root / f"{name}.wav", samples, SAMPLE_RATE)
+        lines.append(f"{name}.wav,{speaker},test")
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.mark.parametrize("n_samples", [1, SHORT, 1023])
+def test_nothing_is_measured_of_less_than_a_window(n_samples: int) -> None:
+    clip = sample("slt", 1)[:n_samples]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        aligned = quality.align(clip, clip[:-3]).waveform
+        scores = quality.measure(clip, aligned + np.float32(0.01))
+    assert aligned.shape == clip.shape
+    assert scores == {metric.name: (None, "less than 64 ms") for metric in METRICS}
+
+
+@pytest.mark.parametrize("seconds", [0.064, 0.1, 0.25, 0.39])
+def test_of_a_short_clip_a_measure_is_a_number_or_absent(seconds: float) -> None:
+    clip = sample("slt", seconds)
+    for name, (value, reason) in quality.measure(clip, clip * np.float32(0.9)).items():
+        assert (value is None) == bool(reason), name
+        assert value is None or np.isfinite(value), name
+
+
+def test_digital_silence_has_one_estoi() -> None:
+    speech = sample("slt", 3)
+    decoded = speech.copy()
+    decoded[16000:26000] = 0
+    np.random.seed(7)  # noqa: NPY002
+    expected = np.random.random(3)  # noqa: NPY002
+    np.random.seed(7)  # noqa: NPY002
+    first = quality.estoi(speech, decoded)
+    assert np.random.random() == expected[0]  # noqa: NPY002
+    assert quality.estoi(speech, decoded) == first
+    assert list(np.random.random(2)) == list(expected[1:])  # noqa: NPY002
+
+
+def test_a_report_leaves_a_short_clip_out_of_its_means(tiny_model: Path, tmp_path: Path) -> None:
+    speech = sample("slt", 2)
+    root = corpus(tmp_path, a=("anna", speech), b=("p225", speech[:SHORT]))
+    output = tmp_path.parent / f"{tmp_path.name}-report"
+    text = comparison.compare(root, output, model=str(tiny_model), baselines=["narrowband"])
+    rows = list(csv.DictReader((output / "quality.csv").read_text().splitlines()))
+    assert len(rows) == 6
+    for row in rows:
+        values = [row[metric.name] for metric in METRICS if metric.name != "F0 correlation"]
+        assert all(values) if row["file"] == "a" else not any(values)
+    assert "| 1.000 (1 of 2 files) |" in next(
+        line for line in text.splitlines() if line.startswith("| original ")
+    )
+
+
+def test_a_report_on_a_short_clip_alone_has_no_numbers(tiny_model: Path, tmp_path: Path) -> None:
+    root = corpus(tmp_path, b=("p225", sample("slt", 0.02)))
+    output = tmp_path.parent / f"{tmp_path.name}-report"
+    text = comparison.compare(root, output, model=str(tiny_model), baselines=["narrowband"])
+    line = next(line for line in text.splitlines() if line.startswith("| narrowband "))
+    assert line.count("| - ") == len(METRICS) + 1  # and words
+    assert (output / "index.html").is_file()
+
+
+def test_conversions_of_a_short_clip_count_for_nobody(tiny_model: Path, tmp_path: Path) -> None:
+    clips = {"a": ("anna", sample("slt", 2)), "b": ("p225", sample("rms", 2))}
+    root = corpus(tmp_path, **clips, c=("p225", sample("rms", 0.02)))
+    output = tmp_path.parent / f"{tmp_path.name}-report"
+    conversion.convert_pairs(root, output, speakers=["anna", "p225"], model=str(tiny_model))
+    rows = {
+        row["file"]: row
+        for row in csv.DictReader((output / "conversion.csv").read_text().splitlines())
+    }
+    assert rows["a"]["original to target"]
+    assert not any(rows["c"][name] for name in ("original to target", "to target", "to source"))
+    with pytest.raises(DataError, match="anna: no voice is found in any recording; name other"):
+        conversion._centre("anna", [])
+
+
+def test_a_pair_without_a_voice_is_neither_reached_nor_missed() -> None:
+    names = ("original to target", "to target", "to source", "F0 correlation", "words")
+    errors = [f"word errors{of}" for of in ("", " of reconstruction", " of original")]
+    row = {"source": "a", "target": "b", **dict.fromkeys([*names, *errors])}
+    table = conversion._pair([row])
+    assert (table["target > source"], table["nearer to target"]) == ("-", "0 of 0")
+
+
+def test_leakage_leaves_a_short_clip_out_of_its_means(tiny_model: Path, tmp_path: Path) -> None:
+    codec = vqcodec.load(tiny_model, device="cpu")
+    clips = {"a": ("x", sample("slt", 1)), "b": ("y", sample("rms", 1))}
+    corpus(tmp_path, **clips, c=("y", sample("rms", 0.02)))
+    speakers = {"a": "x", "b": "y", "c": "y"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        heard = [
+            leakage._listen(codec, Utterance(tmp_path / f"{name}.wav", name, speaker, "test", ""))
+            for name, speaker in speakers.items()
+        ]
+    found = leakage._decoder_reliance(codec, heard)
+    assert {one.n_test for one in found} == {2}
+    assert leakage._decoded_cells(found[0], found[0].value, 3)["files"] == "2 of 3"
+    another = replace(heard[2].utterance, speaker="x")
+    with pytest.raises(DataError, match="all its recordings are silent or far too short"):
+        leakage._decoder_reliance(codec, [heard[2], replace(heard[2], utterance=another)])

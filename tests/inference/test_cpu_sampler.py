@@ -1,0 +1,147 @@
+"""The compiled sampler against the PyTorch module and the plain sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from vqcodec.inference.wavenet.cpu import CpuSampler, choose, set_condition, step
+from vqcodec.inference.wavenet.reference import ReferenceSampler
+from vqcodec.models.config import WaveNetConfig
+from vqcodec.models.wavenet import SILENCE, WaveNet
+from vqcodec.weights import checkpoint
+
+DIM, SPEAKER_DIM, HOP_LENGTH = 16, 64, 32
+PRESETS = {
+    "small, odd widths": WaveNetConfig(
+        n_stacks=2, layers_per_stack=3, residual_channels=8, skip_channels=12, condition_channels=20
+    ),
+    "default": WaveNetConfig(),
+    "large": WaveNetConfig(n_stacks=3, residual_channels=128, skip_channels=256),
+}
+
+
+def make_wavenet(preset: str, seed: int = 0) -> WaveNet:
+    if preset == "packaged":
+        trained = checkpoint.load().model.wavenet
+        assert trained is not None
+        return trained.requires_grad_(False)
+    torch.manual_seed(seed)
+    wavenet = WaveNet(PRESETS[preset], DIM, SPEAKER_DIM, HOP_LENGTH).eval().requires_grad_(False)
+    for parameter in wavenet.parameters():
+        # What a model file holds, and spread enough that the logits differ from each other.
+        parameter.copy_((parameter * 2).half().float())
+    return wavenet
+
+
+def make_condition(wavenet: WaveNet, n_lanes: int, n_codes: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    dim = wavenet.conditioner[0].in_channels
+    latents = torch.randn(n_lanes, dim, n_codes, generator=generator)
+    speaker = torch.randn(n_lanes, SPEAKER_DIM, generator=generator)
+    return latents, speaker, wavenet.condition(latents, speaker)
+
+
+def forced_logits(sampler: CpuSampler, levels: np.ndarray, condition: torch.Tensor) -> np.ndarray:
+    """(B, 256, T) logits of the kernel when it is told the levels (B, T)."""
+    (group,), hop_length = sampler.groups, sampler.wavenet.hop_length
+    n_lanes, width = len(levels), len(group.state.levels)
+    padded = np.zeros((sampler.n_inputs, width), np.float32)
+    padded[-1] = 1
+    logits = []
+    for index in range(levels.shape[1]):
+        if index % hop_length == 0:
+            code = condition[:, index // hop_length].T.numpy()
+            padded[: len(code), :n_lanes] = code
+            set_condition(group.weights, group.state, padded)
+        step(group.weights, group.state)
+        logits.append(group.state.logits[:, :n_lanes].T.copy())
+        group.state.levels[:n_lanes] = levels[:, index]
+    return np.stack(logits, axis=-1)
+
+
+@pytest.mark.parametrize("n_lanes", [1, 9])
+@pytest.mark.parametrize("preset", [*PRESETS, "packaged"])
+def test_logits_are_those_of_the_module(preset: str, n_lanes: int) -> None:
+    wavenet = make_wavenet(preset)
+    latents, speaker, condition = make_condition(wavenet, n_lanes, n_codes=5)
+    levels = torch.randint(0, 256, (n_lanes, 5 * wavenet.hop_length))
+    expected = wavenet(levels, latents, speaker)
+    assert expected.std() > 0.05
+    sampler = CpuSampler(wavenet, seeds=range(n_lanes))
+    got = forced_logits(sampler, levels.numpy(), condition)
+    np.testing.assert_allclose(got, expected.numpy(), atol=1e-4)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_samples_do_not_depend_on_company_or_threads(threads: None) -> None:
+    wavenet = make_wavenet("default")
+    *_, condition = make_condition(wavenet, 19, n_codes=4)
+    alone = [
+        torch.cat(list(CpuSampler(wavenet, seeds=[seed]).blocks(condition[seed : seed + 1])), 1)
+        for seed in (0, 3, 17)
+    ]
+    for n_threads in (1, 2, 4):
+        torch.set_num_threads(n_threads)
+        together = torch.cat(list(CpuSampler(wavenet, seeds=range(19)).blocks(condition)), 1)
+        for seed, single in zip((0, 3, 17), alone, strict=True):
+            assert torch.equal(together[seed], single[0])
+
+
+def test_going_on_equals_sampling_at_once() -> None:
+    wavenet = make_wavenet("small, odd widths")
+    *_, condition = make_condition(wavenet, 2, n_codes=60)
+    whole = torch.cat(list(CpuSampler(wavenet, seeds=[4, 5]).blocks(condition)), 1)
+    sampler = CpuSampler(wavenet, seeds=[4, 5])
+    parts = [block for n in (range(7), range(7, 60)) for block in sampler.blocks(condition[:, n])]
+    assert torch.equal(torch.cat(parts, 1), whole)
+    other = torch.cat(list(CpuSampler(wavenet, seeds=[4, 6]).blocks(condition)), 1)
+    assert torch.equal(other[0], whole[0])
+    assert not torch.equal(other[1], whole[1])
+
+
+def test_it_begins_like_the_plain_sampler() -> None:
+    # Until rounding lets one draw fall on the other side, both walk the same path.
+    wavenet = make_wavenet("small, odd widths")
+    *_, condition = make_condition(wavenet, 3, n_codes=2)
+    fast = torch.cat(list(CpuSampler(wavenet, seeds=[1, 2, 3]).blocks(condition)), 1)
+    plain = torch.cat(list(ReferenceSampler(wavenet, seeds=[1, 2, 3]).blocks(condition)), 1)
+    assert torch.allclose(fast[:, :20], plain[:, :20], atol=1e-5)
+    coldest = [
+        torch.cat(list(kind(wavenet, seeds=[1, 2, 3], temperature=0).blocks(condition)), 1)
+        for kind in (CpuSampler, ReferenceSampler)
+    ]
+    assert torch.allclose(*coldest, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_levels_follow_the_distribution(temperature: float) -> None:
+    wavenet = make_wavenet("small, odd widths")
+    state = CpuSampler(wavenet, seeds=range(16)).groups[0].state
+    rng = np.random.default_rng(0)
+    state.logits[:] = rng.normal(0, 1, (256, 1))
+    counts = np.zeros(256)
+    for _ in range(4000):
+        choose(state, temperature, rng.random(16))
+        counts += np.bincount(state.levels, minlength=256)
+    share = np.exp(state.logits[:, 0].astype(np.float64) / temperature)
+    expected = share / share.sum() * counts.sum()
+    assert stats.chisquare(counts, expected).pvalue > 1e-3
+    # A test that passes anything proves nothing: a slightly wrong temperature must fail it.
+    wrong = np.exp(state.logits[:, 0].astype(np.float64) / (temperature * 1.1))
+    assert stats.chisquare(counts, wrong / wrong.sum() * counts.sum()).pvalue < 1e-6
+
+
+def test_silence_is_the_level_of_zero() -> None:
+    wavenet = make_wavenet("small, odd widths")
+    assert int(wavenet.to_levels(torch.zeros(1, 1))) == SILENCE

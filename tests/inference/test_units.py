@@ -1,0 +1,427 @@
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import save_tiny_model
+from hypothesis import given
+from hypothesis import strategies as st
+from vqcodec_cli.main import main
+
+from vqcodec import Codes, audio, load
+from vqcodec.data.labels import read_labels
+from vqcodec.errors import CodesError
+from vqcodec.format.textgrid import textgrid
+from vqcodec.inference.units import NOBODY, Units, json_line, npy_bytes, read_units, text_line
+
+FINGERPRINT = bytes(range(8))
+
+
+def codes_of(rows: list[list[int]], *, hop_length: int = 128, n_missing: int = 0) -> Codes:
+    """Codes of a recording that lacks some samples of its last code."""
+    return Codes(
+        np.array(rows),
+        codebook_size=512,
+        sample_rate=16000,
+        hop_length=hop_length,
+        fingerprint=FINGERPRINT,
+        original_sample_rate=16000,
+        n_samples=len(rows[0]) * hop_length - n_missing,
+        gain=1.0,
+        speaker=NOBODY.vector,
+    )
+
+
+SOME = codes_of([[17, 402, 402, 9]], n_missing=100)
+
+
+def test_units_are_the_codes() -> None:
+    units = Units.of(SOME)
+    assert units.units.tolist() == [17, 402, 402, 9]
+    assert units.durations.tolist() == [1, 1, 1, 1]
+    assert units.frame_rate == 125
+    assert units.fingerprint == "0001020304050607"
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=50))
+def test_collapsed_units_never_repeat_and_expand_to_the_codes(codes: list[int]) -> None:
+    units = Units.of(codes_of([codes]), collapse=True)
+    assert (np.diff(units.units) != 0).all()
+    assert np.repeat(units.units, units.durations).tolist() == codes
+
+
+def test_several_codebooks_are_refused() -> None:
+    with pytest.raises(CodesError, match=r"has 2 codes at a time.*a model with one codebook"):
+        Units.of(codes_of([[1, 2], [3, 4]]))
+
+
+def test_a_line_of_text_is_as_fairseq_has_it() -> None:
+    assert text_line("a/b", Units.of(SOME)) == "a/b|17 402 402 9\n"
+    assert text_line("a/b", Units.of(SOME, collapse=True)) == "a/b|17 402 9|1 2 1\n"
+    for name in ("a|b", "a\nb"):
+        with pytest.raises(CodesError, match=r"cannot stand in a \.txt; write \.jsonl"):
+            text_line(name, Units.of(SOME))
+
+
+def test_a_line_of_json() -> None:
+    record = {"audio": "ä.wav", "units": [17, 402, 402, 9], "frame_rate": 125.0}
+    record["model"] = "0001020304050607"
+    assert json.loads(json_line("ä.wav", Units.of(SOME))) == record
+    collapsed = json.loads(json_line("ä.wav", Units.of(SOME, collapse=True)))
+    assert collapsed == record | {"units": [17, 402, 9], "durations": [1, 2, 1]}
+
+
+def test_an_array() -> None:
+    def loaded(units: Units) -> list[Any]:
+        return list(np.load(io.BytesIO(npy_bytes(units)), allow_pickle=False).tolist())
+
+    assert loaded(Units.of(SOME)) == [17, 402, 402, 9]
+    assert loaded(Units.of(SOME, collapse=True)) == [[17, 402, 9], [1, 2, 1]]
+
+
+def test_a_textgrid_as_praat_writes_it() -> None:
+    # 3 codes of 40 ms, the last one cut short by 20 ms.
+    units = Units.of(codes_of([[7, 7, 5]], hop_length=640, n_missing=320), collapse=True)
+    assert textgrid(units.intervals(), tier='"u"') == "\n".join(
+        [
+            'File type = "ooTextFile"',
+            'Object class = "TextGrid"',
+            "",
+            "xmin = 0",
+            "xmax = 0.1",
+            "tiers? <exists>",
+            "size = 1",
+            "item []:",
+            "    item [1]:",
+            '        class = "IntervalTier"',
+            '        name = """u"""',
+            "        xmin = 0",
+            "        xmax = 0.1",
+            "        intervals: size = 2",
+            "        intervals [1]:",
+            "            xmin = 0",
+            "            xmax = 0.08",
+            '            text = "7"',
+            "        intervals [2]:",
+            "            xmin = 0.08",
+            "            xmax = 0.1",
+            '            text = "5"',
+            "",
+        ]
+    )
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=50), st.integers(0, 127), st.booleans())
+def test_intervals_cover_the_recording(codes: list[int], n_missing: int, collapse: bool) -> None:
+    made = codes_of([codes], n_missing=n_missing)
+    intervals = Units.of(made, collapse=collapse).intervals()
+    assert intervals[0].start == 0
+    assert intervals[-1].end == made.duration_s
+    for before, after in itertools.pairwise(intervals):
+        assert before.start < before.end == after.start
+    assert intervals[-1].start < intervals[-1].end
+
+
+# And back
+
+
+@pytest.mark.parametrize("collapse", [False, True])
+def test_what_is_written_is_read(tmp_path: Path, collapse: bool) -> None:
+    units = Units.of(SOME, collapse=collapse)
+    files = {
+        ".txt": text_line("deep/a", units).encode(),
+        ".jsonl": json_line("/x/deep/a.wav", units).encode(),
+        ".npy": npy_bytes(units),
+    }
+    names = {".txt": "deep/a", ".jsonl": "a", ".npy": "in"}
+    for suffix, data in files.items():
+        path = tmp_path / f"in{suffix}"
+        path.write_bytes(data)
+        ((name, found),) = read_units(path).items()
+        assert name == names[suffix]
+        assert found.units.tolist() == [17, 402, 402, 9]
+        assert found.fingerprint == (FINGERPRINT if suffix == ".jsonl" else None)
+
+
+def test_recordings_are_called_what_tells_them_apart(tmp_path: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    units = Units.of(SOME)
+    path.write_text("".join(json_line(name, units) for name in ("in/a/1.wav", "in/b/1.wav")))
+    assert list(read_units(path)) == ["a/1", "b/1"]
+    path = path.with_suffix(".txt")
+    path.write_text("1 2\n\n3 3\n")
+    assert {name: found.units.tolist() for name, found in read_units(path).items()} == {
+        "many-1": [1, 2],
+        "many-2": [3, 3],
+    }
+
+
+PLAIN = " ".join(map(str, range(300)))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "fault"),
+    [
+        ("a.csv", "", "no file of units; name a .txt, .jsonl or .npy"),
+        ("a.txt", "", "holds no units"),
+        ("a.txt", "a|1 x", "invalid literal"),
+        ("a.txt", "a|1.5", "invalid literal"),
+        ("a.txt", "a|", "units are whole numbers"),
+        ("a.txt", "a|1 2|1", "1 durations of 1 code or more for 2 units"),
+        ("a.txt", "a|1 2|0 1", "2 durations of 1 code or more"),
+        ("a.txt", "a|1|1000000000000", "durations"),
+        ("a.txt", f"a|1 2|{2**62} {2**62}", "durations"),
+        ("a.txt", "a|1|1|1", "line 1 has more than"),
+        ("a.txt", "a|1\na|2", "two recordings are called a"),
+        ("a.txt", "../a|1", "'../a' cannot name a file"),
+        ("a.txt", "/a|1", "'/a' cannot name a file"),
+        ("a.txt", PLAIN, "repeats were collapsed, and there are no durations: add these"),
+        ("a.txt", "9" * 30, "units are whole numbers|too large"),
+        ("a.jsonl", "[1]", "cannot be read"),
+        ("a.jsonl", "{}", "'units'"),
+        ("a.jsonl", '{"units": [1, 2.5]}', "units are whole numbers"),
+        ("a.jsonl", '{"units": [1], "model": "x"}', "fromhex"),
+        ("a.jsonl", '{"units": [1], "audio": 5}', "cannot be read"),
+        ("a.npy", np.zeros((3, 4), int), "3 rows, not one of units or two"),
+        ("a.npy", np.zeros(3), "units are whole numbers"),
+        ("a.npy", np.array([1, None], object), "Python objects"),
+        ("a.npy", "no array", "cannot be read"),
+    ],
+)
+def test_what_are_no_units_is_refused(
+    tmp_path: Path, name: str, data: str | np.ndarray, fault: str
+) -> None:
+    path = tmp_path / name
+    if isinstance(data, str):
+        path.write_text(data)
+    else:
+        np.save(path, data)
+    with pytest.raises(CodesError, match=fault) as refused:
+        read_units(path)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert "\n" not in str(refused.value)
+    with pytest.raises(CodesError, match=r"absent\.txt: cannot be read \(No such file"):
+        read_units(tmp_path / "absent.txt")
+
+
+def test_an_array_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    claim = b"(400000000000,), }"
+    path.write_bytes(npy_bytes(Units.of(SOME)).replace(b"(4,), }".ljust(len(claim)), claim))
+    with pytest.raises(CodesError, match="cannot be read"):
+        read_units(path)
+
+
+def test_units_need_no_torch() -> None:
+    program = "import sys, vqcodec.inference.units; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# The command
+
+
+@pytest.fixture(autouse=True)
+def _own_settings_folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
+
+
+@pytest.fixture
+def codes(speech: Path, tiny_model: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "made" / "speech.codes"
+    path.parent.mkdir()
+    arguments = ["encode", speech, path, "--model", tiny_model]
+    assert main([str(argument) for argument in arguments]) == 0
+    return path
+
+
+def units_command(*arguments: object) -> int:
+    return main(["units", *map(str, arguments)])
+
+
+def test_a_recording_and_its_code_file_give_the_same_line(
+    speech: Path, codes: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = Codes.load(codes).codes[0]
+    assert units_command(speech, "--model", tiny_model) == 0
+    line = capsys.readouterr().out
+    assert line == f"speech|{' '.join(map(str, expected))}\n"
+    assert units_command(codes) == 0
+    assert capsys.readouterr().out == line
+
+
+@pytest.mark.parametrize("dedup", [False, True])
+def test_every_format_holds_the_units(codes: Path, tmp_path: Path, dedup: bool) -> None:
+    units = Units.of(Codes.load(codes), collapse=dedup)
+    files = [tmp_path / f"out.{ending}" for ending in ("txt", "jsonl", "npy", "TextGrid")]
+    for file in files:
+        assert units_command(codes, "-o", file, *["--dedup"][: int(dedup)]) == 0
+    text, json_lines, array, grid = files
+    assert text.read_text() == text_line("speech", units)
+    assert json_lines.read_text() == json_line(str(codes), units)
+    assert array.read_bytes() == npy_bytes(units)
+    (intervals,) = read_labels(grid).values()
+    assert [interval.label for interval in intervals] == [str(unit) for unit in units.units]
+    assert intervals[-1].end == pytest.approx(units.duration_s)
+
+
+def test_a_folder_gives_its_recordings_and_reports_what_fails(
+    speech: Path, codes: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, output = tmp_path / "in", tmp_path / "out.txt"
+    (root / "deep").mkdir(parents=True)
+    for name in ("b.wav", "deep/a.wav"):
+        (root / name).write_bytes(speech.read_bytes())
+    (root / "b.codes").write_bytes(codes.read_bytes())
+    (root / "bad.wav").write_bytes(b"no audio")
+    assert units_command(root, "--model", tiny_model, "-o", output) == 1
+    lines = output.read_text().splitlines()
+    assert [line.split("|")[0] for line in lines] == ["b", "deep/a"]
+    error = capsys.readouterr().err
+    assert error.startswith(f"vqcodec: {root / 'bad.wav'}: ")
+    assert error.count("\n") == 1
+
+
+def test_a_folder_of_code_files_needs_no_model(
+    codes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqcodec_cli.units.load_codec", None)
+    assert units_command(codes.parent) == 0
+    assert capsys.readouterr().out.startswith("speech|")
+
+
+def test_what_cannot_be_written_is_refused(
+    codes: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "speech.codes"
+    other.write_bytes(codes.read_bytes())
+    second = tmp_path / "second.codes"
+    second.write_bytes(codes.read_bytes())
+    existing = tmp_path / "there.txt"
+    existing.write_text("mine")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for status, fault, arguments in (
+        (2, r"x.csv: must end in .txt, .jsonl, .npy or .TextGrid", [codes, "-o", "x.csv"]),
+        (2, "takes one recording, not 2", [codes, second, "-o", tmp_path / "x.npy"]),
+        (2, "takes one recording, not 2", [codes, second, "-o", tmp_path / "x.TextGrid"]),
+        (1, "would be called speech.codes, and so would", [codes, other]),
+        (1, "exists; add --force", [codes, "-o", existing]),
+        (1, "holds neither recordings nor .codes files", [empty]),
+    ):
+        assert units_command(*arguments) == status, fault
+        error = capsys.readouterr().err
+        assert fault in error
+        assert error.count("\n") == 1
+    assert existing.read_text() == "mine"
+    assert units_command(codes, "-o", existing, "--force") == 0
+    assert existing.read_text().startswith("speech|")
+
+
+def test_units_of_two_models_do_not_mix(
+    speech: Path, codes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "other.safetensors"
+    save_tiny_model(model, seed=1)
+    recording = tmp_path / "recording.wav"
+    recording.write_bytes(speech.read_bytes())
+    assert units_command(codes, recording, "--model", model) == 1
+    found = capsys.readouterr()
+    assert found.out.count("\n") == 1
+    assert f"{codes}: these codes were made by model " in found.err
+    # Nor where each was found with the model that it needs.
+    assert units_command(recording, codes) == 1
+    assert f"{codes}: its units are of model " in capsys.readouterr().err
+
+
+def test_units_become_the_codes_that_they_were(codes: Path, tiny_model: Path) -> None:
+    codec, read = load(tiny_model), Codes.load(codes)
+    row = read.codes[0]
+    for units in (row, row.tolist(), " ".join(map(str, row)), torch.from_numpy(row.astype(int))):
+        made = codec.codes(units, speaker="p225", n_samples=read.n_samples, gain=read.gain)
+        assert made == replace(read, speaker="p225")
+    assert codec.codes(row[None], speaker="p225").n_samples == len(row) * codec.hop_length
+    assert len(codec.decode(made)) == read.n_samples
+
+
+@pytest.mark.parametrize(
+    ("units", "options", "fault"),
+    [
+        ([], {}, "these are no units: units are whole numbers"),
+        ([1.5], {}, "units are whole numbers"),
+        ("a b", {}, "invalid literal"),
+        ([[1], [2]], {}, "units of 2 codebooks, and model tiny has 1"),
+        ([1, 512], {}, "below the codebook size 512 and not negative, not 1..512"),
+        ([-1], {}, "not -1..-1"),
+        ([1, 2], {"n_samples": 5}, "codes must have 1 time steps for 5 samples"),
+        ([1], {"gain": 0}, "gain must be"),
+    ],
+)
+def test_what_cannot_be_codes_is_refused(
+    tiny_model: Path, units: Any, options: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(CodesError, match=fault):
+        load(tiny_model).codes(units, speaker="p225", **options)
+
+
+def decode_command(*arguments: object) -> int:
+    return main(["decode", *map(str, arguments)])
+
+
+def test_a_file_of_units_is_decoded(
+    codes: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, options = [], ["--speaker", "p225", "--model", tiny_model]
+    for number, arguments in enumerate((["a.txt"], ["b.jsonl", "--dedup"], ["c.npy", "--dedup"])):
+        file, *dedup = arguments
+        assert units_command(codes, "-o", tmp_path / file, *dedup) == 0
+        target = tmp_path / f"{number}.wav"
+        assert decode_command(tmp_path / file, target, *options) == 0
+        said.append(target.read_bytes())
+    assert said[0] == said[1] == said[2]
+    n_codes = Codes.load(codes).n_codes
+    assert audio.info(tmp_path / "0.wav").n_samples == n_codes * 128
+    capsys.readouterr()
+    for status, fault, more in (
+        (2, "units do not tell who speaks: give --speaker", []),
+        (1, "0.wav: exists; add --force", options),
+        (1, "these units were made by model ", [*options[:2], "--model", "speech-1k", "--force"]),
+    ):
+        assert decode_command(tmp_path / "b.jsonl", tmp_path / "0.wav", *more) == status
+        error = capsys.readouterr().err
+        assert fault in error
+        assert error.count("\n") == 1
+
+
+def test_a_file_of_many_recordings_makes_a_folder(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, target = tmp_path / "units.txt", tmp_path / "out"
+    file.write_text("deep/a|1 2 2 3\nb|4 600\nc|7 7|1 2\n")
+    options = ["--speaker", "p225", "--model", tiny_model]
+    assert decode_command(file, target, *options) == 1
+    assert {str(path.relative_to(target)) for path in target.rglob("*.wav")} == {
+        "deep/a.wav",
+        "c.wav",
+    }
+    assert audio.info(target / "c.wav").n_samples == 3 * 128
+    found = capsys.readouterr()
+    assert found.err.startswith(f"vqcodec: {file}: b: codes must be below the codebook size 512")
+    assert found.out == "2 done, 0 already there, 1 failed\n"
+    file.write_text("a|1 2 2 3\na.wav/b|4 4\n")
+    assert decode_command(file, tmp_path / "within", *options) == 1
+    assert "a.wav/b.wav would be in a file" in capsys.readouterr().err
+    assert not (tmp_path / "within").exists()
+    file.write_text("a|1 2 2 3\nb|4 4\nc|7 7|1 2\n")
+    assert decode_command(file, tmp_path / "one.wav", *options) == 1
+    assert "has 3 recordings; name a folder" in capsys.readouterr().err

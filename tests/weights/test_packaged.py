@@ -1,0 +1,235 @@
+"""The packaged model, out of the box, as the README promises."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command_line import ROOT, Run
+from conftest import save_tiny_model
+from recordings import RATE, spoken
+
+import vqcodec
+from vqcodec import prior
+from vqcodec.data.prepared import PreparedData
+from vqcodec.evaluation import quality
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.training import ngram
+from vqcodec.weights import checkpoint
+from vqcodec.weights.registry import DEFAULT_MODEL, packaged
+
+VOICES = {"p225", "p226", "p227", "p228", "p239", "ls19", "ls26", "ls27"}
+
+
+@pytest.fixture(scope="module")
+def codec() -> vqcodec.Codec:
+    return vqcodec.load(device="cpu")
+
+
+def test_what_is_packaged_fits() -> None:
+    assert DEFAULT_MODEL in vqcodec.list_models()
+    sizes = [path.stat().st_size for path in packaged().values()]
+    assert max(sizes) < 16_000_000
+    assert sum(sizes) < 40_000_000
+
+
+def test_it_is_the_codec_that_is_documented(codec: vqcodec.Codec) -> None:
+    assert codec.voices.keys() >= VOICES
+    assert codec.decoders == ("fast", "wavenet")
+    assert {"attribution", "licence", "data", "hardware", "metrics"} <= codec.provenance.keys()
+    assert codec.sample_rate / codec.hop_length == 125
+    assert codec.config.quantizer.codebook_size == 2048
+
+
+def test_provenance_names_no_folder_of_a_trainer() -> None:
+    for name in vqcodec.list_models():
+        assert '"/' not in json.dumps(checkpoint.load(name).provenance)
+
+
+@pytest.mark.parametrize(("name", "code_rate"), [("speech-1k", 125), ("speech-2k", 250)])
+def test_speech_comes_back_intelligible(name: str, code_rate: int) -> None:
+    codec, original = vqcodec.load(name, device="cpu"), spoken("rms")
+    codes = codec.encode(original, RATE)
+    assert codes.n_codes == pytest.approx(code_rate * codes.duration_s, abs=1)
+    assert codes.bits_per_second < 9 * code_rate  # entropy-coded, header included
+    assert codec.voices.keys() >= VOICES
+    decoded = codec.decode(codes, sample_rate=16000)
+    assert len(decoded) == len(original)
+    # A wrong voice, a shuffled code or a shifted frame falls far below.
+    assert quality.stoi(original, decoded) > 0.7
+    shuffled = np.random.default_rng(0).permutation(codes.codes, axis=1)
+    assert (
+        quality.stoi(original, codec.decode(replace(codes, codes=shuffled), sample_rate=16000))
+        < 0.4
+    )
+
+
+def test_conversion_changes_the_voice_and_not_the_codes(codec: vqcodec.Codec, speech: Path) -> None:
+    codes = codec.encode(speech)
+    own = codec.decode(codes, sample_rate=16000)
+    target = codec.decode(codes, speaker="ls26", sample_rate=16000)
+    other = codec.decode(codes, speaker="p225", sample_rate=16000)
+    assert quality.speaker_similarity(own, target) < 0.95
+    assert quality.speaker_similarity(target, other) < 0.95
+
+
+def test_the_wavenet_follows_the_codes(codec: vqcodec.Codec, speech: Path) -> None:
+    codes = codec.encode(speech)
+    fast = codec.decode(codes, sample_rate=16000)
+    sampled = codec.decode(codes, decoder="wavenet", sample_rate=16000)
+
+    def envelope(waveform: np.ndarray) -> np.ndarray:
+        frames = waveform[: len(waveform) // 320 * 320].reshape(-1, 320)
+        return np.log(np.square(frames).sum(1) + 1e-3)
+
+    assert np.corrcoef(envelope(fast), envelope(sampled))[0, 1] > 0.7
+    assert np.array_equal(sampled, codec.decode(codes, decoder="wavenet", sample_rate=16000))
+    reseeded = codec.decode(codes, decoder="wavenet", seed=1, sample_rate=16000)
+    assert not np.array_equal(sampled, reseeded)
+
+
+def test_a_model_of_another_rate_begins_from_a_packaged_one(
+    run_script: Run, tmp_path: Path
+) -> None:
+    start = tmp_path / "start.safetensors"
+    run_script("scripts/warm_start.py", "speech-1k", "speech_2k.yaml", "-o", start)
+    begun, trained = checkpoint.load(start).model, checkpoint.load("speech-1k").model
+    assert begun.config.hop_length == 64
+    own, old = begun.state_dict(), trained.state_dict()
+    changed = {name for name in own if not torch.equal(own[name], old[name])}
+    strided = "encoder.layers.3.conv.weight"
+    codebook = {"codebook", "cluster_size", "cluster_sum", "initialized"}
+    assert changed == {strided, *(f"quantizer.{name}" for name in codebook)}
+    assert begun.config.quantizer.codebook_size == 512
+    assert own[strided].shape == (256, 128, 4)
+    # Half the taps, each larger by the square root of two.
+    gain = own[strided].sum(-1) / old[strided].sum(-1)
+    assert gain.median() == pytest.approx(2**-0.5, rel=0.05)
+
+
+def test_decoders_of_the_same_codes_are_averaged(
+    run_script: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    other, mean, stranger = (tmp_path / f"{name}.safetensors" for name in ("a", "b", "c"))
+    tiny = checkpoint.load(str(tiny_model))
+    before = {name: each.clone() for name, each in tiny.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in (*tiny.model.fast.parameters(), *tiny.model.wavenet.parameters()):
+            parameter.add_(1.0)
+    checkpoint.save(other, tiny.model, tiny.voices, {})
+    average = ["scripts/average_decoders.py", "-o", mean, tiny_model, other]
+    assert run_script(*average).status == 0
+    for name, after in checkpoint.load(str(mean)).model.state_dict().items():
+        moved = 0.5 if name.startswith("fast.") and "window" not in name else 0.0
+        assert torch.allclose(after.float(), before[name].float() + moved, atol=0.02), name
+    save_tiny_model(stranger, seed=1)
+    refused = run_script(*average, stranger)
+    assert refused.status == 1
+    assert "its codes are not those of" in refused.stderr
+    assert run_script(*average, stranger, "--moved-codes").status == 0
+    assert checkpoint.load(str(mean)).fingerprint == tiny.fingerprint
+
+
+def test_wavenet_and_prior_follow_a_codec_whose_codes_have_moved(
+    run_script: Run, codec: vqcodec.Codec, data: PreparedData, tmp_path: Path
+) -> None:
+    old = checkpoint.load("speech-1k")
+    bare = VQVAE(old.config.model_copy(update={"wavenet": None}))
+    bare.load_state_dict(old.model.state_dict(), strict=False)
+    # The same codes under other numbers: the last is the first.
+    bare.quantizer.codebook.copy_(bare.quantizer.codebook.flip(0))
+    moved, start, prior_start = (tmp_path / f"{name}.safetensors" for name in "abc")
+    checkpoint.save(moved, bare.eval(), old.voices, {})
+    both = ["speech-1k", moved]
+    run_script("scripts/follow_codes.py", "wavenet", *both, "-o", start)
+    run_script("scripts/follow_codes.py", "prior", *both, data.root, "-o", prior_start)
+    followed = checkpoint.load(start)
+    assert followed.fingerprint == checkpoint.load(moved).fingerprint
+    for name, weight in followed.model.wavenet.state_dict().items():
+        assert torch.equal(weight, old.model.wavenet.state_dict()[name]), name
+    clip = data.split("train")[0]
+    waveform = data.read(clip)
+    new_codec = vqcodec.load(moved, device="cpu")
+    old_codes, new_codes = codec.encode(waveform, 16000), new_codec.encode(waveform, 16000)
+    old_prior, new_prior = prior.load(codec), prior.load(new_codec, prior_start)
+    before = old_prior.model.embedding.weight[old_codes.codes[0].astype(int)]
+    after = new_prior.model.embedding.weight[new_codes.codes[0].astype(int)]
+    assert torch.allclose(after, before, atol=1e-3)
+    # Codes that were never heard have lost what was known of them.
+    assert new_prior.score(new_codes).bits_per_code < old_prior.score(old_codes).bits_per_code
+
+
+@pytest.fixture
+def package_model() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "scripts" / "package_model.py"))
+
+
+def test_tables_are_fitted_to_refined_codes_too(
+    data: PreparedData,
+    tiny_model: Path,
+    package_model: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    codec = vqcodec.load(tiny_model, device="cpu")
+    for clip in data.split("train"):
+        codes = codec.encode(data.read(clip), data.sample_rate)
+        path = tmp_path / "codes" / f"{clip.name}.codes"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # What no encoder makes of speech.
+        replace(codes, codes=np.full_like(codes.codes, 3)).save(path)
+    monkeypatch.setattr(ngram, "fit", partial(ngram.fit, n_context=2, units=32, steps=200))
+    plain = package_model["fitted"](codec, data, None)
+    both = package_model["fitted"](codec, data, tmp_path / "codes")
+    encoded = codec.encode(data.read(data.clips[0]), data.sample_rate).codes
+    assert len(both.encode(np.full_like(encoded, 3))) < len(plain.encode(np.full_like(encoded, 3)))
+    assert len(both.encode(encoded)) < 1.5 * len(plain.encode(encoded))
+
+
+def test_a_packaged_model_takes_the_wavenet_trained_apart(
+    tiny_model: Path,
+    package_model: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main = package_model["main"]
+    monkeypatch.setitem(main.__globals__, "WEIGHTS", tmp_path)
+    tiny = checkpoint.load(str(tiny_model))
+    before = {name: each.clone() for name, each in tiny.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in (*tiny.model.fast.parameters(), *tiny.model.wavenet.parameters()):
+            parameter.add_(1.0)
+    checkpoint.save(tmp_path / "other.safetensors", tiny.model, tiny.voices, {})
+    save_tiny_model(tmp_path / "stranger.safetensors", seed=1)
+    tiny.model.wavenet = None
+    tiny.model.config = tiny.config.model_copy(update={"wavenet": None})
+    checkpoint.save(tmp_path / "fast.safetensors", tiny.model, tiny.voices, {})
+    (tmp_path / "more.json").write_text('{"licence": "none", "data": {"root": "/home/me/corpus"}}')
+    voice = next(iter(tiny.voices))
+    command = f"package_model.py {tmp_path}/fast.safetensors packed --voices {voice}"
+    command += f" --provenance {tmp_path}/more.json --wavenet {tmp_path}"
+    monkeypatch.setattr(sys, "argv", f"{command}/stranger.safetensors".split())
+    with pytest.raises(SystemExit, match="its codes are not those of"):
+        main()
+    monkeypatch.setattr(sys, "argv", [*f"{command}/other.safetensors --codes".split(), "codes"])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main()
+    assert "--codes needs --train-data" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", f"{command}/other.safetensors".split())
+    main()
+    packed = checkpoint.load(str(tmp_path / "packed.safetensors"))
+    assert list(packed.voices) == [voice]
+    assert packed.provenance["licence"] == "none"
+    assert packed.provenance["data"] == {"root": "corpus"}
+    for name, after in packed.model.state_dict().items():
+        moved = 1.0 if name.startswith(("fast.", "wavenet.")) and "window" not in name else 0.0
+        assert torch.allclose(after.float(), before[name].float() + moved, atol=0.02), name

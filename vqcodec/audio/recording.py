@@ -1,0 +1,469 @@
+"""Recordings in and out: any rate and channel count to mono blocks and back, in bounded memory."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from numbers import Integral
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from vqcodec.audio.offset import frame_length, powers_without_drift, regroup, without_offset
+from vqcodec.audio.resampling import ExactResampler, resample_blocks, resampled_length
+from vqcodec.audio.soundfiles import (
+    CHUNK_LENGTH,
+    AudioInfo,
+    AudioTarget,
+    check_channels,
+    checked_rate,
+    create,
+    decode,
+    describe,
+    name_of,
+)
+from vqcodec.errors import AudioError
+
+AudioSource = (
+    str
+    | os.PathLike[str]
+    | BinaryIO
+    | bytes
+    | npt.ArrayLike
+    | tuple[int, npt.ArrayLike]
+    | Mapping[str, Any]
+)
+
+TARGET_RMS = 0.06
+"""Active speech level of a normalised recording, full scale being 1."""
+
+# Integer samples passed as floats reach thousands; nothing real is 60 dB over full scale.
+_MAX_MAGNITUDE = 1000.0
+
+_ABSOLUTE_GATE = 1e-8  # mean square: -80 dB full scale
+_RELATIVE_GATE = 0.1  # 10 dB below the mean, ITU-R BS.1770-5, annex 1
+# A level that drift changes by less is left as it is, with the codes of the recording.
+_AUDIBLE_DRIFT = 0.01
+
+
+class Recording:
+    """A readable recording of one or more channels; made by :func:`open_recording`.
+
+    Each method reads the recording afresh from its start, holding a few hundred kilobytes of it.
+
+    Attributes:
+        name: What error messages call the recording.
+        sample_rate: Own sample rate in Hz.
+        n_samples: Samples of each channel at that rate.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        sample_rate: int,
+        n_samples: int,
+        read: Callable[[], Iterator[np.ndarray]],
+    ) -> None:
+        if n_samples == 0:
+            raise AudioError(f"{name}: holds no samples; record or export it again")
+        self.name = name
+        self.sample_rate = sample_rate
+        self.n_samples = n_samples
+        self._read = read
+
+    def blocks(self, sample_rate: int, block_length: int) -> Iterator[np.ndarray]:
+        """Read the channel mean at another rate.
+
+        Args:
+            sample_rate: Rate of the blocks in Hz; the recording's own passes samples untouched.
+            block_length: Samples in each block.
+
+        Returns:
+            Float32 blocks of shape (block_length,), the last one shorter if need be;
+            :func:`resampled_length` samples in all, the same ones whatever ``block_length``.
+
+        Raises:
+            AudioError: The rate is impossible or, while reading, the recording is damaged, cut
+                off, or holds a sample that is not finite.
+        """
+        return self._resampled(self._mono(), sample_rate, block_length)
+
+    def speech(self, sample_rate: int, block_length: int, gain: float) -> Iterator[np.ndarray]:
+        """Read what a model hears: :meth:`blocks` without an offset, at the recording's level.
+
+        Args:
+            sample_rate: As in :meth:`blocks`.
+            block_length: As in :meth:`blocks`.
+            gain: Of the recording; it tells what offset matters
+                (:func:`vqcodec.audio.offset.without_offset`).
+        """
+        centred = without_offset(self._mono(), self.sample_rate, gain)
+        return self._resampled(centred, sample_rate, block_length)
+
+    def _resampled(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, block_length: int
+    ) -> Iterator[np.ndarray]:
+        sample_rate = checked_rate(self.name, sample_rate)
+        n_samples = resampled_length(self.n_samples, self.sample_rate, sample_rate)
+        resampled = resample_blocks(blocks, self.sample_rate, sample_rate, n_samples)
+        return regroup(resampled, block_length)
+
+    def gain(self) -> float:
+        """Measure the active speech level, as the factor that normalisation divides by.
+
+        The level is the root mean square of the 20 ms frames of the channel mean that lie above
+        -80 dBFS and above 10 dB under the mean of those: the two gates of ITU-R BS.1770-5,
+        annex 1, without its frequency weighting. An offset and drift below some 10 Hz are left
+        out where they would change it by 1 % or more.
+
+        Returns:
+            Level / ``TARGET_RMS``, a positive value that float32 holds exactly, so that
+            ``normalised = mono / gain``; 1.0 if no frame lies above -80 dBFS.
+
+        Raises:
+            AudioError: As in :meth:`blocks`.
+        """
+        seconds = regroup(self._mono(), 50 * frame_length(self.sample_rate))
+        frames = [
+            (frame_powers(one, self.sample_rate), _frame_means(one, self.sample_rate))
+            for one in seconds
+        ]
+        powers, means = map(np.concatenate, zip(*frames, strict=True))
+        level, steady = _active_level(powers), _active_level(powers_without_drift(powers, means))
+        if not steady:
+            return 1.0
+        if abs(level - steady) > _AUDIBLE_DRIFT * steady:
+            level = steady
+        return float(np.float32(level / TARGET_RMS))
+
+    def _mono(self) -> Iterator[np.ndarray]:
+        position = 0
+        for block in mix(self._read(), self.name, self.sample_rate):
+            position += len(block)
+            yield block
+        if position != self.n_samples:
+            raise AudioError(
+                f"{self.name}: ends at {position / self.sample_rate:.3f} s of the "
+                f"{self.n_samples / self.sample_rate:.3f} s its header promises; "
+                "copy or export it again"
+            )
+
+
+def mix(frames: Iterable[np.ndarray], name: str, sample_rate: int) -> Iterator[np.ndarray]:
+    """Average the channels of a recording.
+
+    Args:
+        frames: Float32 blocks of shape (T, channels), T free.
+        name: What to call the recording in an error message.
+        sample_rate: Of the frames, in Hz.
+
+    Yields:
+        Float32 blocks of shape (T,).
+
+    Raises:
+        AudioError: A sample is not finite or far beyond full scale.
+    """
+    position = 0
+    for block in frames:
+        wrong = ~(np.abs(block) <= _MAX_MAGNITUDE)
+        if wrong.any():
+            row, channel = np.argwhere(wrong)[0]
+            raise AudioError(
+                f"{name}: the sample at {(position + row) / sample_rate:.3f} s is "
+                f"{block[row, channel]:g}; samples must be finite with full scale at 1: "
+                "repair or export it again"
+            )
+        position += len(block)
+        yield block.mean(axis=1)
+
+
+def info(path: str | os.PathLike[str]) -> AudioInfo:
+    """Describe a sound file.
+
+    The headers of MP3 and of what PyAV reads may only estimate the length: these are decoded once
+    to count.
+
+    Args:
+        path: WAV, FLAC, Ogg (Vorbis or Opus), MP3, AIFF or whatever else libsndfile decodes; with
+            PyAV installed also M4A, AAC, 3GP, AMR, WebM, MP4, MOV or MKV.
+
+    Returns:
+        Its rate, channels, length and coding; ``n_samples`` is 0 if it holds no audio.
+
+    Raises:
+        AudioError: The file cannot be opened or decoded, or its rate or channels are impossible.
+    """
+    return describe(Path(path), str(path))
+
+
+def open_recording(source: AudioSource, sample_rate: int | None = None) -> Recording:
+    """Open a recording for reading.
+
+    Args:
+        source: Path of a sound file; its bytes, or a binary file object or named pipe, which are
+            first copied to a temporary file that lives as long as the recording; an array-like of
+            shape (T,) or (channels, T), float with full scale at 1, int16 or int32; a pair (rate,
+            array) as SciPy and Gradio give it, with shape (T,) or (T, channels); or an example of
+            a data set, with "array" and "sampling_rate" or with "bytes" or "path".
+        sample_rate: Rate of an array in Hz, 1000 to 768000; all else knows its own.
+
+    Returns:
+        The recording, from 1 sample long and with at most 64 channels.
+
+    Raises:
+        AudioError: The source is missing, not audio, empty or of an impossible rate or shape.
+    """
+    knows_rate = knows_its_rate(source)
+    name, held, own_rate = _unpacked(source)
+    if knows_rate and sample_rate is not None:
+        raise AudioError(f"{name}: knows its own sample rate; leave sample_rate out")
+    if isinstance(held, str | os.PathLike):
+        if not Path(held).is_fifo():
+            return _file_recording(Path(held), name)
+        with open(held, "rb") as stream:
+            return spool(stream, name)
+    if hasattr(held, "read"):
+        return spool(held, name)
+    return _array_recording(held, sample_rate if own_rate is None else own_rate)
+
+
+def knows_its_rate(source: object) -> bool:
+    """Whether a source is anything but a bare array."""
+    is_file = isinstance(source, str | os.PathLike | bytes | bytearray) or hasattr(source, "read")
+    return is_file or isinstance(source, Recording | Mapping) or is_pair(source)
+
+
+def is_pair(source: object) -> bool:
+    """Whether a source is a pair of rate and array, or tries to be."""
+    if not isinstance(source, tuple) or len(source) != 2:
+        return False
+    return any(isinstance(one, Integral) for one in source)
+
+
+def _unpacked(source: Any) -> tuple[str, Any, int | None]:
+    """What to call a source, the file or array in it, and the rate that comes with an array."""
+    if isinstance(source, Mapping):
+        if source.get("array") is not None and "sampling_rate" in source:
+            return "array", source["array"], source["sampling_rate"]
+        inside = source.get("bytes") or source.get("path")
+        if inside is None:
+            raise AudioError(
+                f"a dictionary with {', '.join(map(str, source)) or 'nothing'}: give one with "
+                "array and sampling_rate, or with bytes or path"
+            )
+        return str(source.get("path") or "bytes"), _unpacked(inside)[1], None
+    if is_pair(source):
+        rate, samples = source
+        if not isinstance(rate, Integral):
+            raise AudioError(
+                "a pair of array and rate: give (rate, array) with shape (samples,) or "
+                "(samples, channels), or the array and sample_rate by themselves"
+            )
+        return "array", _as_array(samples, "array").T, int(rate)
+    if isinstance(source, bytes | bytearray):
+        return "bytes", io.BytesIO(source), None
+    return name_of(source), source, None
+
+
+def load(source: AudioSource, sample_rate: int, *, source_rate: int | None = None) -> np.ndarray:
+    """Read a whole recording at one rate, not normalised.
+
+    Args:
+        source: As in :func:`open_recording`.
+        sample_rate: Rate of the result in Hz.
+        source_rate: Rate of the source in Hz if it is an array.
+
+    Returns:
+        Channel mean, float32 of shape (T,) with T as :func:`resampled_length` says.
+
+    Raises:
+        AudioError: As in :func:`open_recording` and :meth:`Recording.blocks`.
+    """
+    recording = open_recording(source, source_rate)
+    n_samples = resampled_length(recording.n_samples, recording.sample_rate, sample_rate)
+    (samples,) = recording.blocks(sample_rate, n_samples)
+    return samples
+
+
+class AudioWriter:
+    """Writes mono blocks to a sound file; made by :func:`open_writer`.
+
+    Attributes:
+        n_clipped: Samples so far that lay outside [-1, 1] and were clipped.
+    """
+
+    def __init__(self, name: str, file: soundfile.SoundFile, resampler: ExactResampler) -> None:
+        self.n_clipped = 0
+        self._name = name
+        self._file = file
+        self._resampler = resampler
+
+    def write(self, block: np.ndarray) -> None:
+        """Append audio.
+
+        Args:
+            block: Samples at the model's rate, shape (T,), clipped to [-1, 1].
+
+        Raises:
+            AudioError: A sample is not finite.
+        """
+        block = np.asarray(block, dtype=np.float32)
+        if not np.isfinite(block).all():
+            raise AudioError(
+                f"{self._name}: the audio to write holds NaN or infinite samples; "
+                "the model that made it is damaged: use another"
+            )
+        self._put(self._resampler.process(block))
+
+    def _put(self, pieces: Iterable[np.ndarray]) -> None:
+        for samples in pieces:
+            self.n_clipped += int(np.count_nonzero(np.abs(samples) > 1))
+            self._file.write(to_int16(samples))
+
+
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """Samples with full scale at 1, clipped to [-1, 1], as int16."""
+    # The inverse of reading, which divides by 32768; libsndfile would scale by 32767.
+    return np.rint(samples * 32768).clip(-32768, 32767).astype(np.int16)
+
+
+@contextmanager
+def open_writer(
+    target: AudioTarget, *, model_rate: int, output_rate: int, n_samples: int
+) -> Iterator[AudioWriter]:
+    """Write a 16-bit mono sound file of exact length, which appears only when complete.
+
+    The audio goes to a temporary file that takes the target's place when the ``with`` block ends;
+    if the block raises, it is deleted and the target stays as it was.
+
+    Args:
+        target: Path ending in .wav, .flac, .ogg, .opus or .mp3 (a WAV over 4 GB becomes RF64), or
+            a binary file object, which receives a WAV.
+        model_rate: Rate of the blocks in Hz.
+        output_rate: Rate of the file in Hz; if equal, samples pass untouched.
+        n_samples: Samples of the file: longer audio is trimmed, shorter is followed by zeros.
+
+    Yields:
+        The writer to pass blocks to.
+
+    Raises:
+        AudioError: The extension is unknown, the format cannot hold the rate, or the file cannot
+            be written.
+    """
+    with create(target, sample_rate=output_rate, n_samples=n_samples) as file:
+        resampler = ExactResampler(model_rate, output_rate, n_samples)
+        writer = AudioWriter(name_of(target), file, resampler)
+        yield writer
+        writer._put(resampler.finish())
+
+
+def frame_powers(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Mean square of every 20 ms of samples (T,), T > 0; the last frame may be shorter."""
+    return _frame_means(np.square(samples, dtype=np.float64), sample_rate)
+
+
+def _frame_means(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    starts = np.arange(0, len(samples), frame_length(sample_rate))
+    sums = np.add.reduceat(samples, starts, dtype=np.float64)
+    return sums / np.diff(starts, append=len(samples))
+
+
+def _active_level(powers: np.ndarray) -> float:
+    """Root of the mean of the frame powers above both gates; 0 if there are none."""
+    powers = powers[powers > _ABSOLUTE_GATE]
+    if not powers.size:
+        return 0.0
+    return float(np.sqrt(powers[powers > _RELATIVE_GATE * powers.mean()].mean()))
+
+
+def _file_recording(path: Path, name: str) -> Recording:
+    details = describe(path, name)
+    return Recording(
+        name,
+        sample_rate=details.sample_rate,
+        n_samples=details.n_samples,
+        read=partial(decode, path, name),
+    )
+
+
+def spool(stream: BinaryIO, name: str, head: bytes = b"") -> Recording:
+    """Open a copy of a stream that may be read but once, and of which `head` has been read."""
+    descriptor, copy = tempfile.mkstemp(prefix="vqcodec-")
+    try:
+        with os.fdopen(descriptor, "wb") as spool:
+            spool.write(head)
+            shutil.copyfileobj(stream, spool)
+        recording = _file_recording(Path(copy), name)
+    except BaseException:
+        os.unlink(copy)
+        raise
+    weakref.finalize(recording, os.unlink, copy)
+    return recording
+
+
+def _array_recording(source: npt.ArrayLike, sample_rate: int | None) -> Recording:
+    name = "array"
+    if sample_rate is None:
+        raise AudioError(
+            f"{name}: has no sample rate of its own; give sample_rate in Hz, or (rate, array)"
+        )
+    samples = as_channels(source, name)
+    return Recording(
+        name,
+        sample_rate=checked_rate(name, sample_rate),
+        n_samples=samples.shape[1],
+        read=partial(array_frames, samples),
+    )
+
+
+def as_channels(source: npt.ArrayLike, name: str) -> np.ndarray:
+    """Check an array-like of samples.
+
+    Args:
+        source: As in :func:`open_recording`.
+        name: What to call it in an error message.
+
+    Returns:
+        Samples of shape (channels, T), of the type of the source.
+
+    Raises:
+        AudioError: Its type or shape is impossible.
+    """
+    samples = _as_array(source, name)
+    if samples.dtype.kind != "f" and samples.dtype not in (np.int16, np.int32):
+        raise AudioError(
+            f"{name}: samples of type {samples.dtype}; convert them to float with full scale at 1"
+        )
+    if samples.ndim not in (1, 2):
+        raise AudioError(f"{name}: shape {samples.shape}; give (samples,) or (channels, samples)")
+    samples = np.atleast_2d(samples)
+    check_channels(name, samples.shape[0])
+    return samples
+
+
+def _as_array(source: npt.ArrayLike, name: str) -> np.ndarray:
+    try:
+        return np.asarray(source)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AudioError(
+            f"{name}: NumPy cannot read it; give a NumPy array or a detached CPU tensor"
+        ) from error
+
+
+def array_frames(samples: np.ndarray) -> Iterator[np.ndarray]:
+    """Samples (channels, T), as `as_channels` gives them, as float32 blocks (n, channels)."""
+    full_scale = np.iinfo(samples.dtype).max + 1 if samples.dtype.kind == "i" else 1
+    for start in range(0, samples.shape[1], CHUNK_LENGTH):
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: refused later
+            chunk = samples[:, start : start + CHUNK_LENGTH].T.astype(np.float32, order="C")
+        yield chunk / np.float32(full_scale)

@@ -1,0 +1,53 @@
+"""What is trained on, and how it is disguised: sections of recipes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from vqcodec.models.config import Count, Positive, Probability, Section, Weight
+
+
+class DataConfig(Section):
+    """What is trained on: a folder that `vqcodec prepare` made.
+
+    Attributes:
+        root: the prepared folder.
+        batch_size: segments of one optimiser step, over all processes.
+        segment_length: codes in a segment.
+        reference_s: seconds of the speaker encoder's reference clip.
+        codes: a folder of code files of the recordings, such as `vqcodec encode CORPUS FOLDER
+            --refine` writes, for stages that freeze codes: half of the segments are decoded from
+            what it has for them, the others from what the encoder makes.
+        workers: processes that make batches ahead, per training process; with 0 it makes its own.
+        resident: keep the audio in the device's memory and make batches there; by default on a
+            GPU, if it takes a quarter of the free memory at most.
+    """
+
+    root: str = "data/prepared"
+    batch_size: Positive = 8
+    segment_length: Positive = 64
+    reference_s: Annotated[float, Field(ge=0.1)] = 2.0
+    codes: str | None = None
+    workers: Count = 0
+    resident: bool | None = None
+
+
+class PerturbationConfig(Section):
+    """How the encoder's input is disguised, so that codes cannot hold the speaker.
+
+    Attributes:
+        probability: of disguising a segment.
+        pitch_semitones: largest shift of pitch, up or down.
+        formant_ratio: largest stretch of the spectral envelope, up or down (1 = none).
+        conversion: probability of saying a segment in another speaker's voice instead, as the
+            model itself then would, for stages that freeze codes: the decoder learns to give a
+            voice to what another has said (back-translation, Sennrich et al. 2016, arXiv
+            1511.06709). Validation does not see what it improves: the newest model is kept.
+    """
+
+    probability: Probability = 0.0
+    pitch_semitones: Weight = 4.0
+    formant_ratio: Annotated[float, Field(ge=1, le=2)] = 1.15
+    conversion: Probability = 0.0

@@ -1,0 +1,223 @@
+"""How a report's recordings are worked through: in several processes, and each only once.
+
+What was found out about a recording is kept in a small JSON file, named by a digest of all that it
+depends on, so that an interrupted run continues and another model or setting starts anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+import vqcodec
+from vqcodec.codec import Codec, Decoder
+from vqcodec.data.corpora import Utterance
+from vqcodec.errors import VqcodecError
+from vqcodec.files import write_atomically
+from vqcodec.weights.registry import find
+
+_VERSION = 2  # of what is kept; raise it where a measure comes to mean something else
+
+# What is measured depends on them.
+_LIBRARIES = (
+    *("pesq", "pystoi", "pyworld", "resemblyzer", "speechmos"),
+    *("onnxruntime", "pocketsphinx", "jiwer", "matplotlib"),
+    *("torch", "numpy", "librosa", "soxr"),
+)
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all recordings of a report go through.
+
+    Attributes:
+        model: path of the model file.
+        model_digest: SHA-256 of that file.
+        decoder: of the model.
+        versions: of vqcodec and of the libraries that measure.
+    """
+
+    model: str
+    model_digest: str
+    decoder: Decoder
+    versions: dict[str, str]
+
+    def codec(self) -> Codec:
+        """The model, loaded once in every process, on the CPU."""
+        return _loaded(self.model)
+
+    def about(self) -> str:
+        """Which model it is, down to the decoder that its fingerprint leaves out."""
+        codec = self.codec()
+        return (
+            f"model {codec.name} (codes {codec.fingerprint.hex()}, file {self.model_digest[:12]}), "
+            f"decoder {self.decoder}"
+        )
+
+    def measured_with(self) -> str:
+        """The versions, in a line."""
+        return ", ".join(f"{name} {version}" for name, version in self.versions.items())
+
+    def own_name(self, utterance: Utterance) -> str | None:
+        """Who speaks, if the model must be told: one with a speaker table cannot hear it."""
+        return None if self.codec().hears_speakers else utterance.speaker
+
+
+def setting(model: str | None, decoder: Decoder | None) -> Setting:
+    """Find out what a report will be of.
+
+    Args:
+        model: name or path; the default model when None.
+        decoder: the model's best when None.
+
+    Raises:
+        VqcodecError: there is no such model or decoder, or the extra `eval` is not installed.
+    """
+    found = {"vqcodec": vqcodec.__version__, **versions()}
+    path = find(model)
+    codec = _loaded(str(path))
+    if decoder is not None and decoder not in codec.decoders:
+        raise VqcodecError(
+            f"model {codec.name} has no decoder {decoder!r}; it has {', '.join(codec.decoders)}"
+        )
+    return Setting(str(path), file_digest(path), decoder or codec.decoders[0], found)
+
+
+def versions() -> dict[str, str]:
+    """The installed version of every library that measures, none of which is imported.
+
+    Raises:
+        VqcodecError: one is missing.
+    """
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise VqcodecError(f"{name}: not installed; pip install 'vqcodec[eval]'") from error
+    return found
+
+
+def kept(
+    path: Path, make: Callable[[], dict[str, Any]], *, also: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Read what was found out before, or find it out and keep it.
+
+    Args:
+        path: the JSON file.
+        make: what to keep, if it is not there.
+        also: files that `make` writes, which must be there as well.
+    """
+    if all(file.is_file() for file in (path, *also)):
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found
+    made = make()
+    write_atomically(path, json.dumps(made).encode())
+    return made
+
+
+def file_stem(
+    setting: Setting, utterance: Utterance, what: str, *, is_by_model: bool = True
+) -> str:
+    """A file name that is readable, and another for whatever gives another result.
+
+    Args:
+        setting: of the report.
+        utterance: the recording; its content counts, not the place of its corpus.
+        what: is done to it.
+        is_by_model: whether the model has a part in that.
+    """
+    request = {
+        **asdict(setting),
+        **({} if is_by_model else {"model_digest": None, "decoder": None}),
+        "model": None,
+        "version": _VERSION,
+        "name": utterance.name,
+        "recording": file_digest(utterance.path),
+        "speaker": utterance.speaker,
+        "text": utterance.text,
+        "what": what,
+    }
+    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+    readable = re.sub(r"[^A-Za-z0-9-]+", "_", f"{utterance.name} {what}")[-80:]
+    return f"{readable}.{digest[:16]}"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run_all(
+    function: Callable[[_Task], _Result],
+    tasks: Sequence[_Task],
+    *,
+    jobs: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[_Result]:
+    """Apply a function to tasks in processes of one thread each; results in the tasks' order.
+
+    Args:
+        function: of the top level of a module; the results must not depend on who works when.
+        tasks: what it is applied to.
+        jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.
+        on_progress: called with the number done and the number of all.
+
+    Raises:
+        VqcodecError: a process died.
+        Exception: the first that the function raises; what has not begun is then left.
+    """
+    # A fork of a process with threads, which torch may have started, can hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, initializer=_begin_process)
+    try:
+        futures = [pool.submit(function, task) for task in tasks]
+        for n_done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            if on_progress is not None:
+                on_progress(n_done, len(tasks))
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise VqcodecError(
+            "a process died, likely for lack of memory; run it again with fewer jobs, it continues"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_process() -> None:
+    torch.set_num_threads(1)
+    # An interrupt ends it without a traceback, and so does the death of whoever started it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@cache
+def _loaded(model: str) -> Codec:
+    return vqcodec.load(model, device="cpu", voices=False)

@@ -1,0 +1,1 @@
+"""The .codes file, as docs/format.md specifies it. Imports no torch."""

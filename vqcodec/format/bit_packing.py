@@ -1,0 +1,66 @@
+"""The payload of a chunk of codes, as specified in docs/format.md. Imports no torch."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+
+from vqcodec.format.header import StreamMetadata, damaged
+
+
+def pack(codes: npt.NDArray[np.uint16], bits: int) -> bytes:
+    """Codes (n_codebooks, length), time-major, most significant bit first, padded with zeros."""
+    words = codes.T.astype(">u2").reshape(-1, 1).view(np.uint8)
+    return np.packbits(np.unpackbits(words, axis=1)[:, 16 - bits :]).tobytes()
+
+
+def unpack(
+    payload: bytes, length: int, metadata: StreamMetadata, *, name: str, number: int
+) -> npt.NDArray[np.uint16]:
+    """Read the codes of a chunk.
+
+    Args:
+        payload: Of the size that `length` implies.
+        length: Time steps.
+        metadata: Of the file.
+        name: What to call the file in an error message.
+        number: Of the chunk.
+
+    Returns:
+        Codes, uint16, shape (n_codebooks, length).
+
+    Raises:
+        CodesError: If the padding is not zero or a code is outside the codebook.
+    """
+    bits, n = metadata.bits_per_code, length * metadata.n_codebooks
+    stream = np.unpackbits(np.frombuffer(payload, np.uint8))
+    if stream[n * bits :].any():
+        raise damaged(name, f"has padding bits that are not zero in chunk {number}")
+    words = np.zeros((n, 16), np.uint8)
+    words[:, 16 - bits :] = stream[: n * bits].reshape(n, bits)
+    codes = np.packbits(words, axis=1).view(">u2").ravel().astype(np.uint16)
+    if codes.max() >= metadata.codebook_size:
+        raise damaged(
+            name,
+            f"has code {codes.max()} in chunk {number}, the codebook has "
+            f"{metadata.codebook_size} entries",
+        )
+    return codes.reshape(length, metadata.n_codebooks).T
+
+
+def payload_size(length: int, metadata: StreamMetadata) -> int:
+    """Bytes of `length` packed time steps."""
+    return -(-length * metadata.n_codebooks * metadata.bits_per_code // 8)
+
+
+def place(number: int) -> bytes:
+    """The number of a chunk, as `crc` takes it."""
+    return struct.pack("<Q", number)
+
+
+def crc(before: bytes, data: bytes) -> bytes:
+    """CRC-32 of the bytes of a chunk and what stands for its place: elsewhere they do not pass."""
+    return struct.pack("<I", zlib.crc32(data, zlib.crc32(before)))

@@ -1,0 +1,431 @@
+"""Codes and the .codes file, as specified in docs/format.md. Imports no torch."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from vqcodec.errors import CodesError
+from vqcodec.files import replacing
+from vqcodec.format.bit_packing import crc, pack, place, unpack
+from vqcodec.format.header import (
+    MAGIC,
+    PACKED_BITS,
+    Header,
+    Metadata,
+    Prologue,
+    StreamMetadata,
+    ceil_div,
+    damaged,
+    pack_header,
+    read_prologue,
+    unpack_header,
+)
+from vqcodec.format.streaming import CHUNK_LENGTH, CodesStream, read_stream
+
+if TYPE_CHECKING:
+    from vqcodec.format.ngram_coder import NgramTables
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Codes(Metadata):
+    """One recording as discrete codes; the other fields are those of `Metadata`.
+
+    Two `Codes` are equal if their files of packed bits are the same bytes. Those of an
+    entropy-coded file are decoded when `codes` is first asked for, and cost nothing before.
+
+    Args:
+        codes: Integers in [0, codebook_size), shape (n_codebooks, n_codes); kept as a read-only
+            uint16 copy.
+        tables: Of the model, for the entropy coder; those of the packaged model that the
+            fingerprint names, if any, when None.
+
+    Raises:
+        CodesError: If a field has another type, shape or range.
+    """
+
+    codes: npt.NDArray[np.uint16]
+    n_codebooks: int = field(init=False)
+    tables: NgramTables | None = field(default=None, kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        codes = self.codes
+        if not isinstance(codes, np.ndarray) or codes.ndim != 2 or codes.dtype.kind not in "iu":
+            raise CodesError("codes must be a NumPy array of integers, (n_codebooks, n_codes)")
+        object.__setattr__(self, "n_codebooks", codes.shape[0])
+        super().__post_init__()
+        if codes.shape[1] != self.n_codes:
+            raise CodesError(
+                f"codes must have {self.n_codes} time steps for {self.n_samples} samples at "
+                f"{self.original_sample_rate} Hz, not {codes.shape[1]}"
+            )
+        if codes.min() < 0 or codes.max() >= self.codebook_size:
+            raise CodesError(
+                f"codes must be below the codebook size {self.codebook_size} and not negative, "
+                f"not {codes.min()}..{codes.max()}"
+            )
+        codes = codes.astype(np.uint16)
+        codes.setflags(write=False)
+        object.__setattr__(self, "codes", codes)
+
+    if not TYPE_CHECKING:
+        # What a call forgets is named, with what else makes codes.
+        def __new__(cls, *positional: Any, **given: Any) -> Codes:  # noqa: D102
+            required = {one.name for one in fields(cls) if one.init and one.default is MISSING}
+            missing = sorted(required - given.keys() - ({"codes"} if positional else set()))
+            if missing and (positional or given):  # without either, it is being unpickled
+                raise CodesError(
+                    f"Codes need {', '.join(missing)}, too; Codec.encode makes them of a "
+                    "recording, Codec.codes of units, and Codes.load reads a file"
+                )
+            return super().__new__(cls)
+
+        def __getattr__(self, name: str) -> Any:
+            decode = vars(self).get("_decode")
+            if name != "codes" or decode is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            codes = decode()
+            codes.setflags(write=False)
+            object.__setattr__(self, "codes", codes)
+            vars(self).pop("_decode", None)  # two threads may have asked
+            return codes
+
+    def __repr__(self) -> str:
+        from vqcodec.weights.registry import maker
+
+        books = f"{self.n_codebooks} x " if self.n_codebooks > 1 else ""
+        who = f"speaker {self.speaker}" if isinstance(self.speaker, str) else "a voice of their own"
+        model = maker(self.fingerprint) or self.fingerprint.hex()
+        return (
+            f"<Codes of {self.duration_s:.2f} s: {books}{self.n_codes} codes of "
+            f"{self.bits_per_code} bits, {who}, model {model}>"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Codes) and self._packed() == other._packed()
+
+    @property
+    def bits_per_second(self) -> float:
+        """True bit rate: all bytes of the file, over the duration."""
+        return 8 * len(self.to_bytes()) / self.duration_s
+
+    def to_bytes(self) -> bytes:
+        """The .codes file as bytes, in the smaller of packed bits and, with tables, ngram-ans.
+
+        The same codes, metadata and tables always give the same bytes.
+        """
+        tables = self.tables or _packaged_tables(self)
+        packed = self._packed()
+        if tables is None or not _fits(tables, self):
+            return packed
+        try:
+            payloads = [_coded(chunk, tables) for chunk in self._chunks()]
+        except ValueError:
+            return packed
+        coded = self._joined(payloads, tables.digest)
+        return coded if len(coded) < len(packed) else packed
+
+    def _packed(self) -> bytes:
+        return self._joined([pack(chunk, self.bits_per_code) for chunk in self._chunks()])
+
+    def _chunks(self) -> Iterator[npt.NDArray[np.uint16]]:
+        for start in range(0, self.n_codes, CHUNK_LENGTH):
+            yield self.codes[:, start : start + CHUNK_LENGTH]
+
+    def _joined(self, payloads: list[bytes], tables: bytes = b"") -> bytes:
+        index = b"".join(
+            struct.pack("<I", len(payload)) + crc(place(number), payload)
+            for number, payload in enumerate(payloads)
+        )
+        header = pack_header(
+            self,
+            n_samples=self.n_samples,
+            chunk_length=CHUNK_LENGTH,
+            index=index,
+            tables=tables,
+        )
+        return header + b"".join(payloads)
+
+    @classmethod
+    def from_bytes(
+        cls, data: bytes, name: str = "<bytes>", *, tables: NgramTables | None = None
+    ) -> Codes:
+        """Read the bytes of a .codes file.
+
+        Args:
+            data: The whole file.
+            name: What to call it in an error message.
+            tables: As in `load`.
+
+        Raises:
+            CodesError: As `load`.
+        """
+        return cls._read(io.BytesIO(data), len(data), name, tables)
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write a .codes file; an existing file is replaced whole or, on failure, left as it was.
+
+        Returns:
+            Bytes written.
+
+        Raises:
+            CodesError: If the file cannot be written.
+        """
+        path = Path(path)
+        data = self.to_bytes()
+        try:
+            if path.exists() and not path.is_file():
+                raise CodesError(f"{path}: is not a regular file; give the path of a .codes file")
+            with replacing(path) as temporary:
+                temporary.write_bytes(data)
+        except OSError as error:
+            raise CodesError(
+                f"{path}: cannot be written ({error.strerror}); "
+                "check the folder, its permissions and the free space"
+            ) from error
+        return len(data)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, tables: NgramTables | None = None) -> Codes:
+        """Read a .codes file.
+
+        Args:
+            path: The file.
+            tables: Of the model, for the entropy coder; the packaged models' are known.
+
+        Raises:
+            CodesError: If the file cannot be read, is not as docs/format.md demands, or is coded
+                with tables that are not known. Where its checksums are right and an entropy-coded
+                payload is impossible, so that no writer made it, `codes` raises it.
+        """
+        with _opened(path) as (file, size):
+            return cls._read(file, size, str(path), tables)
+
+    @classmethod
+    def collect(cls, stream: CodesStream) -> Codes:
+        """Wait for the end of a stream.
+
+        Raises:
+            CodesError: Whatever the stream raises.
+        """
+        codes = np.concatenate(list(stream), axis=1)
+        assert stream.n_samples is not None
+        return cls(codes, **_fields(stream.metadata), n_samples=stream.n_samples)
+
+    @classmethod
+    def _read(cls, file: BinaryIO, size: int, name: str, tables: NgramTables | None) -> Codes:
+        prologue = read_prologue(file, name)
+        if prologue.n_samples == 0:
+            return replace(_read_whole_stream(file, prologue, name), tables=tables)
+        header = unpack_header(file, prologue, size, name)
+        tables = _tables_of(header, name, tables)
+        payloads = _read_payloads(file, header, name, range(len(header.chunk_sizes)))
+        decode = partial(_decoded, payloads, header, name, tables)
+        known = {**_fields(header), "n_samples": header.n_samples, "tables": tables}
+        if header.method == PACKED_BITS:
+            return cls(decode(), **known)
+        # The header has been checked, and the tables give no code that is not in the codebook.
+        codes = object.__new__(cls)
+        vars(codes).update(known, n_codebooks=header.n_codebooks, _decode=decode)
+        return codes
+
+
+def _coded(chunk: npt.NDArray[np.uint16], tables: NgramTables) -> bytes:
+    """The payload of a chunk, read back.
+
+    Raises:
+        ValueError: If it does not hold the chunk.
+    """
+    payload = tables.encode(chunk)
+    if not np.array_equal(tables.decode(payload, chunk.shape[1]), chunk):
+        raise ValueError("other codes were read than written")
+    return payload
+
+
+def _read_whole_stream(file: BinaryIO, prologue: Prologue, name: str) -> Codes:
+    codes = Codes.collect(read_stream(file, prologue, name))
+    if file.read(1):
+        raise damaged(name, "has bytes after its end")
+    return codes
+
+
+def read_pipe(
+    file: BinaryIO, name: str, *, tables: NgramTables | None = None
+) -> Codes | CodesStream:
+    """Read codes from a pipe: a streamed file as it comes, any other whole.
+
+    Args:
+        file: A binary file object that need not seek.
+        name: What to call it in an error message.
+        tables: As in `Codes.load`.
+
+    Raises:
+        CodesError: If the bytes are not as docs/format.md demands; of a streamed file only the
+            header is read here.
+    """
+    prologue = read_prologue(file, name)
+    if prologue.n_samples == 0:
+        return read_stream(file, prologue, name)
+    return Codes.from_bytes(prologue.to_bytes() + file.read(), name, tables=tables)
+
+
+def _fields(metadata: StreamMetadata) -> dict[str, Any]:
+    """What a stream's metadata says and `Codes` takes."""
+    names = {field.name for field in fields(StreamMetadata)} - {"n_codebooks"}
+    return {name: getattr(metadata, name) for name in names}
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """Read and check the header of a .codes file; no payload is read, unless it is streamed.
+
+    Raises:
+        CodesError: If the file cannot be read, or its header or size is not as docs/format.md
+            demands.
+    """
+    with _opened(path) as (file, size):
+        prologue = read_prologue(file, str(path))
+        if prologue.n_samples:
+            return unpack_header(file, prologue, size, str(path))
+        codes = _read_whole_stream(file, prologue, str(path))
+    return Header(
+        **_fields(codes),
+        n_codebooks=codes.n_codebooks,
+        n_samples=codes.n_samples,
+        method=prologue.method,
+        tables=b"",
+        chunk_length=prologue.chunk_length,
+        chunk_sizes=np.zeros(0, np.uint32),
+        chunk_crcs=(),
+        header_size=prologue.index_at + 4,
+        file_size=size,
+    )
+
+
+def read_chunks(
+    path: str | os.PathLike[str], start: int, stop: int, *, tables: NgramTables | None = None
+) -> npt.NDArray[np.uint16]:
+    """Read the time steps start, ..., stop - 1 of a .codes file, and only the chunks they lie in.
+
+    Args:
+        path: The file.
+        start: First time step, 0 <= start < stop.
+        stop: Time step after the last, stop <= n_codes.
+        tables: As in `Codes.load`.
+
+    Returns:
+        Codes, uint16, shape (n_codebooks, stop - start), `Codes.load(path).codes[:, start:stop]`.
+
+    Raises:
+        CodesError: If the range is empty or outside the file, or what is read of the file is not
+            as docs/format.md demands, or is coded with tables that are not known.
+    """
+    with _opened(path) as (file, size):
+        prologue = read_prologue(file, str(path))
+        if prologue.n_samples == 0:
+            whole = _read_whole_stream(file, prologue, str(path))
+            _check_range(whole, str(path), start, stop)
+            return whole.codes[:, start:stop]
+        header = unpack_header(file, prologue, size, str(path))
+        _check_range(header, str(path), start, stop)
+        tables = _tables_of(header, str(path), tables)
+        chunks = range(start // header.chunk_length, ceil_div(stop, header.chunk_length))
+        payloads = _read_payloads(file, header, str(path), chunks)
+    codes = _decoded(payloads, header, str(path), tables)
+    offset = chunks.start * header.chunk_length
+    return np.ascontiguousarray(codes[:, start - offset : stop - offset])
+
+
+def _check_range(metadata: Metadata, name: str, start: int, stop: int) -> None:
+    if not 0 <= start < stop <= metadata.n_codes:
+        raise CodesError(
+            f"{name}: has no time steps {start} to {stop}; "
+            f"choose 0 <= start < stop <= {metadata.n_codes}"
+        )
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, int]]:
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode):
+                yield file, status.st_size
+            else:  # a pipe, which has no size and can be read but once
+                data = file.read(len(MAGIC))
+                if data == MAGIC:  # or it may never end
+                    data += file.read()
+                yield io.BytesIO(data), len(data)
+    except OSError as error:
+        raise CodesError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
+
+
+def _read_payloads(file: BinaryIO, header: Header, name: str, chunks: range) -> dict[int, bytes]:
+    """The payloads of some chunks by their numbers, checked to be those that were written."""
+    sizes = header.chunk_sizes.tolist()
+    file.seek(header.header_size + sum(sizes[: chunks.start]) + header.after_payload * chunks.start)
+    payloads = {}
+    for number in chunks:
+        payload = file.read(sizes[number])
+        written = header.chunk_crcs[number] if header.chunk_crcs else file.read(4)
+        if written != crc(place(number), payload):
+            raise damaged(name, f"is damaged: the CRC of chunk {number} differs")
+        payloads[number] = payload
+    return payloads
+
+
+def _decoded(
+    payloads: dict[int, bytes], header: Header, name: str, tables: NgramTables | None
+) -> npt.NDArray[np.uint16]:
+    """The codes of consecutive chunks."""
+    chunks = []
+    for number, payload in payloads.items():
+        length = min(header.chunk_length, header.n_codes - number * header.chunk_length)
+        if header.method == PACKED_BITS:
+            chunks.append(unpack(payload, length, header, name=name, number=number))
+            continue
+        assert tables is not None
+        try:
+            chunks.append(tables.decode(payload, length))
+        except ValueError as error:
+            raise damaged(name, f"has {error} in chunk {number}") from error
+    return np.concatenate(chunks, axis=1)
+
+
+def _tables_of(header: Header, name: str, tables: NgramTables | None) -> NgramTables | None:
+    """The tables that a file is coded with, or that its codes may be coded with."""
+    if header.method == PACKED_BITS:
+        return tables
+    for known in (tables, _packaged_tables(header)):
+        if known is not None and known.digest == header.tables:
+            if _fits(known, header):
+                return known
+            raise damaged(name, "is not laid out as the model that it names")
+    raise CodesError(
+        f"{name}: is coded with the tables {header.tables.hex()} of model "
+        f"{header.fingerprint.hex()}, which are not known; give that model (--model)"
+    )
+
+
+def _fits(tables: NgramTables, metadata: StreamMetadata) -> bool:
+    laid_out = metadata.n_codebooks, metadata.codebook_size
+    return (tables.n_codebooks, tables.codebook_size) == laid_out
+
+
+def _packaged_tables(metadata: StreamMetadata) -> NgramTables | None:
+    # The compiler, which the coder needs, takes time to import.
+    from vqcodec.format.ngram_coder import packaged
+
+    return packaged().get(metadata.fingerprint)

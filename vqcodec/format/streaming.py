@@ -1,0 +1,125 @@
+"""Codes of a recording that is still going on, and the streamed layout of docs/format.md.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Generator, Iterator
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from vqcodec.errors import CodesError
+from vqcodec.format.bit_packing import crc, pack, payload_size, place, unpack
+from vqcodec.format.header import (
+    Prologue,
+    StreamMetadata,
+    damaged,
+    pack_header,
+    unpack_stream_header,
+)
+
+Blocks = Generator[npt.NDArray[np.uint16], None, int]
+"""Yields codes, uint16, shape (n_codebooks, n); returns the samples of the recording."""
+
+CHUNK_LENGTH = 1250
+_LENGTH, _END = struct.Struct("<H"), struct.Struct("<HQ")
+_LONGEST = 10**12  # samples
+
+
+class CodesStream:
+    """Codes as they come. Iterate over it once: it yields blocks as `Blocks` says.
+
+    Args:
+        metadata: What is known beforehand.
+        blocks: The codes.
+
+    Attributes:
+        metadata: As given.
+        n_samples: Of the recording, per channel, at its own rate; None until the iteration ends.
+    """
+
+    def __init__(self, metadata: StreamMetadata, blocks: Blocks) -> None:
+        self.metadata = metadata
+        self.n_samples: int | None = None
+        self._blocks: Blocks | None = blocks
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint16]]:
+        if self._blocks is None:
+            raise CodesError("a stream can be iterated over once; Codes.collect keeps its codes")
+        blocks, self._blocks = self._blocks, None
+        self.n_samples = yield from blocks
+
+    def write(self, file: BinaryIO) -> None:
+        """Write the streamed layout, every block as soon as it is there.
+
+        Raises:
+            CodesError: If the stream was iterated over before.
+            OSError: If the file cannot be written.
+        """
+        header = pack_header(self.metadata, n_samples=0, chunk_length=CHUNK_LENGTH)
+        file.write(header)
+        file.flush()
+        # Each chunk names the one before it, and the first the header.
+        last = header[-4:]
+        for block in self:
+            for start in range(0, block.shape[1], CHUNK_LENGTH):
+                codes = block[:, start : start + CHUNK_LENGTH]
+                chunk = _LENGTH.pack(codes.shape[1]) + pack(codes, self.metadata.bits_per_code)
+                last = crc(last, chunk)
+                file.write(chunk + last)
+            file.flush()
+        end = _END.pack(0, self.n_samples)
+        file.write(end + crc(last, end))
+        file.flush()
+
+
+def read_stream(file: BinaryIO, prologue: Prologue, name: str) -> CodesStream:
+    """Read the streamed layout, never more of it than the next chunk.
+
+    Args:
+        file: After its prologue.
+        prologue: Of the file.
+        name: What to call the file in an error message.
+
+    Raises:
+        CodesError: If the header, or while iterating a chunk, is not as docs/format.md demands.
+    """
+    metadata, header_crc = unpack_stream_header(file, prologue, name)
+    return CodesStream(metadata, _chunks(file, metadata, prologue, header_crc, name))
+
+
+def _chunks(
+    file: BinaryIO, metadata: StreamMetadata, prologue: Prologue, last: bytes, name: str
+) -> Blocks:
+    number, n_codes = 0, 0
+    while True:
+        start = _read(file, _LENGTH.size, name)
+        (length,) = _LENGTH.unpack(start)
+        if length > prologue.chunk_length:
+            raise damaged(name, f"is damaged: chunk {number} claims {length} time steps")
+        size = payload_size(length, metadata) if length else 8
+        payload, found = _read(file, size, name), _read(file, len(last), name)
+        if found != crc(place(number) if prologue.version == 1 else last, start + payload):
+            raise damaged(name, f"is damaged: the CRC of chunk {number} differs")
+        if not length:
+            break
+        yield unpack(payload, length, metadata, name=name, number=number)
+        last, number, n_codes = found, number + 1, n_codes + length
+    (n_samples,) = struct.unpack("<Q", payload)
+    if not 1 <= n_samples <= _LONGEST or metadata.n_codes_of(n_samples) != n_codes:
+        raise damaged(name, f"has {n_codes} time steps, which {n_samples} samples do not make")
+    return int(n_samples)
+
+
+def _read(file: BinaryIO, size: int, name: str) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise CodesError(
+            f"{name}: is cut short: the recording's end is missing; copy it again, or decode what "
+            "there is: vqcodec decode - - < FILE > out.wav"
+        )
+    return data

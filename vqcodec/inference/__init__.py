@@ -1,0 +1,1 @@
+"""Models at work: recordings to codes and codes to recordings, in chunks."""

@@ -1,0 +1,147 @@
+"""Better codes for a recording: those that decode to what is nearest to it, for their bits.
+
+An encoder answers at once, and its codes are not the best that its decoder could be told. They are
+searched for from there, by analysis by synthesis (Schroeder and Atal 1985, "Code-excited linear
+prediction", ICASSP), with the decoder's gradient as in content-adaptive compression of images
+(Campos et al. 2019, arXiv 1906.01223). The vectors move; what is decoded are the codes nearest to
+them, less likely ones seeming farther away (Chou, Lookabaugh and Gray 1989, "Entropy-constrained
+vector quantization", IEEE Trans. ASSP 37(1)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vqcodec.errors import VqcodecError
+from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.inference import chunking
+from vqcodec.inference.decoding import decode_latents
+from vqcodec.models import encoder, istft
+from vqcodec.models.loss_config import LONGEST_WINDOW, STOI_SECONDS, LossConfig
+from vqcodec.models.quantizer import VectorQuantizer
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.models.waveform_loss import WaveformLoss
+
+STEPS, LEARNING_RATE = 40, 0.02
+BETAS = (0.5, 0.95)  # a gradient is another as soon as a code is: the last ones mislead
+WEIGHTS = LossConfig(stoi=2.0, periodicity=1.0)
+# Of half a squared distance, for a code that stands for 8 ms of sound; in proportion for others.
+BIT_PENALTY, PENALTY_SECONDS = 0.0025, 0.008
+STEPS_PER_COSTS = 5  # they change little from step to step
+
+
+def refined_code_blocks(
+    model: VQVAE,
+    blocks: Iterable[np.ndarray],
+    speaker: Tensor,
+    *,
+    tables: NgramTables | None,
+) -> Iterator[np.ndarray]:
+    """Encode as `encoding.code_blocks` does, but search for codes that decode to more.
+
+    The same recording gives the same codes on one CPU, for any number of threads.
+
+    Args:
+        model: with a fast decoder, on the device of `speaker`.
+        blocks: (T,) float32 at the model's rate and normalised level.
+        speaker: (1, S) what the decoder will be told.
+        tables: of the entropy coder, by which codes have a cost; without them none has.
+
+    Yields:
+        (1, n) uint16.
+
+    Raises:
+        VqcodecError: the model has no fast decoder, or another quantizer than `vq`.
+    """
+    config = model.config
+    search = Search(model, None if tables is None else partial(_costs, tables), STEPS)
+    heard = [-(-n // config.hop_length) for n in encoder.context(config.encoder)]
+    assert config.fast is not None  # or there had been no search
+    decoded = istft.context(config.fast, config.hop_length)
+    grid = chunking.windows(
+        blocks,
+        length=chunking.LENGTH,
+        context=(heard[0] + decoded[0], heard[1] + decoded[1]),
+        step=config.hop_length,
+    )
+
+    def refined(window: chunking.Window) -> np.ndarray:
+        """The codes that a window keeps, (1, n)."""
+        codes = search(torch.from_numpy(window.data)[None].to(speaker.device), speaker)
+        return codes[0, :, window.start : window.end].cpu().numpy().astype(np.uint16)
+
+    return chunking.map_in_order(refined, grid, speaker.device)
+
+
+class Search:
+    """Analysis by synthesis for a batch of waveforms (the module's sources).
+
+    Args:
+        model: with a fast decoder; nothing of it changes.
+        costs: codes (B, N) -> (B, N, codebook_size) the bits of each code in every place, if the
+            others are those; without it none has a cost.
+        steps: of the descent.
+
+    Raises:
+        VqcodecError: the model has no fast decoder, or another quantizer than `vq`.
+    """
+
+    def __init__(self, model: VQVAE, costs: Callable[[Tensor], Tensor] | None, steps: int) -> None:
+        if model.fast is None or not isinstance(model.quantizer, VectorQuantizer):
+            raise VqcodecError(
+                "this model's codes cannot be refined: "
+                "that needs a fast decoder and the quantizer vq"
+            )
+        self.model, self.fast, self.quantizer = model, model.fast, model.quantizer
+        self.costs, self.steps = costs, steps
+        sample_rate, hop_length = model.config.sample_rate, model.config.hop_length
+        device = next(model.parameters()).device
+        self.loss = WaveformLoss(sample_rate, WEIGHTS).to(device)
+        self.bit_penalty = BIT_PENALTY * (hop_length / sample_rate) / PENALTY_SECONDS
+        shortest = max(LONGEST_WINDOW, STOI_SECONDS * sample_rate)
+        self.n_samples = int(-(-shortest // hop_length)) * hop_length
+
+    def __call__(self, waveform: Tensor, speaker: Tensor) -> Tensor:
+        """Search from the encoder's codes, for all waveforms together.
+
+        Args:
+            waveform: (B, N * hop_length) at normalised level.
+            speaker: (B, S) what the decoder will be told.
+
+        Returns:
+            (B, 1, N) int64, or more of them where that is too short for the losses.
+        """
+        waveform = F.pad(waveform, (0, max(0, self.n_samples - waveform.shape[1])))
+        with torch.no_grad():
+            vectors = self.quantizer.project(self.model.norm(self.model.encoder(waveform)))
+            codes = self.quantizer.nearest(vectors)[:, None]
+        vectors.requires_grad_()
+        # The gradients of a long window's single vectors are small.
+        optimizer = torch.optim.Adam([vectors], LEARNING_RATE, BETAS, eps=1e-12)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, self.steps)
+        penalty, least, best = None, float("inf"), codes
+        for step in range(self.steps):
+            if self.costs is not None and step % STEPS_PER_COSTS == 0:
+                penalty = self.bit_penalty * self.costs(codes[:, 0])
+            latents, codes = self.quantizer.quantize(vectors, penalty)
+            decoded = decode_latents(self.fast, latents, speaker)
+            loss = self.loss(decoded, waveform).weighted(WEIGHTS)
+            if loss.item() < least:
+                least, best = loss.item(), codes
+            # Not `backward`, by which all threads would add to the model's own gradients.
+            (vectors.grad,) = torch.autograd.grad(loss, [vectors])
+            optimizer.step()
+            schedule.step()
+        return best
+
+
+def _costs(tables: NgramTables, codes: Tensor) -> Tensor:
+    """Codes (1, N) -> (1, N, codebook_size) bits."""
+    costs = tables.costs(codes.cpu().numpy().astype(np.uint16))
+    return torch.from_numpy(costs[:, 0])[None].to(codes.device)

@@ -1,0 +1,140 @@
+"""Refining the vector of one speaker on recordings of him, everything else frozen."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqcodec.audio import Recording
+from vqcodec.errors import SpeakerError
+from vqcodec.inference.decoding import decode_latents
+from vqcodec.inference.encoding import Progress, code_blocks
+from vqcodec.models.loss_config import LossConfig
+from vqcodec.models.speaker import from_int8, to_grid, to_int8
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.models.waveform_loss import WaveformLoss
+
+STEPS, BATCH_SIZE, LEARNING_RATE = 100, 4, 0.05
+
+_SEGMENT_S = 1.0
+_MAX_SEGMENTS = 64  # of a recording
+_HELD_BACK = 4  # of so many segments one is not trained on: a lone one of few is a poor judge
+
+
+class Tuned(NamedTuple):
+    """A speaker vector after training on some segments.
+
+    Attributes:
+        vector: (64,) int8: the refined one, or the one it began with where that is better.
+        before: loss on other segments with the vector that it began with.
+        after: the same with `vector`.
+    """
+
+    vector: np.ndarray
+    before: float
+    after: float
+
+
+def tune(
+    model: VQVAE,
+    recordings: Sequence[Recording],
+    vector: np.ndarray,
+    *,
+    device: torch.device,
+    on_progress: Progress | None = None,
+) -> Tuned:
+    """Refine a speaker vector, so that decoding his own codes with it comes nearer to him.
+
+    Adam on the spectral losses of the training, over random seconds of the first minute of each
+    recording. A quarter of the seconds is held back to judge by. The same recordings give the same
+    vector on one machine and thread count.
+
+    Args:
+        model: on `device`.
+        recordings: of one person.
+        vector: (64,) int8 to begin with.
+        device: a CPU or a GPU.
+        on_progress: called with the share done, in [0, 1].
+
+    Raises:
+        AudioError: a recording cannot be read.
+        SpeakerError: the model has no fast decoder, or there are no two whole seconds.
+    """
+    if model.fast is None:
+        raise SpeakerError("this model has no fast decoder to tune a voice by; leave --tune out")
+    segments = [
+        segment for recording in recordings for segment in _segments(model, recording, device)
+    ]
+    if len(segments) < 2:
+        raise SpeakerError(
+            f"{recordings[0].name}: tuning needs two seconds of speech; give longer recordings, "
+            "or leave --tune out"
+        )
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(segments))
+    held_back, heard = np.split(order, [-(-len(order) // _HELD_BACK)])
+    loss = _Loss(model, segments, device)
+    start = torch.from_numpy(from_int8(vector))[None].to(device)
+    refined = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([refined], lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        loss(refined, rng.choice(heard, BATCH_SIZE)).backward()
+        optimizer.step()
+        schedule.step()
+        if on_progress:
+            on_progress((step + 1) / STEPS)
+    before, after = loss.mean(start, held_back), loss.mean(refined, held_back)
+    if after < before:
+        return Tuned(to_int8(to_grid(refined.detach())[0]), before, after)
+    return Tuned(vector, before, before)
+
+
+class _Segment(NamedTuple):
+    waveform: Tensor  # (T,) at normalised level
+    codes: Tensor  # (Q, N) int64
+
+
+def _segments(model: VQVAE, recording: Recording, device: torch.device) -> list[_Segment]:
+    """The whole seconds of the beginning of a recording."""
+    config = model.config
+    n_codes = int(_SEGMENT_S * config.sample_rate) // config.hop_length
+    length, gain = n_codes * config.hop_length, recording.gain()
+    blocks = itertools.islice(recording.speech(config.sample_rate, length, gain), _MAX_SEGMENTS)
+    waveforms = [block / np.float32(gain) for block in blocks if len(block) == length]
+    if not waveforms:
+        return []
+    codes = np.concatenate(list(code_blocks(model, waveforms, device)), axis=1).astype(np.int64)
+    return [
+        _Segment(torch.from_numpy(waveform), torch.from_numpy(own))
+        for waveform, own in zip(waveforms, np.split(codes, len(waveforms), axis=1), strict=True)
+    ]
+
+
+class _Loss:
+    """The spectral losses of the training, weighted as recipes do by default."""
+
+    def __init__(self, model: VQVAE, segments: Sequence[_Segment], device: torch.device) -> None:
+        self.model, self.segments, self.device = model, segments, device
+        self.weights = LossConfig()
+        self.waveform_loss = WaveformLoss(model.config.sample_rate, self.weights).to(device)
+
+    def __call__(self, vector: Tensor, rows: np.ndarray) -> Tensor:
+        """Vector (1, S), as the decoder would get it once it is stored -> scalar."""
+        assert self.model.fast is not None
+        waveforms = torch.stack([self.segments[row].waveform for row in rows]).to(self.device)
+        codes = torch.stack([self.segments[row].codes for row in rows]).to(self.device)
+        speaker = to_grid(vector).expand(len(rows), -1)
+        output = decode_latents(self.model.fast, self.model.latents(codes), speaker)
+        return self.waveform_loss(output, waveforms).weighted(self.weights)
+
+    @torch.no_grad()
+    def mean(self, vector: Tensor, rows: np.ndarray) -> float:
+        """Over segments."""
+        return float(np.mean([float(self(vector, row)) for row in rows[:, None]]))

@@ -1,0 +1,439 @@
+"""Sampling from a WaveNet on a CPU: the algorithm of `reference.py`, compiled, in lanes.
+
+Recordings sampled side by side are the lanes of vector instructions, in groups of 16; a lone one
+uses them across channels instead. Either way every sum is taken in the same order (see tile.py),
+so a recording's samples are the same bits alone, in any group, and on any number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from llvmlite.binding import get_host_cpu_features
+from torch import Tensor
+
+from vqcodec.compilation import compiled
+from vqcodec.inference.wavenet.tile import VECTOR, accumulate_tile
+from vqcodec.models.wavenet import N_LEVELS, SILENCE, WaveNet
+
+# Whether there are 32 registers of 16 sums; AVX2 has 16 of eight, NEON 32 of four.
+HAS_WIDE_REGISTERS = get_host_cpu_features().get("avx512f", False)
+TILE_ROWS = 16 if HAS_WIDE_REGISTERS else 4
+# A padded group costs as much as seven lone recordings.
+SMALLEST_GROUP = 7
+# Sums are fused multiply-adds, as in the tiles, and are never put in another order. Division
+# raises nothing (error_model), or loops with it would not use vector instructions.
+vectorized = partial(compiled, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
+inlined = partial(vectorized, inline="always")
+# 2^(1/2 - n): see `exp`.
+POWERS = 2.0 ** (0.5 - np.arange(128, dtype=np.float32))
+
+
+class Weights(NamedTuple):
+    """A WaveNet as the kernel reads it: (inputs, outputs), widths padded to multiples of 16.
+
+    Values are rounded to float16, which is what model files hold: a lone recording is bound by
+    reading weights, and reads half as many bytes. Groups of lanes read the same values in float32.
+
+    Attributes:
+        embedding: (256, C) float32.
+        condition: (layers, H + 1, 2C). Here and below the last input may be the constant 1, whose
+            weights are biases.
+        older, newer: (layers, C, 2C), the two taps of the dilated convolutions.
+        mixed: (layers, C + 1, C + K): residual, then skip.
+        hidden: (K + 1, 256).
+        logits: (256 + 1, 256).
+        dilations: (layers,) int64.
+    """
+
+    embedding: np.ndarray
+    condition: np.ndarray
+    older: np.ndarray
+    newer: np.ndarray
+    mixed: np.ndarray
+    hidden: np.ndarray
+    logits: np.ndarray
+    dilations: np.ndarray
+
+
+class State(NamedTuple):
+    """What a group of L lanes remembers, and its scratch space; the constant 1 stands in last rows.
+
+    Attributes:
+        levels: (L,) int64, the last samples.
+        past: (sum of dilations, C, L), a ring of inputs for each layer.
+        slots: (layers,) int64, the place in each ring.
+        held: (layers, 2C, L), the condition of the current code.
+        stream: (C + K + 1, L), the residual stream, then the summed skips.
+        gates: (2C, L).
+        hidden: (C + 1, L).
+        middle: (256 + 1, L).
+        logits: (256, L).
+        peaks, totals: (L,), of the distribution of the next sample.
+        zeros: (256, L).
+    """
+
+    levels: np.ndarray
+    past: np.ndarray
+    slots: np.ndarray
+    held: np.ndarray
+    stream: np.ndarray
+    gates: np.ndarray
+    hidden: np.ndarray
+    middle: np.ndarray
+    logits: np.ndarray
+    peaks: np.ndarray
+    totals: np.ndarray
+    zeros: np.ndarray
+
+
+def export_weights(wavenet: WaveNet, n_lanes: int) -> Weights:
+    """Copy the weights of a WaveNet into the kernel's layout for groups of `n_lanes`."""
+    config = wavenet.config
+    width, skip, heard = (
+        -(-channels // VECTOR) * VECTOR
+        for channels in (
+            config.residual_channels,
+            config.skip_channels,
+            config.condition_channels,
+        )
+    )
+
+    def padded(tensor: Tensor, *shape: int) -> np.ndarray:
+        array = tensor.detach().half().cpu().numpy()
+        room = [(0, size - have) for size, have in zip(shape, array.shape, strict=True)]
+        return np.pad(array, room)
+
+    def ready(array: np.ndarray) -> np.ndarray:
+        # numba computes with neither float16 nor its own idea of it: the tile reads the bits.
+        return np.ascontiguousarray(
+            array.view(np.uint16) if n_lanes == 1 else array.astype(np.float32)
+        )
+
+    def halves(tensor: Tensor, *shape: int) -> np.ndarray:
+        """Filter and gate, padded each for itself; outputs last."""
+        return np.concatenate([padded(half, *shape) for half in tensor.chunk(2, dim=-1)], axis=-1)
+
+    def biased(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        return np.concatenate([weight, bias[None]])
+
+    layers: list[Any] = list(wavenet.layers)
+    channels = config.residual_channels
+    condition = [
+        biased(halves(layer.condition.weight.T, heard, width), halves(layer.taps.bias, width))
+        for layer in layers
+    ]
+    older, newer = (
+        [halves(layer.taps.weight[:, tap].T, width, width) for layer in layers]
+        for tap in (slice(None, channels), slice(channels, None))
+    )
+    mixed = [
+        np.concatenate(
+            [
+                biased(
+                    padded(layer.mixed.weight[part].T, width, size),
+                    padded(layer.mixed.bias[part], size),
+                )
+                for part, size in ((slice(None, channels), width), (slice(channels, None), skip))
+            ],
+            axis=-1,
+        )
+        for layer in layers
+    ]
+    hidden, logits = (
+        biased(padded(part.weight.T, size, N_LEVELS), padded(part.bias, N_LEVELS))
+        for part, size in ((wavenet.hidden, skip), (wavenet.logits, N_LEVELS))
+    )
+    return Weights(
+        embedding=padded(wavenet.embedding.weight, N_LEVELS, width).astype(np.float32),
+        condition=ready(np.stack(condition)),
+        older=ready(np.stack(older)),
+        newer=ready(np.stack(newer)),
+        mixed=ready(np.stack(mixed)),
+        hidden=ready(hidden),
+        logits=ready(logits),
+        dilations=np.array([layer.dilation for layer in layers]),
+    )
+
+
+def new_state(weights: Weights, n_lanes: int) -> State:
+    """The state before the first sample: silence."""
+    n_layers, width, both = weights.newer.shape
+
+    def zeros(*shape: int) -> np.ndarray:
+        return np.zeros((*shape, n_lanes), np.float32)
+
+    def with_one(channels: int) -> np.ndarray:
+        return np.concatenate([zeros(channels), np.ones((1, n_lanes), np.float32)])
+
+    return State(
+        levels=np.full(n_lanes, SILENCE),
+        past=zeros(int(weights.dilations.sum()), width),
+        slots=np.zeros(n_layers, np.int64),
+        held=zeros(n_layers, both),
+        stream=with_one(weights.mixed.shape[-1]),
+        gates=zeros(both),
+        hidden=with_one(width),
+        middle=with_one(N_LEVELS),
+        logits=zeros(N_LEVELS),
+        peaks=zeros(),
+        totals=zeros(),
+        zeros=zeros(max(N_LEVELS, both)),
+    )
+
+
+@vectorized
+def accumulate(weights: Any, x: Any, starts: Any, sums: Any) -> None:
+    """Sums (O, L) = starts (O, L) + weights (I, O)^T x (I, L).
+
+    O is a multiple of 16, L is 1 (weights are float16 bits) or a multiple of 16 (float32); `sums`
+    may be `starts`.
+    """
+    depth, n_outputs = weights.shape
+    n_lanes = x.shape[1]
+    w, v, s, b = weights.ctypes.data, x.ctypes.data, sums.ctypes.data, starts.ctypes.data
+    if n_lanes > 1:
+        for lane in range(0, n_lanes, 16):
+            for output in range(0, n_outputs, TILE_ROWS):
+                at = 4 * (output * n_lanes + lane)
+                accumulate_tile(
+                    s + at, b + at, n_lanes,
+                    w + 4 * output, n_outputs, v + 4 * lane, n_lanes, depth, TILE_ROWS, 1, 4,
+                )  # fmt: skip
+        return
+    output = 0
+    # Wide blocks first: a short one leaves the multipliers waiting for each other.
+    while output < n_outputs:
+        at, left = 4 * output, n_outputs - output
+        if not HAS_WIDE_REGISTERS and left >= 64:
+            accumulate_tile(s + at, b + at, 0, v, 1, w + at // 2, n_outputs, depth, 1, 4, 2)
+            output += 64
+        elif HAS_WIDE_REGISTERS and left >= 256:
+            accumulate_tile(s + at, b + at, 0, v, 1, w + at // 2, n_outputs, depth, 1, 16, 2)
+            output += 256
+        elif HAS_WIDE_REGISTERS and left >= 192:
+            accumulate_tile(s + at, b + at, 0, v, 1, w + at // 2, n_outputs, depth, 1, 12, 2)
+            output += 192
+        elif HAS_WIDE_REGISTERS and left >= 128:
+            accumulate_tile(s + at, b + at, 0, v, 1, w + at // 2, n_outputs, depth, 1, 8, 2)
+            output += 128
+        else:
+            accumulate_tile(s + at, b + at, 0, v, 1, w + at // 2, n_outputs, depth, 1, 1, 2)
+            output += 16
+
+
+@inlined
+def tanh(x: Any) -> Any:
+    """Hyperbolic tangent of float32, within 4e-7.
+
+    Lambert's continued fraction h / (1 + h^2 / (3 + h^2 / (5 + ...))), to the sixth level, gives
+    tanh(h) = a / b for h = x / 2; then tanh(x) = 2ab / (a^2 + b^2), which is 1 in float32 at 9.
+    """
+    half = np.float32(0.5) * min(max(x, np.float32(-9)), np.float32(9))
+    z = half * half
+    a = half * ((np.float32(21) * z + np.float32(1260)) * z + np.float32(10395))
+    b = ((z + np.float32(210)) * z + np.float32(4725)) * z + np.float32(10395)
+    return (a + a) * b / (a * a + b * b)
+
+
+@vectorized
+def set_condition(weights: Any, state: Any, condition: Any) -> None:
+    """Project the condition (H + 1, L) of a code for every layer."""
+    for layer in range(len(weights.dilations)):
+        accumulate(weights.condition[layer], condition, state.zeros, state.held[layer])
+
+
+@vectorized
+def step(weights: Any, state: Any) -> None:
+    """Logits of the next sample from `state.levels` and what came before."""
+    n_layers, width, _ = weights.newer.shape
+    n_lanes = len(state.levels)
+    for channel in range(width):
+        for lane in range(n_lanes):
+            state.stream[channel, lane] = weights.embedding[state.levels[lane], channel]
+    x, skips = state.stream[:width], state.stream[width:]
+    skips[:-1] = np.float32(0)
+    filters, gates = state.gates[:width].ravel(), state.gates[width:].ravel()
+    hidden = state.hidden.ravel()
+    start = 0
+    for layer in range(n_layers):
+        past = state.past[start + state.slots[layer]]
+        accumulate(weights.older[layer], past, state.held[layer], state.gates)
+        accumulate(weights.newer[layer], x, state.gates, state.gates)
+        past[:] = x
+        start += weights.dilations[layer]
+        state.slots[layer] = (state.slots[layer] + 1) % weights.dilations[layer]
+        for index in range(len(gates)):
+            gate = np.float32(0.5) * tanh(np.float32(0.5) * gates[index]) + np.float32(0.5)
+            hidden[index] = tanh(filters[index]) * gate
+        accumulate(weights.mixed[layer], state.hidden, state.stream, state.stream)
+    scale(skips[:-1], np.float32(1 / math.sqrt(n_layers)))
+    rectify(skips)
+    accumulate(weights.hidden, skips, state.zeros, state.middle)
+    rectify(state.middle)
+    accumulate(weights.logits, state.middle, state.zeros, state.logits)
+
+
+@vectorized
+def scale(x: Any, factor: Any) -> None:
+    """Multiply in place."""
+    flat = x.ravel()
+    for index in range(len(flat)):
+        flat[index] *= factor
+
+
+@vectorized
+def rectify(x: Any) -> None:
+    """ReLU in place."""
+    flat = x.ravel()
+    for index in range(len(flat)):
+        flat[index] = max(flat[index], np.float32(0))
+
+
+@inlined
+def exp(x: Any) -> Any:
+    """Exponential of a float32 in [-87, 0], within 4e-6 of its value.
+
+    A power of two by table, the rest by a Taylor polynomial around half a power of two.
+    """
+    power = x * np.float32(1.4426950408889634)
+    whole = math.floor(power)
+    rest = (power - whole - np.float32(0.5)) * np.float32(0.6931471805599453)
+    series = np.float32(1 / 720)
+    for factor in (1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+        series = series * rest + np.float32(factor)
+    return series * POWERS[np.int64(-whole)]
+
+
+@vectorized
+def choose(state: Any, temperature: float, draws: Any) -> None:
+    """Set `state.levels` to where draws (L,) fall in the cumulative distributions."""
+    logits, shares, peaks, totals = state.logits, state.middle, state.peaks, state.totals
+    n_levels, n_lanes = logits.shape
+    for lane in range(n_lanes):
+        peaks[lane] = logits[0, lane]
+        totals[lane] = 0
+    for level in range(1, n_levels):
+        for lane in range(n_lanes):
+            peaks[lane] = max(peaks[lane], logits[level, lane])
+    # Temperature 0 is the limit: everything below the peak has no share.
+    scale = np.float32(1 / max(temperature, 1e-4))
+    for level in range(n_levels):
+        for lane in range(n_lanes):
+            share = exp(max((logits[level, lane] - peaks[lane]) * scale, np.float32(-87)))
+            shares[level, lane] = share
+            totals[lane] += share
+    for lane in range(n_lanes):
+        left = draws[lane] * totals[lane]
+        for level in range(n_levels):
+            left -= shares[level, lane]
+            if left < 0:
+                state.levels[lane] = level
+                break
+
+
+@vectorized
+def sample(
+    weights: Any, state: Any, condition: Any, draws: Any, temperature: float, levels: Any
+) -> None:
+    """Sample all hops of condition (N, H + 1, L) by draws (N, hop, L) into levels (N, hop, L)."""
+    for frame in range(len(condition)):
+        set_condition(weights, state, condition[frame])
+        for index in range(draws.shape[1]):
+            step(weights, state)
+            choose(state, temperature, draws[frame, index])
+            levels[frame, index] = state.levels
+
+
+class CpuSampler:
+    """State of sampling B recordings side by side; the interface of `ReferenceSampler`.
+
+    Args:
+        wavenet: on the CPU.
+        seeds: one for each of the B recordings: the same seed gives the same samples whatever else
+            is sampled.
+        temperature: 1 samples the model's distribution, 0 takes its peak.
+    """
+
+    # Codes between looks at the outside: a block per code would cost a thread switch each.
+    FRAMES = 25
+
+    def __init__(
+        self, wavenet: WaveNet, *, seeds: Sequence[int | Sequence[int]], temperature: float = 1.0
+    ) -> None:
+        self.wavenet, self.temperature = wavenet, temperature
+        n_lanes = len(seeds)
+        self.generators = [np.random.default_rng(seed) for seed in seeds]
+        self.last = torch.zeros(n_lanes)
+        weights = {width: export_weights(wavenet, width) for _, width in _groups(n_lanes)}
+        self.groups = [
+            _Group(lanes, weights[width], new_state(weights[width], width))
+            for lanes, width in _groups(n_lanes)
+        ]
+        self.n_inputs = self.groups[0].weights.condition.shape[1]
+
+    def blocks(self, condition: Tensor) -> Iterator[Tensor]:
+        """Sample the hops of `condition`; call again with what follows to go on.
+
+        Args:
+            condition: (B, N, H) of `WaveNet.condition`.
+
+        Yields:
+            (B, n * hop_length) float32 waveform of a few codes.
+        """
+        n_lanes, n_codes, n_heard = condition.shape
+        hop_length = self.wavenet.hop_length
+        conditions = np.zeros((n_codes, self.n_inputs, n_lanes), np.float32)
+        conditions[:, :n_heard] = condition.permute(1, 2, 0).numpy()
+        conditions[:, -1] = 1
+        with ThreadPoolExecutor(min(len(self.groups), torch.get_num_threads())) as pool:
+            for start in range(0, n_codes, self.FRAMES):
+                part = conditions[start : start + self.FRAMES]
+                draws = np.stack(
+                    [rng.random((len(part), hop_length)) for rng in self.generators], axis=-1
+                )
+                parts = pool.map(partial(self._sample, conditions=part, draws=draws), self.groups)
+                levels = torch.from_numpy(np.concatenate(list(parts), axis=-1))
+                waveform = self.wavenet.to_waveform(levels.flatten(0, 1).T, self.last)
+                self.last = waveform[:, -1]
+                yield waveform
+
+    def _sample(self, group: _Group, conditions: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """Levels (n, hop_length, lanes) of one group; lanes that only fill it up are dropped."""
+        conditions, draws = conditions[..., group.lanes], draws[..., group.lanes]
+        n_lanes, width = draws.shape[-1], len(group.state.levels)
+        room = [(0, 0), (0, 0), (0, width - n_lanes)]
+        levels = np.empty((*draws.shape[:2], width), np.int64)
+        sample(
+            group.weights,
+            group.state,
+            np.pad(conditions, room),
+            np.pad(draws, room),
+            float(self.temperature),
+            levels,
+        )
+        return levels[..., :n_lanes]
+
+
+class _Group(NamedTuple):
+    """Lanes that are sampled together."""
+
+    lanes: slice
+    weights: Weights
+    state: State
+
+
+def _groups(n_lanes: int) -> list[tuple[slice, int]]:
+    """Which lanes go together, and the width of each group: 16, or 1 for a few left over."""
+    groups, start = [], 0
+    while n_lanes - start >= SMALLEST_GROUP:
+        stop = min(start + VECTOR, n_lanes)
+        groups.append((slice(start, stop), VECTOR))
+        start = stop
+    return groups + [(slice(lane, lane + 1), 1) for lane in range(start, n_lanes)]

@@ -1,0 +1,32 @@
+"""The weights of the losses: a part of recipes that searches at inference have, too."""
+
+from __future__ import annotations
+
+from vqcodec.models.config import Section, Weight
+
+LONGEST_WINDOW = 2048  # samples
+PERIODICITY_SECONDS = 0.064
+STOI_SECONDS = 0.4
+
+
+class LossConfig(Section):
+    """Weights of the losses; see `SpectralLoss`, `Quantized` and models/wavenet.py.
+
+    Attributes:
+        stoi: of `IntelligibilityLoss`, for segments of 0.4 s or more.
+        periodicity: of `PeriodicityLoss`, for segments of 64 ms or more.
+        latent_mel: of predicting the log-mel straight from the quantised latents: it tells the
+            encoder what matters before the decoder can.
+        phones: of predicting from each code the phone that is said, for data prepared with labels
+            (as supervised tokenizers do: Du et al. 2024, CosyVoice, arXiv 2407.05407, section 2.1).
+        wavenet: of the WaveNet's cross-entropy.
+    """
+
+    mel: Weight = 1.0
+    log_stft: Weight = 0.5
+    convergence: Weight = 0.5
+    stoi: Weight = 0.0
+    periodicity: Weight = 0.0
+    latent_mel: Weight = 0.5
+    phones: Weight = 0.0
+    wavenet: Weight = 1.0

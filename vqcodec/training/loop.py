@@ -1,0 +1,441 @@
+"""What every training has around its steps: the loop, the optimiser, stopping and resuming."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import signal
+import statistics
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from vqcodec.errors import CheckpointError, ConfigError, VqcodecError
+from vqcodec.extras import library
+from vqcodec.files import claim
+from vqcodec.inference.decoding import multiplies_bfloat16
+from vqcodec.models.codebook_usage import CodebookUsage
+from vqcodec.training.distributed import Processes, processes
+from vqcodec.training.recipe import RunConfig
+from vqcodec.training.state import load_state, save_state
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "last.safetensors"
+UNVALIDATED = (
+    "nothing to validate on: the model is validated on what it was trained on, which it may know "
+    "by heart; prepare a corpus whose manifest.csv puts recordings of the same speakers into "
+    "split valid"
+)
+# In a resumed run, without a word: when it stops, how it is watched and where it runs.
+MAY_CHANGE = {
+    *("max_minutes", "validate_every", "checkpoint_every", "log_every", "precision"),
+    *("compile", "data.root", "data.codes", "data.workers", "data.resident"),
+}
+
+BatchT = TypeVar("BatchT")
+
+
+class Report(NamedTuple):
+    """What a training tells its caller now and then.
+
+    Attributes:
+        step: optimiser steps done.
+        steps: of the recipe.
+        losses: mean of each loss since the last report.
+        usage: of the codebook since the last report; None of a prior.
+        validation: the validation loss, at the steps that computed it.
+        warning: one line for the user, or None.
+    """
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    usage: CodebookUsage | None
+    validation: float | None
+    warning: str | None
+
+
+class Training(ABC, Generic[BatchT]):
+    """State and loop of one training; its steps are a subclass's.
+
+    Args:
+        recipe: what to train.
+        batch_size: of the recipe, over all processes.
+        place: this process.
+        on_report: called every `log_every` steps and after a validation, on the first process.
+
+    Attributes:
+        trained: what the optimiser changes first of all; its moving average is kept.
+        unvalidated: told after every validation, where there is nothing fit to validate on.
+    """
+
+    MODEL_FILE: ClassVar[str]
+    PROGRESS: ClassVar[tuple[str, ...]] = ("step", "best")
+    trained: nn.Module
+    unvalidated: str | None
+
+    def __init__(
+        self,
+        recipe: RunConfig,
+        batch_size: int,
+        place: Processes,
+        on_report: Callable[[Report], None],
+    ) -> None:
+        if batch_size % place.world_size:
+            raise ConfigError(
+                f"data.batch_size {batch_size} cannot be shared evenly by "
+                f"{place.world_size} processes: make it a multiple"
+            )
+        self.recipe, self.place, self.on_report = recipe, place, on_report
+        self.output = Path(recipe.output)
+        self.step, self.best = 0, math.inf
+
+    @abstractmethod
+    def _batches(self) -> Iterable[BatchT]:
+        """This process's batches from `self.step` to the recipe's last."""
+
+    @abstractmethod
+    def _train_step(self, batch: BatchT) -> dict[str, float]:
+        """One step by `_optimizer_step`; returns its losses, as means over processes."""
+
+    @abstractmethod
+    def _validate(self, writer: SummaryWriter | None) -> float:
+        """Loss of the averaged weights; the best model is written."""
+
+    @abstractmethod
+    def _usage_and_warning(self) -> tuple[CodebookUsage | None, str | None]:
+        """Of the steps since the last report: usage of the codebook, and a warning."""
+
+    @abstractmethod
+    def _modules(self) -> dict[str, nn.Module]:
+        """By name, what a resumed run needs."""
+
+    def _start(self, trained: nn.Module, param_groups: Sequence[dict[str, Any]] = ()) -> None:
+        """Begin the moving average and the optimiser.
+
+        Args:
+            trained: what follows the recipe's learning rate.
+            param_groups: more for the optimiser, each with a learning rate of its own.
+        """
+        schedule = self.recipe.optimizer
+        self.trained = trained
+        # The averaged encoder is understood by the averaged codebook, not by the newest.
+        self.average = AveragedModel(
+            trained, multi_avg_fn=_moving_average(schedule.average_decay), use_buffers=True
+        )
+        own = {"params": [p for p in trained.parameters() if p.requires_grad]}
+        self.optimizer = torch.optim.AdamW(
+            [own, *param_groups],
+            lr=schedule.learning_rate,
+            betas=schedule.betas,
+            weight_decay=schedule.weight_decay,
+            fused=True,
+        )
+
+    @abstractmethod
+    def _summary(self) -> str:
+        """What is trained on, in a phrase."""
+
+    def run(self, resume: bool) -> Path:
+        """Train until the recipe's steps or time are over.
+
+        SIGINT and SIGTERM end it after the step that they meet, resumably.
+
+        Args:
+            resume: continue the run in `recipe.output` exactly where it stopped.
+
+        Returns:
+            Path of the model file: the best by validation.
+
+        Raises:
+            ConfigError: a run lies there that is not to be continued, or there is none.
+            CheckpointError: its state is damaged or of another recipe.
+            VqcodecError: a gradient is no longer finite, or the device's memory is full.
+            KeyboardInterrupt: it was told to end.
+        """
+        recipe, state = self.recipe, self.output / STATE_FILE
+        tensorboard = library("torch.utils.tensorboard")
+        if not resume and state.exists():
+            raise ConfigError(
+                f"{self.output}: already holds a run; continue it with --resume, or choose another "
+                "output=FOLDER"
+            )
+        if resume and not state.exists():
+            raise ConfigError(f"{self.output}: holds no run to continue; start without --resume")
+        if resume:
+            self._load(state)
+        started = time.monotonic()
+        writer = None
+        if self.place.rank == 0:
+            logger.info("training on %s in %s: %s", *self._means(), self._summary())
+            if recipe.precision == "bfloat16" and not multiplies_bfloat16(self.place.device):
+                logger.warning(
+                    "precision bfloat16 is emulated on this %s, at down to a hundredth of the "
+                    "speed: use precision=auto",
+                    self.place.device.type,
+                )
+            if self.step >= recipe.steps:
+                logger.warning(
+                    "all %d steps are done: steps=N, with a larger N, goes on", self.step
+                )
+            # What a broken run logged beyond the step is hidden.
+            writer = tensorboard.SummaryWriter(str(self.output / "logs"), purge_step=self.step + 1)
+        recent: list[dict[str, float]] = []
+        self.trained.train()
+        with _told_to_end() as is_told:
+            for batch in self._batches():
+                # Every step seeds itself, so that a resumed run draws the noise of an unbroken one.
+                torch.manual_seed(recipe.seed * 1_000_003 + self.step)
+                recent.append(self._step_within_memory(batch))
+                is_late, is_interrupted = self._agreed(self._is_late(started), is_told())
+                is_last = is_late or self.step == recipe.steps
+                validation = None
+                if is_last or self.step % recipe.validate_every == 0:
+                    validation = self._validate(writer)
+                if validation is not None or self.step % recipe.log_every == 0:
+                    self._report(mean(recent), validation, writer)
+                    recent = []
+                if is_interrupted or is_last or self.step % recipe.checkpoint_every == 0:
+                    self._save(state)
+                if is_interrupted and not is_last:
+                    if writer:
+                        writer.close()
+                        logger.warning("stopped at step %d: --resume goes on from there", self.step)
+                    raise KeyboardInterrupt
+                if is_last:
+                    break
+        if writer:
+            writer.close()
+        return self.output / self.MODEL_FILE
+
+    def _step_within_memory(self, batch: BatchT) -> dict[str, float]:
+        try:
+            return self._train_step(batch)
+        except torch.OutOfMemoryError:
+            raise VqcodecError(
+                f"{self.output}: the memory of {self.place.device} is full: lower data.batch_size "
+                "or data.segment_length"
+            ) from None
+
+    def _optimizer_step(self, loss: Tensor) -> None:
+        """A step of the optimiser against the gradient of `loss`, and of the average after it."""
+        self.optimizer.param_groups[0]["lr"] = learning_rate(self.recipe, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        clip = self.recipe.optimizer.gradient_clip
+        norms = [
+            nn.utils.clip_grad_norm_(group["params"], clip).item()
+            for group in self.optimizer.param_groups
+        ]
+        # Before it is in the weights, and in what a resumed run would begin from.
+        if not all(map(math.isfinite, [loss.item(), *norms])):
+            has_state = (self.output / STATE_FILE).exists()
+            again = "go on from the last checkpoint with --resume" if has_state else "begin again"
+            raise VqcodecError(
+                f"{self.output}: the loss or its gradient is not finite at step {self.step + 1}; "
+                f"{again}, with a lower optimizer.learning_rate"
+            )
+        self.optimizer.step()
+        self.average.update_parameters(self.trained)
+        self.step += 1
+
+    def _means(self) -> tuple[str, str]:
+        """Names of what it is trained on and in which precision."""
+        device = self.place.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        n_processes = f" ({self.place.world_size} processes)" if self.place.world_size > 1 else ""
+        return f"{name}{n_processes}", "bfloat16" if self._is_bfloat16() else "float32"
+
+    def _is_bfloat16(self) -> bool:
+        precision = self.recipe.precision
+        return precision == "bfloat16" or (
+            precision == "auto" and multiplies_bfloat16(self.place.device)
+        )
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        """In which matrix products have the recipe's precision."""
+        device = self.place.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self._is_bfloat16())
+
+    def _is_late(self, started: float) -> bool:
+        """Whether `max_minutes` are over since `started`, in seconds of the monotonic clock."""
+        limit = self.recipe.max_minutes
+        return limit is not None and time.monotonic() - started > limit * 60
+
+    def _summed(self, values: Tensor) -> Tensor:
+        """The sum over processes, in place."""
+        if self.place.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def _agreed(self, *flags: bool) -> Sequence[bool]:
+        """Of each, whether it is true of any process."""
+        n_processes = torch.tensor(flags, dtype=torch.float32, device=self.place.device)
+        return (self._summed(n_processes) > 0).tolist()
+
+    def _report(
+        self, losses: dict[str, float], validation: float | None, writer: SummaryWriter | None
+    ) -> None:
+        usage, warning = self._usage_and_warning()
+        if writer is None:
+            return
+        for name, value in losses.items():
+            writer.add_scalar(f"train/{name}", value, self.step)
+        if usage is not None:
+            writer.add_scalar("codebook/perplexity", usage.perplexity, self.step)
+            writer.add_scalar("codebook/used", usage.used, self.step)
+        if validation is not None:
+            warning = warning or self.unvalidated
+        self.on_report(Report(self.step, self.recipe.steps, losses, usage, validation, warning))
+
+    def _save(self, path: Path) -> None:
+        if self.place.rank == 0:
+            progress = {name: getattr(self, name) for name in self.PROGRESS}
+            progress["recipe"] = self._settings()
+            save_state(path, self._modules(), self.optimizer, progress)
+
+    def _settings(self) -> dict[str, Any]:
+        return self.recipe.model_dump(mode="json", exclude={"output"})
+
+    def _load(self, path: Path) -> None:
+        progress = load_state(path, self._modules(), self.optimizer)
+        for name in self.PROGRESS:
+            setattr(self, name, progress[name])
+        now = self._settings()
+        changes = _changes(progress.get("recipe", now), now)  # older states do not have it
+        if any(key == "stage" or key.startswith("model.") for key in changes):
+            raise CheckpointError(
+                f"{path}: belongs to another recipe ({'; '.join(changes.values())}): resume with "
+                "the recipe it began with"
+            )
+        if any(key.startswith("loss.") for key in changes):
+            self.best = math.inf  # of other losses
+        changes = {key: told for key, told in changes.items() if key not in MAY_CHANGE}
+        if "steps" in changes:
+            changes["steps"] += self._what_follows(progress["recipe"]["steps"])
+        if changes and self.place.rank == 0:
+            logger.warning("resumed with other settings: %s", "; ".join(changes.values()))
+
+    def _what_follows(self, steps: int) -> str:
+        """What it means for the learning rate that the run was to have so many steps."""
+        before = self.recipe.model_copy(update={"steps": steps})
+        was, now = (learning_rate(recipe, self.step) for recipe in (before, self.recipe))
+        if was == now:
+            return ""
+        return f" (the learning rate goes on from {now:.1e}, where it would have been {was:.1e})"
+
+
+@contextmanager
+def begun(recipe: RunConfig, device: str) -> Iterator[Processes]:
+    """Join the processes of a training; the first has the output folder to itself meanwhile.
+
+    Args:
+        recipe: what is trained.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: `cuda` where there is none.
+        VqcodecError: another training writes to the folder.
+        OSError: the folder cannot be written.
+    """
+    keep_freed_memory()
+    with (
+        processes(device) as place,
+        claim(recipe.output, "training") if place.rank == 0 else nullcontext(),
+    ):
+        yield place
+
+
+@contextmanager
+def _told_to_end() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM came; the second of either does what it did before."""
+    told: list[int] = []
+
+    def remember(number: int, frame: object) -> None:
+        told.append(number)
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # others may not change handlers
+        before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        # What is ignored, as by nohup, stays so.
+        before = {each: how for each, how in before.items() if how is not signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, remember)
+        yield lambda: bool(told)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Of two recipes, the keys that differ, each with a phrase that says how."""
+    found: dict[str, str] = {}
+    for key in sorted(before.keys() | now.keys()):
+        old, new, name = before.get(key), now.get(key), f"{prefix}{key}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            found |= _changes(old, new, f"{name}.")
+        elif old != new:
+            found[name] = f"{name} {new}, was {old}"
+    return found
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc not to hand freed tensors back to the kernel.
+
+    Their page faults would otherwise take most of the time of training on a CPU.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        logger.debug("no glibc: memory settings left alone")
+
+
+def learning_rate(recipe: RunConfig, step: int) -> float:
+    """Linear warm-up, then a cosine to the final rate at the recipe's last step."""
+    schedule = recipe.optimizer
+    if step < schedule.warmup_steps:
+        return schedule.learning_rate * (step + 1) / schedule.warmup_steps
+    progress = (step - schedule.warmup_steps) / max(1, recipe.steps - schedule.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    final = schedule.final_learning_rate
+    return final + (schedule.learning_rate - final) * cosine
+
+
+def mean(values: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of every loss, over the steps that had it."""
+    return {
+        name: statistics.fmean(value[name] for value in values if name in value)
+        for name in values[-1]
+    }
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """The exponential moving average of floating-point tensors; integers and flags are copied."""
+    update = get_ema_multi_avg_fn(decay)
+
+    def average(averaged: list[Tensor], newest: list[Tensor], n_averaged: Any) -> None:
+        if averaged[0].is_floating_point():
+            update(averaged, newest, n_averaged)
+        else:
+            for old, new in zip(averaged, newest, strict=True):
+                old.copy_(new)
+
+    return average

@@ -1,0 +1,169 @@
+"""The recipe of a codec: what a training is told, checked as a whole."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from vqcodec.data.data_config import DataConfig, PerturbationConfig
+from vqcodec.models.config import Count, Fraction, ModelConfig, Positive, Section, Weight
+from vqcodec.models.loss_config import (
+    LONGEST_WINDOW,
+    PERIODICITY_SECONDS,
+    STOI_SECONDS,
+    LossConfig,
+)
+
+
+class AdversarialConfig(Section):
+    """Discriminators that the fast decoder learns to please (training/adversary.py).
+
+    Begun before the spectral losses have flattened, it makes speech worse: begin late, when the
+    learning rate is low, with a small weight, and judge by evaluation. From `start_step` on the
+    newest model is kept, not the one of least spectral distance.
+
+    Attributes:
+        weight: of the decoder's hinge loss; 0 trains no discriminators.
+        feature_matching: weight of the distance between their hidden layers.
+        start_step: optimiser step of the first round.
+        learning_rate: of the discriminators, constant.
+        channels: width of the discriminators.
+    """
+
+    weight: Weight = 0.0
+    feature_matching: Weight = 0.1
+    start_step: Count = 0
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    channels: Positive = 32
+
+
+class OptimizerConfig(Section):
+    """AdamW with a linear warm-up and a cosine decay to `final_learning_rate`.
+
+    Attributes:
+        learning_rate: at the end of the warm-up.
+        final_learning_rate: at the recipe's last step.
+        warmup_steps: in which the rate rises from nothing, linearly.
+        betas: of Adam's moving averages.
+        weight_decay: of AdamW, in shares of the learning rate.
+        gradient_clip: largest norm of the gradient.
+        average_decay: of the moving average of the weights, which is what is validated and kept.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    final_learning_rate: Annotated[float, Field(ge=0)] = 2e-5
+    warmup_steps: Count = 200
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    weight_decay: Weight = 0.01
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+
+
+class RunConfig(Section):
+    """What every training has.
+
+    Attributes:
+        output: folder of the run: checkpoints, TensorBoard logs, the model.
+        steps: optimiser steps; the learning rate reaches its end there.
+        max_minutes: stop (resumably) after this time.
+        validate_every: steps; where validation is better than before, the model is written.
+        checkpoint_every: steps, after which the state is written that `--resume` begins from.
+        log_every: steps.
+        precision: of matrix products; everything delicate stays in float32. `auto` is bfloat16
+            on a device that is built for it, which others emulate at a hundredth of their speed.
+    """
+
+    output: str = "runs/model"
+    seed: Count = 0
+    steps: Positive = 400_000
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    validate_every: Positive = 2000
+    checkpoint_every: Positive = 1000
+    log_every: Positive = 50
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class Recipe(RunConfig):
+    """A whole training of a codec.
+
+    Attributes:
+        stage: `codec` trains encoder, quantizer, speaker and fast decoder; `fast` and `wavenet`
+            train that decoder on the frozen codes of `initial_model`; `joint` trains all at once.
+        initial_model: a model file or packaged model to start from; what the recipe leaves open
+            of `model` is as it has it.
+        unquantized_steps: steps before the codebook is started by k-means (quantizer `vq`; the
+            others have one from the first step).
+        compile: the networks, by torch.compile.
+    """
+
+    stage: Literal["codec", "fast", "wavenet", "joint"] = "codec"
+    initial_model: str | None = None
+    unquantized_steps: Count = 300
+    compile: bool = False
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    perturbation: PerturbationConfig = PerturbationConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
+
+    @property
+    def freezes_codes(self) -> bool:
+        """Whether only a decoder is trained, so that codes keep their meaning."""
+        return self.stage in ("fast", "wavenet")
+
+    @property
+    def trains_fast(self) -> bool:
+        """Whether the fast decoder is trained, and so the losses of what it decodes count."""
+        return self.stage != "wavenet" and self.model.fast is not None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        faults = []
+        if self.stage in ("codec", "fast") and self.model.fast is None:
+            faults.append(f"stage {self.stage} trains the fast decoder, but model.fast is null")
+        if self.stage in ("wavenet", "joint") and self.model.wavenet is None:
+            faults.append(f"stage {self.stage} trains a WaveNet, but model.wavenet is null")
+        if self.freezes_codes and self.initial_model is None:
+            faults.append(f"stage {self.stage} needs initial_model: a trained codec to build on")
+        if self.data.codes is not None and not self.freezes_codes:
+            faults.append(
+                f"data.codes would change their meaning at stage {self.stage}: leave it out"
+            )
+        has_voices = self.model.fast is not None and self.model.speaker.kind == "encoder"
+        if self.perturbation.conversion and not (self.freezes_codes and has_voices):
+            faults.append(
+                "perturbation.conversion needs frozen codes, a fast decoder and a speaker encoder: "
+                "leave it out"
+            )
+        starts_late = self.initial_model is None and self.model.quantizer.kind == "vq"
+        if starts_late and self.steps <= self.unquantized_steps:
+            faults.append(
+                f"steps {self.steps} end before the codebook starts, after unquantized_steps "
+                f"{self.unquantized_steps}"
+            )
+        n_samples = self.data.segment_length * self.model.hop_length
+        if n_samples < LONGEST_WINDOW:
+            faults.append(
+                f"data.segment_length {self.data.segment_length} makes segments of {n_samples} "
+                f"samples, shorter than the losses' longest window, {LONGEST_WINDOW}"
+            )
+        for name, seconds in (("stoi", STOI_SECONDS), ("periodicity", PERIODICITY_SECONDS)):
+            is_short = n_samples < seconds * self.model.sample_rate
+            if getattr(self.loss, name) and self.trains_fast and is_short:
+                faults.append(
+                    f"loss.{name} listens to {seconds} s at a time, more than the {n_samples} "
+                    f"samples of data.segment_length {self.data.segment_length}: lengthen it"
+                )
+        if self.adversarial.weight > 0:
+            if not self.trains_fast:
+                faults.append("adversarial trains the fast decoder, which this stage does not")
+            if self.adversarial.start_step >= self.steps:
+                faults.append(
+                    f"adversarial.start_step {self.adversarial.start_step} is not before the end, "
+                    f"steps {self.steps}"
+                )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self

@@ -1,0 +1,196 @@
+"""Recipes as YAML files: what is read, over which bases, and how faults are told."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+
+from vqcodec.errors import ConfigError
+from vqcodec.extras import library
+from vqcodec.models.config import Section
+from vqcodec.training.recipe import Recipe, RunConfig
+
+if TYPE_CHECKING:
+    import yaml
+else:
+    yaml = library("yaml")
+
+Kind = TypeVar("Kind", bound=RunConfig)
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """Names and paths of the recipes that are installed with vqcodec."""
+    folder = Path(str(importlib.resources.files("vqcodec.recipes")))
+    return {path.name: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read and check the recipe of a codec; see `read_recipe` and `validated`."""
+    return validated(Recipe, path, read_recipe(path, overrides))
+
+
+def read_recipe(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """Read a recipe of any stage, with `section.key=value` overrides, as it is written.
+
+    A recipe may name another one with `base: NAME.yaml` and then states only what differs. Where
+    neither NAME.yaml nor recipes/NAME.yaml exists, it is the packaged recipe of that name.
+
+    Raises:
+        ConfigError: no such recipe, one that cannot be read, or it or an override is not YAML.
+    """
+    tree = _read(Path(path))
+    for override in overrides or []:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise ConfigError(f"{override!r} is not an override: write key=value, as in steps=1000")
+        branch = tree
+        *sections, leaf = key.split(".")
+        for section in sections:
+            if branch.get(section) is None:  # perhaps the recipe's own null, for no such part
+                branch[section] = {}
+            branch = branch[section]
+            if not isinstance(branch, dict):
+                raise ConfigError(f"{override!r}: {section!r} has no keys of its own")
+        try:
+            branch[leaf] = _parsed(value)
+        except ValueError as error:
+            raise ConfigError(f"{override!r}: the value is not YAML ({error}); quote it") from None
+    return tree
+
+
+def validated(kind: type[Kind], path: str | Path, tree: dict[str, Any]) -> Kind:
+    """What `read_recipe` read from `path` as a recipe of a kind.
+
+    Raises:
+        ConfigError: naming every unknown key (and the nearest known one) and impossible value.
+    """
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        faults = "; ".join(_describe(error, kind))
+        raise ConfigError(f"{path}: {' '.join(faults.split())}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what a recipe has no use for.
+
+    A key that a mapping has twice, of which YAML's own readers keep the last, and aliases: nested,
+    a few lines of them mean billions of values.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            alias = self.get_event()
+            fault = f"the alias *{alias.anchor}: write out what it stands for"
+            raise yaml.composer.ComposerError(None, None, fault, alias.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, int):
+                str(value)  # which Python refuses of thousands of digits, and messages do
+            return value
+        # What PyYAML lets through of values that are not what their form or their tag says.
+        except (ValueError, LookupError, AttributeError, TypeError):
+            fault = f"{str(node.value)[:40]!r} is no {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark) from None
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            name = str(key.value)
+            if name in seen:
+                fault = f"the key {name!r} stands there twice"
+                raise yaml.constructor.ConstructorError(None, None, fault, key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _parsed(text: str) -> Any:
+    """What YAML says.
+
+    Raises:
+        ValueError: it is not YAML, or not of what recipes are made of; in one line.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def _read(path: Path, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The recipe at `path`, which those of `derived` are based on, from the first to the last."""
+    if not _exists(path):
+        packaged = packaged_recipes()
+        if path.name not in packaged or path.parent not in (Path(), Path("recipes")):
+            names = ", ".join(packaged)
+            raise ConfigError(f"{path}: no such recipe; the packaged ones are {names}")
+        path = packaged[path.name]
+    try:
+        tree = _parsed(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name a recipe") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    parent, derived = path.parent / str(base), (*derived, path)
+    if not _exists(parent):
+        parent = Path(str(base))
+    elif any(map(parent.samefile, derived)):
+        raise ConfigError(f"{path}: is its own base; rename it or give base another recipe")
+    return merged(_read(parent, derived), tree)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a name
+        return False
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A tree of settings in which `changes`, at any depth, stand over those of `base`."""
+    tree = dict(base)
+    for key, value in changes.items():
+        inner = tree.get(key)
+        tree[key] = (
+            merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        )
+    return tree
+
+
+def _describe(error: ValidationError, kind: type[RunConfig]) -> list[str]:
+    """One phrase per fault."""
+    faults = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(place, _known_keys(kind), n=1, cutoff=0)
+            faults.append(f"unknown key {place}; did you mean {near[0]}?")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            value = fault["input"]
+            got = "" if isinstance(value, dict) else f" (got {value!r})"
+            faults.append(f"{place}: {message}{got}" if place else message)
+    return faults
+
+
+def _known_keys(section: type[Section], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                keys += _known_keys(kind, f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,110 @@
+"""Where models lie and what they say of themselves, without the time that importing torch takes."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from vqcodec.errors import CheckpointError
+
+DEFAULT_MODEL = "speech-1k"
+FORMAT, VERSION = "vqcodec-model", 2
+
+
+@dataclass(frozen=True)
+class ModelHeader:
+    """What a model file says of itself; whether it is whole, `checkpoint.load` finds out.
+
+    Attributes:
+        path: of the file.
+        fingerprint: 8 bytes; files of codes name it.
+        voices: names of the voices.
+        config: what it is made of, as JSON.
+        provenance: as `checkpoint.Checkpoint` has it.
+    """
+
+    path: Path
+    fingerprint: bytes
+    voices: tuple[str, ...]
+    config: str
+    provenance: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """File stem."""
+        return self.path.stem
+
+
+def read_header(path: Path) -> ModelHeader:
+    """Read what a model file says of itself.
+
+    Raises:
+        CheckpointError: not a readable model file, or too new.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(f"{path}: not a {FORMAT} file")
+        check_version(path, metadata)
+        return ModelHeader(
+            path,
+            bytes.fromhex(metadata["fingerprint"]),
+            tuple(name for name in json.loads(metadata["voices"]) if name.isprintable()),
+            metadata["config"],
+            dict(json.loads(metadata["provenance"])),
+        )
+    except (
+        *(SafetensorError, OSError, LookupError, TypeError, ValueError),
+        *(AttributeError, RecursionError),
+    ) as error:
+        raise CheckpointError(f"{path}: not a readable model file: {error}") from None
+
+
+def check_version(path: Path, metadata: dict[str, str]) -> None:
+    """Refuse a model file of a later format.
+
+    Raises:
+        CheckpointError: it is of one.
+        LookupError, ValueError: it does not say.
+    """
+    if int(metadata["version"]) > VERSION:
+        raise CheckpointError(
+            f"{path}: model format {metadata['version']} is newer than {VERSION}: upgrade vqcodec"
+        )
+
+
+def packaged() -> dict[str, Path]:
+    """Names and paths of the models installed with vqcodec."""
+    folder = Path(str(importlib.resources.files("vqcodec.weights")))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def maker(fingerprint: bytes) -> str | None:
+    """Name of the packaged model that makes codes of this fingerprint, if there is one."""
+    for name, path in packaged().items():
+        if read_header(path).fingerprint == fingerprint:
+            return name
+    return None
+
+
+def find(name: str | Path | None) -> Path:
+    """Path of a model given by packaged name or by path.
+
+    Raises:
+        CheckpointError: neither exists.
+    """
+    models = packaged()
+    name = DEFAULT_MODEL if name is None else name
+    if str(name) in models:
+        return models[str(name)]
+    if Path(name).is_file():
+        return Path(name)
+    raise CheckpointError(
+        f"{name}: no such model; give a .safetensors file or one of {', '.join(models) or 'none'}"
+    )
