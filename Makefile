@@ -1,11 +1,12 @@
 # make demo: install, then encode, decode and convert a bundled sample.
 # make test: install with the tools for development, then run every test.
+# make docs: build the documentation into site/; a broken link or reference is an error.
 # make lock: after make test, choose anew the versions that both install.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint lock samples clean
+.PHONY: demo test lint docs lock samples clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python samples/demo.py
@@ -17,6 +18,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/zensical build --strict --clean
 
 samples: $(VENV)/.installed
 	$(BIN)/python samples/make_samples.py
@@ -44,4 +48,4 @@ $(VENV)/.installed-dev: $(BIN)/pip pyproject.toml requirements/dev.txt
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo
+	rm -rf $(VENV) build dist *.egg-info demo site .cache

@@ -39,23 +39,24 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run_script(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run_script(capsysbinary, monkeypatch) -> Run:
     """Runs a script of the repository as python does, in this process: torch is loaded once."""
 
     def run(script: str, *arguments: str | Path) -> Result:
         path = ROOT / script
         monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
         monkeypatch.syspath_prepend(path.parent)
-        capsys.readouterr()
+        capsysbinary.readouterr()
         status: object = 0
         try:
             runpy.run_path(str(path), run_name="__main__")
         except SystemExit as left:
             status = left.code or 0
-        stdout, stderr = capsys.readouterr()
+        data, told = capsysbinary.readouterr()
+        stderr = told.decode()
         if isinstance(status, str):
             status, stderr = 1, f"{stderr}{status}\n"
-        return Result(status, stdout, stderr, b"")
+        return Result(status, data.decode(), stderr, data)
 
     return run
 
