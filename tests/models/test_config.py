@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from training_data import RECIPES
 
 from vqcodec.errors import ConfigError
-from vqcodec.models import encoder, istft
+from vqcodec.models import encoder
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.recipe import Recipe
@@ -98,7 +98,7 @@ def test_the_causal_recipe_waits_as_long_as_it_says() -> None:
     model = load_recipe(RECIPES / "causal.yaml").model
     assert model.fast is not None
     assert encoder.context(model.encoder)[1] == 0
-    wait = model.hop_length + istft.look_ahead(model.fast, model.hop_length)
+    wait = model.hop_length + VQVAE(model).fast.look_ahead
     assert 1000 * wait / model.sample_rate == 20
 
 

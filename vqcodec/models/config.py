@@ -22,6 +22,10 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 
 
+DecoderName = Literal["fast", "wavenet"]
+"""A decoder has the name of its section in `ModelConfig`."""
+
+
 class Section(BaseModel):
     """A part of a configuration: immutable, and unknown keys are refused."""
 
@@ -148,8 +152,8 @@ class SpeakerConfig(Section):
     channels: Width = 128
 
 
-class SpectralDecoderConfig(Section):
-    """The fast decoder (models/spectral.py).
+class IstftDecoderConfig(Section):
+    """The fast decoder (models/istft.py).
 
     Attributes:
         channels: width of every block.
@@ -171,7 +175,7 @@ class SpectralDecoderConfig(Section):
     causal: bool = False
 
     @model_validator(mode="after")
-    def _odd_kernel(self) -> SpectralDecoderConfig:
+    def _odd_kernel(self) -> IstftDecoderConfig:
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {self.kernel_size} must be odd")
         return self
@@ -198,14 +202,21 @@ class WaveNetConfig(Section):
 
 
 class ModelConfig(Section):
-    """Everything needed to build a model. `fast` or `wavenet` may be null, not both."""
+    """Everything needed to build a model.
+
+    Attributes:
+        fast, wavenet: the decoders; one of them may be null.
+        streams: names of what decoders are told beside the codes (models/streams.py).
+    """
 
     sample_rate: Annotated[int, Field(gt=0, le=384_000)] = 16000
     encoder: EncoderConfig = EncoderConfig()
     quantizer: QuantizerConfig = QuantizerConfig()
     speaker: SpeakerConfig = SpeakerConfig()
-    fast: SpectralDecoderConfig | None = SpectralDecoderConfig()
+    fast: IstftDecoderConfig | None = IstftDecoderConfig()
     wavenet: WaveNetConfig | None = WaveNetConfig()
+    # Left out where there are none: the fingerprint of models from before they existed stays.
+    streams: tuple[str, ...] = Field(default=(), exclude_if=operator.not_)
 
     @property
     def hop_length(self) -> int:
@@ -220,7 +231,7 @@ class ModelConfig(Section):
             self._fits_hop(self.fast)
         return self
 
-    def _fits_hop(self, fast: SpectralDecoderConfig) -> None:
+    def _fits_hop(self, fast: IstftDecoderConfig) -> None:
         if self.hop_length % fast.upsample:
             raise ValueError(
                 f"fast.upsample {fast.upsample} must divide the hop length {self.hop_length}"
@@ -236,7 +247,7 @@ class ModelConfig(Section):
 
 
 class PriorConfig(Section):
-    """What the transformer of a prior is made of (models/prior.py).
+    """What the transformer of a prior is made of (models/code_transformer.py).
 
     Attributes:
         channels: width between the layers.

@@ -27,7 +27,7 @@ def add_example(writer: SummaryWriter, objective: Objective, batch: Batch, step:
     reference = batch.speaker if model.config.speaker.kind == "table" else batch.reference
     true = batch.waveform[:1]
     bottleneck = model.bottleneck(true, reference[:1])
-    decoded = model.fast(bottleneck.quantized.quantized, bottleneck.speaker)
+    decoded = model.fast(model.condition(bottleneck.quantized.quantized, bottleneck.speaker, true))
     for name, waveform in (("true", true), ("decoded", decoded)):
         writer.add_audio(name, waveform.clamp(-1, 1), step, model.config.sample_rate)
         log_mel = objective.waveform_loss.spectral.log_mel(waveform, N_FFT)[0].T

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vqcodec.data.dataset import NOT_ENCODED, Batch
 from vqcodec.data.labels import UNLABELLED
+from vqcodec.models.interfaces import Condition
 from vqcodec.models.mel import MelSpectrogram
 from vqcodec.models.speaker import guided
 from vqcodec.models.vqvae import VQVAE
@@ -115,6 +116,7 @@ class Objective(nn.Module):
         if self.freezes_codes:
             indices = torch.where(batch.codes == NOT_ENCODED, indices, batch.codes)
             quantized = self.model.latents(indices)
+        condition = self.model.condition(quantized, speaker, batch.waveform)
         zero = commitment.new_zeros(())
         latent_mel = phones = wavenet = zero
         waveform = WaveformLosses(zero, zero, zero, zero, zero)
@@ -128,11 +130,11 @@ class Objective(nn.Module):
                 )
                 phones = phones / batch.phones.numel()
         if self.trains_fast and self.model.fast is not None:
-            decoded = self.model.fast(quantized, speaker)
+            decoded = self.model.fast(condition)
             waveform = self.waveform_loss(decoded, batch.waveform)
         if self.trains_wavenet and self.model.wavenet is not None:
             levels = self.model.wavenet.to_levels(batch.waveform)
-            logits = self.model.wavenet(levels, quantized, speaker)
+            logits = self.model.wavenet(levels, condition)
             wavenet = F.cross_entropy(logits.float(), levels)
         total = (
             waveform.weighted(self.weights)
@@ -164,7 +166,7 @@ class Objective(nn.Module):
         target, own = model.speaker(batch.target[rows]), model.speaker(batch.reference[rows])
         latents = model.latents(model.encode(batch.waveform[rows]))
         encoder_input = batch.encoder_input.clone()
-        encoder_input[rows] = model.fast(latents, guided(target, own)).float()
+        encoder_input[rows] = model.fast(Condition(latents, guided(target, own))).float()
         return encoder_input
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
