@@ -8,9 +8,7 @@ threads or blocks are involved.
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, Unpack, cast, overload
 
 import numpy as np
@@ -21,21 +19,14 @@ from vqcodec.audio import open_recording, open_writer
 from vqcodec.audio.recording import knows_its_rate
 from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.audio.soundfiles import checked_rate
-from vqcodec.errors import CodesError, RecordingWarning, SpeakerError, VqcodecError
+from vqcodec.errors import CodesError, SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import StreamMetadata
 from vqcodec.format.streaming import CodesStream
 from vqcodec.inference import enrolment
-from vqcodec.inference.code_search import searched_blocks
 from vqcodec.inference.decoding import speech_blocks
-from vqcodec.inference.encoding import (
-    Progress,
-    code_blocks,
-    encode_recording,
-    is_unlike_speech,
-    listened,
-    live_codes,
-)
+from vqcodec.inference.encoding import Progress, listened, live_codes
+from vqcodec.inference.recordings import encode_recording
 from vqcodec.inference.sources import (
     ConvertCall,
     DecodeCall,
@@ -198,29 +189,18 @@ class Codec:
             ]
         recording = open_recording(to_numpy(source), sample_rate)
         gain = recording.gain()
-        speakers, distances = self._speakers, list[np.ndarray]()
+        speakers = self._speakers
         mark = speakers.heard_in(recording, gain) if speaker is None else speakers.mark(speaker)
-        vector = self.voices[mark].vector if isinstance(mark, str) else mark
-        blocks_of_codes: Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]] = (
-            partial(
-                searched_blocks, self.model, speaker=speakers.vector(vector), tables=self.tables
-            )
-            if refine
-            else partial(code_blocks, self.model, device=self.device, distances=distances)
+        codes = encode_recording(
+            self.model,
+            recording,
+            gain,
+            speakers.vector(self.voices[mark].vector if isinstance(mark, str) else mark),
+            refine=refine,
+            tables=self.tables,
+            is_packaged=maker(self.fingerprint) is not None,
+            on_progress=on_progress,
         )
-        codes, is_silent = encode_recording(
-            self.model, recording, gain, blocks_of_codes, on_progress=on_progress
-        )
-        if is_silent:
-            _warn(
-                f"{recording.name}: is silent; if it is stereo of opposite phase, give one channel"
-            )
-        # Measured with the packaged models; other codebooks may be less dense.
-        elif maker(self.fingerprint) and is_unlike_speech(distances, self.config):
-            _warn(
-                f"{recording.name}: does not sound like speech but like music or noise, of which "
-                "the codes keep little; listen to what is decoded"
-            )
         return Codes(
             codes=codes,
             n_samples=recording.n_samples,
@@ -433,10 +413,10 @@ class Codec:
 
         Args:
             target: path (.wav, .flac, .ogg, .opus, .mp3) or binary file object (gets a WAV).
+            codes: as in `decode`, like what follows.
+            speaker: another voice.
             on_progress: called with the share done, in [0, 1].
-            codes: as in `decode`.
-            speaker: as in `decode`.
-            options: as in `decode`.
+            options: how to decode.
 
         Returns:
             The share of samples, in [0, 1], that lay beyond full scale and are clipped.
@@ -601,7 +581,3 @@ class Codec:
 
 def _metadata(codes: Codes | CodesStream) -> StreamMetadata:
     return codes.metadata if isinstance(codes, CodesStream) else codes
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, RecordingWarning, stacklevel=3)

@@ -24,7 +24,6 @@ from vqcodec.format.header import StreamMetadata
 from vqcodec.format.streaming import Blocks
 from vqcodec.inference import chunking
 from vqcodec.models import encoder
-from vqcodec.models.config import ModelConfig
 from vqcodec.models.speaker import SpeakerTable, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
 
@@ -32,11 +31,7 @@ Progress = Callable[[float], None]
 
 # Another chunk is another shape of matrix products, which moves a margin by some 1e-7.
 DOUBT = 2e-5
-# The closest tenth of 270 recordings of speech for training is nearer, with any packaged model.
-CLOSEST_SHARE, UNLIKE_SPEECH, LEAST_SECONDS = 0.1, 0.11, 5.0
 LONGEST_PAUSE = 16.0  # seconds
-BLOCK_LENGTH = 1 << 16  # samples read at a time
-SILENCE = 1e-4  # -80 dB full scale, below which no level is measured
 SOUND_POWER = 1e-5  # mean square: -50 dB full scale
 
 
@@ -92,65 +87,6 @@ def code_blocks(
         if distances is not None:
             distances.append(squares)
         yield codes
-
-
-def encode_recording(
-    model: VQVAE,
-    recording: Recording,
-    gain: float,
-    blocks_of_codes: Callable[[Iterator[np.ndarray]], Iterable[np.ndarray]],
-    *,
-    on_progress: Progress | None = None,
-) -> tuple[np.ndarray, bool]:
-    """Encode a whole recording.
-
-    Args:
-        model: whose codes.
-        recording: of any rate.
-        gain: of the recording.
-        blocks_of_codes: from blocks at the model's rate and normalised level to their codes, such
-            as `code_blocks` or `code_search.searched_blocks`.
-        on_progress: called with the share done, in [0, 1].
-
-    Returns:
-        Codes (Q, N) uint16, and whether the recording is silent.
-
-    Raises:
-        AudioError: the recording cannot be read.
-    """
-    sample_rate, hop_length = model.config.sample_rate, model.config.hop_length
-    n_samples = resampled_length(recording.n_samples, recording.sample_rate, sample_rate)
-    n_codes, n_done, loudest = -(-n_samples // hop_length), 0, 0.0
-
-    def normalised_blocks() -> Iterator[np.ndarray]:
-        nonlocal loudest
-        for block in recording.speech(sample_rate, BLOCK_LENGTH, gain):
-            loudest = max(loudest, float(np.abs(block).max()))
-            yield block / np.float32(gain)
-
-    parts: list[np.ndarray] = []
-    for part in blocks_of_codes(normalised_blocks()):
-        parts.append(part)
-        n_done += part.shape[1]
-        if on_progress:
-            on_progress(n_done / n_codes)
-    return np.concatenate(parts, axis=1), loudest < SILENCE
-
-
-def is_unlike_speech(distances: list[np.ndarray], config: ModelConfig) -> bool:
-    """Whether a recording holds hardly anything that the model has a code for.
-
-    Even noisy speech has moments that lie close to a code, and pauses; music and noise have fewer.
-
-    Args:
-        distances: of all latents of a recording to their codes, as `code_blocks` gave them; of
-            none, or of less than five seconds, nothing is said.
-        config: of the model.
-    """
-    squares = np.concatenate([np.zeros(0, np.float32), *distances])
-    if len(squares) < LEAST_SECONDS * config.sample_rate / config.hop_length:
-        return False
-    return bool(np.quantile(squares, CLOSEST_SHARE) > UNLIKE_SPEECH)
 
 
 def live_codes(
