@@ -75,7 +75,7 @@ def test_the_wavenet_recipe_fits_the_model_of_the_first_stage() -> None:
 def test_a_wavenet_is_not_held_to_the_fast_decoder_s_losses() -> None:
     recipe = load_recipe(RECIPES / "vctk_wavenet.yaml", ["data.segment_length=32"])
     assert recipe.loss.stoi > 0
-    assert not recipe.trains_fast
+    assert not recipe.trains_waveforms
 
 
 def test_what_a_wavenet_is_trained_on_is_what_its_base_trains() -> None:
@@ -127,11 +127,14 @@ def test_one_error_names_every_fault_and_the_nearest_known_key(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("overrides", "fault"),
     [
-        (["model.fast=null"], "stage codec trains the fast decoder, but model.fast is null"),
-        (["stage=joint", "model.wavenet=null"], "stage joint trains a WaveNet, but model.wavenet"),
+        (["model.fast=null"], "stage codec trains model.fast, but that is null"),
+        (
+            ["stage=joint", "model.wavenet=null"],
+            "stage joint trains model.wavenet, but that is null",
+        ),
         (["stage=wavenet"], "stage wavenet needs initial_model"),
         (["stage=fast"], "stage fast needs initial_model"),
-        (["stage=fast", "model.fast=null"], "stage fast trains the fast decoder, but model.fast"),
+        (["stage=fast", "model.fast=null"], "stage fast trains model.fast, but that is null"),
         (["data.codes=codes"], "data.codes would change their meaning at stage codec"),
         (["perturbation.conversion=0.5"], "perturbation.conversion needs frozen codes"),
         (["steps=300"], "steps 300 end before the codebook starts, after unquantized_steps 300"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from vqcodec.inference import chunking
 from vqcodec.inference.loudness import followed, normalised
 from vqcodec.inference.wavenet import sampler_for, segments
-from vqcodec.models.config import DecoderName
+from vqcodec.models.config import AUTOREGRESSIVE, DecoderName
 from vqcodec.models.interfaces import Condition, DecodeOptions, Decoder
 from vqcodec.models.vqvae import VQVAE
 
@@ -47,8 +47,8 @@ def speech_blocks(
     layout = {"sample_rate": model.config.sample_rate, "hop_length": model.config.hop_length}
     codes, again = itertools.tee(codes)
     blocks = decoded_blocks(model, codes, speaker, options, live=live)
-    is_sampled = options.decoder == "wavenet" or model.fast is None
-    if own is not None and model.fast is not None and (is_sampled or not own.equal(speaker)):
+    is_fast = (options.decoder or model.config.decoders[0]) == "fast"
+    if own is not None and model.fast is not None and not (is_fast and own.equal(speaker)):
         # What the voice that spoke makes of the codes tells how loud they are to be.
         blocks = followed(blocks, parallel_blocks(model, again, own, live=live), **layout)
     return (block * np.float32(gain) for block in normalised(blocks, gain=gain, **layout))
@@ -74,10 +74,10 @@ def decoded_blocks(
     Yields:
         (T,) float32 at normalised level, T a multiple of the hop length.
     """
-    best = next(iter(model.decoders))
-    if (options.decoder or best) == "wavenet":
+    decoder = options.decoder or model.config.decoders[0]
+    if decoder in AUTOREGRESSIVE:
         return sampled_blocks(model, codes, speaker, options, live=live)
-    return parallel_blocks(model, codes, speaker, options.decoder or best, live=live)
+    return parallel_blocks(model, codes, speaker, decoder, live=live)
 
 
 def parallel_blocks(

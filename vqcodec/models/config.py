@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,8 +22,9 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 
 
+# A decoder has the name of its section in `ModelConfig`; some predict sample after sample.
 DecoderName = Literal["fast", "wavenet"]
-"""A decoder has the name of its section in `ModelConfig`."""
+AUTOREGRESSIVE: tuple[DecoderName, ...] = ("wavenet",)
 
 
 class Section(BaseModel):
@@ -223,9 +224,15 @@ class ModelConfig(Section):
         """Samples per code."""
         return self.encoder.hop_length
 
+    @property
+    def decoders(self) -> tuple[DecoderName, ...]:
+        """Those that it has, the best first."""
+        names: tuple[DecoderName, ...] = get_args(DecoderName)
+        return tuple(name for name in names if getattr(self, name) is not None)
+
     @model_validator(mode="after")
-    def _decoders(self) -> ModelConfig:
-        if self.fast is None and self.wavenet is None:
+    def _decoders_fit(self) -> ModelConfig:
+        if not self.decoders:
             raise ValueError("a model needs a decoder: fast, wavenet or both")
         if self.fast is not None:
             self._fits_hop(self.fast)

@@ -17,7 +17,7 @@ from vqcodec.models.speaker import SpeakerEncoder, SpeakerTable
 from vqcodec.models.streams import build_streams, stream_channels
 from vqcodec.models.wavenet import WaveNet
 
-# By their sections of `ModelConfig`, under which their weights are stored; the best first.
+# By their sections of `ModelConfig`, under which their weights are stored.
 DECODERS: dict[DecoderName, Callable[..., nn.Module]] = {
     "fast": IstftDecoder,
     "wavenet": WaveNet,
@@ -63,7 +63,7 @@ class VQVAE(nn.Module):
     @property
     def decoders(self) -> dict[DecoderName, nn.Module]:
         """Those it has, the best first."""
-        return {name: getattr(self, name) for name in DECODERS if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in self.config.decoders}
 
     def bottleneck(self, waveform: Tensor, reference: Tensor) -> Bottleneck:
         """Everything before the decoders, with gradients.
