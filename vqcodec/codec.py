@@ -40,7 +40,7 @@ from vqcodec.inference.sources import (
 )
 from vqcodec.inference.speakers import Speakers
 from vqcodec.inference.units import unit_array
-from vqcodec.models.config import DecoderName
+from vqcodec.models import DecoderName
 from vqcodec.models.interfaces import DecodeKeywords, DecodeOptions, SynthesisKeywords
 from vqcodec.weights import checkpoint
 from vqcodec.weights.checkpoint import Checkpoint

@@ -21,9 +21,9 @@ from vqcodec_cli.options import DecoderName
 from vqcodec_cli.prepare import CorpusName
 
 import vqcodec
+from vqcodec import models
 from vqcodec.data.corpora import CORPORA
 from vqcodec.errors import RecordingWarning
-from vqcodec.models import config
 
 COMMANDS = [
     command.name or command.callback.__name__.replace("_", "-")
@@ -65,7 +65,7 @@ def test_version(run):
 
 def test_choices_are_those_of_the_library():
     assert [name.value for name in CorpusName] == list(CORPORA)
-    assert [name.value for name in DecoderName] == list(get_args(config.DecoderName))
+    assert [name.value for name in DecoderName] == list(get_args(models.DecoderName))
 
 
 @pytest.mark.parametrize(

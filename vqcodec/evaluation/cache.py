@@ -29,7 +29,7 @@ from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.files import write_atomically
-from vqcodec.models.config import DecoderName
+from vqcodec.models import DecoderName
 from vqcodec.weights.registry import find
 
 _VERSION = 2  # of what is kept; raise it where a measure comes to mean something else

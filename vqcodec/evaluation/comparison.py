@@ -27,8 +27,8 @@ from vqcodec.evaluation.recognition import word_errors
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.evaluation.summary import summarised, table_row
 from vqcodec.files import write_atomically
+from vqcodec.models import DecoderName
 from vqcodec.models.codebook_usage import CollapseMonitor
-from vqcodec.models.config import DecoderName
 
 ORIGINAL = "original"
 N_EXAMPLES = 8

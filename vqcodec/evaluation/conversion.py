@@ -29,7 +29,7 @@ from vqcodec.evaluation.recognition import word_errors
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.evaluation.summary import cell, mean, word_error_rate
 from vqcodec.format.codes import Codes
-from vqcodec.models.config import DecoderName
+from vqcodec.models import DecoderName
 
 MIN_RECORDINGS = 6
 

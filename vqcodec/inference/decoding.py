@@ -13,7 +13,7 @@ from torch import Tensor
 from vqcodec.inference import chunking
 from vqcodec.inference.loudness import followed, normalised
 from vqcodec.inference.wavenet import sampler_for, segments
-from vqcodec.models.config import AUTOREGRESSIVE, DecoderName
+from vqcodec.models import AUTOREGRESSIVE, DecoderName
 from vqcodec.models.interfaces import Condition, DecodeOptions, Decoder
 from vqcodec.models.vqvae import VQVAE
 

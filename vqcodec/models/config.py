@@ -8,6 +8,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vqcodec.models import DecoderName
+
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Positive = Annotated[int, Field(gt=0, lt=1 << 63)]
 # Far beyond what is of use; a damaged or hostile file is refused before anything is allocated.
@@ -20,11 +22,6 @@ LARGEST_FILTERBANK, LARGEST_CODEBOOK = 1 << 22, 1 << 24
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
-
-
-# A decoder has the name of its section in `ModelConfig`; some predict sample after sample.
-DecoderName = Literal["fast", "wavenet"]
-AUTOREGRESSIVE: tuple[DecoderName, ...] = ("wavenet",)
 
 
 class Section(BaseModel):

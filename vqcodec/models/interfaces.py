@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, TypedDict
 from torch import Tensor
 
 from vqcodec.errors import VqcodecError
-from vqcodec.models.config import DecoderName
+from vqcodec.models import DecoderName
 
 
 class Quantized(NamedTuple):

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vqcodec.models.config import DecoderName, ModelConfig
+from vqcodec.models import DecoderName
+from vqcodec.models.config import ModelConfig
 from vqcodec.models.encoder import build_encoder
 from vqcodec.models.interfaces import Condition, Quantized, Quantizer
 from vqcodec.models.istft import IstftDecoder

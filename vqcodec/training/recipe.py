@@ -7,16 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
-from vqcodec.models.config import (
-    AUTOREGRESSIVE,
-    Count,
-    DecoderName,
-    Fraction,
-    ModelConfig,
-    Positive,
-    Section,
-    Weight,
-)
+from vqcodec.models import AUTOREGRESSIVE, DecoderName
+from vqcodec.models.config import Count, Fraction, ModelConfig, Positive, Section, Weight
 from vqcodec.models.loss_config import (
     LONGEST_WINDOW,
     PERIODICITY_SECONDS,
