@@ -23,7 +23,7 @@ from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.format.bit_packing import payload_size
 from vqcodec.format.codes import CHUNK_LENGTH, Codes
 from vqcodec.format.header import TABLES_LENGTH, pack_header
-from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.prior import load
 from vqcodec.training.prior_data import CodedClip
 from vqcodec.weights import checkpoint
@@ -32,7 +32,7 @@ PACKED, NGRAM = "packed bits", "ngram-ans"
 CHUNK_LENGTHS = (25, 125, 500, CHUNK_LENGTH, None)
 
 
-def file_of(codec: Codec, clip: Clip, coded: CodedClip, tables: NgramTables) -> Codes:
+def file_of(codec: Codec, clip: Clip, coded: CodedClip, tables: NgramModel) -> Codes:
     """The codes of a clip with its own speaker vector, as `vqcodec encode` writes them."""
     return Codes(
         coded.codes[None],
@@ -101,7 +101,7 @@ def summary(
     return lines
 
 
-def costs_of_cuts(files: dict[str, list[Codes]], tables: NgramTables) -> list[dict[str, str]]:
+def costs_of_cuts(files: dict[str, list[Codes]], tables: NgramModel) -> list[dict[str, str]]:
     """A line for each length of chunks: bits per code."""
     lines = []
     for length in CHUNK_LENGTHS:
@@ -117,7 +117,7 @@ def costs_of_cuts(files: dict[str, list[Codes]], tables: NgramTables) -> list[di
     return lines
 
 
-def speeds(files: list[Codes], tables: NgramTables, repeats: int) -> dict[str, float]:
+def speeds(files: list[Codes], tables: NgramModel, repeats: int) -> dict[str, float]:
     """Seconds of audio per second of the processor, by part; medians."""
     seconds = sum(file.duration_s for file in files)
     chunks = [chunk for file in files for chunk in chunks_of(file, CHUNK_LENGTH)]

@@ -45,7 +45,7 @@ from vqcodec_cli.unit_files import UNIT_SUFFIXES, decode_units, is_units
 if TYPE_CHECKING:
     from vqcodec.codec import Codec
     from vqcodec.format.codes import Codes
-    from vqcodec.format.ngram_coder import NgramTables
+    from vqcodec.format.ngram_coder import NgramModel
     from vqcodec.format.streaming import CodesStream
     from vqcodec.weights.voices import Speaker
 
@@ -361,7 +361,7 @@ def _save(codes: Codes, target: str) -> int:
     return len(data)
 
 
-def _load(source: str, tables: NgramTables | None) -> Codes | CodesStream:
+def _load(source: str, tables: NgramModel | None) -> Codes | CodesStream:
     from vqcodec.format.codes import Codes, read_pipe
 
     stream = readable(source)

@@ -13,12 +13,11 @@ import zlib
 from dataclasses import fields, replace
 from functools import cache, partial
 from math import isqrt
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from code_files import as_version_1, random_tables
+from code_files import as_version_1, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqcodec_cli.main import main
@@ -26,13 +25,12 @@ from vqcodec_cli.main import main
 from vqcodec.errors import CheckpointError, CodesError, DataError
 from vqcodec.format import ngram_coder
 from vqcodec.format.codes import Codes, read_chunks, read_header, read_pipe
-from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import ngram
 from vqcodec.weights import checkpoint, registry
 
-ROOT = Path(__file__).parents[2]
 SIZE = 24
 
 
@@ -44,7 +42,7 @@ def likely_codes(n_codes: int, seed: int = 0, n_codebooks: int = 1) -> np.ndarra
 
 
 @cache
-def fitted(n_codebooks: int = 1) -> NgramTables:
+def fitted(n_codebooks: int = 1) -> NgramModel:
     sequences = [likely_codes(2000, seed, n_codebooks) for seed in range(1, 6)]
     return ngram.fit(sequences, SIZE, n_context=2 * n_codebooks, width=8, units=32, steps=400)
 
@@ -65,7 +63,7 @@ def make(n_codes: int = 1500, **changes) -> Codes:
     return Codes(**(fields | changes))
 
 
-def specified(tables: NgramTables, codes: np.ndarray) -> bytes:
+def specified(tables: NgramModel, codes: np.ndarray) -> bytes:
     """Encode as docs/format.md says, in Python's own integers."""
     t = {field.name: getattr(tables, field.name).tolist() for field in fields(tables)}
     n_books, size = len(codes), tables.codebook_size
@@ -116,7 +114,7 @@ def specified(tables: NgramTables, codes: np.ndarray) -> bytes:
     [(1, 20, 3, 200), (3, 20, 4, 40), (2, 2, 1, 100), (1, 600, 9, 20), (1, 20, 3, 0)],
 )
 def test_bytes_are_those_that_the_format_specifies(n_codebooks, codebook_size, n_context, length):
-    tables = random_tables(
+    tables = random_model(
         length, n_codebooks=n_codebooks, codebook_size=codebook_size, n_context=n_context
     )
     codes = np.random.default_rng(1).integers(0, codebook_size, (n_codebooks, length), np.uint16)
@@ -134,7 +132,7 @@ def test_bytes_are_those_that_the_format_specifies(n_codebooks, codebook_size, n
     length=st.integers(0, 60),
 )
 def test_what_is_encoded_comes_back(seed, n_codebooks, codebook_size, n_context, length):
-    tables = random_tables(
+    tables = random_model(
         seed, n_codebooks=n_codebooks, codebook_size=codebook_size, n_context=n_context
     )
     codes = np.random.default_rng(seed).integers(0, codebook_size, (n_codebooks, length), np.uint16)
@@ -143,7 +141,7 @@ def test_what_is_encoded_comes_back(seed, n_codebooks, codebook_size, n_context,
 
 @pytest.mark.parametrize("n_codebooks", [1, 3])
 def test_costs_are_the_bits_that_codes_take(n_codebooks):
-    tables = random_tables(2, n_codebooks=n_codebooks)
+    tables = random_model(2, n_codebooks=n_codebooks)
     codes = np.random.default_rng(0).integers(0, 20, (n_codebooks, 300)).astype(np.uint16)
     costs = tables.costs(codes)
     assert costs.shape == (300, n_codebooks, 20)
@@ -154,7 +152,7 @@ def test_costs_are_the_bits_that_codes_take(n_codebooks):
 
 def test_the_largest_sums_do_not_overflow():
     # All as large as a table may be, in the direction that adds up.
-    tables = NgramTables(
+    tables = NgramModel(
         np.full((1, 3, 1024), -128, np.int8),
         np.full((1, 64, 1024, 4), -128, np.int8),
         np.full((1, 4), 32767, np.int16),
@@ -191,12 +189,12 @@ def test_a_changed_payload_never_gives_the_same_codes():
 SAME_BYTES = """
 import sys
 import numpy as np
-from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.ngram_coder import NgramModel
 assert "torch" not in sys.modules
 with np.load(sys.argv[1]) as file:
     arrays = dict(file)
 codes = arrays.pop("codes")
-payload = NgramTables.from_tensors(arrays).encode(codes)
+payload = NgramModel.from_tensors(arrays).encode(codes)
 print(payload.hex())
 """
 
@@ -223,17 +221,17 @@ def test_another_processor_and_more_threads_give_the_same_bytes(tmp_path):
 
 
 def test_tables_come_back_from_their_tensors():
-    tables = random_tables(0)
+    tables = random_model(0)
     tensors = tables.to_tensors()
     assert all(name.startswith("entropy.") for name in tensors)
-    again = NgramTables.from_tensors(tensors)
+    again = NgramModel.from_tensors(tensors)
     assert again.digest == tables.digest
     codes = np.arange(20, dtype=np.uint16)[None]
     assert again.encode(codes) == tables.encode(codes)
 
 
 def test_every_number_of_a_table_changes_the_name_of_the_tables():
-    tables = random_tables(0)
+    tables = random_model(0)
     digests = {tables.digest}
     for field in fields(tables):
         changed = getattr(tables, field.name).copy()
@@ -243,7 +241,7 @@ def test_every_number_of_a_table_changes_the_name_of_the_tables():
 
 
 def test_the_name_of_the_tables_is_the_specified_hash():
-    tables = random_tables(3)
+    tables = random_model(3)
     whole = hashlib.sha256()
     for field in fields(tables):
         table = getattr(tables, field.name)
@@ -267,24 +265,24 @@ def test_the_name_of_the_tables_is_the_specified_hash():
     ],
 )
 def test_damaged_tables_are_refused_in_one_line(name, table, fault):
-    tensors = random_tables(0).to_tensors() | {f"entropy.{name}": table}
+    tensors = random_model(0).to_tensors() | {f"entropy.{name}": table}
     if table is None:
         del tensors[f"entropy.{name}"]
     with pytest.raises(CheckpointError, match=fault) as refused:
-        NgramTables.from_tensors(tensors)
+        NgramModel.from_tensors(tensors)
     assert "\n" not in str(refused.value)
 
 
 def test_tables_whose_sums_could_overflow_are_refused():
     with pytest.raises(CheckpointError, match="larger than any that vqcodec makes"):
-        random_tables(0, n_context=65)
+        random_model(0, n_context=65)
 
 
 def test_tables_that_would_fill_the_memory_are_refused():
     zeros = partial(np.zeros, dtype=np.int8)
     rows, context, units = 4097, 64, 1024  # 4096 would fit
     with pytest.raises(CheckpointError, match="larger than any that vqcodec makes"):
-        NgramTables(
+        NgramModel(
             embedding=zeros((1, rows, 1)),
             context=zeros((1, context, 1, units)),
             context_bias=np.zeros((1, units), np.int16),
@@ -353,9 +351,9 @@ def test_codes_that_the_tables_did_not_expect_stay_packed():
 
 def test_an_encoder_that_does_not_read_back_is_not_believed(monkeypatch):
     codes, packed = make(), make(tables=None).to_bytes()
-    monkeypatch.setattr(NgramTables, "encode", lambda self, chunk: b"\1")
+    monkeypatch.setattr(NgramModel, "encode", lambda self, chunk: b"\1")
     assert codes.to_bytes() == packed
-    monkeypatch.setattr(NgramTables, "decode", lambda self, payload, length: np.zeros((1, length)))
+    monkeypatch.setattr(NgramModel, "decode", lambda self, payload, length: np.zeros((1, length)))
     assert codes.to_bytes() == packed
 
 
@@ -363,7 +361,7 @@ def test_a_coded_file_describes_itself_and_can_be_read_in_parts(tmp_path):
     path, codes = tmp_path / "speech.codes", make(3000)
     size = codes.save(path)
     header = read_header(path)
-    assert (header.method, header.tables) == (1, fitted().digest)
+    assert (header.method, header.ngram_digest) == (1, fitted().digest)
     assert (header.file_size, header.n_codes) == (size, 3000)
     assert header.packed_size == len(replace(codes, tables=None).to_bytes())
     for start, stop in [(0, 1), (1249, 1251), (2999, 3000)]:
@@ -386,7 +384,7 @@ def test_info_tells_method_and_sizes(tmp_path, capsys):
 def test_unknown_tables_are_named_with_the_remedy(tmp_path):
     path = tmp_path / "speech.codes"
     make().save(path)
-    for tables in (None, random_tables(0, codebook_size=SIZE)):
+    for tables in (None, random_model(0, codebook_size=SIZE)):
         with pytest.raises(CodesError) as refused:
             Codes.load(path, tables=tables)
         assert str(refused.value) == (
@@ -464,12 +462,12 @@ def test_what_no_writer_makes_is_refused():
 def test_a_claim_costs_nothing_before_the_codes_are_asked_for(monkeypatch):
     codes = make(3000)
     data = codes.to_bytes()
-    decode = NgramTables.decode
-    monkeypatch.setattr(NgramTables, "decode", lambda *_: pytest.fail("it is decoded"))
+    decode = NgramModel.decode
+    monkeypatch.setattr(NgramModel, "decode", lambda *_: pytest.fail("it is decoded"))
     read = Codes.from_bytes(data, tables=fitted())
     assert (read.n_codes, read.n_codebooks, read.duration_s) == (3000, 1, codes.duration_s)
     assert read.speaker == "p225"
-    monkeypatch.setattr(NgramTables, "decode", decode)
+    monkeypatch.setattr(NgramModel, "decode", decode)
     sent = pickle.loads(pickle.dumps(read))
     for one in (read, sent):
         np.testing.assert_array_equal(one.codes, codes.codes)
@@ -519,16 +517,3 @@ def test_every_flipped_bit_and_every_truncation_is_refused():
     for length in range(len(data)):
         with pytest.raises(CodesError, match="cut short"):
             Codes.from_bytes(data[:length], tables=fitted())
-
-
-def test_damaged_files_are_refused_or_hold_what_they_held():
-    done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "fuzz.py", "--files", "2000"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    counts = {what: int(n) for n, what in (line.split(" ", 1) for line in done.stdout.splitlines())}
-    assert counts["refused"] > 1800
-    assert sum(counts.values()) == 2000

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+from code_files import stream_as_version_1
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,22 +49,8 @@ def written(*arguments: object, **changes: object) -> bytes:
     return file.getvalue()
 
 
-def as_version_1(data: bytes) -> bytes:
-    """A stream of one codebook of 512 and a four-letter name in the layout of before."""
-    header = data[:4] + b"\1" + data[5:46]
-    parts, at = [header, struct.pack("<I", zlib.crc32(header))], 50
-    for number in itertools.count():
-        (length,) = struct.unpack_from("<H", data, at)
-        size = 2 + (-(-length * 9 // 8) or 8)
-        chunk = data[at : at + size]
-        parts += [chunk, struct.pack("<I", zlib.crc32(struct.pack("<Q", number) + chunk))]
-        at += size + 4
-        if not length:
-            return b"".join(parts) + data[at:]
-
-
 EITHER_VERSION = pytest.mark.parametrize(
-    "layout", [bytes, as_version_1], ids=["version 2", "version 1"]
+    "layout", [bytes, stream_as_version_1], ids=["version 2", "version 1"]
 )
 
 
@@ -101,7 +88,7 @@ def test_chunks_are_bound_to_their_stream():
 
 def test_streams_of_version_1_stay_readable():
     data = written([1300, 40])
-    old = as_version_1(data)
+    old = stream_as_version_1(data)
     assert len(old) == len(data)
     assert Codes.from_bytes(old) == Codes.from_bytes(data)
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqcodec.errors import VqcodecError
-from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.inference import chunking
 from vqcodec.inference.decoding import run_decoder
 from vqcodec.models import encoder
@@ -42,7 +42,7 @@ def searched_blocks(
     blocks: Iterable[np.ndarray],
     speaker: Tensor,
     *,
-    tables: NgramTables | None,
+    tables: NgramModel | None,
 ) -> Iterator[np.ndarray]:
     """Encode as `encoding.code_blocks` does, but search for codes that decode to more.
 
@@ -141,7 +141,7 @@ class CodeSearch:
         return best
 
 
-def _costs(tables: NgramTables, codes: Tensor) -> Tensor:
+def _costs(tables: NgramModel, codes: Tensor) -> Tensor:
     """Codes (1, N) -> (1, N, codebook_size) bits."""
     costs = tables.costs(codes.cpu().numpy().astype(np.uint16))
     return torch.from_numpy(costs[:, 0])[None].to(codes.device)
