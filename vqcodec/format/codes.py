@@ -26,7 +26,6 @@ from vqcodec.format.header import (
     Header,
     Metadata,
     StreamMetadata,
-    ceil_div,
     crc32,
     damaged,
     pack_header,
@@ -156,16 +155,7 @@ class Codes(Metadata):
     def from_bytes(
         cls, data: bytes, name: str = "<bytes>", *, tables: NgramModel | None = None
     ) -> Codes:
-        """Read the bytes of a .codes file.
-
-        Args:
-            data: The whole file.
-            name: What to call it in an error message.
-            tables: As in `load`.
-
-        Raises:
-            CodesError: As `load`.
-        """
+        """Read the bytes of a .codes file, which errors call `name`; otherwise as `load`."""
         return cls._read(io.BytesIO(data), len(data), name, tables)
 
     def save(self, path: str | os.PathLike[str]) -> int:
@@ -225,7 +215,7 @@ class Codes(Metadata):
             return replace(_read_whole_stream(file, fixed, name), tables=tables)
         header = unpack_header(file, fixed, size, name)
         model = _model_of(header, name, tables)
-        payloads = _read_payloads(file, header, name, range(len(header.chunk_sizes)))
+        payloads = _read_payloads(file, header, name)
         decode = partial(_decoded, payloads, header, name, model)
         known = {**_fields(header), "tables": model}
         if header.method == PACKED_BITS:
@@ -247,8 +237,7 @@ def read_pipe(
         tables: As in `Codes.load`.
 
     Raises:
-        CodesError: If the bytes are not as docs/format.md demands; of a streamed file only the
-            header is read here.
+        CodesError: As `Codes.load`; of a streamed file only the header is read here.
     """
     fixed = read_fixed_part(file, name)
     if fixed.n_samples == 0:
@@ -260,8 +249,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """Read and check the header of a .codes file; no payload is read, unless it is streamed.
 
     Raises:
-        CodesError: If the file cannot be read, or its header or size is not as docs/format.md
-            demands.
+        CodesError: If the file cannot be read, or its header or size is damaged.
     """
     with _opened(path) as (file, size):
         fixed = read_fixed_part(file, str(path))
@@ -277,47 +265,6 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         header_size=fixed.index_at + 4,
         file_size=size,
     )
-
-
-def read_chunks(
-    path: str | os.PathLike[str], start: int, stop: int, *, tables: NgramModel | None = None
-) -> npt.NDArray[np.uint16]:
-    """Read the time steps start, ..., stop - 1 of a .codes file, and only the chunks they lie in.
-
-    Args:
-        path: The file.
-        start: First time step, 0 <= start < stop.
-        stop: Time step after the last, stop <= n_codes.
-        tables: As in `Codes.load`.
-
-    Returns:
-        Codes, uint16, shape (n_codebooks, stop - start), `Codes.load(path).codes[:, start:stop]`.
-
-    Raises:
-        CodesError: If the range is empty or outside the file, or what is read of the file is not
-            as docs/format.md demands, or needs an n-gram model that is not known.
-    """
-    name = str(path)
-    with _opened(path) as (file, size):
-        fixed = read_fixed_part(file, name)
-        header: Header | Codes = (
-            unpack_header(file, fixed, size, name)
-            if fixed.n_samples
-            else _read_whole_stream(file, fixed, name)
-        )
-        if not 0 <= start < stop <= header.n_codes:
-            raise CodesError(
-                f"{name}: has no time steps {start} to {stop}; "
-                f"choose 0 <= start < stop <= {header.n_codes}"
-            )
-        if isinstance(header, Codes):
-            return header.codes[:, start:stop]
-        model = _model_of(header, name, tables)
-        chunks = range(start // header.chunk_length, ceil_div(stop, header.chunk_length))
-        payloads = _read_payloads(file, header, name, chunks)
-    codes = _decoded(payloads, header, name, model)
-    offset = chunks.start * header.chunk_length
-    return np.ascontiguousarray(codes[:, start - offset : stop - offset])
 
 
 def _fields(metadata: StreamMetadata) -> dict[str, Any]:
@@ -351,17 +298,15 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, int]]:
         ) from error
 
 
-def _read_payloads(file: BinaryIO, header: Header, name: str, chunks: range) -> dict[int, bytes]:
-    """The payloads of some chunks by their numbers, checked to be those that were written."""
-    sizes = header.chunk_sizes.tolist()
-    file.seek(header.header_size + sum(sizes[: chunks.start]) + header.after_payload * chunks.start)
-    payloads = {}
-    for number in chunks:
-        payload = file.read(sizes[number])
+def _read_payloads(file: BinaryIO, header: Header, name: str) -> list[bytes]:
+    """The payloads after a header, checked to be those that were written."""
+    payloads = []
+    for number, size in enumerate(header.chunk_sizes.tolist()):
+        payload = file.read(size)
         written = header.chunk_crcs[number] if header.chunk_crcs else file.read(4)
         if written != crc32(number.to_bytes(8, "little"), payload):
             raise damaged(name, f"is damaged: the CRC of chunk {number} differs")
-        payloads[number] = payload
+        payloads.append(payload)
     return payloads
 
 
@@ -378,11 +323,10 @@ def _encoded(chunk: npt.NDArray[np.uint16], model: NgramModel) -> bytes:
 
 
 def _decoded(
-    payloads: dict[int, bytes], header: Header, name: str, model: NgramModel | None
+    payloads: list[bytes], header: Header, name: str, model: NgramModel | None
 ) -> npt.NDArray[np.uint16]:
-    """The codes of consecutive chunks."""
     chunks = []
-    for number, payload in payloads.items():
+    for number, payload in enumerate(payloads):
         length = min(header.chunk_length, header.n_codes - number * header.chunk_length)
         if header.method == PACKED_BITS:
             chunks.append(unpack(payload, length, header, name=name, number=number))

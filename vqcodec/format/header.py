@@ -47,12 +47,12 @@ FIELDS = (
     HeaderField("version", "B", (1, VERSION), "of this format"),
     HeaderField("method", "B", (PACKED_BITS, NGRAM_ANS), "0: packed bits, 1: ngram-ans"),
     HeaderField("n_codebooks", "B", (1, 32), "codes per time step"),
-    HeaderField("speaker_length", "B", (0, 64), "bytes of the speaker's name, 0: a vector"),
+    HeaderField("speaker_length", "B", (0, SPEAKER_LENGTH), "bytes of the name; 0: a vector"),
     HeaderField("fingerprint", "8s", "any", "of the model whose codebook the codes index"),
     HeaderField("sample_rate", "I", (1, 768_000), "of the model, Hz"),
     HeaderField("original_sample_rate", "I", (1, 768_000), "of the recording, Hz"),
     HeaderField("n_samples", "Q", (1, 10**12), "of the recording, per channel, at its own rate"),
-    HeaderField("gain", "f", "normal, > 0", "multiply decoded audio by it to restore the level"),
+    HeaderField("gain", "f", "normal, > 0", "multiply decoded audio by it: the recording's level"),
     HeaderField("codebook_size", "H", (2, 65_536), "entries of a codebook", less=1),
     HeaderField("hop_length", "H", (1, 65_535), "samples of the model per time step"),
     HeaderField("chunk_length", "H", (1, 65_535), "time steps per chunk; the last may be shorter"),
@@ -159,11 +159,6 @@ class Header(Metadata):
     def bits_per_second(self) -> float:
         """True bit rate: all bytes of the file, over the duration."""
         return 8 * self.file_size / self.duration_s
-
-    @property
-    def after_payload(self) -> int:
-        """Bytes between a chunk's payload and the next one."""
-        return 0 if self.chunk_crcs else 4
 
     @property
     def packed_sizes(self) -> npt.NDArray[np.int64]:
@@ -337,8 +332,9 @@ def _check_sizes(header: Header, name: str) -> None:
         # A few bytes may hold any number of codes that were sure to come.
         limit = f"time steps, over {CHUNK_LENGTH}"
         raise damaged(name, f"has coded chunks of {header.chunk_length} {limit}")
-    payloads = int(sizes.sum(dtype=np.int64)) + header.after_payload * len(sizes)
-    excess = header.file_size - header.header_size - payloads
+    after_payloads = 0 if header.chunk_crcs else 4 * len(sizes)
+    end = header.header_size + int(sizes.sum(dtype=np.int64)) + after_payloads
+    excess = header.file_size - end
     if excess < 0:
         raise damaged(name, f"is cut short: the last {-excess} bytes are missing")
     if excess > 0:
@@ -355,12 +351,12 @@ def _checked_speaker(speaker: object) -> str | npt.NDArray[np.int8]:
                 f"speaker must be 1..64 bytes of UTF-8 without control characters, not {speaker!a}"
             )
         return speaker
-    is_int8 = isinstance(speaker, np.ndarray) and speaker.dtype == np.int8
-    if not is_int8 or speaker.shape != (SPEAKER_LENGTH,):
-        raise CodesError("speaker must be the name of a voice or an int8 vector of shape (64,)")
-    vector = speaker.copy()
-    vector.setflags(write=False)
-    return vector
+    if isinstance(speaker, np.ndarray) and speaker.dtype == np.int8:
+        vector: npt.NDArray[np.int8] = speaker.copy()
+        if vector.shape == (SPEAKER_LENGTH,):
+            vector.setflags(write=False)
+            return vector
+    raise CodesError("speaker must be the name of a voice or an int8 vector of shape (64,)")
 
 
 def count_codes(of: StreamMetadata | FixedPart, n_samples: int) -> int:
