@@ -43,7 +43,7 @@ class HeaderField(NamedTuple):
 
 
 FIELDS = (
-    HeaderField("magic", "4s", "`89 56 51 43`", "`\\x89VQC`, whose first byte is no text"),
+    HeaderField("magic", "4s", "`89 56 51 43`", "`\\x89VQC`, whose first byte is not ASCII"),
     HeaderField("version", "B", (1, VERSION), "of this format"),
     HeaderField("method", "B", (PACKED_BITS, NGRAM_ANS), "0: packed bits, 1: ngram-ans"),
     HeaderField("n_codebooks", "B", (1, 32), "codes per time step"),
@@ -52,7 +52,7 @@ FIELDS = (
     HeaderField("sample_rate", "I", (1, 768_000), "of the model, Hz"),
     HeaderField("original_sample_rate", "I", (1, 768_000), "of the recording, Hz"),
     HeaderField("n_samples", "Q", (1, 10**12), "of the recording, per channel, at its own rate"),
-    HeaderField("gain", "f", "normal, > 0", "multiply decoded audio by it: the recording's level"),
+    HeaderField("gain", "f", "normal, > 0", "factor from decoded audio to the recording's level"),
     HeaderField("codebook_size", "H", (2, 65_536), "entries of a codebook", less=1),
     HeaderField("hop_length", "H", (1, 65_535), "samples of the model per time step"),
     HeaderField("chunk_length", "H", (1, 65_535), "time steps per chunk; the last may be shorter"),
