@@ -20,7 +20,7 @@ from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import CheckpointError
 from vqcodec.evaluation.report import markdown_table, write_report
-from vqcodec.format.bit_packing import packed_size
+from vqcodec.format.bit_packing import payload_size
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import CHUNK_LENGTH, NGRAM_DIGEST_LENGTH, pack_header
 from vqcodec.format.ngram_coder import NgramModel
@@ -65,7 +65,7 @@ def measured(file: Codes, coded: CodedClip, models: dict[str, Predictor]) -> dic
     chunks = chunks_of([file])
     around = len(pack_header(file, n_samples=file.n_samples, index=bytes(8 * len(chunks))))
     payloads = {
-        PACKED: sum(packed_size(chunk.shape[1], file) for chunk in chunks),
+        PACKED: sum(payload_size(chunk.shape[1], file) for chunk in chunks),
         **{name: float(predict(coded).sum()) / 8 for name, predict in models.items()},
         NGRAM: sum(len(file.tables.encode(chunk)) for chunk in chunks),
     }

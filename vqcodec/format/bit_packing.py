@@ -20,7 +20,7 @@ def unpack(
     """Read the codes of a chunk.
 
     Args:
-        payload: Of `packed_size` bytes.
+        payload: Of `payload_size` bytes.
         length: Time steps.
         metadata: Of the file.
         name: What to call the file in an error message.
@@ -46,6 +46,6 @@ def unpack(
     return codes.reshape(length, metadata.n_codebooks).T
 
 
-def packed_size(length: int, metadata: StreamMetadata) -> int:
+def payload_size(length: int, metadata: StreamMetadata) -> int:
     """Bytes of the payload of `length` time steps."""
     return ceil_div(length * metadata.n_codebooks * metadata.bits_per_code, 8)

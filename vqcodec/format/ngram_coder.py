@@ -9,11 +9,12 @@ torch.
 from __future__ import annotations
 
 import hashlib
+from collections import namedtuple
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache, cached_property
-from math import isqrt
-from typing import Any, NamedTuple
+from math import isqrt, prod
+from typing import Any
 
 import constriction
 import numpy as np
@@ -34,15 +35,13 @@ EMBEDDING_PLACES, CONTEXT_PLACES, WEIGHT_PLACES, UNIT_PLACES = 5, 7, 6, 5
 LARGEST_UNIT = 255
 LOGIT_PLACES = UNIT_PLACES + WEIGHT_PLACES
 POWER_PLACES = 8
-# Within these no sum exceeds 32 bits, and what is multiplied out fits in memory.
-_LIMITS = {
-    "context": 64,
-    "width": 1024,
-    "codebook_size": 1 << 16,
-    "n_codebooks": 32,
-    "contributions": 1 << 26,  # a quarter GiB of int32
-    "frequencies": 1 << 17,  # of all codebooks; over a gigabyte for a chunk
-}
+# Sizes by their letters in docs/format.md; R is K + 1.
+_SHAPES = {"embedding": "QRD", "context": "QCDH", "context_bias": "QH", "hidden": "QHG",
+           "hidden_bias": "QG", "output": "QGK", "output_bias": "QK"}  # fmt: skip
+# Within these no sum exceeds 32 bits, and what is multiplied out fits in memory: as many
+# contributions as make a quarter GiB, and over a gigabyte of frequencies for a chunk.
+_LIMITS = {"C": 64, "D": 1024, "H": 1024, "G": 1024, "K": 1 << 16, "Q": 32}
+_MOST_CONTRIBUTIONS, _MOST_FREQUENCIES = 1 << 26, 1 << 17
 
 
 def _powers() -> npt.NDArray[np.int64]:
@@ -61,18 +60,13 @@ _AnsCoder = constriction.stream.stack.AnsCoder
 _Categorical = constriction.stream.model.Categorical
 
 
-class _Weights(NamedTuple):
-    """`NgramModel` as the compiled functions take it: weights int8, what is summed int32.
+_Weights = namedtuple(
+    "_Weights", "contribution, context_bias, hidden, hidden_bias, output, output_bias"
+)
+"""`NgramModel` as the compiled functions take it: weights int8, what is summed int32.
 
-    `contribution` is (Q, K + 1, C, H): what each code adds to the sums 1, ..., C positions later.
-    """
-
-    contribution: np.ndarray
-    context_bias: np.ndarray
-    hidden: np.ndarray
-    hidden_bias: np.ndarray
-    output: np.ndarray
-    output_bias: np.ndarray
+`contribution` is (Q, K + 1, C, H): what each code adds to the sums 1, ..., C positions later.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,35 +99,24 @@ class NgramModel:
     output_bias: npt.NDArray[np.int16]
 
     def __post_init__(self) -> None:
-        for name, array in self.__getstate__().items():
+        sizes: dict[str, int] = {}
+        for name, letters in _SHAPES.items():
+            array = getattr(self, name)
             kind = np.int16 if name.endswith("bias") else np.int8
             if not isinstance(array, np.ndarray) or array.dtype != kind or array.size == 0:
                 raise _misfit(f"{name} is not a table of {np.dtype(kind)}")
-        if self.embedding.ndim != 3 or self.context.ndim != 4 or self.hidden.ndim != 3:
-            raise _misfit("they have another number of dimensions")
-        n_codebooks, rows, width = self.embedding.shape
-        _, context, _, first = self.context.shape
-        second, size = self.hidden.shape[2], rows - 1
-        expected = {
-            "context": (n_codebooks, context, width, first),
-            "context_bias": (n_codebooks, first),
-            "hidden": (n_codebooks, first, second),
-            "hidden_bias": (n_codebooks, second),
-            "output": (n_codebooks, second, size),
-            "output_bias": (n_codebooks, size),
-        }
-        for name, shape in expected.items():
-            if getattr(self, name).shape != shape:
-                raise _misfit(f"{name} is {getattr(self, name).shape}, not {shape}")
-        sizes = {
-            "context": context,
-            "width": max(width, first, second),
-            "codebook_size": size,
-            "n_codebooks": n_codebooks,
-            "contributions": n_codebooks * rows * context * first,
-            "frequencies": n_codebooks * size,
-        }
-        if size < 2 or any(sizes[name] > limit for name, limit in _LIMITS.items()):
+            if array.ndim != len(letters):
+                raise _misfit("they have another number of dimensions")
+            expected = tuple(map(sizes.setdefault, letters, array.shape))
+            if array.shape != expected:
+                raise _misfit(f"{name} is {array.shape}, not {expected}")
+            sizes["K"] = sizes["R"] - 1
+        if (
+            sizes["K"] < 2
+            or any(sizes[letter] > limit for letter, limit in _LIMITS.items())
+            or prod(sizes[letter] for letter in "QRCH") > _MOST_CONTRIBUTIONS
+            or sizes["Q"] * sizes["K"] > _MOST_FREQUENCIES
+        ):
             raise _misfit("they are larger than any that vqcodec makes")
 
     @property
@@ -166,7 +149,7 @@ class NgramModel:
         Raises:
             CheckpointError: If an array is missing, or they do not fit together.
         """
-        names = {PREFIX + field.name for field in fields(cls)}
+        names = {PREFIX + name for name in _SHAPES}
         if tensors.keys() != names:
             raise _misfit(f"{', '.join(sorted(tensors.keys() ^ names))} missing or unknown")
         arrays: dict[str, Any] = {name.removeprefix(PREFIX): tensors[name] for name in tensors}
@@ -217,7 +200,7 @@ class NgramModel:
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: a process that gets the model makes what follows from them itself."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: getattr(self, name) for name in _SHAPES}
 
     @cached_property
     def _weights(self) -> _Weights:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vqcodec.errors import CodesError
-from vqcodec.format.bit_packing import pack, packed_size, unpack
+from vqcodec.format.bit_packing import pack, payload_size, unpack
 from vqcodec.format.header import (
     CHUNK_LENGTH,
     LIMITS,
@@ -100,7 +100,7 @@ def _chunks(
         (length,) = _LENGTH.unpack(start)
         if length > fixed.chunk_length:
             raise damaged(name, f"is damaged: chunk {number} claims {length} time steps")
-        payload = _read(file, packed_size(length, metadata) if length else 8, name)
+        payload = _read(file, payload_size(length, metadata) if length else 8, name)
         found = _read(file, len(last), name)
         before = number.to_bytes(8, "little") if fixed.version == 1 else last
         if found != crc32(before, start, payload):
