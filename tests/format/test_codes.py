@@ -218,7 +218,7 @@ def test_a_chunk_of_another_recording_is_refused_in_its_place() -> None:
     assert_refused(louder[:46] + data[46:], "CRC of its header differs")
 
 
-def test_files_of_version_1_stay_readable(tmp_path: Path) -> None:
+def test_files_of_version_1_stay_readable() -> None:
     # The example that docs/format.md had in version 1.
     data = bytes.fromhex(
         "89565143 01 00 01 04 0123456789abcdef 803e0000 80bb0000 e803000000000000 0000003f ff01"
@@ -227,10 +227,6 @@ def test_files_of_version_1_stay_readable(tmp_path: Path) -> None:
     codes, now = documented()
     assert data == as_version_1(now)
     assert Codes.from_bytes(data) == codes
-    path = tmp_path / "old.codes"
-    path.write_bytes(as_version_1(make(3000).to_bytes()))
-    assert Codes.load(path) == make(3000)
-    assert read_header(path).packed_size == path.stat().st_size
 
 
 def test_bytes_after_the_end_are_refused() -> None:
@@ -252,10 +248,7 @@ def test_other_files_and_other_versions_are_refused_by_name() -> None:
         ({"speaker": b"p2\n5"}, r"without control characters, not 'p2\\n5'; encode"),
         ({"speaker": b"\xff225"}, "speaker must be UTF-8"),
         ({"original_sample_rate": 0}, "length of 0"),
-        (
-            {"original_sample_rate": 768_001},
-            "original_sample_rate must be .* 1..768000, not 768001",
-        ),
+        ({"original_sample_rate": 768_001}, "original_sample_rate must be .*768000, not 768001"),
         ({"hop_length": 0}, "length of 0"),
         ({"chunk_length": 0}, "length of 0"),
         ({"n_samples": 4}, "chunk sizes do not fit"),

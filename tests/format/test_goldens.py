@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from code_files import as_version_1, repeating_model, stream_as_version_1
 
-from vqcodec.format.codes import Codes, read_pipe
+from vqcodec.format.codes import Codes, read_header, read_pipe
 from vqcodec.format.streaming import CodesStream
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +44,8 @@ def test_goldens_decode_to_the_same_codes(name: str, version: int) -> None:
     path = GOLDENS / f"{name}_v{version}.codes"
     assert path.read_bytes()[4:6] == bytes([version, name == "ngram"])
     assert digest(read(path)) == DIGESTS[name]
+    if name == "packed":
+        assert read_header(path).packed_size == path.stat().st_size
 
 
 @pytest.mark.parametrize("name", ["packed", "ngram"])
