@@ -11,7 +11,7 @@ from torch import Tensor
 from vqcodec.audio import Recording
 from vqcodec.audio.resampling import resampled_length
 from vqcodec.errors import RecordingWarning
-from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.inference.code_search import searched_blocks
 from vqcodec.inference.encoding import Progress, code_blocks
 from vqcodec.models.config import ModelConfig
@@ -30,7 +30,7 @@ def encode_recording(
     speaker: Tensor,
     *,
     refine: bool,
-    tables: NgramTables | None,
+    tables: NgramModel | None,
     is_packaged: bool,
     on_progress: Progress | None = None,
 ) -> np.ndarray:
