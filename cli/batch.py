@@ -165,7 +165,7 @@ def check_target(path: str | Path, force: bool, *, is_audio: bool = False) -> No
     if Path(path).is_dir() or str(path).endswith(os.sep):
         raise VqcodecError(f"{path}: is a folder; name a file")
     if is_audio:
-        from vqcodec.audio.soundfiles import checked_suffix
+        from vqcodec.audio.writing import checked_suffix
 
         checked_suffix(path)
     if not folder.is_dir():

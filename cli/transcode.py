@@ -321,7 +321,7 @@ def _refuse_live(pairs: list[tuple[str, str]]) -> None:
 
 def _held_rate(target: str, sample_rate: int) -> int:
     """The rate that a target of this name can have, if it cannot have that of the recording."""
-    from vqcodec.audio.soundfiles import nearest_rate
+    from vqcodec.audio.writing import nearest_rate
 
     if target == STREAM:
         return sample_rate
