@@ -21,22 +21,21 @@ from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import CheckpointError
 from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.format.bit_packing import payload_size
-from vqcodec.format.codes import CHUNK_LENGTH, Codes
-from vqcodec.format.header import TABLES_LENGTH, pack_header
-from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.codes import Codes
+from vqcodec.format.header import CHUNK_LENGTH, NGRAM_DIGEST_LENGTH, pack_header
+from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.prior import load
 from vqcodec.training.prior_data import CodedClip
 from vqcodec.weights import checkpoint
 
 PACKED, NGRAM = "packed bits", "ngram-ans"
-CHUNK_LENGTHS = (25, 125, 500, CHUNK_LENGTH, None)
 
 
-def file_of(codec: Codec, clip: Clip, coded: CodedClip, tables: NgramTables) -> Codes:
+def file_of(codec: Codec, clip: Clip, coded: CodedClip, ngram_model: NgramModel) -> Codes:
     """The codes of a clip with its own speaker vector, as `vqcodec encode` writes them."""
     return Codes(
         coded.codes[None],
-        codebook_size=tables.codebook_size,
+        codebook_size=ngram_model.codebook_size,
         sample_rate=codec.sample_rate,
         hop_length=codec.hop_length,
         fingerprint=codec.fingerprint,
@@ -44,13 +43,17 @@ def file_of(codec: Codec, clip: Clip, coded: CodedClip, tables: NgramTables) -> 
         n_samples=clip.n_samples,
         gain=clip.gain,
         speaker=coded.vector,
-        tables=tables,
+        tables=ngram_model,
     )
 
 
-def chunks_of(file: Codes, length: int) -> list[np.ndarray]:
-    """Its codes in pieces."""
-    return [file.codes[:, start : start + length] for start in range(0, file.n_codes, length)]
+def chunks_of(files: list[Codes], length: int | None = CHUNK_LENGTH) -> list[np.ndarray]:
+    """Their codes in chunks, or whole."""
+    return [
+        file.codes[:, start : start + (length or file.n_codes)]
+        for file in files
+        for start in range(0, file.n_codes, length or file.n_codes)
+    ]
 
 
 def measured(file: Codes, coded: CodedClip, models: dict[str, Predictor]) -> dict[str, Any]:
@@ -59,17 +62,14 @@ def measured(file: Codes, coded: CodedClip, models: dict[str, Predictor]) -> dic
     What only predicts is taken to need its bits and no more, in a file that is otherwise the same.
     """
     assert file.tables is not None
-    chunks = chunks_of(file, CHUNK_LENGTH)
-    empty = pack_header(
-        file, n_samples=file.n_samples, chunk_length=CHUNK_LENGTH, index=bytes(8 * len(chunks))
-    )
-    around = len(empty)
+    chunks = chunks_of([file])
+    around = len(pack_header(file, n_samples=file.n_samples, index=bytes(8 * len(chunks))))
     payloads = {
         PACKED: sum(payload_size(chunk.shape[1], file) for chunk in chunks),
         **{name: float(predict(coded).sum()) / 8 for name, predict in models.items()},
         NGRAM: sum(len(file.tables.encode(chunk)) for chunk in chunks),
     }
-    files = {name: around + TABLES_LENGTH + size for name, size in payloads.items()}
+    files = {name: around + NGRAM_DIGEST_LENGTH + size for name, size in payloads.items()}
     files |= {PACKED: around + payloads[PACKED], NGRAM: len(file.to_bytes())}
     row: dict[str, Any] = {"n_codes": file.n_codes}
     for name, size in payloads.items():
@@ -81,55 +81,47 @@ def summary(
     rows: list[dict[str, Any]], codings: Sequence[str], splits: list[str]
 ) -> list[dict[str, str]]:
     """A line for each coding: bits per code, and its files' share of the packed files' bytes."""
+
+    def total(split: str, column: str) -> float:
+        return sum(row[column] for row in rows if row["split"] == split)
+
     lines = []
     for coding in codings:
         line = {"coding": coding}
         for split in splits:
-            own = [row for row in rows if row["split"] == split]
-            n_codes, payload, size, packed = (
-                sum(row[column] for row in own)
-                for column in (
-                    "n_codes",
-                    f"{coding}, payload",
-                    f"{coding}, file",
-                    f"{PACKED}, file",
-                )
-            )
-            line[f"{split}, bits/code"] = f"{8 * payload / n_codes:.3f}"
-            line[f"{split}, file / packed"] = f"{100 * size / packed:.1f} %"
+            bits = 8 * total(split, f"{coding}, payload") / total(split, "n_codes")
+            share = total(split, f"{coding}, file") / total(split, f"{PACKED}, file")
+            line |= {
+                f"{split}, bits/code": f"{bits:.3f}",
+                f"{split}, file / packed": f"{share:.1%}",
+            }
         lines.append(line)
     return lines
 
 
-def costs_of_cuts(files: dict[str, list[Codes]], tables: NgramTables) -> list[dict[str, str]]:
+def costs_of_chunks(files: dict[str, list[Codes]], ngram_model: NgramModel) -> list[dict[str, str]]:
     """A line for each length of chunks: bits per code."""
     lines = []
-    for length in CHUNK_LENGTHS:
+    for length in (25, 125, 500, CHUNK_LENGTH, None):
         line = {"time steps a chunk": str(length or "all")}
         for split, own in files.items():
-            n_bytes = sum(
-                len(tables.encode(chunk))
-                for file in own
-                for chunk in chunks_of(file, length or file.n_codes)
-            )
+            n_bytes = sum(len(ngram_model.encode(chunk)) for chunk in chunks_of(own, length))
             line[f"{split}, bits/code"] = f"{8 * n_bytes / sum(file.n_codes for file in own):.3f}"
         lines.append(line)
     return lines
 
 
-def speeds(files: list[Codes], tables: NgramTables, repeats: int) -> dict[str, float]:
+def speeds(files: list[Codes], ngram_model: NgramModel, repeats: int) -> dict[str, float]:
     """Seconds of audio per second of the processor, by part; medians."""
     seconds = sum(file.duration_s for file in files)
-    chunks = [chunk for file in files for chunk in chunks_of(file, CHUNK_LENGTH)]
-    payloads = [tables.encode(chunk) for chunk in chunks]
+    chunks = chunks_of(files)
     times: dict[str, list[float]] = {"encode": [], "decode": []}
     for _ in range(repeats):
         start = time.process_time()
-        for chunk in chunks:
-            tables.encode(chunk)
+        payloads = [ngram_model.encode(chunk) for chunk in chunks]
         middle = time.process_time()
         for chunk, payload in zip(chunks, payloads, strict=True):
-            tables.decode(payload, chunk.shape[1])
+            ngram_model.decode(payload, chunk.shape[1])
         times["encode"].append(middle - start)
         times["decode"].append(time.process_time() - middle)
     encode, decode = (median(own) for own in times.values())
@@ -153,35 +145,33 @@ def main(
     """Measure bits per code, file sizes and speed; write entropy.csv and entropy.md."""
     torch.set_num_threads(1)
     loaded = checkpoint.load(model)
-    codec, tables = Codec(loaded), loaded.tables
-    if tables is None:
+    codec, ngram_model = Codec(loaded), loaded.tables
+    if ngram_model is None:
         raise CheckpointError(
-            f"{loaded.name}: has no tables of the entropy coder; fit them with "
-            "scripts/package_model.py --train-data"
+            f"{loaded.name}: has no n-gram model; fit it with scripts/package_model.py --train-data"
         )
     names = splits.split(",")
     coded = coded_splits(codec, PreparedData(data), names, codes)
-    models = counting_models([clip for _, clip in coded["train"]], tables.codebook_size)
+    models = counting_models([clip for _, clip in coded["train"]], ngram_model.codebook_size)
     del models[UNIFORM]  # packed bits are that
     with contextlib.suppress(CheckpointError):  # not every codec has a prior
         models[TOLD] = transformers(load(codec))[TOLD]
 
-    files = {
-        name: [file_of(codec, clip, known, tables) for clip, known in coded[name]] for name in names
-    }
-    rows = [
-        {"file": clip.name, "split": name, **measured(file, known, models)}
-        for name in names
-        for file, (clip, known) in zip(files[name], coded[name], strict=True)
-    ]
-    speed = speeds(files[names[0]], tables, repeats)
-    n_bytes = sum(table.nbytes for table in tables.to_tensors().values())
+    files: dict[str, list[Codes]] = {name: [] for name in names}
+    rows = []
+    for name in names:
+        for clip, known in coded[name]:
+            file = file_of(codec, clip, known, ngram_model)
+            files[name].append(file)
+            rows.append({"file": clip.name, "split": name, **measured(file, known, models)})
+    speed = speeds(files[names[0]], ngram_model, repeats)
+    n_bytes = sum(array.nbytes for array in ngram_model.to_tensors().values())
     page = (
-        f"Model {codec.name} ({codec.fingerprint.hex()}), tables {tables.digest.hex()}, "
+        f"Model {codec.name} ({codec.fingerprint.hex()}), n-gram model {ngram_model.digest.hex()}, "
         f"{n_bytes} bytes. Files are whole, with headers and speaker vectors.\n\n"
         f"{markdown_table(summary(rows, [PACKED, *models, NGRAM], names))}\n"
         "What it costs that chunks can be decoded on their own, payloads alone:\n\n"
-        f"{markdown_table(costs_of_cuts(files, tables))}\n"
+        f"{markdown_table(costs_of_chunks(files, ngram_model))}\n"
         "Seconds of audio per second of one core: "
         + ", ".join(f"{name} {value:.0f}" for name, value in speed.items())
         + f" (split {names[0]}, medians of {repeats}).\n"

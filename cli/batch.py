@@ -6,16 +6,16 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeVar
 
 import typer
 from vqcodec_cli.display import OnProgress, progress_bar
-from vqcodec_cli.jobs import Done, do_all
+from vqcodec_cli.jobs import do_all
 from vqcodec_cli.options import DeviceName, files_at_a_time, is_gpu
 
 AUDIO_SUFFIXES = (
@@ -24,6 +24,9 @@ AUDIO_SUFFIXES = (
 )
 CODES_SUFFIXES = (".codes",)
 STREAM, STDIN = "-", "<stdin>"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -124,27 +127,36 @@ def plan(
             raise VqcodecError(f"{source}: no such file or folder; check the path{end}")
     if len(sources) > 1 or Path(sources[0]).is_dir():
         return _plan_many(sources, target, suffixes, target_suffix, force, mark)
-    source, path = sources[0], Path(sources[0])
-    if path.suffix.lower() in CODES_SUFFIXES and suffixes == AUDIO_SUFFIXES:
-        raise VqcodecError(
-            f"{source}: is a code file, no recording; vqcodec decode makes one of it"
-        )
-    if path.suffix.lower() in AUDIO_SUFFIXES and suffixes == CODES_SUFFIXES:
-        raise VqcodecError(
-            f"{source}: is a recording, no code file; vqcodec encode makes one of it"
-        )
+    return Plan([_pair(sources[0], target, suffixes, target_suffix, force, mark)], 0, is_one=True)
+
+
+def _pair(
+    source: str,
+    target: str | None,
+    suffixes: tuple[str, ...],
+    target_suffix: str,
+    force: bool,
+    mark: str,
+) -> tuple[str, str]:
+    from vqcodec.errors import VqcodecError
+
+    path, is_audio = Path(source), target_suffix in AUDIO_SUFFIXES
+    reads_codes = suffixes == CODES_SUFFIXES
+    if path.suffix.lower() in (AUDIO_SUFFIXES if reads_codes else CODES_SUFFIXES):
+        kind = "recording, no code file" if reads_codes else "code file, no recording"
+        command = "encode" if reads_codes else "decode"
+        raise VqcodecError(f"{source}: is a {kind}; vqcodec {command} makes one of it")
     if target is None:
         target = STREAM if source == STREAM else str(path.with_suffix(mark + target_suffix))
     elif Path(target).is_dir() and source != STREAM:
         target = str(Path(target, path.with_suffix(target_suffix).name))
     if target != STREAM:
-        is_audio = target_suffix in AUDIO_SUFFIXES
         if not is_audio and Path(target).suffix.lower() in AUDIO_SUFFIXES:
             raise VqcodecError(f"{target}: ends as a sound file does; name a {target_suffix} file")
         if Path(target).is_file() and source != STREAM and Path(target).samefile(source):
             raise VqcodecError(f"{target}: would replace what it is made of; name another file")
         check_target(target, force, is_audio=is_audio)
-    return Plan([(source, target)], 0, is_one=True)
+    return source, target
 
 
 def check_target(path: str | Path, force: bool, *, is_audio: bool = False) -> None:
@@ -165,7 +177,7 @@ def check_target(path: str | Path, force: bool, *, is_audio: bool = False) -> No
     if Path(path).is_dir() or str(path).endswith(os.sep):
         raise VqcodecError(f"{path}: is a folder; name a file")
     if is_audio:
-        from vqcodec.audio.soundfiles import checked_suffix
+        from vqcodec.audio.writing import checked_suffix
 
         checked_suffix(path)
     if not folder.is_dir():
@@ -281,49 +293,59 @@ def run(
         if made and not quiet and Path(target).is_file():
             typer.echo(f"{source} → {target}  {made}")
         return
-    with progress_bar(label) as on_progress:
-        results = _run_all(plan.pairs, start, jobs, device, on_progress)
-    n_failed = len(plan.pairs) - len(results)
-    if not quiet:
-        show_counts(len(results), plan.n_existing, n_failed)
-        if results:
-            folder = os.path.commonpath([Path(target).parent for _, target in plan.pairs])
-            typer.echo(f"→ {folder or '.'}  {sum(results, Made(0.0))}")
-    if n_failed:
-        raise typer.Exit(1)
+    found = run_all(plan.pairs, start, label, at_a_time(jobs, device) if plan.pairs else 1)
+    result = ""
+    if found:
+        folder = os.path.commonpath([Path(target).parent for _, target in plan.pairs])
+        result = f"→ {folder or '.'}  {sum(found, Made(0.0))}"
+    n_failed = len(plan.pairs) - len(found)
+    finish(len(found), plan.n_existing, n_failed, quiet=quiet, result=result)
 
 
-def show_counts(n_done: int, n_existing: int, n_failed: int) -> None:
-    """Say what became of many files."""
-    anew = " (--force makes them anew)" if n_existing else ""
-    typer.echo(f"{n_done} done, {n_existing} already there{anew}, {n_failed} failed")
-
-
-def _run_all(
-    pairs: list[tuple[str, str]],
-    start: Callable[[], Work],
-    jobs: int | None,
-    device: DeviceName,
-    on_progress: OnProgress,
+def run_all(
+    pairs: list[tuple[str, str]], start: Callable[[], Work], label: str, n_jobs: int
 ) -> list[Made]:
     """Work through pairs; returns what was made of those that did not fail."""
-    n_jobs = 1 if pairs and is_gpu(device) else files_at_a_time(jobs)
-    found: list[Made] = []
-    with closing(do_all(lambda: partial(_of_many, start()), pairs, n_jobs)) as results:
-        for n_done, (_, done) in enumerate(results, 1):
-            report(done)
-            if done.made is not None:
-                found.append(done.made)
-            on_progress(n_done / len(pairs))
-    return found
+    with closing(each_done(lambda: partial(_of_many, start()), pairs, label, n_jobs)) as results:
+        return [made for _, made in results if made is not None]
 
 
-def report(done: Done[Any]) -> None:
-    """Say on stderr what the work on one of many files said, and its fault."""
-    sys.stderr.write(done.told)
-    if done.fault:
-        typer.echo(f"vqcodec: {done.fault}", err=True)
-        logger.debug("%s", done.trace)
+def each_done(
+    start: Callable[[], Callable[[Item], Result]], items: list[Item], label: str, n_jobs: int
+) -> Generator[tuple[int, Result | None]]:
+    """Work on items as `jobs.do_all` does; what is said, and faults, go to stderr.
+
+    Yields:
+        Places in `items`, as they are done, and what was made of them; None of those that failed.
+    """
+    with progress_bar(label) as on_progress, closing(do_all(start, items, n_jobs)) as results:
+        for n_done, (place, done) in enumerate(results, 1):
+            sys.stderr.write(done.told)
+            if done.fault:
+                typer.echo(f"vqcodec: {done.fault}", err=True)
+                logger.debug("%s", done.trace)
+            on_progress(n_done / len(items))
+            yield place, done.made
+
+
+def at_a_time(jobs: int | None, device: DeviceName) -> int:
+    """How many files to work on at a time: on a GPU one, since its process cannot be forked."""
+    return 1 if is_gpu(device) else files_at_a_time(jobs)
+
+
+def finish(n_done: int, n_existing: int, n_failed: int, *, quiet: bool, result: str = "") -> None:
+    """Say what became of many files, and where it is.
+
+    Raises:
+        typer.Exit: some failed.
+    """
+    if not quiet:
+        anew = " (--force makes them anew)" if n_existing else ""
+        typer.echo(f"{n_done} done, {n_existing} already there{anew}, {n_failed} failed")
+        if result:
+            typer.echo(result)
+    if n_failed:
+        raise typer.Exit(1)
 
 
 def _of_many(work: Work, pair: tuple[str, str]) -> Made | None:
@@ -333,14 +355,20 @@ def _of_many(work: Work, pair: tuple[str, str]) -> Made | None:
 
 
 def _one(work: Work, source: str, target: str, on_progress: OnProgress) -> Made | None:
-    """Work on one pair, whose errors name the source or the target."""
+    with naming(source, target):
+        return work(source, target, on_progress)
+
+
+@contextmanager
+def naming(source: str, *others: str) -> Iterator[None]:
+    """Let errors name a source, if they do not already, or another file that they are about."""
     from vqcodec.errors import VqcodecError
 
     name = STDIN if source == STREAM else source
     try:
-        return work(source, target, on_progress)
+        yield
     except VqcodecError as error:
-        if str(error).startswith((f"{name}: ", f"{target}: ")):
+        if str(error).startswith(tuple(f"{one}: " for one in (name, *others))):
             raise
         raise type(error)(f"{name}: {error}") from error
 

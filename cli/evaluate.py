@@ -1,4 +1,4 @@
-"""eval."""
+"""eval, leakage and units-eval: reports of what a model can do."""
 
 from __future__ import annotations
 
@@ -7,16 +7,41 @@ from typing import Annotated, Any
 
 import typer
 from vqcodec_cli.display import progress_bar
-from vqcodec_cli.options import Corpus, Decoder, Jobs, Model, files_at_a_time
+from vqcodec_cli.options import (
+    Corpus,
+    Decoder,
+    Device,
+    Jobs,
+    Model,
+    Report,
+    files_at_a_time,
+    load_codec,
+)
 
 BASELINES = "codec2-1200,codec2-2400,codec2-3200,opus-6,opus-9,narrowband"
+REPORT = Path("report")
+
+Baselines = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CODEC,...",
+        help="Reference codecs: codec2-MODE, opus-KBITS, narrowband; may be empty.",
+        show_default=BASELINES,
+    ),
+]
+ConvertedVoices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,...",
+        help="Voices to convert between.",
+        show_default="those of the model with 6 recordings or more",
+    ),
+]
 
 
 def evaluate(
     corpus: Corpus,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the report goes.")
-    ] = Path("report"),
+    output: Report = REPORT,
     model: Model = None,
     split: Annotated[str, typer.Option(help="train, valid, test or test_unseen.")] = "test",
     decoder: Decoder = None,
@@ -27,14 +52,7 @@ def evaluate(
             help="Measure refined codes, too (see encode); with --conversion, only them.",
         ),
     ] = False,
-    baselines: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CODEC,...",
-            help="Reference codecs: codec2-MODE, opus-KBITS, narrowband; may be empty.",
-            show_default=BASELINES,
-        ),
-    ] = None,
+    baselines: Baselines = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Files at most; with --conversion, of each voice."),
@@ -43,14 +61,7 @@ def evaluate(
     conversion: Annotated[
         bool, typer.Option("--conversion", help="Convert voices instead of comparing codecs.")
     ] = False,
-    speakers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME,...",
-            help="Voices to convert between.",
-            show_default="those of the model with 6 recordings or more",
-        ),
-    ] = None,
+    speakers: ConvertedVoices = None,
 ) -> None:
     """Measure a model, and reference codecs beside it; an interrupted run is continued.
 
@@ -66,7 +77,7 @@ def evaluate(
     options: dict[str, Any] = {
         "split": split,
         "model": model,
-        "decoder": decoder and decoder.value,
+        "decoder": decoder,
         "refine": refine,
         "limit": limit,
         "jobs": files_at_a_time(jobs),
@@ -82,10 +93,75 @@ def evaluate(
 
             codecs = _names(BASELINES if baselines is None else baselines)
             text = compare(corpus, output, baselines=codecs, **options)
-    typer.echo(text)
-    typer.echo(f"written to {output}")
+    _show(text, output)
+
+
+def leakage(
+    corpus: Corpus,
+    output: Report = REPORT,
+    model: Model = None,
+    device: Device = "auto",
+    min_clips: Annotated[
+        int, typer.Option(min=1, help="Recordings that a speaker needs in train and in test.")
+    ] = 1,
+    max_clips: Annotated[
+        int, typer.Option(min=1, help="Recordings used of a speaker in train and in test.")
+    ] = 20,
+) -> None:
+    """Measure how much of the voice is left in the codes.
+
+    Tells speaker and pitch from codes, beside MFCCs and chance, and decodes with wrong codes and
+    voices.
+
+    Example: vqcodec leakage corpus/ -o report/
+    """
+    from vqcodec.evaluation.leakage import leakage as measured
+
+    clips = {"min_clips": min_clips, "max_clips": max_clips}
+    with progress_bar("listening") as on_progress:
+        codec = load_codec(model, False, device)
+        text = measured(corpus, output, codec, on_progress=on_progress, **clips)
+    _show(text, output)
+
+
+def units_eval(
+    labels: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LABELS", help="Folder of .lab, .phn, .TextGrid or .ctm files.", exists=True
+        ),
+    ],
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The recordings: VCTK, LibriSpeech, SPEAKER/NAME.wav, or a manifest.csv.",
+            show_default="LABELS",
+        ),
+    ] = None,
+    output: Report = REPORT,
+    model: Model = None,
+    device: Device = "auto",
+) -> None:
+    """Compare units, and clusters of MFCCs, with phone labels.
+
+    Learns which phone a unit stands for on one part, and scores the other.
+
+    Example: vqcodec units-eval labels/ --audio corpus/ -o report/
+    """
+    from vqcodec.evaluation.unit_report import evaluate
+
+    with progress_bar("encoding") as on_progress:
+        codec = load_codec(model, None, device)
+        text = evaluate(labels, audio or labels, output, codec, on_progress)
+    _show(text, output)
 
 
 def _names(text: str | None) -> list[str]:
     """Names separated by commas."""
     return [name for name in (text or "").split(",") if name]
+
+
+def _show(text: str, output: Path) -> None:
+    typer.echo(text)
+    typer.echo(f"written to {output}")

@@ -12,7 +12,7 @@ from vqcodec_cli.models import describe
 from vqcodec_cli.options import Json, ModelOfCodes
 
 if TYPE_CHECKING:
-    from vqcodec.format.ngram_coder import NgramTables
+    from vqcodec.format.ngram_coder import NgramModel
 
 MODEL_SUFFIX, CODES_SUFFIX = ".safetensors", ".codes"
 
@@ -75,7 +75,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _check(path: Path, tables: NgramTables | None) -> None:
+def _check(path: Path, tables: NgramModel | None) -> None:
     if path.suffix == MODEL_SUFFIX:
         from vqcodec.weights import checkpoint
 

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -47,7 +47,7 @@ class Done(NamedTuple, Generic[Made]):
 
 def do_all(
     start: Callable[[], Callable[[Item], Made]], items: Sequence[Item], n_jobs: int
-) -> Iterator[tuple[int, Done[Made]]]:
+) -> Generator[tuple[int, Done[Made]]]:
     """Work on items, several at a time where processes can be forked.
 
     Args:

@@ -17,16 +17,15 @@ from typing import Annotated, Any, NoReturn
 import typer
 from vqcodec_cli.display import recording_warnings
 from vqcodec_cli.errors import USAGE_ERROR, message, usage_message
-from vqcodec_cli.evaluate import evaluate
+from vqcodec_cli.evaluate import evaluate, leakage, units_eval
 from vqcodec_cli.info import info, verify
 from vqcodec_cli.jobs import INTERRUPTED
-from vqcodec_cli.leakage import leakage
 from vqcodec_cli.models import models, speakers
 from vqcodec_cli.prepare import prepare
 from vqcodec_cli.sample import sample, score
 from vqcodec_cli.train import recipes, train
 from vqcodec_cli.transcode import convert, decode, encode
-from vqcodec_cli.units import units, units_eval
+from vqcodec_cli.units import units
 from vqcodec_cli.voices import app as voices
 from vqcodec_cli.voices import enroll
 

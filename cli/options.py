@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vqcodec.models import DecoderName
+
 if TYPE_CHECKING:
     from vqcodec.codec import Codec
 
-
-class DeviceName(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 
-class DecoderName(StrEnum):
-    """The two decoders."""
-
-    fast = "fast"
-    wavenet = "wavenet"
-
-
-def _model(default: str) -> Any:
+def model_option(default: str) -> Any:
+    """The option for a model that may be left out."""
     return typer.Option(
         metavar="NAME|FILE", help="A packaged model or a .safetensors file.", show_default=default
     )
 
 
+def voice_option(help: str, default: str | None = None) -> Any:
+    """The option for a voice; without a default it must be given."""
+    return typer.Option(metavar="NAME|FILE", help=help, show_default=default or False)
+
+
 Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto: a GPU if there is one.")]
-Model = Annotated[str | None, _model("speech-1k")]
-ModelOfCodes = Annotated[str | None, _model("the packaged one that made the codes")]
-ModelOfEither = Annotated[
-    str | None, _model("speech-1k; of code files, the packaged one that made them")
-]
+Model = Annotated[str | None, model_option("speech-1k")]
+ModelOfCodes = Annotated[str | None, model_option("the packaged one that made the codes")]
 Corpus = Annotated[
     Path,
     typer.Argument(
         metavar="FOLDER|MANIFEST",
         help="VCTK, LibriSpeech, SPEAKER/NAME.wav, or a manifest.csv.",
     ),
+]
+Report = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the report goes.")
 ]
 Voices = Annotated[
     Path | None,
@@ -101,11 +95,11 @@ def files_at_a_time(jobs: int | None) -> int:
 
 def is_gpu(device: DeviceName) -> bool:
     """Whether that is, or finds, a GPU."""
-    if device == DeviceName.auto:
+    if device == "auto":
         import torch
 
         return torch.cuda.is_available()
-    return device == DeviceName.cuda
+    return device == "cuda"
 
 
 def load_codec(
@@ -114,4 +108,4 @@ def load_codec(
     """The codec that the common options ask for."""
     import vqcodec
 
-    return vqcodec.load(model, device=device.value, voices=voices)
+    return vqcodec.load(model, device=device, voices=voices)

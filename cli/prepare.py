@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from vqcodec_cli.display import progress_bar, show
 from vqcodec_cli.options import Jobs, files_at_a_time
 
-
-class CorpusName(StrEnum):
-    """How recordings lie in their folder: the keys of `vqcodec.data.corpora.CORPORA`."""
-
-    vctk = "vctk"
-    librispeech = "librispeech"
-    folder = "folder"
+CorpusName = Literal["vctk", "librispeech", "folder"]
+"""How recordings lie in their folder: the keys of `vqcodec.data.corpora.CORPORA`."""
 
 
 def prepare(
@@ -51,14 +45,14 @@ def prepare(
     from vqcodec.data import corpora, phones, prepared
 
     if download:
-        corpora.download(corpus.value, root)
+        corpora.download(corpus, root)
     with progress_bar("preparing") as on_progress:
         data = prepared.prepare(
-            corpora.CORPORA[corpus.value](root),
+            corpora.CORPORA[corpus](root),
             output,
             sample_rate=sample_rate,
             jobs=files_at_a_time(jobs),
-            corpus=corpus.value,
+            corpus=corpus,
             on_progress=lambda n_done, n_all: on_progress(n_done / n_all),
         )
     track = phones.add_phones(data, labels) if labels else None

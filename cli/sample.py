@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from vqcodec_cli.batch import STREAM, check_target, readable, writable
 from vqcodec_cli.display import progress_bar, show, warn_of_clipping
 from vqcodec_cli.errors import message
-from vqcodec_cli.options import Device, DeviceName, Force, Json, Model, Voices, load_codec
+from vqcodec_cli.options import Device, Force, Json, Model, Voices, load_codec, voice_option
 
 if TYPE_CHECKING:
     from vqcodec import Codec, Codes, Speaker
-
-
-class SchemeName(StrEnum):
-    """How codes are drawn."""
-
-    prior = "prior"
-    histogram = "histogram"
-    uniform = "uniform"
 
 
 PriorFile = Annotated[
@@ -35,6 +26,23 @@ PriorFile = Annotated[
         dir_okay=False,
     ),
 ]
+Scheme = Annotated[
+    Literal["prior", "histogram", "uniform"],
+    typer.Option(
+        help="prior: each code given those before; histogram: each as often as in training; "
+        "uniform: all equally often."
+    ),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="A recording, or -, to begin with and to continue."),
+]
+NewVoice = Annotated[
+    str | None,
+    voice_option(
+        "The voice, by name or from a recording.", "the prompt's, or else the model's first"
+    ),
+]
 
 
 def sample(
@@ -42,22 +50,9 @@ def sample(
         str,
         typer.Option("--output", "-o", metavar="FILE", help="A sound file, or - (a WAV)."),
     ],
-    speaker: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="The voice, by name or from a recording.",
-            show_default="the prompt's, or else the model's first",
-        ),
-    ] = None,
+    speaker: NewVoice = None,
     seconds: Annotated[float, typer.Option(min=0.01, max=86_400, help="Of new speech.")] = 10.0,
-    scheme: Annotated[
-        SchemeName,
-        typer.Option(
-            help="prior: each code given those before; histogram: each as often as in training; "
-            "uniform: all equally often."
-        ),
-    ] = SchemeName.prior,
+    scheme: Scheme = "prior",
     temperature: Annotated[
         float, typer.Option(min=0, help="Of the draws; lower is safer and duller.")
     ] = 1.0,
@@ -70,14 +65,11 @@ def sample(
         typer.Option(min=1e-6, max=1, help="Draw among the likeliest codes of this probability."),
     ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
-    prompt: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="A recording, or -, to begin with and to continue."),
-    ] = None,
+    prompt: Prompt = None,
     prior: PriorFile = None,
     model: Model = None,
     voices: Voices = None,
-    device: Device = DeviceName.auto,
+    device: Device = "auto",
     force: Force = False,
 ) -> None:
     """Make up speech: babble in a voice, or what may follow a recording.
@@ -96,7 +88,7 @@ def sample(
         codes = loaded.sample(
             seconds,
             speaker=voice or _default_voice(codec, begun),
-            scheme=scheme.value,
+            scheme=scheme,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -112,16 +104,12 @@ def score(
     files: Annotated[list[str], typer.Argument(help="Recordings.")],
     speaker: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="Who speaks, by name or from another recording.",
-            show_default="as each recording sounds",
-        ),
+        voice_option("Who speaks, by name or from another recording.", "as each recording sounds"),
     ] = None,
     prior: PriorFile = None,
     model: Model = None,
     voices: Voices = None,
-    device: Device = DeviceName.auto,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Say how unlike speech recordings are.

@@ -27,7 +27,7 @@ def train(
     max_minutes: Annotated[
         float | None, typer.Option(metavar="M", help="Stop after this time; --resume goes on.")
     ] = None,
-    device: Device = DeviceName.auto,
+    device: Device = "auto",
 ) -> None:
     """Train a model as a recipe says.
 
@@ -57,7 +57,7 @@ def _train_codec(recipe: Path, tree: dict[str, Any], device: DeviceName, resume:
     from vqcodec.training.trainer import train  # torch takes seconds: not before a misspelt key
 
     with _reporter(figures) as on_report:
-        path = train(plan, device=device.value, resume=resume, on_report=on_report)
+        path = train(plan, device=device, resume=resume, on_report=on_report)
     voice = ["--speaker", "NAME"] if plan.model.speaker.kind == "table" else []
     _end(path, ["encode", "in.wav", "out.codes", "--model", str(path), *voice])
 
@@ -73,7 +73,7 @@ def _train_prior(recipe: Path, tree: dict[str, Any], device: DeviceName, resume:
     from vqcodec.training.prior_trainer import train
 
     with _reporter(figures) as on_report:
-        path = train(plan, device=device.value, resume=resume, on_report=on_report)
+        path = train(plan, device=device, resume=resume, on_report=on_report)
     model = [] if plan.codec == PriorRecipe().codec else ["--model", plan.codec]
     _end(path, ["sample", "-o", "out.wav", "--prior", str(path), *model])
 

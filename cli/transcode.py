@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,9 +26,7 @@ from vqcodec_cli.batch import (
 from vqcodec_cli.display import OnProgress, compilation_notice, warn_of_clipping
 from vqcodec_cli.options import (
     Decoder,
-    DecoderName,
     Device,
-    DeviceName,
     Force,
     Jobs,
     Model,
@@ -39,40 +38,60 @@ from vqcodec_cli.options import (
     Temperature,
     Voices,
     load_codec,
+    voice_option,
 )
 from vqcodec_cli.unit_files import UNIT_SUFFIXES, decode_units, is_units
 
 if TYPE_CHECKING:
     from vqcodec.codec import Codec
     from vqcodec.format.codes import Codes
-    from vqcodec.format.ngram_coder import NgramTables
+    from vqcodec.format.header import StreamMetadata
+    from vqcodec.format.ngram_coder import NgramModel
     from vqcodec.format.streaming import CodesStream
     from vqcodec.weights.voices import Speaker
 
-QUIETER = "make the recording quieter and encode it again"
+Recordings = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RECORDING... [TARGET]",
+        help="Recordings, folders of them, or -; then, if not beside them, where the codes "
+        "go: a .codes file, a folder, or -.",
+    ),
+]
+CodeFiles = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CODES... [TARGET]",
+        help="Code files, folders of them, units, or -; then, if not beside them, where the "
+        "sound goes: a .wav, .flac, .ogg, .opus or .mp3 file, a folder, or - (a WAV).",
+    ),
+]
+NamedVoice = Annotated[
+    str | None,
+    voice_option("The voice that the codes name, or a recording of it.", "the recording's own"),
+]
+OtherVoice = Annotated[
+    str | None, voice_option("Another voice, by name or from a recording.", "the codes' own")
+]
+Converted = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="A sound file, a folder, or - (a WAV).",
+        show_default="in.SPEAKER.wav beside in.wav",
+    ),
+]
 
 
 def encode(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RECORDING... [TARGET]",
-            help="Recordings, folders of them, or -; then, if not beside them, where the codes "
-            "go: a .codes file, a folder, or -.",
-        ),
-    ],
-    speaker: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="The voice that the codes name, or a recording of it.",
-            show_default="the recording's own",
-        ),
-    ] = None,
+    paths: Recordings,
+    speaker: NamedVoice = None,
     refine: Refine = False,
     model: Model = None,
     voices: Voices = None,
-    device: Device = DeviceName.auto,
+    device: Device = "auto",
     jobs: Jobs = None,
     force: Force = False,
     quiet: Quiet = False,
@@ -89,25 +108,15 @@ def encode(
     """
     sources, target = sources_and_target(paths, AUDIO_SUFFIXES, CODES_SUFFIXES)
     todo = plan(sources, target, suffixes=AUDIO_SUFFIXES, target_suffix=".codes", force=force)
-    if refine:
-        _refuse_live(todo.pairs)
+    _refuse_live(todo.pairs, refine)
 
     def start() -> Work:
-        from vqcodec.audio.live import open_live
-
         codec = load_codec(model, voices, device)
         voice = None if speaker is None else codec.speaker(speaker)
 
         def work(source: str, target: str, on_progress: OnProgress) -> Made | None:
-            if source == target == STREAM:
-                with open_live(sys.stdin.buffer) as live:
-                    stream = codec.stream_encode(live.blocks, live.sample_rate, speaker=voice)
-                    stream.write(sys.stdout.buffer)
-                return None
-            codes = codec.encode(
-                readable(source), speaker=voice, refine=refine, on_progress=on_progress
-            )
-            return Made(codes.duration_s, _save(codes, target))
+            with _encoded(codec, source, target, voice, refine, on_progress) as codes:
+                return _save(codes, target)
 
         return work
 
@@ -115,29 +124,15 @@ def encode(
 
 
 def decode(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CODES... [TARGET]",
-            help="Code files, folders of them, units, or -; then, if not beside them, where the "
-            "sound goes: a .wav, .flac, .ogg, .opus or .mp3 file, a folder, or - (a WAV).",
-        ),
-    ],
-    speaker: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="Another voice, by name or from a recording.",
-            show_default="the codes' own",
-        ),
-    ] = None,
+    paths: CodeFiles,
+    speaker: OtherVoice = None,
     decoder: Decoder = None,
     seed: Seed = 0,
     temperature: Temperature = 1.0,
     sample_rate: SampleRate = None,
     model: ModelOfCodes = None,
     voices: Voices = None,
-    device: Device = DeviceName.auto,
+    device: Device = "auto",
     jobs: Jobs = None,
     force: Force = False,
     quiet: Quiet = False,
@@ -153,22 +148,12 @@ def decode(
 
     Example: vqcodec decode in.codes out.wav --speaker p239
     """
-    suffixes = (*CODES_SUFFIXES, *UNIT_SUFFIXES)
-    sources, target = sources_and_target(paths, suffixes, AUDIO_SUFFIXES)
+    choices: dict[str, Any] = {"decoder": decoder, "seed": seed, "temperature": temperature}
+    choices["sample_rate"] = sample_rate
+    sources, target = sources_and_target(paths, (*CODES_SUFFIXES, *UNIT_SUFFIXES), AUDIO_SUFFIXES)
     if any(map(is_units, sources)):
         return decode_units(
-            sources,
-            target,
-            speaker=speaker,
-            model=model,
-            voices=voices,
-            device=device,
-            force=force,
-            quiet=quiet,
-            decoder=None if decoder is None else decoder.value,
-            seed=seed,
-            temperature=temperature,
-            sample_rate=sample_rate,
+            sources, target, speaker, model, voices, device, force=force, quiet=quiet, **choices
         )
     if target is None and any(Path(source).is_dir() for source in sources):
         # Beside the codes there may be the recordings that they were made of.
@@ -176,9 +161,6 @@ def decode(
     todo = plan(sources, target, suffixes=CODES_SUFFIXES, target_suffix=".wav", force=force)
 
     def start() -> Work:
-        from vqcodec.audio.live import write_live
-        from vqcodec.format.codes import Codes
-        from vqcodec.format.streaming import CodesStream
         from vqcodec.weights.registry import maker
 
         @cache
@@ -193,27 +175,9 @@ def decode(
 
         def work(source: str, target: str, on_progress: OnProgress) -> Made | None:
             codes = _load(source, tables)
-            metadata = codes.metadata if isinstance(codes, CodesStream) else codes
-            codec = loaded(model or maker(metadata.fingerprint))
-            rate = sample_rate or _held_rate(target, metadata.original_sample_rate)
-            choices: dict[str, Any] = {
-                "speaker": voice_in(codec),
-                "decoder": None if decoder is None else decoder.value,
-                "seed": seed,
-                "temperature": temperature,
-                "sample_rate": rate,
-            }
-            with _announced(codec, decoder):
-                if isinstance(codes, CodesStream) and target == STREAM:
-                    write_live(sys.stdout.buffer, codec.stream_decode(codes, **choices), rate)
-                    return None
-                if isinstance(codes, CodesStream):
-                    codes = Codes.collect(codes)
-                clipped = codec.decode_to(
-                    writable(target), codes, on_progress=on_progress, **choices
-                )
-            warn_of_clipping(target, clipped, QUIETER)
-            return Made(codes.duration_s)
+            codec = loaded(model or maker(_metadata(codes).fingerprint))
+            voice = voice_in(codec)
+            return _decoded(codec, codes, target, on_progress, speaker=voice, **choices)
 
         return work
 
@@ -225,19 +189,8 @@ def convert(
         list[str],
         typer.Argument(metavar="RECORDING...", help="Recordings, folders of them, or -."),
     ],
-    speaker: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="The new voice, by name or from a recording.")
-    ],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="A sound file, a folder, or - (a WAV).",
-            show_default="in.SPEAKER.wav beside in.wav",
-        ),
-    ] = None,
+    speaker: Annotated[str, voice_option("The new voice, by name or from a recording.")],
+    output: Converted = None,
     refine: Refine = False,
     decoder: Decoder = None,
     seed: Seed = 0,
@@ -245,7 +198,7 @@ def convert(
     sample_rate: SampleRate = None,
     model: Model = None,
     voices: Voices = None,
-    device: Device = DeviceName.auto,
+    device: Device = "auto",
     jobs: Jobs = None,
     force: Force = False,
     quiet: Quiet = False,
@@ -258,70 +211,102 @@ def convert(
 
     Example: vqcodec convert in.wav --speaker p239 -o out.wav
     """
-    voice_name = Path(speaker).stem if Path(speaker).is_file() else Path(speaker).name
-    target = output or _converted(sources, voice_name)
+    name = Path(speaker).stem if Path(speaker).is_file() else Path(speaker).name
+    target = output or _converted(sources, name)
     todo = plan(
         sources,
         target,
         suffixes=AUDIO_SUFFIXES,
         target_suffix=".wav",
         force=force,
-        mark=f".{voice_name}",
+        mark=f".{name}",
     )
-    if refine:
-        _refuse_live(todo.pairs)
+    _refuse_live(todo.pairs, refine)
+    choices: dict[str, Any] = {"decoder": decoder, "seed": seed, "temperature": temperature}
+    choices["sample_rate"] = sample_rate
 
     def start() -> Work:
-        from vqcodec.audio.live import open_live, write_live
-
         codec = load_codec(model, voices, device)
         voice = codec.speaker(speaker)
         own = None if codec.hears_speakers else voice
 
         def work(source: str, target: str, on_progress: OnProgress) -> Made | None:
-            choices: dict[str, Any] = {
-                "speaker": voice,
-                "decoder": None if decoder is None else decoder.value,
-                "seed": seed,
-                "temperature": temperature,
-            }
-            with _announced(codec, decoder):
-                if source == target == STREAM:
-                    with open_live(sys.stdin.buffer) as live:
-                        stream = codec.stream_encode(live.blocks, live.sample_rate, speaker=own)
-                        rate = sample_rate or live.sample_rate
-                        blocks = codec.stream_decode(stream, sample_rate=rate, **choices)
-                        write_live(sys.stdout.buffer, blocks, rate)
-                    return None
-                codes = codec.encode(
-                    readable(source),
-                    speaker=own,
-                    refine=refine,
-                    on_progress=lambda share: on_progress(share / 2),
-                )
-                clipped = codec.decode_to(
-                    writable(target),
-                    codes,
-                    sample_rate=sample_rate or _held_rate(target, codes.original_sample_rate),
-                    on_progress=lambda share: on_progress((1 + share) / 2),
-                    **choices,
-                )
-            warn_of_clipping(target, clipped, QUIETER)
-            return Made(codes.duration_s)
+            halves = [
+                lambda share: on_progress(share / 2),
+                lambda share: on_progress((1 + share) / 2),
+            ]
+            with _encoded(codec, source, target, own, refine, halves[0]) as codes:
+                return _decoded(codec, codes, target, halves[1], speaker=voice, **choices)
 
         return work
 
     run(todo, start, label="converting", jobs=jobs, device=device, quiet=quiet)
 
 
-def _refuse_live(pairs: list[tuple[str, str]]) -> None:
-    if (STREAM, STREAM) in pairs:
+def _refuse_live(pairs: list[tuple[str, str]], refine: bool) -> None:
+    if refine and (STREAM, STREAM) in pairs:
         raise typer.BadParameter("--refine needs the whole recording: name a file, not - and -")
+
+
+@contextmanager
+def _encoded(
+    codec: Codec,
+    source: str,
+    target: str,
+    speaker: Speaker | None,
+    refine: bool,
+    on_progress: OnProgress,
+) -> Iterator[Codes | CodesStream]:
+    """The codes of a recording; from pipe to pipe, those of what is heard so far."""
+    if source == target == STREAM:
+        from vqcodec.audio.live import open_live
+
+        with open_live(sys.stdin.buffer) as live:
+            yield codec.stream_encode(live.blocks, live.sample_rate, speaker=speaker)
+    else:
+        yield codec.encode(
+            readable(source), speaker=speaker, refine=refine, on_progress=on_progress
+        )
+
+
+def _decoded(
+    codec: Codec,
+    codes: Codes | CodesStream,
+    target: str,
+    on_progress: OnProgress,
+    *,
+    decoder: Decoder,
+    sample_rate: int | None,
+    **choices: Any,
+) -> Made | None:
+    """Write the sound of codes; from pipe to pipe, while they come."""
+    from vqcodec.audio.live import write_live
+    from vqcodec.format.codes import Codes
+    from vqcodec.format.streaming import CodesStream
+
+    rate = sample_rate or _held_rate(target, _metadata(codes).original_sample_rate)
+    choices |= {"decoder": decoder, "sample_rate": rate}
+    with _announced(codec, decoder):
+        if isinstance(codes, CodesStream):
+            if target == STREAM:
+                write_live(sys.stdout.buffer, codec.stream_decode(codes, **choices), rate)
+                return None
+            codes = Codes.collect(codes)
+        clipped = codec.decode_to(writable(target), codes, on_progress=on_progress, **choices)
+    warn_of_clipping(target, clipped, "make the recording quieter and encode it again")
+    return Made(codes.duration_s)
+
+
+def _metadata(codes: Codes | CodesStream) -> Codes | StreamMetadata:
+    """What holds the fingerprint and the rate of the original."""
+    from vqcodec.format.streaming import CodesStream
+
+    return codes.metadata if isinstance(codes, CodesStream) else codes
 
 
 def _held_rate(target: str, sample_rate: int) -> int:
     """The rate that a target of this name can have, if it cannot have that of the recording."""
-    from vqcodec.audio.soundfiles import nearest_rate
+    from vqcodec.audio.writing import nearest_rate
 
     if target == STREAM:
         return sample_rate
@@ -335,9 +320,9 @@ def _held_rate(target: str, sample_rate: int) -> int:
     return nearest
 
 
-def _announced(codec: Codec, decoder: DecoderName | None) -> AbstractContextManager[None]:
+def _announced(codec: Codec, decoder: Decoder) -> AbstractContextManager[None]:
     """Say when the sampler is being compiled, if the work needs it."""
-    if (decoder or codec.decoders[0]) != DecoderName.wavenet or codec.device.type != "cpu":
+    if (decoder or codec.decoders[0]) != "wavenet" or codec.device.type != "cpu":
         return nullcontext()
     return compilation_notice()
 
@@ -350,18 +335,23 @@ def _converted(sources: list[str], voice: str) -> str | None:
     return f"{Path(folders[0]).resolve()}.{voice}" if folders else None
 
 
-def _save(codes: Codes, target: str) -> int:
-    """Write codes; returns how many bytes they are."""
+def _save(codes: Codes | CodesStream, target: str) -> Made | None:
+    """Write codes; from pipe to pipe, as they come."""
+    from vqcodec.format.streaming import CodesStream
+
+    if isinstance(codes, CodesStream):
+        codes.write(sys.stdout.buffer)
+        return None
     stream = writable(target)
     if isinstance(stream, str):
-        return codes.save(stream)
+        return Made(codes.duration_s, codes.save(stream))
     data = codes.to_bytes()
     stream.write(data)
     stream.flush()
-    return len(data)
+    return Made(codes.duration_s, len(data))
 
 
-def _load(source: str, tables: NgramTables | None) -> Codes | CodesStream:
+def _load(source: str, tables: NgramModel | None) -> Codes | CodesStream:
     from vqcodec.format.codes import Codes, read_pipe
 
     stream = readable(source)

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from vqcodec_cli.batch import AUDIO_SUFFIXES, STREAM, Made, check_target, show_counts, writable
-from vqcodec_cli.display import progress_bar, warn_of_clipping
-from vqcodec_cli.errors import message
+from vqcodec_cli.batch import (
+    AUDIO_SUFFIXES,
+    STREAM,
+    Made,
+    Plan,
+    Work,
+    check_target,
+    finish,
+    naming,
+    run,
+    run_all,
+    writable,
+)
+from vqcodec_cli.display import OnProgress, warn_of_clipping
 from vqcodec_cli.options import DeviceName, load_codec
+
+if TYPE_CHECKING:
+    from vqcodec.codec import Codec
 
 # As `vqcodec.inference.units.UNIT_SUFFIXES`, which takes time to import.
 UNIT_SUFFIXES = (".txt", ".jsonl", ".npy")
@@ -23,11 +37,11 @@ def is_units(source: str) -> bool:
 def decode_units(
     sources: list[str],
     target: str | None,
-    *,
     speaker: str | None,
     model: str | None,
     voices: Path | None,
     device: DeviceName,
+    *,
     force: bool,
     quiet: bool,
     **choices: Any,
@@ -56,47 +70,61 @@ def decode_units(
     (source,) = sources
     if speaker is None:
         raise typer.BadParameter("units do not tell who speaks: give --speaker NAME|FILE")
-    from vqcodec.errors import CodesError
     from vqcodec.inference.units import read_units
-    from vqcodec.weights.registry import maker
 
     found = read_units(source)
     targets = _targets(list(found), target, source)
     for path in targets.values():
         if path != STREAM:
             check_target(path, force, is_audio=True)
-    makers = {units.fingerprint for units in found.values()} - {None}
-    if len(makers) > 1:
-        raise CodesError(f"{source}: has units of {len(makers)} models; give each a file")
-    (fingerprint,) = makers or {None}
-    with progress_bar("decoding") as on_progress:
-        named = None if fingerprint is None else maker(fingerprint)
-        codec = load_codec(model or named, voices, device)
-        if fingerprint not in (None, codec.fingerprint):
-            raise CodesError(
-                f"{source}: these units were made by model {fingerprint.hex()}, and {codec.name} "
-                f"is {codec.fingerprint.hex()}: decode with the model that encoded (--model)"
-            )
-        voice, n_failed = codec.speaker(speaker), 0
-        for n_done, (name, path) in enumerate(targets.items(), 1):
-            try:
+    names = {path: name for name, path in targets.items()}
+    makers = {units.fingerprint for units in found.values()}
+
+    def start() -> Work:
+        codec = _maker(source, makers, model, voices, device)
+        voice = codec.speaker(speaker)
+
+        def work(_: str, target: str, on_progress: OnProgress) -> Made:
+            name = names[target]
+            with naming(f"{source}: {name}"):
                 codes = codec.codes(found[name].units, speaker=voice)
-            except CodesError as error:
-                n_failed += 1
-                fault = f"{source}: {name}: {error}"
-                if len(found) == 1:
-                    raise CodesError(fault) from None
-                typer.echo(f"vqcodec: {message(CodesError(fault))}", err=True)
-                continue
-            clipped = codec.decode_to(writable(path), codes, **choices)
-            warn_of_clipping(path, clipped, "another --speaker may be quieter")
-            on_progress(n_done / len(targets))
-    if not quiet and len(found) > 1:
-        show_counts(len(found) - n_failed, 0, n_failed)
-    elif not quiet and path != STREAM:
-        typer.echo(f"{source} → {path}  {Made(codes.duration_s)}")
-    if n_failed:
-        raise typer.Exit(1)
+            clipped = codec.decode_to(writable(target), codes, on_progress=on_progress, **choices)
+            warn_of_clipping(target, clipped, "another --speaker may be quieter")
+            return Made(codes.duration_s)
+
+        return work
+
+    pairs = [(source, path) for path in names]
+    if len(pairs) == 1:
+        plan = Plan(pairs, 0, is_one=True)
+        run(plan, start, label="decoding", jobs=1, device=device, quiet=quiet)
+    else:
+        made = run_all(pairs, start, "decoding", n_jobs=1)
+        finish(len(made), 0, len(pairs) - len(made), quiet=quiet)
+
+
+def _maker(
+    source: str,
+    fingerprints: set[bytes | None],
+    model: str | None,
+    voices: Path | None,
+    device: DeviceName,
+) -> Codec:
+    """The codec that made units, or that is to be taken for it where they do not say."""
+    from vqcodec.errors import CodesError
+    from vqcodec.weights.registry import maker
+
+    named = fingerprints - {None}
+    if len(named) > 1:
+        raise CodesError(f"{source}: has units of {len(named)} models; give each a file")
+    (fingerprint,) = named or {None}
+    codec = load_codec(model or (fingerprint and maker(fingerprint)), voices, device)
+    if fingerprint not in (None, codec.fingerprint):
+        raise CodesError(
+            f"{source}: these units were made by model {fingerprint.hex()}, and {codec.name} "
+            f"is {codec.fingerprint.hex()}: decode with the model that encoded (--model)"
+        )
+    return codec
 
 
 def _targets(names: list[str], target: str | None, source: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""units and units-eval: codes as phoneme-like units, and how like phonemes they are."""
+"""units: codes as phoneme-like units."""
 
 from __future__ import annotations
 
@@ -12,28 +12,17 @@ import typer
 from vqcodec_cli.batch import (
     AUDIO_SUFFIXES,
     CODES_SUFFIXES,
-    STDIN,
     STREAM,
+    at_a_time,
     check_target,
+    each_done,
+    finish,
+    naming,
     readable,
-    report,
-    show_counts,
     told_apart,
 )
 from vqcodec_cli.display import progress_bar
-from vqcodec_cli.jobs import do_all
-from vqcodec_cli.options import (
-    Device,
-    DeviceName,
-    Force,
-    Jobs,
-    Model,
-    ModelOfEither,
-    Quiet,
-    files_at_a_time,
-    is_gpu,
-    load_codec,
-)
+from vqcodec_cli.options import Device, Force, Jobs, Quiet, load_codec, model_option
 from vqcodec_cli.unfinished import Line, Unfinished, path_beside
 
 if TYPE_CHECKING:
@@ -42,6 +31,8 @@ if TYPE_CHECKING:
 
 # Suffix of the output -> whether it takes several recordings.
 FORMATS = {".txt": True, ".jsonl": True, ".npy": False, ".textgrid": False}
+# Of a recording, whose source and name it gets.
+Work = Callable[[tuple[str, str]], Line]
 
 
 def units(
@@ -63,8 +54,10 @@ def units(
         bool,
         typer.Option("--dedup", help="Collapse consecutive repeats, and add their durations."),
     ] = False,
-    model: ModelOfEither = None,
-    device: Device = DeviceName.auto,
+    model: Annotated[
+        str | None, model_option("speech-1k; of code files, the packaged one that made them")
+    ] = None,
+    device: Device = "auto",
     jobs: Jobs = None,
     force: Force = False,
     quiet: Quiet = False,
@@ -88,7 +81,7 @@ def units(
         check_target(output, force or (len(named) > 1 and path_beside(output).exists()))
     needs_model = model is not None or not all(map(_holds_codes, named))
 
-    def start() -> Callable[[tuple[str, str]], Line]:
+    def start() -> Work:
         codec = load_codec(model, None, device) if needs_model else None
         return partial(_line, codec, model is not None, kind, dedup)
 
@@ -99,65 +92,38 @@ def units(
         if output is not None and not quiet:
             typer.echo(f"{item[1]} → {output}")
         return
+    n_jobs = 1
+    # Standard input belongs to this process; and to read codes, torch would be loaded for nothing.
+    if needs_model and STREAM not in named:
+        n_jobs = at_a_time(jobs, device)
     unfinished = None
     if output is not None:
         unfinished = Unfinished(output, {"model": model, "dedup": dedup}, force=force)
-    n_existing = len(unfinished.lines.keys() & named.keys()) if unfinished else 0
-    n_jobs = 1
-    # Standard input belongs to this process; and to read codes, torch would be loaded for nothing.
-    if needs_model and STREAM not in named and not is_gpu(device):
-        n_jobs = files_at_a_time(jobs)
+    _write_all(list(named.items()), start, n_jobs, output, unfinished, quiet)
+
+
+def _write_all(
+    items: list[tuple[str, str]],
+    start: Callable[[], Work],
+    n_jobs: int,
+    output: Path | None,
+    unfinished: Unfinished | None,
+    quiet: bool,
+) -> None:
+    """Write the lines of several recordings, to standard output as they come."""
+    n_existing = sum(source in unfinished.lines for source, _ in items) if unfinished else 0
     lines = []
-    for data in _in_order(start, list(named.items()), n_jobs, unfinished):
-        lines.append(data)
+    for line in _in_order(start, items, n_jobs, unfinished):
+        lines.append(line)
         if output is None:
-            _write(None, [data])
-    n_failed = len(named) - len(lines)
+            _write(None, [line])
+    n_failed = len(items) - len(lines)
     if output is not None and lines:
         _write(output, lines)
     if unfinished and not n_failed:
         unfinished.remove()
-    if output is not None and not quiet:
-        show_counts(len(lines) - n_existing, n_existing, n_failed)
-        typer.echo(f"→ {output}")
-    if n_failed:
-        raise typer.Exit(1)
-
-
-def units_eval(
-    labels: Annotated[
-        Path,
-        typer.Argument(
-            metavar="LABELS", help="Folder of .lab, .phn, .TextGrid or .ctm files.", exists=True
-        ),
-    ],
-    audio: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="The recordings: VCTK, LibriSpeech, SPEAKER/NAME.wav, or a manifest.csv.",
-            show_default="LABELS",
-        ),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the report goes.")
-    ] = Path("report"),
-    model: Model = None,
-    device: Device = DeviceName.auto,
-) -> None:
-    """Compare units, and clusters of MFCCs, with phone labels.
-
-    Learns which phone a unit stands for on one part, and scores the other.
-
-    Example: vqcodec units-eval labels/ --audio corpus/ -o report/
-    """
-    from vqcodec.evaluation.unit_report import evaluate
-
-    with progress_bar("encoding") as on_progress:
-        codec = load_codec(model, None, device)
-        page = evaluate(labels, audio or labels, output, codec, on_progress)
-    typer.echo(page)
-    typer.echo(f"written to {output}")
+    quiet = quiet or output is None
+    finish(len(lines) - n_existing, n_existing, n_failed, quiet=quiet, result=f"→ {output}")
 
 
 def _named(sources: list[str]) -> dict[str, str]:
@@ -195,7 +161,7 @@ def _found(source: str) -> Iterator[tuple[Path, Path]]:
 
 
 def _in_order(
-    start: Callable[[], Callable[[tuple[str, str]], Line]],
+    start: Callable[[], Work],
     items: list[tuple[str, str]],
     n_jobs: int,
     unfinished: Unfinished | None,
@@ -224,19 +190,14 @@ def _in_order(
                     )
             source = next(sources, None)
 
-    with (
-        progress_bar("encoding") as on_progress,
-        closing(do_all(start, left, n_jobs)) as results,
-    ):
-        for n_done, (place, done) in enumerate(results, 1):
-            report(done)
+    with closing(each_done(start, left, "encoding", n_jobs)) as results:
+        for place, line in results:
             item, _ = left[place]
-            found[item] = done.made
-            if unfinished and done.made is not None:
-                unfinished.add(item, done.made)
-            on_progress(n_done / len(left))
+            found[item] = line
+            if unfinished and line is not None:
+                unfinished.add(item, line)
             yield from ready()
-        yield from ready()
+    yield from ready()
 
 
 def _holds_codes(source: str) -> bool:
@@ -248,12 +209,10 @@ def _line(
 ) -> Line:
     """The units of a recording, by a model that codes must be of if it was named."""
     from vqcodec import Codes
-    from vqcodec.errors import VqcodecError
     from vqcodec.inference.units import NOBODY, Units
 
     source, name = item
-    called = STDIN if source == STREAM else source
-    try:
+    with naming(source):
         if codec is None or _holds_codes(source):
             codes = Codes.load(source, tables=codec.tables if codec and is_named else None)
             if codec and is_named:
@@ -261,10 +220,6 @@ def _line(
         else:
             codes = codec.encode(readable(source), speaker=NOBODY)
         units = Units.of(codes, collapse=collapse)
-    except VqcodecError as error:
-        if str(error).startswith(f"{called}: "):
-            raise
-        raise type(error)(f"{called}: {error}") from error
     return Line(units.fingerprint, _formatted(kind, name, source, units))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from vqcodec_cli.display import progress_bar
-from vqcodec_cli.options import Device, DeviceName, Force, Model, Voices, load_codec
+from vqcodec_cli.options import Device, Force, Model, Voices, load_codec
 
 if TYPE_CHECKING:
     from vqcodec.weights.voices import VoicesFile
@@ -41,7 +41,7 @@ def enroll(
         bool, typer.Option("--tune", help="Refine the voice on the recordings; it takes minutes.")
     ] = False,
     model: Model = None,
-    device: Device = DeviceName.auto,
+    device: Device = "auto",
     force: Force = False,
 ) -> None:
     """Make a voice from recordings of one person, half a minute or more.

@@ -25,7 +25,7 @@ import vqcodec
 from vqcodec import Codes
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError, VqcodecError
-from vqcodec.inference.code_search import Search
+from vqcodec.inference.code_search import CodeSearch
 from vqcodec.models.speaker import from_int8
 
 SEGMENT_LENGTH = 1024  # codes
@@ -100,7 +100,7 @@ def refined(
     costs = BigramCosts(
         [codes.codes[0] for codes in plain], codec.config.quantizer.codebook_size, codec.device
     )
-    search = Search(codec.model, costs, STEPS)
+    search = CodeSearch(codec.model, costs, STEPS)
     vectors = [codes.speaker for codes in plain if isinstance(codes.speaker, np.ndarray)]
     voices = torch.from_numpy(np.stack([from_int8(vector) for vector in vectors]))
     found = [np.empty_like(codes.codes) for codes in plain]

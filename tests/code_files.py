@@ -1,7 +1,8 @@
-"""Files of codes as older versions wrote them, and tables that no model has."""
+"""Code files as version 1 had them, and n-gram models that no packaged model has."""
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from fractions import Fraction
@@ -9,30 +10,50 @@ from math import ceil
 
 import numpy as np
 
-from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.ngram_coder import NgramModel
+
+
+def with_crc(header: bytes) -> bytes:
+    return header + struct.pack("<I", zlib.crc32(header))
 
 
 def as_version_1(data: bytes) -> bytes:
     """A file in the layout of before: CRCs of chunks behind them, and not in the index."""
-    name_length = data[7] or 64
-    index_at = 42 + name_length + 4 * data[5]
-    samples = ceil(Fraction(struct.unpack_from("<Q", data, 24)[0] * 16_000)
-                   / struct.unpack_from("<I", data, 20)[0])  # fmt: skip
+    index_at = 42 + (data[7] or 64) + 4 * data[5]
+    (sample_rate, original_rate, n_samples) = struct.unpack_from("<IIQ", data, 16)
     hop_length, chunk_length = struct.unpack_from("<HH", data, 38)
-    n_chunks = ceil(ceil(Fraction(samples, hop_length)) / Fraction(chunk_length))
+    samples = ceil(Fraction(n_samples * sample_rate, original_rate))
+    n_chunks = ceil(Fraction(ceil(Fraction(samples, hop_length)), chunk_length))
     at = index_at + 8 * n_chunks + 4
     header, chunks = data[:4] + b"\1" + data[5:index_at], b""
     for size, crc in struct.iter_unpack("<I4s", data[index_at : at - 4]):
         header += struct.pack("<I", size)
         chunks += data[at : at + size] + crc
         at += size
-    return header + struct.pack("<I", zlib.crc32(header)) + chunks
+    return with_crc(header) + chunks
 
 
-def random_tables(
+def stream_as_version_1(data: bytes) -> bytes:
+    """A stream of one codebook in the layout of before: CRCs of the chunk's number, not the last.
+
+    What follows the stream's end is kept.
+    """
+    start = 42 + (data[7] or 64)
+    bits = struct.unpack_from("<H", data, 36)[0].bit_length()
+    parts, at = [with_crc(data[:4] + b"\1" + data[5:start])], start + 4
+    for number in itertools.count():
+        (length,) = struct.unpack_from("<H", data, at)
+        chunk = data[at : at + 2 + (ceil(Fraction(length * bits, 8)) or 8)]
+        parts += [chunk, struct.pack("<I", zlib.crc32(struct.pack("<Q", number) + chunk))]
+        at += len(chunk) + 4
+        if not length:
+            return b"".join(parts) + data[at:]
+
+
+def random_model(
     seed: int, *, n_codebooks: int = 1, codebook_size: int = 20, n_context: int = 3
-) -> NgramTables:
-    """Tables of random numbers, the extremes of their types among them."""
+) -> NgramModel:
+    """A model of random numbers, the extremes of their types among them."""
     rng = np.random.default_rng(seed)
     q, k, width, first, second = n_codebooks, codebook_size, 4, 6, 5
     shapes = {
@@ -44,11 +65,30 @@ def random_tables(
         "output": (q, second, k),
         "output_bias": (q, k),
     }
-    tables = {}
+    arrays = {}
     for name, shape in shapes.items():
         kind = np.int16 if name.endswith("bias") else np.int8
         limits = np.iinfo(kind)
-        table = rng.integers(limits.min, limits.max, shape, kind, endpoint=True)
+        array = rng.integers(limits.min, limits.max, shape, kind, endpoint=True)
         calm = rng.random(shape) < 0.9
-        tables[name] = np.where(calm, table // 8, table).astype(kind)
-    return NgramTables(**tables)
+        arrays[name] = np.where(calm, array // 8, array).astype(kind)
+    return NgramModel(**arrays)
+
+
+def repeating_model(n_codebooks: int, codebook_size: int = 16) -> NgramModel:
+    """A model that expects each codebook's last code to come again."""
+    identity = np.eye(codebook_size, dtype=np.int8)
+    every = (n_codebooks, 1, 1)
+    bias = np.zeros((n_codebooks, codebook_size), np.int16)
+    context = np.zeros((n_codebooks, n_codebooks, *identity.shape), np.int8)
+    context[:, -1] = 127 * identity
+    rows = np.concatenate([127 * identity, np.zeros((1, codebook_size), np.int8)])
+    return NgramModel(
+        embedding=np.tile(rows, every),
+        context=context,
+        context_bias=bias,
+        hidden=np.tile(64 * identity, every),
+        hidden_bias=bias,
+        output=np.tile(100 * identity, every),
+        output_bias=bias,
+    )

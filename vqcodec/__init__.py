@@ -9,22 +9,25 @@ audio = codec.decode(codes, speaker="p225")
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from vqcodec.errors import VqcodecError
-from vqcodec.format.codes import Codes
-from vqcodec.weights.voices import Speaker
 
 if TYPE_CHECKING:
     from vqcodec.codec import Codec, load
+    from vqcodec.errors import VqcodecError
+    from vqcodec.format.codes import Codes
+    from vqcodec.weights.voices import Speaker
 
-try:
-    __version__ = version("vqcodec")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = ["Codec", "Codes", "Speaker", "VqcodecError", "__version__", "list_models", "load"]
+_HOMES = {
+    "Codec": "vqcodec.codec",
+    "Codes": "vqcodec.format.codes",
+    "Speaker": "vqcodec.weights.voices",
+    "VqcodecError": "vqcodec.errors",
+    "load": "vqcodec.codec",
+}
 
 
 def list_models() -> list[str]:
@@ -39,9 +42,14 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import; code files and the command line's help do without.
-    if name in ("Codec", "load"):
-        from vqcodec import codec
+    # torch takes seconds to import, and NumPy a tenth; the command line's help does without.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
 
-        return getattr(codec, name)
+        try:
+            return version("vqcodec")
+        except PackageNotFoundError:  # run from a source tree that was never installed
+            return "0+unknown"
     raise AttributeError(f"module 'vqcodec' has no attribute {name!r}")

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqcodec import audio
-from vqcodec.audio import soundfiles
+from vqcodec.audio import writing
 from vqcodec.audio.recording import TARGET_RMS
 from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.errors import AudioError
@@ -262,7 +262,7 @@ def test_minutes_in_one_block_do_not_crash_the_vorbis_encoder(tmp_path):
 
 
 def test_a_wav_too_long_for_its_header_becomes_rf64(tmp_path, monkeypatch):
-    monkeypatch.setattr(soundfiles, "_MAX_WAV_BYTES", 2000)
+    monkeypatch.setattr(writing, "_MAX_WAV_BYTES", 2000)
     for n_samples, expected in [(1000, "WAV"), (1001, "RF64")]:
         write(tmp_path / "a.wav", noise(n_samples))
         written = audio.info(tmp_path / "a.wav")

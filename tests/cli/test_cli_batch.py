@@ -20,7 +20,7 @@ from vqcodec_cli.jobs import do_all
 from vqcodec_cli.unfinished import Line, Unfinished
 
 from vqcodec import Codes
-from vqcodec.audio.soundfiles import create, nearest_rate
+from vqcodec.audio.writing import create, nearest_rate
 from vqcodec.errors import VqcodecError
 from vqcodec.files import replacing, write_atomically
 from vqcodec.inference import chunking

@@ -26,6 +26,7 @@ from vqcodec.errors import CodesError, DataError
 from vqcodec.evaluation.quality import stoi
 from vqcodec.format.codes import Codes
 from vqcodec.models.config import ModelConfig
+from vqcodec.models.interfaces import Condition
 from vqcodec.models.speaker import guided
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import trainer
@@ -145,7 +146,7 @@ def test_given_codes_are_what_is_decoded(encoded: Encoded, tmp_path: Path) -> No
     expected = torch.where(given == NOT_ENCODED, model.encode(batch.encoder_input), given)
     assert torch.equal(losses.indices, expected)
     assert model.fast is not None
-    decoded = model.fast(model.latents(expected), model.speaker(batch.reference))
+    decoded = model.fast(Condition(model.latents(expected), model.speaker(batch.reference)))
     assert losses.decoded is not None
     torch.testing.assert_close(losses.decoded, decoded)
 
@@ -166,9 +167,9 @@ def test_a_decoder_is_trained_to_undo_conversions(encoded: Encoded, tmp_path: Pa
         for row in rows:
             told = guided(model.speaker(batch.target[row : row + 1]), own[row : row + 1])
             codes = model.encode(batch.waveform[row : row + 1])
-            heard[row] = model.fast(model.latents(codes), told)
+            heard[row] = model.fast(Condition(model.latents(codes), told))
     assert torch.equal(losses.indices, model.encode(heard))
-    decoded = model.fast(model.latents(losses.indices), own)
+    decoded = model.fast(Condition(model.latents(losses.indices), own))
     assert losses.decoded is not None
     torch.testing.assert_close(losses.decoded, decoded)
     loss = objective.waveform_loss(decoded, batch.waveform)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import resource
 import struct
-import subprocess
-import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -17,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from code_files import as_version_1
+from code_files import as_version_1, with_crc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqcodec.errors import CodesError
-from vqcodec.format.codes import Codes, read_chunks, read_header
+from vqcodec.format.codes import Codes, read_header
 
 FORMAT = Path(__file__).parents[2] / "docs" / "format.md"
 
@@ -68,7 +66,7 @@ def with_header(data: bytes, **fields: int | float | bytes) -> bytes:
     for name, value in fields.items():
         before = struct.Struct("<" + layout[name])
         data = before.pack(data, value) + data[before.size :]
-    return data[:54] + struct.pack("<I", zlib.crc32(data[:54])) + data[58:]
+    return with_crc(data[:54]) + data[58:]
 
 
 def with_payload(data: bytes, payload: bytes) -> bytes:
@@ -220,7 +218,7 @@ def test_a_chunk_of_another_recording_is_refused_in_its_place() -> None:
     assert_refused(louder[:46] + data[46:], "CRC of its header differs")
 
 
-def test_files_of_version_1_stay_readable(tmp_path: Path) -> None:
+def test_files_of_version_1_stay_readable() -> None:
     # The example that docs/format.md had in version 1.
     data = bytes.fromhex(
         "89565143 01 00 01 04 0123456789abcdef 803e0000 80bb0000 e803000000000000 0000003f ff01"
@@ -229,11 +227,6 @@ def test_files_of_version_1_stay_readable(tmp_path: Path) -> None:
     codes, now = documented()
     assert data == as_version_1(now)
     assert Codes.from_bytes(data) == codes
-    path = tmp_path / "old.codes"
-    path.write_bytes(as_version_1(make(3000).to_bytes()))
-    assert Codes.load(path) == make(3000)
-    assert read_header(path).packed_size == path.stat().st_size
-    np.testing.assert_array_equal(read_chunks(path, 1240, 2700), make(3000).codes[:, 1240:2700])
 
 
 def test_bytes_after_the_end_are_refused() -> None:
@@ -255,10 +248,7 @@ def test_other_files_and_other_versions_are_refused_by_name() -> None:
         ({"speaker": b"p2\n5"}, r"without control characters, not 'p2\\n5'; encode"),
         ({"speaker": b"\xff225"}, "speaker must be UTF-8"),
         ({"original_sample_rate": 0}, "length of 0"),
-        (
-            {"original_sample_rate": 768_001},
-            "original_sample_rate must be .* 1..768000, not 768001",
-        ),
+        ({"original_sample_rate": 768_001}, "original_sample_rate must be .*768000, not 768001"),
         ({"hop_length": 0}, "length of 0"),
         ({"chunk_length": 0}, "length of 0"),
         ({"n_samples": 4}, "chunk sizes do not fit"),
@@ -280,14 +270,13 @@ def test_wrong_fields_with_a_right_crc_are_refused(fields: dict, match: str) -> 
 def test_a_sample_rate_of_0_which_makes_no_chunks_is_refused() -> None:
     header = make().to_bytes()[:46]
     header = header[:16] + bytes(4) + header[20:]
-    assert_refused(header + struct.pack("<I", zlib.crc32(header)), "sample_rate must be .* not 0;")
+    assert_refused(with_crc(header), "sample_rate must be .* not 0;")
 
 
 def test_a_name_longer_than_a_speaker_may_be_is_refused() -> None:
     data = make(speaker="n" * 64).to_bytes()
     header = data[:7] + b"\x41" + data[8:42] + b"n" * 65 + data[106:114]
-    header += struct.pack("<I", zlib.crc32(header))
-    assert_refused(header + data[118:], "speaker must be 1..64 bytes")
+    assert_refused(with_crc(header) + data[118:], "speaker must be 1..64 bytes")
 
 
 @pytest.mark.parametrize(
@@ -350,31 +339,15 @@ def test_impossible_codes_are_refused_when_made(changes: dict, match: str) -> No
         make(**changes)
 
 
-@pytest.mark.parametrize("n_codebooks", [1, 3])
-def test_seeking_gives_the_same_codes_as_loading(tmp_path: Path, n_codebooks: int) -> None:
+def test_a_header_is_read_without_the_payloads(tmp_path: Path) -> None:
     path = tmp_path / "speech.codes"
-    codes = make(3000, n_codebooks)
-    codes.save(path)
-    for start, stop in [(0, 1), (0, 3000), (1249, 1251), (1250, 2500), (1300, 1310), (2999, 3000)]:
-        part = read_chunks(path, start, stop)
-        assert part.dtype == np.uint16
-        np.testing.assert_array_equal(part, codes.codes[:, start:stop])
-    for start, stop in [(5, 5), (-1, 3), (0, 3001)]:
-        with pytest.raises(CodesError, match=f"no time steps {start} to {stop}; .* <= 3000"):
-            read_chunks(path, start, stop)
-
-
-def test_seeking_reads_only_the_chunks_it_needs(tmp_path: Path) -> None:
-    path = tmp_path / "speech.codes"
-    codes = make(3000)
-    codes.save(path)
+    make(3000).save(path)
     data = bytearray(path.read_bytes())
     data[read_header(path).header_size] ^= 1
     path.write_bytes(data)
-    np.testing.assert_array_equal(read_chunks(path, 1250, 3000), codes.codes[:, 1250:])
     assert read_header(path).n_codes == 3000
     with pytest.raises(CodesError, match=r"speech\.codes: is damaged: the CRC of chunk 0 differs"):
-        read_chunks(path, 1249, 3000)
+        Codes.load(path)
 
 
 def test_header_tells_what_the_file_holds(tmp_path: Path) -> None:
@@ -418,11 +391,6 @@ def test_paths_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         Codes.load(tmp_path / "absent.codes")
     with pytest.raises(CodesError, match=r"cannot be read \(Is a directory"):
         read_header(tmp_path)
-
-
-def test_importing_codes_does_not_import_torch() -> None:
-    program = "import sys, vqcodec.format.codes; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("read", [Codes.load, read_header])

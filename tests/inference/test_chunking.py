@@ -29,11 +29,11 @@ def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("block_length", [1, 7, 100])
-def test_windows_are_the_same_however_the_stream_is_cut(block_length: int) -> None:
+def test_chunks_are_the_same_however_the_stream_is_cut(block_length: int) -> None:
     samples = np.arange(1000)[None]
     blocks = (samples[:, i : i + block_length] for i in range(0, 1000, block_length))
-    found = list(chunking.windows(blocks, length=30, context=(4, 2), step=8))
-    expected = list(chunking.windows([samples], length=30, context=(4, 2), step=8))
+    found = list(chunking.chunks(blocks, length=30, context=(4, 2), step=8))
+    expected = list(chunking.chunks([samples], length=30, context=(4, 2), step=8))
     assert len(found) == len(expected) == 5
     for one, other in zip(found, expected, strict=True):
         assert np.array_equal(one.data, other.data)

@@ -79,7 +79,7 @@ def test_a_bit_costs_in_proportion_to_the_sound_that_a_code_stands_for(
             return quantize(vectors, penalty)
 
         monkeypatch.setattr(model.quantizer, "quantize", noted)
-        search = code_search.Search(model, lambda codes: torch.ones(*codes.shape, 512), 1)
+        search = code_search.CodeSearch(model, lambda codes: torch.ones(*codes.shape, 512), 1)
         search(torch.randn(1, sample_rate), torch.zeros(1, 64))
     assert paid[0] == pytest.approx(code_search.BIT_PENALTY)
     assert paid[1:] == pytest.approx([paid[0] / 2, paid[0] / 2])

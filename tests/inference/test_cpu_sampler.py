@@ -12,6 +12,7 @@ from scipy import stats
 from vqcodec.inference.wavenet.cpu import CpuSampler, choose, set_condition, step
 from vqcodec.inference.wavenet.reference import ReferenceSampler
 from vqcodec.models.config import WaveNetConfig
+from vqcodec.models.interfaces import Condition
 from vqcodec.models.wavenet import SILENCE, WaveNet
 from vqcodec.weights import checkpoint
 
@@ -43,7 +44,7 @@ def make_condition(wavenet: WaveNet, n_lanes: int, n_codes: int) -> tuple[torch.
     dim = wavenet.conditioner[0].in_channels
     latents = torch.randn(n_lanes, dim, n_codes, generator=generator)
     speaker = torch.randn(n_lanes, SPEAKER_DIM, generator=generator)
-    return latents, speaker, wavenet.condition(latents, speaker)
+    return latents, speaker, wavenet.per_code(Condition(latents, speaker))
 
 
 def forced_logits(sampler: CpuSampler, levels: np.ndarray, condition: torch.Tensor) -> np.ndarray:
@@ -70,7 +71,7 @@ def test_logits_are_those_of_the_module(preset: str, n_lanes: int) -> None:
     wavenet = make_wavenet(preset)
     latents, speaker, condition = make_condition(wavenet, n_lanes, n_codes=5)
     levels = torch.randint(0, 256, (n_lanes, 5 * wavenet.hop_length))
-    expected = wavenet(levels, latents, speaker)
+    expected = wavenet(levels, Condition(latents, speaker))
     assert expected.std() > 0.05
     sampler = CpuSampler(wavenet, seeds=range(n_lanes))
     got = forced_logits(sampler, levels.numpy(), condition)

@@ -8,6 +8,7 @@ import torch
 from vqcodec.inference.wavenet.graph import GraphSampler
 from vqcodec.inference.wavenet.reference import ReferenceSampler
 from vqcodec.models.config import WaveNetConfig
+from vqcodec.models.interfaces import Condition
 from vqcodec.models.wavenet import WaveNet
 
 CONFIG = WaveNetConfig(
@@ -21,9 +22,8 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 def test_samples_are_those_of_the_plain_sampler(device: str, temperature: float) -> None:
     torch.manual_seed(0)
     wavenet = WaveNet(CONFIG, 16, 64, 32).eval().requires_grad_(False).to(device)
-    condition = wavenet.condition(
-        torch.randn(3, 16, 9, device=device), torch.randn(3, 64, device=device)
-    )
+    told = Condition(torch.randn(3, 16, 9, device=device), torch.randn(3, 64, device=device))
+    condition = wavenet.per_code(told)
     samplers = [
         kind(wavenet, seeds=[1, [2, 5], 3], temperature=temperature)
         for kind in (GraphSampler, ReferenceSampler)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from training_data import RECIPES
 
 from vqcodec.errors import ConfigError
-from vqcodec.models import encoder, istft
+from vqcodec.models import encoder
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.recipe import Recipe
@@ -75,7 +75,7 @@ def test_the_wavenet_recipe_fits_the_model_of_the_first_stage() -> None:
 def test_a_wavenet_is_not_held_to_the_fast_decoder_s_losses() -> None:
     recipe = load_recipe(RECIPES / "vctk_wavenet.yaml", ["data.segment_length=32"])
     assert recipe.loss.stoi > 0
-    assert not recipe.trains_fast
+    assert not recipe.trains_waveforms
 
 
 def test_what_a_wavenet_is_trained_on_is_what_its_base_trains() -> None:
@@ -98,7 +98,7 @@ def test_the_causal_recipe_waits_as_long_as_it_says() -> None:
     model = load_recipe(RECIPES / "causal.yaml").model
     assert model.fast is not None
     assert encoder.context(model.encoder)[1] == 0
-    wait = model.hop_length + istft.look_ahead(model.fast, model.hop_length)
+    wait = model.hop_length + VQVAE(model).fast.look_ahead
     assert 1000 * wait / model.sample_rate == 20
 
 
@@ -127,11 +127,14 @@ def test_one_error_names_every_fault_and_the_nearest_known_key(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("overrides", "fault"),
     [
-        (["model.fast=null"], "stage codec trains the fast decoder, but model.fast is null"),
-        (["stage=joint", "model.wavenet=null"], "stage joint trains a WaveNet, but model.wavenet"),
+        (["model.fast=null"], "stage codec trains model.fast, but that is null"),
+        (
+            ["stage=joint", "model.wavenet=null"],
+            "stage joint trains model.wavenet, but that is null",
+        ),
         (["stage=wavenet"], "stage wavenet needs initial_model"),
         (["stage=fast"], "stage fast needs initial_model"),
-        (["stage=fast", "model.fast=null"], "stage fast trains the fast decoder, but model.fast"),
+        (["stage=fast", "model.fast=null"], "stage fast trains model.fast, but that is null"),
         (["data.codes=codes"], "data.codes would change their meaning at stage codec"),
         (["perturbation.conversion=0.5"], "perturbation.conversion needs frozen codes"),
         (["steps=300"], "steps 300 end before the codebook starts, after unquantized_steps 300"),

@@ -7,8 +7,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from vqcodec.models.config import ModelConfig, SpectralDecoderConfig
-from vqcodec.models.istft import SpectralDecoder, context, look_ahead, receptive_field
+from vqcodec.models.config import IstftDecoderConfig, ModelConfig
+from vqcodec.models.interfaces import Condition
+from vqcodec.models.istft import IstftDecoder
 
 DIM, SPEAKER_DIM = 6, 5
 
@@ -20,10 +21,10 @@ SHAPES = [
 ]  # fmt: skip
 
 
-def make(hop_length: int = 128, **settings: int) -> SpectralDecoder:
+def make(hop_length: int = 128, **settings: int) -> IstftDecoder:
     torch.manual_seed(0)
-    config = SpectralDecoderConfig(channels=16, **{"n_layers": 2, **settings})
-    decoder = SpectralDecoder(config, DIM, SPEAKER_DIM, hop_length)
+    config = IstftDecoderConfig(channels=16, **{"n_layers": 2, **settings})
+    decoder = IstftDecoder(config, DIM, SPEAKER_DIM, hop_length)
     for block in decoder.blocks:
         # They start close to no influence.
         nn.init.normal_(block.speaker.weight, std=0.3)
@@ -50,14 +51,14 @@ def test_synthesis_inverts_the_analysis_of_the_same_frames(hop_length, n_fft, n_
 @pytest.mark.parametrize("n_codes", [1, 2, 33])
 def test_a_hop_of_samples_for_every_code(n_codes, upsample, causal):
     decoder = make(upsample=upsample, causal=causal)
-    output = decoder(torch.randn(2, DIM, n_codes), torch.randn(2, SPEAKER_DIM))
+    output = decoder(Condition(torch.randn(2, DIM, n_codes), torch.randn(2, SPEAKER_DIM)))
     assert output.shape == (2, n_codes * 128)
     assert output.isfinite().all()
     assert output.std() > 0
 
 
 def test_absurd_latents_stay_finite():
-    output = make()(1e4 * torch.randn(1, DIM, 8), torch.randn(1, SPEAKER_DIM))
+    output = make()(Condition(1e4 * torch.randn(1, DIM, 8), torch.randn(1, SPEAKER_DIM)))
     assert output.isfinite().all()
 
 
@@ -69,34 +70,34 @@ def test_a_code_changes_the_samples_that_the_context_promises_and_no_others(
     settings = {"n_fft": n_fft, "upsample": upsample, "causal": causal}
     decoder = make(hop_length, **settings)
     decoder.window.fill_(1.0)  # Hann's ends are too faint to be felt
-    config = SpectralDecoderConfig(n_layers=2, **settings)
-    before, after = context(config, hop_length)
-    assert receptive_field(config, hop_length) == before + 1 + after
+    before, after = decoder.context
     # A code is heard by those that see it: `before` of them come after it.
     middle, n_codes = after + 2, before + after + 5
     latents, speaker = torch.randn(1, DIM, n_codes), torch.randn(1, SPEAKER_DIM)
     changed = latents.clone()
     changed[..., middle] += 1
-    moved = (decoder(changed, speaker) != decoder(latents, speaker))[0].nonzero()[:, 0]
+    moved = (decoder(Condition(changed, speaker)) != decoder(Condition(latents, speaker)))[
+        0
+    ].nonzero()[:, 0]
     codes = moved // hop_length - middle
     assert (int(codes.min()), int(codes.max())) == (-after, before)
-    assert middle * hop_length - int(moved.min()) == look_ahead(config, hop_length)
+    assert middle * hop_length - int(moved.min()) == decoder.look_ahead
 
 
 @pytest.mark.parametrize(("hop_length", "n_fft", "upsample"), SHAPES)
 def test_a_causal_decoder_waits_for_half_a_window_only(hop_length, n_fft, upsample):
-    config = SpectralDecoderConfig(n_layers=2, n_fft=n_fft, upsample=upsample, causal=True)
-    assert look_ahead(config, hop_length) == (n_fft - hop_length // upsample) // 2
+    decoder = make(hop_length, n_fft=n_fft, upsample=upsample, causal=True)
+    assert decoder.look_ahead == (n_fft - hop_length // upsample) // 2
 
 
 def test_a_causal_decoder_continues_from_its_context():
     """The end of a long input is the end of its last codes, given their context."""
     settings = {"upsample": 4, "n_fft": 128, "causal": True}
     decoder, hop_length = make(**settings), 128
-    before, after = context(SpectralDecoderConfig(n_layers=2, **settings), hop_length)
+    before, after = decoder.context
     latents, speaker = torch.randn(1, DIM, 40), torch.randn(1, SPEAKER_DIM)
-    whole = decoder(latents, speaker)[:, 30 * hop_length : 31 * hop_length]
-    part = decoder(latents[..., 30 - before : 31 + after], speaker)
+    whole = decoder(Condition(latents, speaker))[:, 30 * hop_length : 31 * hop_length]
+    part = decoder(Condition(latents[..., 30 - before : 31 + after], speaker))
     kept = part[:, before * hop_length : (before + 1) * hop_length]
     torch.testing.assert_close(kept, whole, atol=1e-5, rtol=1e-4)
 
@@ -104,7 +105,7 @@ def test_a_causal_decoder_continues_from_its_context():
 def test_another_speaker_makes_another_sound_of_the_same_length():
     decoder = make()
     latents = torch.randn(1, DIM, 20).expand(2, -1, -1)
-    first, second = decoder(latents, torch.randn(2, SPEAKER_DIM))
+    first, second = decoder(Condition(latents, torch.randn(2, SPEAKER_DIM)))
     assert (first - second).square().mean() > 0.01 * first.square().mean()
 
 

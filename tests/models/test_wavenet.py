@@ -9,6 +9,7 @@ from scipy import stats
 
 from vqcodec.inference.wavenet.reference import ReferenceSampler
 from vqcodec.models.config import WaveNetConfig
+from vqcodec.models.interfaces import Condition
 from vqcodec.models.wavenet import N_LEVELS, SILENCE, WaveNet
 
 DIM, SPEAKER_DIM, HOP_LENGTH = 4, 6, 8
@@ -49,12 +50,14 @@ def test_it_is_causal_and_sees_exactly_its_receptive_field():
     wavenet = make()
     levels, latents, speaker = inputs(1, 8)
     assert wavenet.receptive_field == 1 + 2 * (1 + 2 + 4)
-    before = wavenet(levels, latents, speaker)
+    before = wavenet(levels, Condition(latents, speaker))
     assert before.shape == (1, N_LEVELS, 64)
     for position in (0, 5, 30):
         other = levels.clone()
         other[0, position] = (other[0, position] + 100) % N_LEVELS
-        changed = (wavenet(other, latents, speaker) != before).any(dim=1)[0].nonzero()[:, 0]
+        changed = (
+            (wavenet(other, Condition(latents, speaker)) != before).any(dim=1)[0].nonzero()[:, 0]
+        )
         assert changed.min() == position + 1
         assert changed.max() == position + wavenet.receptive_field
 
@@ -62,9 +65,9 @@ def test_it_is_causal_and_sees_exactly_its_receptive_field():
 def test_codes_and_speaker_reach_every_sample():
     wavenet = make()
     levels, latents, speaker = inputs(1, 4)
-    before = wavenet(levels, latents, speaker)
-    assert (wavenet(levels, latents + 1, speaker) != before).any(dim=1).all()
-    assert (wavenet(levels, latents, -speaker) != before).any(dim=1).all()
+    before = wavenet(levels, Condition(latents, speaker))
+    assert (wavenet(levels, Condition(latents + 1, speaker)) != before).any(dim=1).all()
+    assert (wavenet(levels, Condition(latents, -speaker)) != before).any(dim=1).all()
 
 
 def test_a_code_is_heard_two_codes_around_its_hop_at_most():
@@ -73,17 +76,19 @@ def test_a_code_is_heard_two_codes_around_its_hop_at_most():
     _, latents, speaker = inputs(1, 12)
     other = latents.clone()
     other[..., 6] += 1
-    changed = wavenet.condition(latents, speaker) != wavenet.condition(other, speaker)
+    changed = wavenet.per_code(Condition(latents, speaker)) != wavenet.per_code(
+        Condition(other, speaker)
+    )
     assert changed.any(-1)[0].nonzero()[:, 0].tolist() == [4, 5, 6, 7, 8]
 
 
 def test_sampling_steps_give_the_teacher_forced_logits():
     wavenet = make()
     levels, latents, speaker = inputs(3, 6)
-    expected = wavenet(levels, latents, speaker)
+    expected = wavenet(levels, Condition(latents, speaker))
     assert expected.std() > 0.05
     sampler = ReferenceSampler(wavenet, seeds=[0, 1, 2])
-    condition = wavenet.condition(latents, speaker)
+    condition = wavenet.per_code(Condition(latents, speaker))
     held = [layer.condition(condition).transpose(0, 1) for layer in wavenet.layers]
     for index in range(levels.shape[1]):
         logits = sampler.logits([rows[index // HOP_LENGTH] for rows in held])
@@ -94,7 +99,7 @@ def test_sampling_steps_give_the_teacher_forced_logits():
 def test_a_seed_gives_the_same_samples_in_any_company_and_in_any_pieces():
     wavenet = make()
     _, latents, speaker = inputs(4, 5)
-    condition = wavenet.condition(latents, speaker)
+    condition = wavenet.per_code(Condition(latents, speaker))
     together = sampled(wavenet, condition, [7, 8, 9, 9])
     alone = sampled(wavenet, condition[1:2], [8])
     torch.testing.assert_close(together[1], alone[0], atol=1e-6, rtol=0)

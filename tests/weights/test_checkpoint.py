@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from code_files import random_tables
+from code_files import random_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -103,7 +103,7 @@ def test_saving_again_changes_nothing_more(path, tmp_path):
 def test_tables_of_the_entropy_coder_are_kept_and_no_part_of_the_fingerprint(path, tmp_path):
     assert checkpoint.load(path).tables is None
     coded = tmp_path / "coded.safetensors"
-    tables = random_tables(0, codebook_size=16)
+    tables = random_model(0, codebook_size=16)
     fingerprint = checkpoint.save(coded, make(), VOICES, PROVENANCE, tables)
     loaded = checkpoint.load(coded)
     assert loaded.fingerprint == fingerprint == checkpoint.load(path).fingerprint
@@ -114,7 +114,7 @@ def test_tables_of_the_entropy_coder_are_kept_and_no_part_of_the_fingerprint(pat
 
 
 def test_damaged_tables_of_the_entropy_coder_are_refused(path):
-    tensors = random_tables(0, codebook_size=16).to_tensors()
+    tensors = random_model(0, codebook_size=16).to_tensors()
     tensors["entropy.hidden"] = tensors["entropy.hidden"][:, 1:]
     tables = SimpleNamespace(to_tensors=lambda: tensors)
     checkpoint.save(path, make(), VOICES, PROVENANCE, tables)

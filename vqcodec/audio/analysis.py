@@ -10,12 +10,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vqcodec.audio.recording import TARGET_RMS, Recording, frame_powers
+from vqcodec.audio.recording import ABSOLUTE_GATE, TARGET_RMS, Recording, frame_powers
 
 # A speaker encoder hears so many pieces of so many seconds of a recording, and no more.
 REFERENCE_SECONDS, MAX_REFERENCES = 4.0, 16
 
-_ABSOLUTE_GATE = 1e-8  # mean square: -80 dB full scale
 _ACTIVE = 10**-1.59  # 15.9 dB below the active level: the margin of ITU-T P.56
 _PITCH_RATE = 4000  # Hz: what is periodic in speech lies below half of it
 _LOWEST, _HIGHEST = 60.0, 500.0  # Hz
@@ -67,7 +66,7 @@ def pitches(recording: Recording, gain: float) -> np.ndarray:
 
 def _threshold(gain: float) -> float:
     """Mean square above which a frame is sound."""
-    return max(_ABSOLUTE_GATE, (gain * TARGET_RMS) ** 2 * _ACTIVE)
+    return max(ABSOLUTE_GATE, (gain * TARGET_RMS) ** 2 * _ACTIVE)
 
 
 def _pieces(recording: Recording, sample_rate: int, gain: float) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Recordings in and out: any rate and channel count to mono blocks and back, in bounded memory."""
+"""Recordings of any rate and channel count as mono blocks, in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -16,17 +15,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
 from vqcodec.audio.offset import frame_length, powers_without_drift, regroup, without_offset
-from vqcodec.audio.resampling import ExactResampler, resample_blocks, resampled_length
+from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.audio.soundfiles import (
-    CHUNK_LENGTH,
+    BLOCK_LENGTH,
     AudioInfo,
-    AudioTarget,
     check_channels,
     checked_rate,
-    create,
     decode,
     describe,
     name_of,
@@ -49,7 +45,7 @@ TARGET_RMS = 0.06
 # Integer samples passed as floats reach thousands; nothing real is 60 dB over full scale.
 _MAX_MAGNITUDE = 1000.0
 
-_ABSOLUTE_GATE = 1e-8  # mean square: -80 dB full scale
+ABSOLUTE_GATE = 1e-8  # mean square: -80 dB full scale
 _RELATIVE_GATE = 0.1  # 10 dB below the mean, ITU-R BS.1770-5, annex 1
 # A level that drift changes by less is left as it is, with the codes of the recording.
 _AUDIBLE_DRIFT = 0.01
@@ -295,78 +291,6 @@ def load(source: AudioSource, sample_rate: int, *, source_rate: int | None = Non
     return samples
 
 
-class AudioWriter:
-    """Writes mono blocks to a sound file; made by :func:`open_writer`.
-
-    Attributes:
-        n_clipped: Samples so far that lay outside [-1, 1] and were clipped.
-    """
-
-    def __init__(self, name: str, file: soundfile.SoundFile, resampler: ExactResampler) -> None:
-        self.n_clipped = 0
-        self._name = name
-        self._file = file
-        self._resampler = resampler
-
-    def write(self, block: np.ndarray) -> None:
-        """Append audio.
-
-        Args:
-            block: Samples at the model's rate, shape (T,), clipped to [-1, 1].
-
-        Raises:
-            AudioError: A sample is not finite.
-        """
-        block = np.asarray(block, dtype=np.float32)
-        if not np.isfinite(block).all():
-            raise AudioError(
-                f"{self._name}: the audio to write holds NaN or infinite samples; "
-                "the model that made it is damaged: use another"
-            )
-        self._put(self._resampler.process(block))
-
-    def _put(self, pieces: Iterable[np.ndarray]) -> None:
-        for samples in pieces:
-            self.n_clipped += int(np.count_nonzero(np.abs(samples) > 1))
-            self._file.write(to_int16(samples))
-
-
-def to_int16(samples: np.ndarray) -> np.ndarray:
-    """Samples with full scale at 1, clipped to [-1, 1], as int16."""
-    # The inverse of reading, which divides by 32768; libsndfile would scale by 32767.
-    return np.rint(samples * 32768).clip(-32768, 32767).astype(np.int16)
-
-
-@contextmanager
-def open_writer(
-    target: AudioTarget, *, model_rate: int, output_rate: int, n_samples: int
-) -> Iterator[AudioWriter]:
-    """Write a 16-bit mono sound file of exact length, which appears only when complete.
-
-    The audio goes to a temporary file that takes the target's place when the ``with`` block ends;
-    if the block raises, it is deleted and the target stays as it was.
-
-    Args:
-        target: Path ending in .wav, .flac, .ogg, .opus or .mp3 (a WAV over 4 GB becomes RF64), or
-            a binary file object, which receives a WAV.
-        model_rate: Rate of the blocks in Hz.
-        output_rate: Rate of the file in Hz; if equal, samples pass untouched.
-        n_samples: Samples of the file: longer audio is trimmed, shorter is followed by zeros.
-
-    Yields:
-        The writer to pass blocks to.
-
-    Raises:
-        AudioError: The extension is unknown, the format cannot hold the rate, or the file cannot
-            be written.
-    """
-    with create(target, sample_rate=output_rate, n_samples=n_samples) as file:
-        resampler = ExactResampler(model_rate, output_rate, n_samples)
-        writer = AudioWriter(name_of(target), file, resampler)
-        yield writer
-        writer._put(resampler.finish())
-
-
 def frame_powers(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     """Mean square of every 20 ms of samples (T,), T > 0; the last frame may be shorter."""
     return _frame_means(np.square(samples, dtype=np.float64), sample_rate)
@@ -380,7 +304,7 @@ def _frame_means(samples: np.ndarray, sample_rate: int) -> np.ndarray:
 
 def _active_level(powers: np.ndarray) -> float:
     """Root of the mean of the frame powers above both gates; 0 if there are none."""
-    powers = powers[powers > _ABSOLUTE_GATE]
+    powers = powers[powers > ABSOLUTE_GATE]
     if not powers.size:
         return 0.0
     return float(np.sqrt(powers[powers > _RELATIVE_GATE * powers.mean()].mean()))
@@ -463,7 +387,7 @@ def _as_array(source: npt.ArrayLike, name: str) -> np.ndarray:
 def array_frames(samples: np.ndarray) -> Iterator[np.ndarray]:
     """Samples (channels, T), as `as_channels` gives them, as float32 blocks (n, channels)."""
     full_scale = np.iinfo(samples.dtype).max + 1 if samples.dtype.kind == "i" else 1
-    for start in range(0, samples.shape[1], CHUNK_LENGTH):
+    for start in range(0, samples.shape[1], BLOCK_LENGTH):
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: refused later
-            chunk = samples[:, start : start + CHUNK_LENGTH].T.astype(np.float32, order="C")
+            chunk = samples[:, start : start + BLOCK_LENGTH].T.astype(np.float32, order="C")
         yield chunk / np.float32(full_scale)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import soxr
 
-from vqcodec.audio.soundfiles import CHUNK_LENGTH
+from vqcodec.audio.soundfiles import BLOCK_LENGTH
 
 
 def resampled_length(n_samples: int, input_rate: int, output_rate: int) -> int:
@@ -55,8 +55,8 @@ class ExactResampler:
 
     def process(self, block: np.ndarray) -> Iterator[np.ndarray]:
         """Push a block (T,) and take what comes out."""
-        for start in range(0, len(block), CHUNK_LENGTH):
-            chunk = block[start : start + CHUNK_LENGTH]
+        for start in range(0, len(block), BLOCK_LENGTH):
+            chunk = block[start : start + BLOCK_LENGTH]
             yield from self._trim(self._stream.resample_chunk(chunk) if self._stream else chunk)
 
     def finish(self) -> Iterator[np.ndarray]:
@@ -66,12 +66,12 @@ class ExactResampler:
         n_samples = self._n_samples()
         assert n_samples is not None
         while self._n_done < n_samples:
-            yield from self._trim(np.zeros(CHUNK_LENGTH, dtype=np.float32))
+            yield from self._trim(np.zeros(BLOCK_LENGTH, dtype=np.float32))
 
     def _trim(self, samples: np.ndarray) -> Iterator[np.ndarray]:
         n_samples = self._n_samples()
         if n_samples is not None:
             samples = samples[: n_samples - self._n_done]
         self._n_done += len(samples)
-        for start in range(0, len(samples), CHUNK_LENGTH):
-            yield samples[start : start + CHUNK_LENGTH]
+        for start in range(0, len(samples), BLOCK_LENGTH):
+            yield samples[start : start + BLOCK_LENGTH]

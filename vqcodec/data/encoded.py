@@ -16,7 +16,7 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CodesError, DataError
 from vqcodec.files import files_below
 from vqcodec.format.codes import Codes
-from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.ngram_coder import NgramModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class EncodedClips:
 
 
 def read_encoded(
-    folder: Path, data: PreparedData, *, fingerprint: bytes, tables: NgramTables | None
+    folder: Path, data: PreparedData, *, fingerprint: bytes, tables: NgramModel | None
 ) -> EncodedClips:
     """Read the code files of a prepared corpus.
 

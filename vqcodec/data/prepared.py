@@ -26,6 +26,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from vqcodec import audio
+from vqcodec.audio.writing import to_int16
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import AudioError, DataError
 from vqcodec.files import claim, write_atomically
@@ -326,13 +327,9 @@ def _read_recording(path: Path, sample_rate: int) -> tuple[np.ndarray, float] | 
         recording = audio.open_recording(path)
         gain = recording.gain()
         blocks = recording.speech(sample_rate, _BLOCK_LENGTH, gain)
-        return np.concatenate([_to_int16(block) for block in blocks]), gain
+        return np.concatenate([to_int16(block) for block in blocks]), gain
     except AudioError as error:
         return error
-
-
-def _to_int16(samples: np.ndarray) -> np.ndarray:
-    return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2")
 
 
 def _read_dataset(root: Path) -> _Dataset:

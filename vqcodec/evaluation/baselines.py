@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import soxr
 
+from vqcodec.audio.writing import to_int16
 from vqcodec.errors import VqcodecError
 
 SAMPLE_RATE = 16000
@@ -88,7 +89,7 @@ def codec2(waveform: np.ndarray, *, mode: str) -> Coded:
     """
     narrow = soxr.resample(waveform, SAMPLE_RATE, _NARROW_RATE)
     narrow = np.pad(narrow, (0, -len(narrow) % _CODEC2_FRAME_LENGTH))
-    coded = _run(["c2enc", mode, "-", "-"], _to_pcm(narrow), package="codec2")
+    coded = _run(["c2enc", mode, "-", "-"], to_int16(narrow).tobytes(), package="codec2")
     decoded = _from_pcm(_run(["c2dec", mode, "-", "-"], coded, package="codec2"))
     return Coded(soxr.resample(decoded, _NARROW_RATE, SAMPLE_RATE), len(coded))
 
@@ -110,7 +111,7 @@ def opus(waveform: np.ndarray, *, bitrate: int) -> Coded:
         "--padding 0 --discard-comments - -"
     )
     decode = f"opusdec --quiet --rate {SAMPLE_RATE} --no-dither - -"
-    coded = _run(encode.split(), _to_pcm(waveform), package="opus-tools")
+    coded = _run(encode.split(), to_int16(waveform).tobytes(), package="opus-tools")
     return Coded(_from_pcm(_run(decode.split(), coded, package="opus-tools")), len(coded))
 
 
@@ -127,10 +128,6 @@ def _run(command: Sequence[str], data: bytes, *, package: str) -> bytes:
             f"{' '.join(command)}: failed ({reason}); leave this codec out"
         ) from error
     return done.stdout
-
-
-def _to_pcm(waveform: np.ndarray) -> bytes:
-    return np.rint(waveform * 32768).clip(-32768, 32767).astype("<i2").tobytes()
 
 
 def _from_pcm(data: bytes) -> np.ndarray:

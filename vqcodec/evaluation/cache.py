@@ -25,10 +25,11 @@ from typing import Any, TypeVar
 import torch
 
 import vqcodec
-from vqcodec.codec import Codec, Decoder
+from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.files import write_atomically
+from vqcodec.models import DecoderName
 from vqcodec.weights.registry import find
 
 _VERSION = 2  # of what is kept; raise it where a measure comes to mean something else
@@ -57,7 +58,7 @@ class Setting:
 
     model: str
     model_digest: str
-    decoder: Decoder
+    decoder: DecoderName
     versions: dict[str, str]
 
     def codec(self) -> Codec:
@@ -81,7 +82,7 @@ class Setting:
         return None if self.codec().hears_speakers else utterance.speaker
 
 
-def setting(model: str | None, decoder: Decoder | None) -> Setting:
+def setting(model: str | None, decoder: DecoderName | None) -> Setting:
     """Find out what a report will be of.
 
     Args:

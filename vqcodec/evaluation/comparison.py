@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from vqcodec.audio import load, open_writer
-from vqcodec.codec import Codec, Decoder
+from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation import plots
@@ -27,6 +27,7 @@ from vqcodec.evaluation.recognition import word_errors
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.evaluation.summary import summarised, table_row
 from vqcodec.files import write_atomically
+from vqcodec.models import DecoderName
 from vqcodec.models.codebook_usage import CollapseMonitor
 
 ORIGINAL = "original"
@@ -58,7 +59,7 @@ def compare(
     *,
     split: str = "test",
     model: str | None = None,
-    decoder: Decoder | None = None,
+    decoder: DecoderName | None = None,
     refine: bool = False,
     baselines: Sequence[str] = (),
     limit: int | None = None,
@@ -134,7 +135,7 @@ def compare(
     return text
 
 
-def our_label(decoder: Decoder, *, refined: bool = False) -> str:
+def our_label(decoder: DecoderName, *, refined: bool = False) -> str:
     """Our name in the tables."""
     return f"vqcodec ({decoder}, refined)" if refined else f"vqcodec ({decoder})"
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vqcodec.audio import load
-from vqcodec.codec import Decoder
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
 from vqcodec.evaluation.cache import Setting, file_stem, kept, run_all, setting
@@ -30,6 +29,7 @@ from vqcodec.evaluation.recognition import word_errors
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.evaluation.summary import cell, mean, word_error_rate
 from vqcodec.format.codes import Codes
+from vqcodec.models import DecoderName
 
 MIN_RECORDINGS = 6
 
@@ -68,7 +68,7 @@ def convert_pairs(
     speakers: Sequence[str] = (),
     split: str = "test",
     model: str | None = None,
-    decoder: Decoder | None = None,
+    decoder: DecoderName | None = None,
     refine: bool = False,
     limit: int | None = None,
     jobs: int = 1,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vqcodec.audio.writing import to_int16
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError
 from vqcodec.extras import library
 
@@ -65,11 +66,10 @@ def transcribe(waveform: np.ndarray) -> str:
         VqcodecError: the extra `eval` is not installed.
     """
     recogniser = _recogniser()
-    samples = np.rint(waveform * 32768).clip(-32768, 32767).astype(np.int16)
     # Else it would go on from the spectral mean of the recording before.
     recogniser.reinit_feat()
     recogniser.start_utt()
-    recogniser.process_raw(samples.tobytes(), full_utt=True)
+    recogniser.process_raw(to_int16(waveform).tobytes(), full_utt=True)
     recogniser.end_utt()
     found = recogniser.hyp()
     return found.hypstr if found else ""

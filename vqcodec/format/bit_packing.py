@@ -1,14 +1,11 @@
-"""The payload of a chunk of codes, as specified in docs/format.md. Imports no torch."""
+"""Method 0 of docs/format.md: codes in as many bits as the codebook needs. Imports no torch."""
 
 from __future__ import annotations
-
-import struct
-import zlib
 
 import numpy as np
 import numpy.typing as npt
 
-from vqcodec.format.header import StreamMetadata, damaged
+from vqcodec.format.header import StreamMetadata, ceil_div, damaged
 
 
 def pack(codes: npt.NDArray[np.uint16], bits: int) -> bytes:
@@ -23,7 +20,7 @@ def unpack(
     """Read the codes of a chunk.
 
     Args:
-        payload: Of the size that `length` implies.
+        payload: Of `payload_size` bytes.
         length: Time steps.
         metadata: Of the file.
         name: What to call the file in an error message.
@@ -43,24 +40,12 @@ def unpack(
     words[:, 16 - bits :] = stream[: n * bits].reshape(n, bits)
     codes = np.packbits(words, axis=1).view(">u2").ravel().astype(np.uint16)
     if codes.max() >= metadata.codebook_size:
-        raise damaged(
-            name,
-            f"has code {codes.max()} in chunk {number}, the codebook has "
-            f"{metadata.codebook_size} entries",
-        )
+        size = metadata.codebook_size
+        fault = f"has code {codes.max()} in chunk {number}, the codebook has {size} entries"
+        raise damaged(name, fault)
     return codes.reshape(length, metadata.n_codebooks).T
 
 
 def payload_size(length: int, metadata: StreamMetadata) -> int:
-    """Bytes of `length` packed time steps."""
-    return -(-length * metadata.n_codebooks * metadata.bits_per_code // 8)
-
-
-def place(number: int) -> bytes:
-    """The number of a chunk, as `crc` takes it."""
-    return struct.pack("<Q", number)
-
-
-def crc(before: bytes, data: bytes) -> bytes:
-    """CRC-32 of the bytes of a chunk and what stands for its place: elsewhere they do not pass."""
-    return struct.pack("<I", zlib.crc32(data, zlib.crc32(before)))
+    """Bytes of the payload of `length` time steps."""
+    return ceil_div(length * metadata.n_codebooks * metadata.bits_per_code, 8)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -18,24 +17,25 @@ import numpy.typing as npt
 
 from vqcodec.errors import CodesError
 from vqcodec.files import replacing
-from vqcodec.format.bit_packing import crc, pack, place, unpack
+from vqcodec.format.bit_packing import pack, unpack
 from vqcodec.format.header import (
+    CHUNK_LENGTH,
     MAGIC,
     PACKED_BITS,
+    FixedPart,
     Header,
     Metadata,
-    Prologue,
     StreamMetadata,
-    ceil_div,
+    crc32,
     damaged,
     pack_header,
-    read_prologue,
+    read_fixed_part,
     unpack_header,
 )
-from vqcodec.format.streaming import CHUNK_LENGTH, CodesStream, read_stream
+from vqcodec.format.streaming import CodesStream, read_stream
 
 if TYPE_CHECKING:
-    from vqcodec.format.ngram_coder import NgramTables
+    from vqcodec.format.ngram_coder import NgramModel
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,8 +48,8 @@ class Codes(Metadata):
     Args:
         codes: Integers in [0, codebook_size), shape (n_codebooks, n_codes); kept as a read-only
             uint16 copy.
-        tables: Of the model, for the entropy coder; those of the packaged model that the
-            fingerprint names, if any, when None.
+        tables: N-gram model for the entropy coder; when None, the one of the packaged model that
+            the fingerprint names, if any.
 
     Raises:
         CodesError: If a field has another type, shape or range.
@@ -57,7 +57,7 @@ class Codes(Metadata):
 
     codes: npt.NDArray[np.uint16]
     n_codebooks: int = field(init=False)
-    tables: NgramTables | None = field(default=None, kw_only=True, repr=False)
+    tables: NgramModel | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         codes = self.codes
@@ -121,19 +121,19 @@ class Codes(Metadata):
         return 8 * len(self.to_bytes()) / self.duration_s
 
     def to_bytes(self) -> bytes:
-        """The .codes file as bytes, in the smaller of packed bits and, with tables, ngram-ans.
+        """The .codes file as bytes, in the smaller of packed bits and, with `tables`, ngram-ans.
 
-        The same codes, metadata and tables always give the same bytes.
+        The same codes, metadata and n-gram model always give the same bytes.
         """
-        tables = self.tables or _packaged_tables(self)
+        model = self.tables or _packaged_model(self)
         packed = self._packed()
-        if tables is None or not _fits(tables, self):
+        if model is None or not _fits(model, self):
             return packed
         try:
-            payloads = [_coded(chunk, tables) for chunk in self._chunks()]
+            payloads = [_encoded(chunk, model) for chunk in self._chunks()]
         except ValueError:
             return packed
-        coded = self._joined(payloads, tables.digest)
+        coded = self._joined(payloads, model.digest)
         return coded if len(coded) < len(packed) else packed
 
     def _packed(self) -> bytes:
@@ -143,34 +143,19 @@ class Codes(Metadata):
         for start in range(0, self.n_codes, CHUNK_LENGTH):
             yield self.codes[:, start : start + CHUNK_LENGTH]
 
-    def _joined(self, payloads: list[bytes], tables: bytes = b"") -> bytes:
+    def _joined(self, payloads: list[bytes], ngram_digest: bytes = b"") -> bytes:
         index = b"".join(
-            struct.pack("<I", len(payload)) + crc(place(number), payload)
+            len(payload).to_bytes(4, "little") + crc32(number.to_bytes(8, "little"), payload)
             for number, payload in enumerate(payloads)
         )
-        header = pack_header(
-            self,
-            n_samples=self.n_samples,
-            chunk_length=CHUNK_LENGTH,
-            index=index,
-            tables=tables,
-        )
+        header = pack_header(self, n_samples=self.n_samples, index=index, ngram_digest=ngram_digest)
         return header + b"".join(payloads)
 
     @classmethod
     def from_bytes(
-        cls, data: bytes, name: str = "<bytes>", *, tables: NgramTables | None = None
+        cls, data: bytes, name: str = "<bytes>", *, tables: NgramModel | None = None
     ) -> Codes:
-        """Read the bytes of a .codes file.
-
-        Args:
-            data: The whole file.
-            name: What to call it in an error message.
-            tables: As in `load`.
-
-        Raises:
-            CodesError: As `load`.
-        """
+        """Read the bytes of a .codes file, which errors call `name`; otherwise as `load`."""
         return cls._read(io.BytesIO(data), len(data), name, tables)
 
     def save(self, path: str | os.PathLike[str]) -> int:
@@ -197,16 +182,16 @@ class Codes(Metadata):
         return len(data)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, tables: NgramTables | None = None) -> Codes:
+    def load(cls, path: str | os.PathLike[str], *, tables: NgramModel | None = None) -> Codes:
         """Read a .codes file.
 
         Args:
             path: The file.
-            tables: Of the model, for the entropy coder; the packaged models' are known.
+            tables: N-gram model for the entropy coder; the packaged models' are known.
 
         Raises:
-            CodesError: If the file cannot be read, is not as docs/format.md demands, or is coded
-                with tables that are not known. Where its checksums are right and an entropy-coded
+            CodesError: If the file cannot be read, is not as docs/format.md demands, or needs an
+                n-gram model that is not known. Where its checksums are right and an entropy-coded
                 payload is impossible, so that no writer made it, `codes` raises it.
         """
         with _opened(path) as (file, size):
@@ -221,47 +206,28 @@ class Codes(Metadata):
         """
         codes = np.concatenate(list(stream), axis=1)
         assert stream.n_samples is not None
-        return cls(codes, **_fields(stream.metadata), n_samples=stream.n_samples)
+        return cls(codes, **{**_fields(stream.metadata), "n_samples": stream.n_samples})
 
     @classmethod
-    def _read(cls, file: BinaryIO, size: int, name: str, tables: NgramTables | None) -> Codes:
-        prologue = read_prologue(file, name)
-        if prologue.n_samples == 0:
-            return replace(_read_whole_stream(file, prologue, name), tables=tables)
-        header = unpack_header(file, prologue, size, name)
-        tables = _tables_of(header, name, tables)
-        payloads = _read_payloads(file, header, name, range(len(header.chunk_sizes)))
-        decode = partial(_decoded, payloads, header, name, tables)
-        known = {**_fields(header), "n_samples": header.n_samples, "tables": tables}
+    def _read(cls, file: BinaryIO, size: int, name: str, tables: NgramModel | None) -> Codes:
+        fixed = read_fixed_part(file, name)
+        if fixed.n_samples == 0:
+            return replace(_read_whole_stream(file, fixed, name), tables=tables)
+        header = unpack_header(file, fixed, size, name)
+        model = _model_of(header, name, tables)
+        payloads = _read_payloads(file, header, name)
+        decode = partial(_decoded, payloads, header, name, model)
+        known = {**_fields(header), "tables": model}
         if header.method == PACKED_BITS:
             return cls(decode(), **known)
-        # The header has been checked, and the tables give no code that is not in the codebook.
+        # The header has been checked, and the model gives no code that is not in the codebook.
         codes = object.__new__(cls)
         vars(codes).update(known, n_codebooks=header.n_codebooks, _decode=decode)
         return codes
 
 
-def _coded(chunk: npt.NDArray[np.uint16], tables: NgramTables) -> bytes:
-    """The payload of a chunk, read back.
-
-    Raises:
-        ValueError: If it does not hold the chunk.
-    """
-    payload = tables.encode(chunk)
-    if not np.array_equal(tables.decode(payload, chunk.shape[1]), chunk):
-        raise ValueError("other codes were read than written")
-    return payload
-
-
-def _read_whole_stream(file: BinaryIO, prologue: Prologue, name: str) -> Codes:
-    codes = Codes.collect(read_stream(file, prologue, name))
-    if file.read(1):
-        raise damaged(name, "has bytes after its end")
-    return codes
-
-
 def read_pipe(
-    file: BinaryIO, name: str, *, tables: NgramTables | None = None
+    file: BinaryIO, name: str, *, tables: NgramModel | None = None
 ) -> Codes | CodesStream:
     """Read codes from a pipe: a streamed file as it comes, any other whole.
 
@@ -271,87 +237,47 @@ def read_pipe(
         tables: As in `Codes.load`.
 
     Raises:
-        CodesError: If the bytes are not as docs/format.md demands; of a streamed file only the
-            header is read here.
+        CodesError: As `Codes.load`; of a streamed file only the header is read here.
     """
-    prologue = read_prologue(file, name)
-    if prologue.n_samples == 0:
-        return read_stream(file, prologue, name)
-    return Codes.from_bytes(prologue.to_bytes() + file.read(), name, tables=tables)
-
-
-def _fields(metadata: StreamMetadata) -> dict[str, Any]:
-    """What a stream's metadata says and `Codes` takes."""
-    names = {field.name for field in fields(StreamMetadata)} - {"n_codebooks"}
-    return {name: getattr(metadata, name) for name in names}
+    fixed = read_fixed_part(file, name)
+    if fixed.n_samples == 0:
+        return read_stream(file, fixed, name)
+    return Codes.from_bytes(fixed.data + file.read(), name, tables=tables)
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
     """Read and check the header of a .codes file; no payload is read, unless it is streamed.
 
     Raises:
-        CodesError: If the file cannot be read, or its header or size is not as docs/format.md
-            demands.
+        CodesError: If the file cannot be read, or its header or size is damaged.
     """
     with _opened(path) as (file, size):
-        prologue = read_prologue(file, str(path))
-        if prologue.n_samples:
-            return unpack_header(file, prologue, size, str(path))
-        codes = _read_whole_stream(file, prologue, str(path))
+        fixed = read_fixed_part(file, str(path))
+        if fixed.n_samples:
+            return unpack_header(file, fixed, size, str(path))
+        codes = _read_whole_stream(file, fixed, str(path))
     return Header(
         **_fields(codes),
         n_codebooks=codes.n_codebooks,
-        n_samples=codes.n_samples,
-        method=prologue.method,
-        tables=b"",
-        chunk_length=prologue.chunk_length,
+        method=fixed.method,
+        chunk_length=fixed.chunk_length,
         chunk_sizes=np.zeros(0, np.uint32),
-        chunk_crcs=(),
-        header_size=prologue.index_at + 4,
+        header_size=fixed.index_at + 4,
         file_size=size,
     )
 
 
-def read_chunks(
-    path: str | os.PathLike[str], start: int, stop: int, *, tables: NgramTables | None = None
-) -> npt.NDArray[np.uint16]:
-    """Read the time steps start, ..., stop - 1 of a .codes file, and only the chunks they lie in.
-
-    Args:
-        path: The file.
-        start: First time step, 0 <= start < stop.
-        stop: Time step after the last, stop <= n_codes.
-        tables: As in `Codes.load`.
-
-    Returns:
-        Codes, uint16, shape (n_codebooks, stop - start), `Codes.load(path).codes[:, start:stop]`.
-
-    Raises:
-        CodesError: If the range is empty or outside the file, or what is read of the file is not
-            as docs/format.md demands, or is coded with tables that are not known.
-    """
-    with _opened(path) as (file, size):
-        prologue = read_prologue(file, str(path))
-        if prologue.n_samples == 0:
-            whole = _read_whole_stream(file, prologue, str(path))
-            _check_range(whole, str(path), start, stop)
-            return whole.codes[:, start:stop]
-        header = unpack_header(file, prologue, size, str(path))
-        _check_range(header, str(path), start, stop)
-        tables = _tables_of(header, str(path), tables)
-        chunks = range(start // header.chunk_length, ceil_div(stop, header.chunk_length))
-        payloads = _read_payloads(file, header, str(path), chunks)
-    codes = _decoded(payloads, header, str(path), tables)
-    offset = chunks.start * header.chunk_length
-    return np.ascontiguousarray(codes[:, start - offset : stop - offset])
+def _fields(metadata: StreamMetadata) -> dict[str, Any]:
+    """What metadata says and `Codes` takes."""
+    names = {one.name for one in fields(Metadata)} & vars(metadata).keys()
+    return {name: getattr(metadata, name) for name in names - {"n_codebooks"}}
 
 
-def _check_range(metadata: Metadata, name: str, start: int, stop: int) -> None:
-    if not 0 <= start < stop <= metadata.n_codes:
-        raise CodesError(
-            f"{name}: has no time steps {start} to {stop}; "
-            f"choose 0 <= start < stop <= {metadata.n_codes}"
-        )
+def _read_whole_stream(file: BinaryIO, fixed: FixedPart, name: str) -> Codes:
+    codes = Codes.collect(read_stream(file, fixed, name))
+    if file.read(1):
+        raise damaged(name, "has bytes after its end")
+    return codes
 
 
 @contextmanager
@@ -372,59 +298,68 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, int]]:
         ) from error
 
 
-def _read_payloads(file: BinaryIO, header: Header, name: str, chunks: range) -> dict[int, bytes]:
-    """The payloads of some chunks by their numbers, checked to be those that were written."""
-    sizes = header.chunk_sizes.tolist()
-    file.seek(header.header_size + sum(sizes[: chunks.start]) + header.after_payload * chunks.start)
-    payloads = {}
-    for number in chunks:
-        payload = file.read(sizes[number])
+def _read_payloads(file: BinaryIO, header: Header, name: str) -> list[bytes]:
+    """The payloads after a header, checked to be those that were written."""
+    payloads = []
+    for number, size in enumerate(header.chunk_sizes.tolist()):
+        payload = file.read(size)
         written = header.chunk_crcs[number] if header.chunk_crcs else file.read(4)
-        if written != crc(place(number), payload):
+        if written != crc32(number.to_bytes(8, "little"), payload):
             raise damaged(name, f"is damaged: the CRC of chunk {number} differs")
-        payloads[number] = payload
+        payloads.append(payload)
     return payloads
 
 
+def _encoded(chunk: npt.NDArray[np.uint16], model: NgramModel) -> bytes:
+    """The payload of a chunk, read back.
+
+    Raises:
+        ValueError: If it does not hold the chunk.
+    """
+    payload = model.encode(chunk)
+    if not np.array_equal(model.decode(payload, chunk.shape[1]), chunk):
+        raise ValueError("other codes were read than written")
+    return payload
+
+
 def _decoded(
-    payloads: dict[int, bytes], header: Header, name: str, tables: NgramTables | None
+    payloads: list[bytes], header: Header, name: str, model: NgramModel | None
 ) -> npt.NDArray[np.uint16]:
-    """The codes of consecutive chunks."""
     chunks = []
-    for number, payload in payloads.items():
+    for number, payload in enumerate(payloads):
         length = min(header.chunk_length, header.n_codes - number * header.chunk_length)
         if header.method == PACKED_BITS:
             chunks.append(unpack(payload, length, header, name=name, number=number))
             continue
-        assert tables is not None
+        assert model is not None
         try:
-            chunks.append(tables.decode(payload, length))
+            chunks.append(model.decode(payload, length))
         except ValueError as error:
             raise damaged(name, f"has {error} in chunk {number}") from error
     return np.concatenate(chunks, axis=1)
 
 
-def _tables_of(header: Header, name: str, tables: NgramTables | None) -> NgramTables | None:
-    """The tables that a file is coded with, or that its codes may be coded with."""
+def _model_of(header: Header, name: str, given: NgramModel | None) -> NgramModel | None:
+    """The n-gram model that a file is coded with, or that its codes may be coded with."""
     if header.method == PACKED_BITS:
-        return tables
-    for known in (tables, _packaged_tables(header)):
-        if known is not None and known.digest == header.tables:
-            if _fits(known, header):
-                return known
+        return given
+    for model in (given, _packaged_model(header)):
+        if model is not None and model.digest == header.ngram_digest:
+            if _fits(model, header):
+                return model
             raise damaged(name, "is not laid out as the model that it names")
     raise CodesError(
-        f"{name}: is coded with the tables {header.tables.hex()} of model "
+        f"{name}: is coded with the tables {header.ngram_digest.hex()} of model "
         f"{header.fingerprint.hex()}, which are not known; give that model (--model)"
     )
 
 
-def _fits(tables: NgramTables, metadata: StreamMetadata) -> bool:
-    laid_out = metadata.n_codebooks, metadata.codebook_size
-    return (tables.n_codebooks, tables.codebook_size) == laid_out
+def _fits(model: NgramModel, metadata: StreamMetadata) -> bool:
+    layout = metadata.n_codebooks, metadata.codebook_size
+    return (model.n_codebooks, model.codebook_size) == layout
 
 
-def _packaged_tables(metadata: StreamMetadata) -> NgramTables | None:
+def _packaged_model(metadata: StreamMetadata) -> NgramModel | None:
     # The compiler, which the coder needs, takes time to import.
     from vqcodec.format.ngram_coder import packaged
 

@@ -1,12 +1,13 @@
-"""The header of a .codes file, as specified in docs/format.md. Imports no torch."""
+"""The header of a .codes file, as docs/format.md specifies it. Imports no torch."""
 
 from __future__ import annotations
 
 import struct
 import unicodedata
 import zlib
-from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from dataclasses import dataclass, fields
+from types import SimpleNamespace
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,41 +15,64 @@ import numpy.typing as npt
 from vqcodec.errors import CodesError
 
 MAGIC = b"\x89VQC"
-VERSION, READABLE = 2, (1, 2)
+VERSION = 2
 PACKED_BITS, NGRAM_ANS = 0, 1
 METHODS = {PACKED_BITS: "packed-bits", NGRAM_ANS: "ngram-ans"}
-LONGEST_CODED_CHUNK = 1250
-TABLES_LENGTH = 4
-FINGERPRINT_LENGTH = 8
+CHUNK_LENGTH = 1250
+"""Time steps of the chunks that are written, and at most of those of method 1 that are read."""
+NGRAM_DIGEST_LENGTH = 4
 SPEAKER_LENGTH = 64
 
-_FIXED = struct.Struct("<4sBBBB8sIIQfHHH")
-_CRC = struct.Struct("<I")
-_LIMITS = {
-    "n_codebooks": (1, 32),
-    "codebook_size": (2, 65_536),
-    "sample_rate": (1, 768_000),
-    "hop_length": (1, 65_535),
-    "original_sample_rate": (1, 768_000),
-    "n_samples": (1, 10**12),
-}
-_GAIN_LIMITS = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))
-_MEND = "copy it again from its source or encode the recording again"
+
+class HeaderField(NamedTuple):
+    """A field of the header's fixed part.
+
+    Attributes:
+        name: Of the field and of the attribute that holds its value.
+        type: In the notation of `struct`.
+        allowed: Least and greatest whole number, or what else the value must be.
+        meaning: In words.
+        less: Subtracted from the value in the file.
+    """
+
+    name: str
+    type: str
+    allowed: tuple[int, int] | str
+    meaning: str
+    less: int = 0
+
+
+FIELDS = (
+    HeaderField("magic", "4s", "`89 56 51 43`", "`\\x89VQC`, whose first byte is not ASCII"),
+    HeaderField("version", "B", (1, VERSION), "of this format"),
+    HeaderField("method", "B", (PACKED_BITS, NGRAM_ANS), "0: packed bits, 1: ngram-ans"),
+    HeaderField("n_codebooks", "B", (1, 32), "codes per time step"),
+    HeaderField("speaker_length", "B", (0, SPEAKER_LENGTH), "bytes of the name; 0: a vector"),
+    HeaderField("fingerprint", "8s", "any", "of the model whose codebook the codes index"),
+    HeaderField("sample_rate", "I", (1, 768_000), "of the model, Hz"),
+    HeaderField("original_sample_rate", "I", (1, 768_000), "of the recording, Hz"),
+    HeaderField("n_samples", "Q", (1, 10**12), "of the recording, per channel, at its own rate"),
+    HeaderField("gain", "f", "normal, > 0", "factor from decoded audio to the recording's level"),
+    HeaderField("codebook_size", "H", (2, 65_536), "entries of a codebook", less=1),
+    HeaderField("hop_length", "H", (1, 65_535), "samples of the model per time step"),
+    HeaderField("chunk_length", "H", (1, 65_535), "time steps per chunk; the last may be shorter"),
+)
+"""The fixed part in the order of the file: what is packed, unpacked, checked and written in the
+table of docs/format.md follows from this."""
+
+FIXED = struct.Struct("<" + "".join(field.type for field in FIELDS))
+LIMITS = {one.name: one.allowed for one in FIELDS if isinstance(one.allowed, tuple)}
+_GAINS = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StreamMetadata:
     """What is known of a recording's codes before the recording has ended.
 
+    `FIELDS` and the table of docs/format.md have the meaning and the limits of every field; the
+    gain is rounded to float32.
+
     Args:
-        n_codebooks: Codes per time step, 1 to 32.
-        codebook_size: Entries of a codebook, 2 to 65536.
-        sample_rate: Of the model, Hz, 1 to 768000.
-        hop_length: Samples of the model per time step, 1 to 65535.
-        fingerprint: 8 bytes that name the model whose codebook the codes index.
-        original_sample_rate: Of the recording, Hz, 1 to 768000.
-        gain: Multiply the decoder's output by it to restore the recording's own level; positive,
-            rounded to float32.
         speaker: Name of a voice (1 to 64 bytes of UTF-8, no control characters) or a speaker
             vector, int8, shape (64,).
 
@@ -66,16 +90,17 @@ class StreamMetadata:
     speaker: str | npt.NDArray[np.int8]
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _LIMITS.items():
-            value = getattr(self, name, low)  # a stream has no n_samples
+        for name, (low, high) in LIMITS.items():
+            if not hasattr(self, name):  # a stream has no n_samples
+                continue
+            value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or not low <= value <= high:
                 raise CodesError(f"{name} must be a whole number {low}..{high}, not {value!r}")
-            if hasattr(self, name):
-                object.__setattr__(self, name, int(value))
-        if not isinstance(self.fingerprint, bytes) or len(self.fingerprint) != FINGERPRINT_LENGTH:
+            object.__setattr__(self, name, int(value))
+        if not isinstance(self.fingerprint, bytes) or len(self.fingerprint) != 8:
             raise CodesError(f"fingerprint must be 8 bytes, not {self.fingerprint!r}")
         numeric = isinstance(self.gain, (int, float, np.floating))
-        if not numeric or not _GAIN_LIMITS[0] <= self.gain <= _GAIN_LIMITS[1]:
+        if not numeric or not _GAINS[0] <= self.gain <= _GAINS[1]:
             raise CodesError(f"gain must be a positive, normal float32, not {self.gain!r}")
         object.__setattr__(self, "gain", float(np.float32(self.gain)))
         object.__setattr__(self, "speaker", _checked_speaker(self.speaker))
@@ -90,29 +115,17 @@ class StreamMetadata:
         """Bit rate of the packed codes alone, without header, index and CRCs."""
         return self.n_codebooks * self.bits_per_code * self.sample_rate / self.hop_length
 
-    def n_codes_of(self, n_samples: int) -> int:
-        """Time steps of a recording of n_samples, as docs/format.md counts them."""
-        model_samples = ceil_div(n_samples * self.sample_rate, self.original_sample_rate)
-        return ceil_div(model_samples, self.hop_length)
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Metadata(StreamMetadata):
-    """What a .codes file says about its recording and its model.
-
-    Args:
-        n_samples: Of the recording, per channel, at its own rate, 1 to 10**12.
-
-    Raises:
-        CodesError: If a field has another type or is out of range.
-    """
+    """What a .codes file says about its recording and its model."""
 
     n_samples: int
 
     @property
     def n_codes(self) -> int:
         """Time steps: ceil(ceil(n_samples * sample_rate / original_sample_rate) / hop_length)."""
-        return self.n_codes_of(self.n_samples)
+        return count_codes(self, self.n_samples)
 
     @property
     def duration_s(self) -> float:
@@ -126,8 +139,8 @@ class Header(Metadata):
 
     Args:
         method: How the chunks are coded, one of `METHODS`.
-        tables: 4 bytes that name the tables of method 1; empty for method 0.
         chunk_length: Time steps per chunk; the last chunk may be shorter.
+        ngram_digest: 4 bytes that name the n-gram model of method 1; empty for method 0.
         chunk_sizes: Bytes of each chunk's payload, uint32, shape (n_chunks,).
         chunk_crcs: 4 bytes for each chunk; none in version 1, where they follow the payloads.
         header_size: Bytes before the first chunk.
@@ -135,10 +148,10 @@ class Header(Metadata):
     """
 
     method: int
-    tables: bytes
     chunk_length: int
+    ngram_digest: bytes = b""
     chunk_sizes: npt.NDArray[np.uint32]
-    chunk_crcs: tuple[bytes, ...]
+    chunk_crcs: tuple[bytes, ...] = ()
     header_size: int
     file_size: int
 
@@ -146,11 +159,6 @@ class Header(Metadata):
     def bits_per_second(self) -> float:
         """True bit rate: all bytes of the file, over the duration."""
         return 8 * self.file_size / self.duration_s
-
-    @property
-    def after_payload(self) -> int:
-        """Bytes between a chunk's payload and the next one."""
-        return 0 if self.chunk_crcs else _CRC.size
 
     @property
     def packed_sizes(self) -> npt.NDArray[np.int64]:
@@ -164,174 +172,142 @@ class Header(Metadata):
     def packed_size(self) -> int:
         """Bytes of the whole file if its chunks were packed bits."""
         saved = int((self.packed_sizes - self.chunk_sizes).sum())
-        return self.file_size - len(self.tables) + saved
+        return self.file_size - len(self.ngram_digest) + saved
 
 
-class Prologue(NamedTuple):
-    """The fixed part of a header as it stands in the file, only its form checked.
+_Kind = TypeVar("_Kind", bound=StreamMetadata)
+
+
+class FixedPart(SimpleNamespace):
+    """The fixed part of a header as it stands in the file, an attribute for each of `FIELDS`.
+
+    Only its form has been checked; n_samples is 0 in a streamed file, which tells it at its end.
 
     Attributes:
-        n_samples: 0 in a streamed file, which tells it at its end.
+        data: The bytes that were read.
     """
 
-    magic: bytes
-    version: int
-    method: int
-    n_codebooks: int
-    speaker_length: int
-    fingerprint: bytes
-    sample_rate: int
-    original_sample_rate: int
-    n_samples: int
-    gain: float
-    last_code: int
-    hop_length: int
-    chunk_length: int
-
-    def to_bytes(self) -> bytes:
-        """As it stands in the file."""
-        return _FIXED.pack(*self)
-
     @property
-    def tables_at(self) -> int:
-        """Bytes before the name of the tables: the fixed part and the speaker."""
-        return _FIXED.size + (self.speaker_length or SPEAKER_LENGTH)
+    def digest_at(self) -> int:
+        """Bytes before the digest of the n-gram model: the fixed part and the speaker."""
+        return FIXED.size + (self.speaker_length or SPEAKER_LENGTH)
 
     @property
     def index_at(self) -> int:
         """Bytes before the index."""
-        return self.tables_at + (TABLES_LENGTH if self.method == NGRAM_ANS else 0)
+        return self.digest_at + (NGRAM_DIGEST_LENGTH if self.method == NGRAM_ANS else 0)
 
-    @property
-    def index_entry(self) -> int:
-        """Bytes of the index for each chunk: its size, and from version 2 on its CRC-32."""
-        return 4 if self.version == 1 else 8
-
-    def checked(self, header: bytes, name: str) -> dict[str, Any]:
-        """The fields of `StreamMetadata`.
+    def build(self, kind: type[_Kind], header: bytes, name: str, **others: Any) -> _Kind:
+        """Make metadata of a header.
 
         Args:
-            header: The whole header with its CRC-32, which starts with this prologue.
+            kind: A dataclass.
+            header: The whole header with its CRC-32, which starts with this part.
             name: What to call the file in an error message.
+            others: The fields that neither the fixed part nor the speaker holds.
 
         Raises:
-            CodesError: If the CRC differs or the method or the speaker's name is impossible.
+            CodesError: If the CRC differs or a field is out of range.
         """
-        if header[-4:] != _CRC.pack(zlib.crc32(header[:-4])):
+        if header[-4:] != crc32(header[:-4]):
             raise damaged(name, "is damaged: the CRC of its header differs")
         if self.method not in METHODS:
             raise CodesError(
                 f"{name}: has codes coded by the unknown method {self.method}; upgrade vqcodec"
             )
-        return {
-            "n_codebooks": self.n_codebooks,
-            "codebook_size": self.last_code + 1,
-            "sample_rate": self.sample_rate,
-            "hop_length": self.hop_length,
-            "fingerprint": self.fingerprint,
-            "original_sample_rate": self.original_sample_rate,
-            "gain": self.gain,
-            "speaker": _decode_speaker(self.speaker_length, header[_FIXED.size : self.tables_at]),
-        }
+        known = {one.name: vars(self)[one.name] for one in fields(kind) if hasattr(self, one.name)}
+        data = header[FIXED.size : self.digest_at]
+        try:
+            speaker = data.decode() if self.speaker_length else np.frombuffer(data, np.int8)
+            return kind(**known, speaker=speaker, **others)
+        except UnicodeDecodeError:
+            fault = f"speaker must be UTF-8, not {data!r}"
+        except CodesError as error:
+            fault = str(error)
+        raise CodesError(f"{name}: {fault}; encode the recording again with vqcodec")
 
 
-def read_prologue(file: BinaryIO, name: str) -> Prologue:
+def read_fixed_part(file: BinaryIO, name: str) -> FixedPart:
     """Read the first 42 bytes of a .codes file.
 
     Raises:
         CodesError: If they are not as docs/format.md demands.
     """
-    fixed = file.read(_FIXED.size)
-    if not fixed.startswith(MAGIC[: len(fixed)]):
+    data = file.read(FIXED.size)
+    if not data.startswith(MAGIC[: len(data)]):
         raise CodesError(f"{name}: is not a .codes file; make one with vqcodec encode")
-    if len(fixed) > 4 and fixed[4] not in READABLE:
+    if len(data) > 4 and not 1 <= data[4] <= VERSION:
         raise CodesError(
-            f"{name}: has format version {fixed[4]}, this vqcodec reads 1 to {VERSION}; "
+            f"{name}: has format version {data[4]}, this vqcodec reads 1 to {VERSION}; "
             "upgrade vqcodec"
         )
-    if len(fixed) < _FIXED.size:
-        raise damaged(name, f"is cut short: {len(fixed)} bytes are no whole header")
-    prologue = Prologue._make(_FIXED.unpack(fixed))
-    if not (prologue.original_sample_rate and prologue.hop_length and prologue.chunk_length):
+    if len(data) < FIXED.size:
+        raise damaged(name, f"is cut short: {len(data)} bytes are no whole header")
+    stored = zip(FIELDS, FIXED.unpack(data), strict=True)
+    values = {one.name: value + one.less if one.less else value for one, value in stored}
+    fixed = FixedPart(data=data, **values)
+    if not (fixed.original_sample_rate and fixed.hop_length and fixed.chunk_length):
         raise damaged(name, "is damaged: a rate, hop length or chunk length of 0")
-    return prologue
+    return fixed
 
 
 def pack_header(
-    metadata: StreamMetadata,
-    *,
-    n_samples: int,
-    chunk_length: int,
-    index: bytes = b"",
-    tables: bytes = b"",
+    metadata: StreamMetadata, *, n_samples: int, index: bytes = b"", ngram_digest: bytes = b""
 ) -> bytes:
-    """The header, its CRC-32 included; of a streamed file without n_samples and index.
+    """The header, its CRC-32 included; of a streamed file with n_samples 0 and without an index.
 
-    With the 4 bytes that name `tables`, it is one of method 1.
+    With the digest of an n-gram model it is one of method 1.
     """
-    name_length, speaker = _encode_speaker(metadata.speaker)
-    fixed = _FIXED.pack(
-        MAGIC,
-        VERSION,
-        NGRAM_ANS if tables else PACKED_BITS,
-        metadata.n_codebooks,
-        name_length,
-        metadata.fingerprint,
-        metadata.sample_rate,
-        metadata.original_sample_rate,
-        n_samples,
-        metadata.gain,
-        metadata.codebook_size - 1,
-        metadata.hop_length,
-        chunk_length,
-    )
-    header = fixed + speaker + tables + index
-    return header + _CRC.pack(zlib.crc32(header))
+    speaker = metadata.speaker
+    speaker_bytes = speaker.encode() if isinstance(speaker, str) else speaker.tobytes()
+    values = vars(metadata) | {
+        "magic": MAGIC,
+        "version": VERSION,
+        "method": NGRAM_ANS if ngram_digest else PACKED_BITS,
+        "speaker_length": len(speaker_bytes) if isinstance(speaker, str) else 0,
+        "n_samples": n_samples,
+        "chunk_length": CHUNK_LENGTH,
+    }
+    stored = (values[one.name] - one.less if one.less else values[one.name] for one in FIELDS)
+    header = FIXED.pack(*stored) + speaker_bytes + ngram_digest + index
+    return header + crc32(header)
 
 
-def unpack_header(file: BinaryIO, prologue: Prologue, size: int, name: str) -> Header:
-    """Read the header of a file of `size` bytes after its prologue and check it against that size.
+def unpack_header(file: BinaryIO, fixed: FixedPart, size: int, name: str) -> Header:
+    """Read the header of a file of `size` bytes after its fixed part, and check it against them.
 
     Raises:
         CodesError: If the header or the size is not as docs/format.md demands.
     """
-    model_samples = ceil_div(
-        prologue.n_samples * prologue.sample_rate, prologue.original_sample_rate
-    )
-    n_chunks = ceil_div(ceil_div(model_samples, prologue.hop_length), prologue.chunk_length)
-    index_at = prologue.index_at
+    n_chunks = ceil_div(count_codes(fixed, fixed.n_samples), fixed.chunk_length)
     # Nothing is read on the word of the header before the file is seen to be that long; in either
     # version a chunk takes 8 bytes beside its payload.
-    least = index_at + 8 * n_chunks + 4
+    least = fixed.index_at + 8 * n_chunks + 4
     if least > size:
         raise damaged(name, f"is cut short or damaged: {size} bytes, its header needs {least}")
-    crc_at = index_at + prologue.index_entry * n_chunks
-    header = prologue.to_bytes() + file.read(crc_at + 4 - _FIXED.size)
-    index = np.frombuffer(header[index_at:crc_at], "<u4").reshape(
-        n_chunks, prologue.index_entry // 4
+    # Of each chunk the size, and from version 2 on the CRC-32.
+    columns = 1 if fixed.version == 1 else 2
+    crc_at = fixed.index_at + 4 * columns * n_chunks
+    data = fixed.data + file.read(crc_at + 4 - FIXED.size)
+    index = np.frombuffer(data[fixed.index_at : crc_at], "<u4").reshape(n_chunks, columns)
+    header = fixed.build(
+        Header,
+        data,
+        name,
+        ngram_digest=data[fixed.digest_at : fixed.index_at],
+        chunk_sizes=index[:, 0].astype(np.uint32),
+        chunk_crcs=tuple(crc.tobytes() for crc in index[:, 1:].ravel()),
+        header_size=crc_at + 4,
+        file_size=size,
     )
-    try:
-        checked = Header(
-            **prologue.checked(header, name),
-            n_samples=prologue.n_samples,
-            method=prologue.method,
-            tables=header[prologue.tables_at : index_at],
-            chunk_length=prologue.chunk_length,
-            chunk_sizes=index[:, 0].astype(np.uint32),
-            chunk_crcs=tuple(crc.tobytes() for crc in index[:, 1:].ravel()),
-            header_size=crc_at + 4,
-            file_size=size,
-        )
-    except CodesError as error:
-        raise named(error, name) from error
-    _check_sizes(checked, name)
-    return checked
+    _check_sizes(header, name)
+    return header
 
 
 def unpack_stream_header(
-    file: BinaryIO, prologue: Prologue, name: str
+    file: BinaryIO, fixed: FixedPart, name: str
 ) -> tuple[StreamMetadata, bytes]:
-    """Read the header of a streamed file after its prologue.
+    """Read the header of a streamed file after its fixed part.
 
     Returns:
         The metadata and the header's CRC-32.
@@ -339,29 +315,25 @@ def unpack_stream_header(
     Raises:
         CodesError: If it is not as docs/format.md demands.
     """
-    rest = prologue.index_at + 4 - _FIXED.size
-    header = prologue.to_bytes() + file.read(rest)
-    if len(header) < prologue.index_at + 4:
-        raise damaged(name, f"is cut short: {len(header)} bytes are no whole header")
-    try:
-        fields = prologue.checked(header, name)
-        if prologue.method != PACKED_BITS:
-            raise damaged(name, f"is streamed and claims method {prologue.method}, not packed bits")
-        return StreamMetadata(**fields), header[-_CRC.size :]
-    except CodesError as error:
-        raise named(error, name) from error
+    data = fixed.data + file.read(fixed.index_at + 4 - FIXED.size)
+    if len(data) < fixed.index_at + 4:
+        raise damaged(name, f"is cut short: {len(data)} bytes are no whole header")
+    metadata = fixed.build(StreamMetadata, data, name)
+    if fixed.method != PACKED_BITS:
+        raise damaged(name, f"is streamed and claims method {fixed.method}, not packed bits")
+    return metadata, data[-4:]
 
 
 def _check_sizes(header: Header, name: str) -> None:
-    chunk_sizes, chunk_length = header.chunk_sizes, header.chunk_length
-    if header.method == PACKED_BITS and (chunk_sizes != header.packed_sizes).any():
+    sizes = header.chunk_sizes
+    if header.method == PACKED_BITS and (sizes != header.packed_sizes).any():
         raise damaged(name, "has an index whose chunk sizes do not fit its codes")
-    if header.method == NGRAM_ANS and chunk_length > LONGEST_CODED_CHUNK:
+    if header.method == NGRAM_ANS and header.chunk_length > CHUNK_LENGTH:
         # A few bytes may hold any number of codes that were sure to come.
-        limit = f"time steps, over {LONGEST_CODED_CHUNK}"
-        raise damaged(name, f"has coded chunks of {chunk_length} {limit}")
-    payloads = int(chunk_sizes.sum(dtype=np.int64))
-    end = header.header_size + payloads + header.after_payload * len(chunk_sizes)
+        limit = f"time steps, over {CHUNK_LENGTH}"
+        raise damaged(name, f"has coded chunks of {header.chunk_length} {limit}")
+    after_payloads = 0 if header.chunk_crcs else 4 * len(sizes)
+    end = header.header_size + int(sizes.sum(dtype=np.int64)) + after_payloads
     excess = header.file_size - end
     if excess < 0:
         raise damaged(name, f"is cut short: the last {-excess} bytes are missing")
@@ -379,43 +351,29 @@ def _checked_speaker(speaker: object) -> str | npt.NDArray[np.int8]:
                 f"speaker must be 1..64 bytes of UTF-8 without control characters, not {speaker!a}"
             )
         return speaker
-    if (
-        isinstance(speaker, np.ndarray)
-        and speaker.dtype == np.int8
-        and speaker.shape == (SPEAKER_LENGTH,)
-    ):
-        vector = speaker.copy()
-        vector.setflags(write=False)
-        return vector
+    if isinstance(speaker, np.ndarray) and speaker.dtype == np.int8:
+        vector: npt.NDArray[np.int8] = speaker.copy()
+        if vector.shape == (SPEAKER_LENGTH,):
+            vector.setflags(write=False)
+            return vector
     raise CodesError("speaker must be the name of a voice or an int8 vector of shape (64,)")
 
 
-def _encode_speaker(speaker: str | npt.NDArray[np.int8]) -> tuple[int, bytes]:
-    if isinstance(speaker, str):
-        name = speaker.encode()
-        return len(name), name
-    return 0, speaker.tobytes()
+def count_codes(of: StreamMetadata | FixedPart, n_samples: int) -> int:
+    """Time steps of a recording of n_samples, as docs/format.md counts them."""
+    model_samples = ceil_div(n_samples * of.sample_rate, of.original_sample_rate)
+    return ceil_div(model_samples, of.hop_length)
 
 
-def _decode_speaker(name_length: int, data: bytes) -> str | npt.NDArray[np.int8]:
-    if name_length == 0:
-        return np.frombuffer(data, np.int8)
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise CodesError(f"speaker must be UTF-8, not {data!r}") from error
-
-
-def named(error: CodesError, name: str) -> CodesError:
-    """An error about a field, as an error about the file that holds it."""
-    if str(error).startswith(f"{name}: "):
-        return error
-    return CodesError(f"{name}: {error}; encode the recording again with vqcodec")
+def crc32(*parts: bytes) -> bytes:
+    """CRC-32 of what the parts make together, 4 bytes."""
+    return struct.pack("<I", zlib.crc32(b"".join(parts)))
 
 
 def damaged(name: str, fault: str) -> CodesError:
     """The error for a file whose bytes are not those that were written."""
-    return CodesError(f"{name}: {fault}; {_MEND}")
+    remedy = "copy it again from its source or encode the recording again"
+    return CodesError(f"{name}: {fault}; {remedy}")
 
 
 def ceil_div(numerator: int, denominator: int) -> int:

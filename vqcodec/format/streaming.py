@@ -1,7 +1,4 @@
-"""Codes of a recording that is still going on, and the streamed layout of docs/format.md.
-
-Imports no torch.
-"""
+"""Codes of an ongoing recording, and the streamed layout of docs/format.md. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,10 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vqcodec.errors import CodesError
-from vqcodec.format.bit_packing import crc, pack, payload_size, place, unpack
+from vqcodec.format.bit_packing import pack, payload_size, unpack
 from vqcodec.format.header import (
-    Prologue,
+    CHUNK_LENGTH,
+    LIMITS,
+    FixedPart,
     StreamMetadata,
+    count_codes,
+    crc32,
     damaged,
     pack_header,
     unpack_stream_header,
@@ -25,9 +26,7 @@ from vqcodec.format.header import (
 Blocks = Generator[npt.NDArray[np.uint16], None, int]
 """Yields codes, uint16, shape (n_codebooks, n); returns the samples of the recording."""
 
-CHUNK_LENGTH = 1250
 _LENGTH, _END = struct.Struct("<H"), struct.Struct("<HQ")
-_LONGEST = 10**12  # samples
 
 
 class CodesStream:
@@ -60,7 +59,7 @@ class CodesStream:
             CodesError: If the stream was iterated over before.
             OSError: If the file cannot be written.
         """
-        header = pack_header(self.metadata, n_samples=0, chunk_length=CHUNK_LENGTH)
+        header = pack_header(self.metadata, n_samples=0)
         file.write(header)
         file.flush()
         # Each chunk names the one before it, and the first the header.
@@ -69,50 +68,52 @@ class CodesStream:
             for start in range(0, block.shape[1], CHUNK_LENGTH):
                 codes = block[:, start : start + CHUNK_LENGTH]
                 chunk = _LENGTH.pack(codes.shape[1]) + pack(codes, self.metadata.bits_per_code)
-                last = crc(last, chunk)
+                last = crc32(last, chunk)
                 file.write(chunk + last)
             file.flush()
         end = _END.pack(0, self.n_samples)
-        file.write(end + crc(last, end))
+        file.write(end + crc32(last, end))
         file.flush()
 
 
-def read_stream(file: BinaryIO, prologue: Prologue, name: str) -> CodesStream:
+def read_stream(file: BinaryIO, fixed: FixedPart, name: str) -> CodesStream:
     """Read the streamed layout, never more of it than the next chunk.
 
     Args:
-        file: After its prologue.
-        prologue: Of the file.
+        file: After its fixed part.
+        fixed: Of the file.
         name: What to call the file in an error message.
 
     Raises:
         CodesError: If the header, or while iterating a chunk, is not as docs/format.md demands.
     """
-    metadata, header_crc = unpack_stream_header(file, prologue, name)
-    return CodesStream(metadata, _chunks(file, metadata, prologue, header_crc, name))
+    metadata, header_crc = unpack_stream_header(file, fixed, name)
+    return CodesStream(metadata, _chunks(file, metadata, fixed, header_crc, name))
 
 
 def _chunks(
-    file: BinaryIO, metadata: StreamMetadata, prologue: Prologue, last: bytes, name: str
+    file: BinaryIO, metadata: StreamMetadata, fixed: FixedPart, last: bytes, name: str
 ) -> Blocks:
     number, n_codes = 0, 0
     while True:
         start = _read(file, _LENGTH.size, name)
         (length,) = _LENGTH.unpack(start)
-        if length > prologue.chunk_length:
+        if length > fixed.chunk_length:
             raise damaged(name, f"is damaged: chunk {number} claims {length} time steps")
-        size = payload_size(length, metadata) if length else 8
-        payload, found = _read(file, size, name), _read(file, len(last), name)
-        if found != crc(place(number) if prologue.version == 1 else last, start + payload):
+        payload = _read(file, payload_size(length, metadata) if length else 8, name)
+        found = _read(file, len(last), name)
+        before = number.to_bytes(8, "little") if fixed.version == 1 else last
+        if found != crc32(before, start, payload):
             raise damaged(name, f"is damaged: the CRC of chunk {number} differs")
         if not length:
             break
         yield unpack(payload, length, metadata, name=name, number=number)
         last, number, n_codes = found, number + 1, n_codes + length
-    (n_samples,) = struct.unpack("<Q", payload)
-    if not 1 <= n_samples <= _LONGEST or metadata.n_codes_of(n_samples) != n_codes:
+    n_samples = int.from_bytes(payload, "little")
+    low, high = LIMITS["n_samples"]
+    if not low <= n_samples <= high or count_codes(metadata, n_samples) != n_codes:
         raise damaged(name, f"has {n_codes} time steps, which {n_samples} samples do not make")
-    return int(n_samples)
+    return n_samples
 
 
 def _read(file: BinaryIO, size: int, name: str) -> bytes:

@@ -1,6 +1,6 @@
-"""Windows with context over a stream, and threads that share them.
+"""A stream cut into chunks with context, and threads that share them.
 
-A matrix product split over several threads may add in another order; so threads share windows,
+A matrix product split over several threads may add in another order; so threads share chunks,
 not products.
 """
 
@@ -26,7 +26,7 @@ LIVE_LENGTH = 25  # codes: 0.2 s of the default model
 _starting = threading.Lock()
 
 
-class Window(NamedTuple):
+class Chunk(NamedTuple):
     """`data` (..., n * step) is computed; of its n codes, `start` to `end` are kept."""
 
     data: np.ndarray
@@ -34,19 +34,19 @@ class Window(NamedTuple):
     end: int
 
 
-def windows(
+def chunks(
     blocks: Iterable[np.ndarray], *, length: int, context: tuple[int, int], step: int
-) -> Iterator[Window]:
-    """Cut a stream into windows, each as soon as what it needs is there.
+) -> Iterator[Chunk]:
+    """Cut a stream into chunks, each as soon as what it needs is there.
 
     Args:
         blocks: (..., T) of samples or codes, T free.
-        length: codes that a window keeps.
+        length: codes that a chunk keeps.
         context: codes to the left and right that are computed and dropped, where there are any.
         step: of `data` per code: the hop length for samples, 1 for codes.
 
     Yields:
-        Windows; the last code of all is filled up with zeros.
+        Chunks; the last code of all is filled up with zeros.
     """
     stream = iter(blocks)
     held: list[np.ndarray] = []
@@ -66,7 +66,7 @@ def windows(
         last = min(start + length + context[1], n_codes)
         data = joined[..., : (last - first) * step]
         room = [(0, 0)] * (data.ndim - 1) + [(0, (last - first) * step - data.shape[-1])]
-        yield Window(np.pad(data, room), start - first, min(start + length, n_codes) - first)
+        yield Chunk(np.pad(data, room), start - first, min(start + length, n_codes) - first)
 
 
 def map_in_order(

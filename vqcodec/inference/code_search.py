@@ -1,4 +1,4 @@
-"""Better codes for a recording: those that decode to what is nearest to it, for their bits.
+"""Code search: those codes for a recording that decode to what is nearest to it, for their bits.
 
 An encoder answers at once, and its codes are not the best that its decoder could be told. They are
 searched for from there, by analysis by synthesis (Schroeder and Atal 1985, "Code-excited linear
@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqcodec.errors import VqcodecError
-from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.inference import chunking
-from vqcodec.inference.decoding import decode_latents
-from vqcodec.models import encoder, istft
+from vqcodec.inference.decoding import run_decoder
+from vqcodec.models import encoder
+from vqcodec.models.interfaces import Condition
 from vqcodec.models.loss_config import LONGEST_WINDOW, STOI_SECONDS, LossConfig
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.vqvae import VQVAE
@@ -36,12 +37,12 @@ BIT_PENALTY, PENALTY_SECONDS = 0.0025, 0.008
 STEPS_PER_COSTS = 5  # they change little from step to step
 
 
-def refined_code_blocks(
+def searched_blocks(
     model: VQVAE,
     blocks: Iterable[np.ndarray],
     speaker: Tensor,
     *,
-    tables: NgramTables | None,
+    tables: NgramModel | None,
 ) -> Iterator[np.ndarray]:
     """Encode as `encoding.code_blocks` does, but search for codes that decode to more.
 
@@ -60,26 +61,25 @@ def refined_code_blocks(
         VqcodecError: the model has no fast decoder, or another quantizer than `vq`.
     """
     config = model.config
-    search = Search(model, None if tables is None else partial(_costs, tables), STEPS)
+    search = CodeSearch(model, None if tables is None else partial(_costs, tables), STEPS)
     heard = [-(-n // config.hop_length) for n in encoder.context(config.encoder)]
-    assert config.fast is not None  # or there had been no search
-    decoded = istft.context(config.fast, config.hop_length)
-    grid = chunking.windows(
+    decoded = search.fast.context
+    grid = chunking.chunks(
         blocks,
         length=chunking.LENGTH,
         context=(heard[0] + decoded[0], heard[1] + decoded[1]),
         step=config.hop_length,
     )
 
-    def refined(window: chunking.Window) -> np.ndarray:
-        """The codes that a window keeps, (1, n)."""
-        codes = search(torch.from_numpy(window.data)[None].to(speaker.device), speaker)
-        return codes[0, :, window.start : window.end].cpu().numpy().astype(np.uint16)
+    def searched(chunk: chunking.Chunk) -> np.ndarray:
+        """The codes that a chunk keeps, (1, n)."""
+        codes = search(torch.from_numpy(chunk.data)[None].to(speaker.device), speaker)
+        return codes[0, :, chunk.start : chunk.end].cpu().numpy().astype(np.uint16)
 
-    return chunking.map_in_order(refined, grid, speaker.device)
+    return chunking.map_in_order(searched, grid, speaker.device)
 
 
-class Search:
+class CodeSearch:
     """Analysis by synthesis for a batch of waveforms (the module's sources).
 
     Args:
@@ -122,7 +122,7 @@ class Search:
             vectors = self.quantizer.project(self.model.norm(self.model.encoder(waveform)))
             codes = self.quantizer.nearest(vectors)[:, None]
         vectors.requires_grad_()
-        # The gradients of a long window's single vectors are small.
+        # The gradients of a long chunk's single vectors are small.
         optimizer = torch.optim.Adam([vectors], LEARNING_RATE, BETAS, eps=1e-12)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, self.steps)
         penalty, least, best = None, float("inf"), codes
@@ -130,7 +130,7 @@ class Search:
             if self.costs is not None and step % STEPS_PER_COSTS == 0:
                 penalty = self.bit_penalty * self.costs(codes[:, 0])
             latents, codes = self.quantizer.quantize(vectors, penalty)
-            decoded = decode_latents(self.fast, latents, speaker)
+            decoded = run_decoder(self.fast, Condition(latents, speaker))
             loss = self.loss(decoded, waveform).weighted(WEIGHTS)
             if loss.item() < least:
                 least, best = loss.item(), codes
@@ -141,7 +141,7 @@ class Search:
         return best
 
 
-def _costs(tables: NgramTables, codes: Tensor) -> Tensor:
+def _costs(tables: NgramModel, codes: Tensor) -> Tensor:
     """Codes (1, N) -> (1, N, codebook_size) bits."""
     costs = tables.costs(codes.cpu().numpy().astype(np.uint16))
     return torch.from_numpy(costs[:, 0])[None].to(codes.device)

@@ -4,71 +4,121 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vqcodec.inference import chunking
+from vqcodec.inference.loudness import followed, normalised
 from vqcodec.inference.wavenet import sampler_for, segments
-from vqcodec.models import istft
+from vqcodec.models import AUTOREGRESSIVE, DecoderName
+from vqcodec.models.interfaces import Condition, DecodeOptions, Decoder
 from vqcodec.models.vqvae import VQVAE
 
 LANES_PER_THREAD = 16  # segments that a WaveNet samples side by side
-CONDITION_CONTEXT = 2  # codes on each side that the WaveNet's conditioner hears
 
 
-def fast_blocks(
+def speech_blocks(
     model: VQVAE,
     codes: Iterable[np.ndarray],
     speaker: Tensor,
+    options: DecodeOptions,
+    *,
+    own: Tensor | None,
+    gain: float,
+    live: bool = False,
+) -> Iterator[np.ndarray]:
+    """`decoded_blocks`, as loud as the recording was.
+
+    Args:
+        model: as of `decoded_blocks`.
+        codes: as of `decoded_blocks`.
+        speaker: as of `decoded_blocks`.
+        options: as of `decoded_blocks`.
+        own: (1, S) who spoke the codes, if that is known.
+        gain: of the recording.
+        live: as of `decoded_blocks`.
+
+    Yields:
+        (T,) float32 at the recording's level.
+    """
+    layout = {"sample_rate": model.config.sample_rate, "hop_length": model.config.hop_length}
+    codes, again = itertools.tee(codes)
+    blocks = decoded_blocks(model, codes, speaker, options, live=live)
+    is_fast = (options.decoder or model.config.decoders[0]) == "fast"
+    if own is not None and model.fast is not None and not (is_fast and own.equal(speaker)):
+        # What the voice that spoke makes of the codes tells how loud they are to be.
+        blocks = followed(blocks, parallel_blocks(model, again, own, live=live), **layout)
+    return (block * np.float32(gain) for block in normalised(blocks, gain=gain, **layout))
+
+
+def decoded_blocks(
+    model: VQVAE,
+    codes: Iterable[np.ndarray],
+    speaker: Tensor,
+    options: DecodeOptions,
     *,
     live: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Decode in parallel, window by window.
+    """Decode with the decoder that the options name.
 
     Args:
-        model: with a fast decoder, on the device of `speaker`.
+        model: with that decoder, on the device of `speaker`.
         codes: (Q, n) blocks, n free.
         speaker: (1, S).
-        live: in short windows, each as soon as its codes are there.
+        options: of which the sample rate does not matter here.
+        live: in short chunks, each as soon as its codes are there.
 
     Yields:
         (T,) float32 at normalised level, T a multiple of the hop length.
     """
-    fast, config, hop_length = model.fast, model.config.fast, model.config.hop_length
-    assert fast is not None
-    assert config is not None
-    device = speaker.device
-    grid = chunking.windows(
+    decoder = options.decoder or model.config.decoders[0]
+    if decoder in AUTOREGRESSIVE:
+        return sampled_blocks(model, codes, speaker, options, live=live)
+    return parallel_blocks(model, codes, speaker, decoder, live=live)
+
+
+def parallel_blocks(
+    model: VQVAE,
+    codes: Iterable[np.ndarray],
+    speaker: Tensor,
+    decoder: DecoderName = "fast",
+    *,
+    live: bool = False,
+) -> Iterator[np.ndarray]:
+    """Decode in one pass a chunk; arguments and result as of `decoded_blocks`."""
+    network, hop_length, device = model.decoders[decoder], model.config.hop_length, speaker.device
+    grid = chunking.chunks(
         codes,
         length=chunking.LIVE_LENGTH if live else chunking.LENGTH,
-        context=istft.context(config, hop_length),
+        context=cast(Decoder, network).context,
         step=1,
     )
 
     @torch.no_grad()
-    def decode(window: chunking.Window) -> np.ndarray:
-        waveform = decode_latents(fast, model.latents(_indices(window.data, device)), speaker)[0]
-        return waveform[window.start * hop_length : window.end * hop_length].cpu().numpy()
+    def decode(chunk: chunking.Chunk) -> np.ndarray:
+        condition = Condition(model.latents(_indices(chunk.data, device)), speaker)
+        waveform = run_decoder(cast(Decoder, network), condition)[0]
+        return waveform[chunk.start * hop_length : chunk.end * hop_length].cpu().numpy()
 
     return chunking.map_in_order(decode, grid, device, live=live)
 
 
-def decode_latents(fast: istft.SpectralDecoder, latents: Tensor, speaker: Tensor) -> Tensor:
-    """Run the fast decoder in bfloat16 where that is the faster.
+def run_decoder(decoder: Decoder, condition: Condition) -> Tensor:
+    """Run a parallel decoder in bfloat16 where that is the faster.
 
     Args:
-        fast: on the device of the latents.
-        latents: (B, D, N) float32.
-        speaker: (B, S).
+        decoder: on the device of the condition.
+        condition: of N codes.
 
     Returns:
         (B, N * hop_length) float32 at normalised level.
     """
-    device = latents.device
+    device = condition.latents.device
     with torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device)):
-        waveform: Tensor = fast(latents, speaker)
+        waveform = decoder(condition)
     return waveform.float()
 
 
@@ -79,27 +129,17 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def wavenet_blocks(
+def sampled_blocks(
     model: VQVAE,
     codes: Iterable[np.ndarray],
     speaker: Tensor,
+    options: DecodeOptions,
     *,
-    seed: int,
-    temperature: float,
     live: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Sample; segments of a long recording side by side, a short one as a single segment.
+    """Sample the WaveNet; segments of a long recording side by side, a short one as a single one.
 
-    Args:
-        model: with a WaveNet, on the device of `speaker`.
-        codes: (Q, n) blocks, n free.
-        speaker: (1, S).
-        seed: of the draws.
-        temperature: of the draws.
-        live: one segment at a time, as soon as its codes are there.
-
-    Yields:
-        (T,) float32 at normalised level, T a multiple of the hop length.
+    Arguments and result as of `decoded_blocks`; live, it samples one segment at a time.
     """
     wavenet, hop_length, device = model.wavenet, model.config.hop_length, speaker.device
     assert wavenet is not None
@@ -111,12 +151,13 @@ def wavenet_blocks(
     @torch.no_grad()
     def condition(heard: tuple[segments.Segment, np.ndarray, int]) -> Tensor:
         segment, seen, first = heard
-        result = wavenet.condition(model.latents(_indices(seen, device)), speaker)[0]
+        told = Condition(model.latents(_indices(seen, device)), speaker)
+        result = wavenet.per_code(told)[0]
         return result[segment.first - first : segment.last - first]
 
     def waveforms() -> Iterator[np.ndarray]:
         n_lanes = 1 if live else LANES_PER_THREAD * torch.get_num_threads()
-        seen = _seen(sampled_parts, for_samples)
+        seen = _seen(sampled_parts, for_samples, wavenet.condition_context)
         for index in itertools.count(0, n_lanes):
             conditions = list(
                 chunking.map_in_order(condition, itertools.islice(seen, n_lanes), device, live=live)
@@ -125,8 +166,8 @@ def wavenet_blocks(
                 return
             sampler = sampler_for(device)(
                 wavenet,
-                seeds=[[seed, index + lane] for lane in range(len(conditions))],
-                temperature=temperature,
+                seeds=[[options.seed, index + lane] for lane in range(len(conditions))],
+                temperature=options.temperature,
             )
             padded = torch.nn.utils.rnn.pad_sequence(conditions, batch_first=True)
             blocks = list(sampler.blocks(padded))
@@ -137,13 +178,13 @@ def wavenet_blocks(
 
 
 def _seen(
-    parts: Iterable[segments.Segment], codes: Iterable[np.ndarray]
+    parts: Iterable[segments.Segment], codes: Iterable[np.ndarray], context: int
 ) -> Iterator[tuple[segments.Segment, np.ndarray, int]]:
     """Each segment, the codes that its conditioner hears, and where those begin."""
     stream, held, position = iter(codes), np.zeros((0, 0), np.uint16), 0
     for segment in parts:
-        first = max(0, segment.first - CONDITION_CONTEXT)
-        last = segment.last + CONDITION_CONTEXT
+        first = max(0, segment.first - context)
+        last = segment.last + context
         while position + held.shape[1] < last and (block := next(stream, None)) is not None:
             held = np.concatenate([held, block], axis=1) if held.size else block
         held, position = held[:, first - position :], first
@@ -159,7 +200,7 @@ def _power(
             yield np.ones(block.shape[1], np.float32)
         return
     hop_length = model.config.hop_length
-    for block in fast_blocks(model, codes, speaker, live=live):
+    for block in parallel_blocks(model, codes, speaker, live=live):
         yield np.square(block).reshape(-1, hop_length).mean(-1)
 
 

@@ -24,16 +24,13 @@ from vqcodec.format.header import StreamMetadata
 from vqcodec.format.streaming import Blocks
 from vqcodec.inference import chunking
 from vqcodec.models import encoder
-from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.speaker import SpeakerTable, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
 
 Progress = Callable[[float], None]
 
-# Another window is another shape of matrix products, which moves a margin by some 1e-7.
+# Another chunk is another shape of matrix products, which moves a margin by some 1e-7.
 DOUBT = 2e-5
-# The closest tenth of 270 recordings of speech for training is nearer, with any packaged model.
-CLOSEST_SHARE, UNLIKE_SPEECH, LEAST_SECONDS = 0.1, 0.11, 5.0
 LONGEST_PAUSE = 16.0  # seconds
 SOUND_POWER = 1e-5  # mean square: -50 dB full scale
 
@@ -52,7 +49,7 @@ def code_blocks(
         model: on `device`.
         blocks: (T,) float32 at the model's rate and normalised level.
         device: a CPU or a GPU.
-        live: in short windows, each as soon as it is heard; the codes are the same.
+        live: in short chunks, each as soon as it is heard; the codes are the same.
         distances: gets those of every block of latents to their codes, (n,), squared: for
             `is_unlike_speech`.
 
@@ -61,32 +58,27 @@ def code_blocks(
     """
     hop_length, quantizer = model.config.hop_length, model.quantizer
     before, after = (-(-n // hop_length) for n in encoder.context(model.config.encoder))
-    # The codes of the other quantizers cannot be settled, so their windows never move.
-    is_settled = isinstance(quantizer, VectorQuantizer)
-    grid = chunking.windows(
+    grid = chunking.chunks(
         blocks,
-        length=chunking.LIVE_LENGTH if live and is_settled else chunking.LENGTH,
+        # Codes without margins cannot be settled, so their chunks never move.
+        length=chunking.LIVE_LENGTH if live and quantizer.has_margins else chunking.LENGTH,
         context=(before, after),
         step=hop_length,
     )
 
     @torch.no_grad()
-    def encode(window: chunking.Window) -> tuple[np.ndarray, np.ndarray]:
-        waveform = torch.from_numpy(window.data)[None].to(device)
-        latents = model.norm(model.encoder(waveform))
-        if isinstance(quantizer, VectorQuantizer):
-            indices, margins, squares = quantizer.ranked(latents)
-            for frame in (margins[0] < DOUBT).nonzero()[:, 0].tolist():
-                if window.start <= frame < window.end:
-                    indices[0, :, frame] = settle(waveform, frame)
-        else:
-            indices, squares = quantizer(latents).indices, torch.zeros(1, 0)
-        span = slice(window.start, window.end)
+    def encode(chunk: chunking.Chunk) -> tuple[np.ndarray, np.ndarray]:
+        waveform = torch.from_numpy(chunk.data)[None].to(device)
+        indices, margins, squares = quantizer.margins(model.norm(model.encoder(waveform)))
+        for frame in (margins[0] < DOUBT).nonzero()[:, 0].tolist():
+            if chunk.start <= frame < chunk.end:
+                indices[0, :, frame] = settle(waveform, frame)
+        span = slice(chunk.start, chunk.end)
         codes = indices[0, :, span].cpu().numpy().astype(np.uint16)
         return codes, squares[0, span].cpu().numpy()
 
     def settle(waveform: torch.Tensor, frame: int) -> torch.Tensor:
-        """The code of a frame from just what it sees, wherever the window lay."""
+        """The code of a frame from just what it sees, wherever the chunk lay."""
         first = max(frame - before, 0)
         seen = waveform[:, first * hop_length : (frame + after + 1) * hop_length]
         return model.encode(seen)[0, :, frame - first]
@@ -95,20 +87,6 @@ def code_blocks(
         if distances is not None:
             distances.append(squares)
         yield codes
-
-
-def is_unlike_speech(distances: np.ndarray, frame_rate: float) -> bool:
-    """Whether a recording holds hardly anything that the model has a code for.
-
-    Even noisy speech has moments that lie close to a code, and pauses; music and noise have fewer.
-
-    Args:
-        distances: of all latents of a recording to their codes, squared, as from `code_blocks`.
-        frame_rate: of the codes in Hz; of less than five seconds nothing is said.
-    """
-    if len(distances) < LEAST_SECONDS * frame_rate:
-        return False
-    return bool(np.quantile(distances, CLOSEST_SHARE) > UNLIKE_SPEECH)
 
 
 def live_codes(

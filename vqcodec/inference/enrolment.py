@@ -11,6 +11,7 @@ import torch
 from vqcodec.audio import Recording
 from vqcodec.audio.analysis import pitches, seconds_of_sound
 from vqcodec.errors import RecordingWarning, SpeakerError
+from vqcodec.inference import voice_tuning
 from vqcodec.inference.encoding import Progress, mean_vector, speaker_vectors
 from vqcodec.models.speaker import from_int8
 from vqcodec.models.vqvae import VQVAE
@@ -86,10 +87,7 @@ def enrolled(
     stored = [mean_vector(vectors) for vectors in clips]
     vector = mean_vector(torch.from_numpy(np.stack([from_int8(one) for one in stored])))
     if tune:
-        # Imported here: what trains is not needed to encode and decode.
-        from vqcodec.inference import voice_tuning as tuning
-
-        vector = tuning.tune(
+        vector = voice_tuning.tune(
             model, recordings, vector, device=device, on_progress=on_progress
         ).vector
     voiced = np.concatenate([pitches(*pair) for pair in pairs])

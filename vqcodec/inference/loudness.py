@@ -5,7 +5,7 @@ decoder misses that by 1 to 10 dB, by the voice. Two gains make up for it: `foll
 envelope of the same codes in the voice that spoke them, which knows where the recording paused;
 `normalised` measures what has been decoded so far, gated as ITU-R BS.1770-5, annex 1, has it.
 
-Both work window by window on a grid of their own, so the samples are the same bits however the
+Both work chunk by chunk on a grid of their own, so the samples are the same bits however the
 blocks come.
 """
 
@@ -59,20 +59,20 @@ def followed(
         -(-round(BACK_SECONDS * sample_rate) // hop_length),
         -(-round(AHEAD_SECONDS * sample_rate) // hop_length),
     )
-    # The neighbours of a window's frames, from which ramps come, must see as much as its own.
+    # The neighbours of a chunk's frames, from which ramps come, must see as much as its own.
     back, ahead = (max(n * per_code - 2, 1) for n in context)
     weights = np.concatenate([np.hanning(2 * back + 1)[:back], np.hanning(2 * ahead + 1)[ahead:]])
-    for window in chunking.windows(
+    for chunk in chunking.chunks(
         _paired(blocks, reference), length=chunking.LIVE_LENGTH, context=context, step=hop_length
     ):
-        decoded, wanted = _powers(window.data, length)
+        decoded, wanted = _powers(chunk.data, length)
         sums = (_smooth(powers, weights, ahead) + LEAST_SUM for powers in (wanted, decoded))
         slow = np.sqrt(np.divide(*sums)).clip(max=MOST_RAISED)
         gain = slow * _pause_gain(wanted, decoded * slow**2)
-        samples = slice(window.start * hop_length, window.end * hop_length)
-        at = (np.arange(window.data.shape[1])[samples] + 0.5) / length - 0.5
+        samples = slice(chunk.start * hop_length, chunk.end * hop_length)
+        at = (np.arange(chunk.data.shape[1])[samples] + 0.5) / length - 0.5
         ramps = np.interp(at, np.arange(len(gain)), gain)
-        yield window.data[0, samples] * ramps.astype(np.float32)
+        yield chunk.data[0, samples] * ramps.astype(np.float32)
 
 
 def normalised(
@@ -93,21 +93,21 @@ def normalised(
     ceiling = float(np.clip(1 / gain, LEAST_CREST * TARGET_RMS, LARGEST_CEILING))
     n_active, energy = TRUST, TRUST * TARGET_POWER / START_GAIN**2
     before = START_GAIN
-    for window in chunking.windows(
+    for chunk in chunking.chunks(
         blocks, length=chunking.LIVE_LENGTH, context=(0, 0), step=hop_length
     ):
-        powers = frame_powers(window.data, sample_rate)
+        powers = frame_powers(chunk.data, sample_rate)
         active = powers[powers > ACTIVE_POWER]
         n_active, energy = n_active + len(active), energy + active.sum()
         level = np.sqrt(n_active * TARGET_POWER / energy)
         after = float(level.clip(START_GAIN / LARGEST_DRIFT, START_GAIN * LARGEST_DRIFT))
-        peaks = np.abs(window.data).reshape(-1, length).max(axis=1)
+        peaks = np.abs(chunk.data).reshape(-1, length).max(axis=1)
         room = np.pad(ceiling / np.maximum(peaks, 1e-9), 1, mode="edge")
         edges = np.linspace(before, after, len(peaks) + 1)
         edges = np.minimum(edges, np.minimum(room[:-1], room[1:]))
-        ramps = np.interp(np.arange(len(window.data)) / length, np.arange(len(edges)), edges)
+        ramps = np.interp(np.arange(len(chunk.data)) / length, np.arange(len(edges)), edges)
         before = after
-        yield window.data * ramps.astype(np.float32)
+        yield chunk.data * ramps.astype(np.float32)
 
 
 def _pause_gain(wanted: np.ndarray, decoded: np.ndarray) -> np.ndarray:

@@ -250,6 +250,32 @@ def _expanded(units: Any, durations: Any = None) -> tuple[npt.NDArray[np.int64],
     return np.repeat(numbers, lasting), False
 
 
+def unit_array(units: Any, n_codebooks: int, model: str) -> npt.NDArray[Any]:
+    """Units of whatever form as an array.
+
+    Args:
+        units: integers or a text of them, (N,) or (n_codebooks, N).
+        n_codebooks: that the model has.
+        model: its name.
+
+    Returns:
+        (n_codebooks, N).
+
+    Raises:
+        CodesError: they are no integers, or of another number of codebooks.
+    """
+    try:
+        array = np.atleast_2d(whole_numbers(units))
+    except (ValueError, OverflowError, TypeError) as error:
+        raise CodesError(f"these are no units: {error}") from None
+    if len(array) != n_codebooks:
+        raise CodesError(
+            f"units of {len(array)} codebooks, and model {model} has {n_codebooks}; "
+            "give (n_codebooks, N)"
+        )
+    return array
+
+
 def whole_numbers(units: Any) -> npt.NDArray[np.int64]:
     """Units as an array: (N,) or (n_codebooks, N) int64.
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vqcodec.audio import Recording
 from vqcodec.errors import SpeakerError
-from vqcodec.inference.decoding import decode_latents
+from vqcodec.inference.decoding import run_decoder
 from vqcodec.inference.encoding import Progress, code_blocks
+from vqcodec.models.interfaces import Condition
 from vqcodec.models.loss_config import LossConfig
 from vqcodec.models.speaker import from_int8, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
@@ -131,7 +132,7 @@ class _Loss:
         waveforms = torch.stack([self.segments[row].waveform for row in rows]).to(self.device)
         codes = torch.stack([self.segments[row].codes for row in rows]).to(self.device)
         speaker = to_grid(vector).expand(len(rows), -1)
-        output = decode_latents(self.model.fast, self.model.latents(codes), speaker)
+        output = run_decoder(self.model.fast, Condition(self.model.latents(codes), speaker))
         return self.waveform_loss(output, waveforms).weighted(self.weights)
 
     @torch.no_grad()

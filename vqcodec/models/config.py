@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vqcodec.models import DecoderName
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Positive = Annotated[int, Field(gt=0, lt=1 << 63)]
@@ -148,8 +150,8 @@ class SpeakerConfig(Section):
     channels: Width = 128
 
 
-class SpectralDecoderConfig(Section):
-    """The fast decoder (models/spectral.py).
+class IstftDecoderConfig(Section):
+    """The fast decoder (models/istft.py).
 
     Attributes:
         channels: width of every block.
@@ -171,7 +173,7 @@ class SpectralDecoderConfig(Section):
     causal: bool = False
 
     @model_validator(mode="after")
-    def _odd_kernel(self) -> SpectralDecoderConfig:
+    def _odd_kernel(self) -> IstftDecoderConfig:
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {self.kernel_size} must be odd")
         return self
@@ -198,29 +200,42 @@ class WaveNetConfig(Section):
 
 
 class ModelConfig(Section):
-    """Everything needed to build a model. `fast` or `wavenet` may be null, not both."""
+    """Everything needed to build a model.
+
+    Attributes:
+        fast, wavenet: the decoders; one of them may be null.
+        streams: names of what decoders are told beside the codes (models/streams.py).
+    """
 
     sample_rate: Annotated[int, Field(gt=0, le=384_000)] = 16000
     encoder: EncoderConfig = EncoderConfig()
     quantizer: QuantizerConfig = QuantizerConfig()
     speaker: SpeakerConfig = SpeakerConfig()
-    fast: SpectralDecoderConfig | None = SpectralDecoderConfig()
+    fast: IstftDecoderConfig | None = IstftDecoderConfig()
     wavenet: WaveNetConfig | None = WaveNetConfig()
+    # Left out where there are none: the fingerprint of models from before they existed stays.
+    streams: tuple[str, ...] = Field(default=(), exclude_if=operator.not_)
 
     @property
     def hop_length(self) -> int:
         """Samples per code."""
         return self.encoder.hop_length
 
+    @property
+    def decoders(self) -> tuple[DecoderName, ...]:
+        """Those that it has, the best first."""
+        names: tuple[DecoderName, ...] = get_args(DecoderName)
+        return tuple(name for name in names if getattr(self, name) is not None)
+
     @model_validator(mode="after")
-    def _decoders(self) -> ModelConfig:
-        if self.fast is None and self.wavenet is None:
+    def _decoders_fit(self) -> ModelConfig:
+        if not self.decoders:
             raise ValueError("a model needs a decoder: fast, wavenet or both")
         if self.fast is not None:
             self._fits_hop(self.fast)
         return self
 
-    def _fits_hop(self, fast: SpectralDecoderConfig) -> None:
+    def _fits_hop(self, fast: IstftDecoderConfig) -> None:
         if self.hop_length % fast.upsample:
             raise ValueError(
                 f"fast.upsample {fast.upsample} must divide the hop length {self.hop_length}"
@@ -236,7 +251,7 @@ class ModelConfig(Section):
 
 
 class PriorConfig(Section):
-    """What the transformer of a prior is made of (models/prior.py).
+    """What the transformer of a prior is made of (models/code_transformer.py).
 
     Attributes:
         channels: width between the layers.

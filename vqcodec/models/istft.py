@@ -1,4 +1,4 @@
-"""The fast decoder: latents become a waveform in one pass, through an inverse STFT.
+"""The iSTFT decoder, `fast`: latents become a waveform in one pass, through an inverse STFT.
 
 ConvNeXt blocks predict the magnitude and the phase of every frame, as in Vocos (Siuzdak 2023,
 arXiv 2306.00814); the speaker vector sets scale and shift of every block's normalisation (adaptive
@@ -7,11 +7,16 @@ layer norm, Perez et al. 2018, arXiv 1709.07871). There are `upsample` frames pe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqcodec.models.config import SpectralDecoderConfig
+from vqcodec.models.config import IstftDecoderConfig
+from vqcodec.models.interfaces import Condition
+from vqcodec.models.streams import StreamInputs
 
 
 class ConvNeXtBlock(nn.Module):
@@ -24,7 +29,7 @@ class ConvNeXtBlock(nn.Module):
         speaker_dim: S.
     """
 
-    def __init__(self, config: SpectralDecoderConfig, speaker_dim: int) -> None:
+    def __init__(self, config: IstftDecoderConfig, speaker_dim: int) -> None:
         super().__init__()
         channels, expansion = config.channels, config.expansion
         self.depthwise = _convolution(config, channels, groups=channels)
@@ -45,7 +50,7 @@ class ConvNeXtBlock(nn.Module):
         return x + hidden.transpose(1, 2)
 
 
-class SpectralDecoder(nn.Module):
+class IstftDecoder(nn.Module):
     """Latents and a speaker vector to a waveform.
 
     Args:
@@ -53,17 +58,25 @@ class SpectralDecoder(nn.Module):
         dim: channels of the latents.
         speaker_dim: S.
         hop_length: samples per latent.
+        stream_channels: of each stream of the condition.
     """
 
     # A magnitude beyond e^6 is outside any level-normalised speech: an untrained network's slip.
     MAX_LOG_MAGNITUDE = 6.0
 
     def __init__(
-        self, config: SpectralDecoderConfig, dim: int, speaker_dim: int, hop_length: int
+        self,
+        config: IstftDecoderConfig,
+        dim: int,
+        speaker_dim: int,
+        hop_length: int,
+        stream_channels: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         super().__init__()
+        self.config, self.hop_length = config, hop_length
         self.n_fft, self.frame_hop = config.n_fft, hop_length // config.upsample
         self.input = _convolution(config, dim)
+        self.streams = StreamInputs(stream_channels, config.channels)
         # A transposed convolution whose kernel is its stride, written as the product that it is.
         self.upsample = (
             nn.Linear(config.channels, config.upsample * config.channels)
@@ -77,12 +90,29 @@ class SpectralDecoder(nn.Module):
         self.head = nn.Linear(config.channels, config.n_fft + 2)
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
 
-    def forward(self, latents: Tensor, speaker: Tensor) -> Tensor:
-        """Latents (B, D, N), speaker (B, S) -> waveform (B, N * hop_length), normalised level."""
+    @property
+    def look_ahead(self) -> int:
+        """Samples before a code's hop that already depend on the code.
+
+        A causal decoder has only the inverse STFT's: half of what its window exceeds a hop.
+        """
+        return _reach(self.config, self.hop_length)[0] + self.streams.reach * self.hop_length
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """Codes before, and codes after its own, that the samples of a code's hop depend on."""
+        backward, forward = _reach(self.config, self.hop_length)
+        before, after = -(-forward // self.hop_length), -(-backward // self.hop_length)
+        return before + self.streams.reach, after + self.streams.reach
+
+    def forward(self, condition: Condition) -> Tensor:
+        """A condition of N codes -> waveform (B, N * hop_length), normalised level."""
+        latents = condition.latents
         x = _as_product(self.input, latents)[:, : latents.shape[-1]]
+        x = self.streams(x.transpose(1, 2), condition.streams).transpose(1, 2)
         x = self.upsample(x).reshape(len(x), -1, x.shape[-1]).transpose(1, 2)
         for block in self.blocks:
-            x = block(x, speaker)
+            x = block(x, condition.speaker)
         log_magnitude, phase = self.head(self.norm(x.transpose(1, 2))).float().chunk(2, dim=-1)
         magnitude = log_magnitude.clamp(max=self.MAX_LOG_MAGNITUDE).exp()
         return self.synthesize(torch.polar(magnitude, phase))
@@ -119,7 +149,7 @@ class SpectralDecoder(nn.Module):
         return overlap_add(frames)[:, output] / overlap_add(squares)[:, output].clamp(min=1e-4)
 
 
-def _convolution(config: SpectralDecoderConfig, in_channels: int, groups: int = 1) -> nn.Conv1d:
+def _convolution(config: IstftDecoderConfig, in_channels: int, groups: int = 1) -> nn.Conv1d:
     """N inputs -> N outputs, then as many more to be dropped as the causal padding adds."""
     padding = config.kernel_size - 1 if config.causal else config.kernel_size // 2
     return nn.Conv1d(
@@ -139,7 +169,7 @@ def _as_product(convolution: nn.Conv1d, x: Tensor) -> Tensor:
     )
 
 
-def _reach(config: SpectralDecoderConfig, hop_length: int) -> tuple[int, int]:
+def _reach(config: IstftDecoderConfig, hop_length: int) -> tuple[int, int]:
     """Samples before and after the hop of a code that its latent takes part in."""
     frame_hop = hop_length // config.upsample
     window = (config.n_fft - frame_hop) // 2
@@ -147,22 +177,3 @@ def _reach(config: SpectralDecoderConfig, hop_length: int) -> tuple[int, int]:
     if config.causal:
         backward, forward = 0, 2 * forward
     return window + backward, window + forward
-
-
-def look_ahead(config: SpectralDecoderConfig, hop_length: int) -> int:
-    """Samples before a code's hop that already depend on the code.
-
-    A causal decoder has only the inverse STFT's: half of what its window exceeds a hop.
-    """
-    return _reach(config, hop_length)[0]
-
-
-def context(config: SpectralDecoderConfig, hop_length: int) -> tuple[int, int]:
-    """Codes before, and codes after its own, that the samples of a code's hop depend on."""
-    backward, forward = _reach(config, hop_length)
-    return -(-forward // hop_length), -(-backward // hop_length)
-
-
-def receptive_field(config: SpectralDecoderConfig, hop_length: int) -> int:
-    """Latents that the samples of a code's hop depend on."""
-    return 1 + sum(context(config, hop_length))

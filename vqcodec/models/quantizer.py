@@ -10,7 +10,7 @@ vector-quantize-pytorch through `LibraryQuantizer`, behind the same interface.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,20 +20,7 @@ from torch import Tensor, nn
 
 from vqcodec.extras import library
 from vqcodec.models.config import QuantizerConfig
-
-
-class Quantized(NamedTuple):
-    """What a quantizer returns.
-
-    Attributes:
-        quantized: (B, D, N) latents, with a gradient for the encoder.
-        indices: (B, Q, N) int64 in [0, codebook_size).
-        loss: scalar, already weighted: commitment and, where it exists, codebook loss.
-    """
-
-    quantized: Tensor
-    indices: Tensor
-    loss: Tensor
+from vqcodec.models.interfaces import Margins, Quantized, Quantizer
 
 
 def _all_reduce(x: Tensor) -> Tensor:
@@ -95,6 +82,7 @@ class VectorQuantizer(nn.Module):
         config: see `QuantizerConfig`.
     """
 
+    has_margins = True
     codebook: Tensor
     cluster_size: Tensor
     cluster_sum: Tensor
@@ -137,21 +125,13 @@ class VectorQuantizer(nn.Module):
             closeness = map(torch.sub, closeness, penalty.flatten(0, -2).split(n_rows))
         return torch.cat([x.max(-1).indices for x in closeness]).view(projected.shape[:-1])
 
-    def ranked(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The nearest codebook vectors, and by how much each wins over the second nearest.
-
-        Args:
-            latents: (B, D, N).
-
-        Returns:
-            Indices (B, 1, N) int64; margins (B, N): half the difference of the squared distances;
-            and the squared distances (B, N) to the nearest.
-        """
+    def margins(self, latents: Tensor) -> Margins:
+        """(B, D, N) -> the nearest codes, and by how much each wins over the second nearest."""
         projected = self.project(latents)
         best = self._closeness()(projected).topk(2, dim=-1)
         nearest, second = best.values.unbind(-1)
         distances = projected.square().sum(-1) - 2 * nearest
-        return best.indices[..., 0][:, None], nearest - second, distances
+        return Margins(best.indices[..., 0][:, None], nearest - second, distances)
 
     def _closeness(self) -> Callable[[Tensor], Tensor]:
         """Of vectors (..., codebook_dim) to every codebook vector, (..., codebook_size)."""
@@ -292,6 +272,8 @@ class LibraryQuantizer(nn.Module):
             dead to the library if fewer than `threshold_ema_dead_code` vectors of a batch take it.
     """
 
+    has_margins = False
+
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
         # Imported here: it takes half a second, and the default model does not need it.
@@ -348,6 +330,12 @@ class LibraryQuantizer(nn.Module):
                 indices = indices[:, None]
         return Quantized(quantized.transpose(1, 2), indices.long(), loss)
 
+    def margins(self, latents: Tensor) -> Margins:
+        """(B, D, N) -> codes; the library does not tell how sure they are."""
+        indices = self(latents).indices
+        infinite = latents.new_full((len(latents), latents.shape[-1]), float("inf"))
+        return Margins(indices, infinite, infinite[:, :0])
+
     def decode(self, indices: Tensor) -> Tensor:
         """Indices (B, Q, N) -> latents (B, D, N)."""
         match self.config.kind:
@@ -361,6 +349,6 @@ class LibraryQuantizer(nn.Module):
         return latents.transpose(1, 2)
 
 
-def build_quantizer(config: QuantizerConfig) -> VectorQuantizer | LibraryQuantizer:
+def build_quantizer(config: QuantizerConfig) -> Quantizer:
     """The quantizer that `config` describes."""
     return VectorQuantizer(config) if config.kind == "vq" else LibraryQuantizer(config)

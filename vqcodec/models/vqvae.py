@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from vqcodec.models import DecoderName
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.encoder import build_encoder
-from vqcodec.models.istft import SpectralDecoder
-from vqcodec.models.quantizer import LatentNorm, Quantized, build_quantizer
+from vqcodec.models.interfaces import Condition, Quantized, Quantizer
+from vqcodec.models.istft import IstftDecoder
+from vqcodec.models.quantizer import LatentNorm, build_quantizer
 from vqcodec.models.speaker import SpeakerEncoder, SpeakerTable
+from vqcodec.models.streams import build_streams, stream_channels
 from vqcodec.models.wavenet import WaveNet
+
+# By their sections of `ModelConfig`, under which their weights are stored.
+DECODERS: dict[DecoderName, Callable[..., nn.Module]] = {
+    "fast": IstftDecoder,
+    "wavenet": WaveNet,
+}
 
 
 class Bottleneck(NamedTuple):
@@ -30,26 +40,31 @@ class VQVAE(nn.Module):
         n_speakers: rows of the speaker table; not used with a speaker encoder.
     """
 
+    fast: IstftDecoder | None
+    wavenet: WaveNet | None
+
     def __init__(self, config: ModelConfig, n_speakers: int = 0) -> None:
         super().__init__()
         self.config = config
         dim, speaker = config.quantizer.dim, config.speaker
         self.encoder = build_encoder(config.encoder, dim, config.sample_rate)
         self.norm = LatentNorm(dim)
-        self.quantizer = build_quantizer(config.quantizer)
+        self.quantizer: Quantizer = build_quantizer(config.quantizer)
         self.speaker: SpeakerEncoder | SpeakerTable = (
             SpeakerEncoder(speaker.dim, speaker.channels, config.sample_rate)
             if speaker.kind == "encoder"
             else SpeakerTable(n_speakers, speaker.dim)
         )
-        self.fast = (
-            SpectralDecoder(config.fast, dim, speaker.dim, config.hop_length)
-            if config.fast
-            else None
-        )
-        self.wavenet = (
-            WaveNet(config.wavenet, dim, speaker.dim, config.hop_length) if config.wavenet else None
-        )
+        self.streams = build_streams(config)
+        parts = dim, speaker.dim, config.hop_length, stream_channels(self.streams)
+        for name, build in DECODERS.items():
+            section = getattr(config, name)
+            setattr(self, name, None if section is None else build(section, *parts))
+
+    @property
+    def decoders(self) -> dict[DecoderName, nn.Module]:
+        """Those it has, the best first."""
+        return {name: getattr(self, name) for name in self.config.decoders}
 
     def bottleneck(self, waveform: Tensor, reference: Tensor) -> Bottleneck:
         """Everything before the decoders, with gradients.
@@ -61,6 +76,17 @@ class VQVAE(nn.Module):
         return Bottleneck(
             self.quantizer(self.norm(self.encoder(waveform))), self.speaker(reference)
         )
+
+    def condition(self, latents: Tensor, speaker: Tensor, waveform: Tensor) -> Condition:
+        """What decoders are told in training: the streams are those of the recording itself.
+
+        Args:
+            latents: (B, D, N) of its codes.
+            speaker: (B, S).
+            waveform: (B, N * hop_length) at normalised level.
+        """
+        streams = {name: stream(waveform) for name, stream in self.streams.items()}
+        return Condition(latents, speaker, streams)
 
     @torch.no_grad()
     def encode(self, waveform: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ noise falls under the speech (as in LPCNet, Valin and Skoglund 2019, arXiv 1810.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,8 @@ from torch import Tensor, nn
 
 from vqcodec.compilation import compiled
 from vqcodec.models.config import WaveNetConfig
+from vqcodec.models.interfaces import Condition
+from vqcodec.models.streams import StreamInputs
 
 N_LEVELS = 256
 SILENCE = 128  # the level of sample 0.0
@@ -76,9 +81,17 @@ class WaveNet(nn.Module):
         dim: channels of the latents.
         speaker_dim: S.
         hop_length: samples per latent.
+        stream_channels: of each stream of the condition.
     """
 
-    def __init__(self, config: WaveNetConfig, dim: int, speaker_dim: int, hop_length: int) -> None:
+    def __init__(
+        self,
+        config: WaveNetConfig,
+        dim: int,
+        speaker_dim: int,
+        hop_length: int,
+        stream_channels: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.config, self.hop_length = config, hop_length
         width = config.residual_channels
@@ -88,6 +101,7 @@ class WaveNet(nn.Module):
             for before in (dim, config.condition_channels)
         )
         self.speaker = nn.Linear(speaker_dim, config.condition_channels)
+        self.streams = StreamInputs(stream_channels, config.condition_channels)
         self.layers = nn.ModuleList(
             GatedLayer(config, 2**index)
             for _ in range(config.n_stacks)
@@ -101,34 +115,39 @@ class WaveNet(nn.Module):
         """Samples before the predicted one that it depends on."""
         return 1 + sum(layer.dilation for layer in self.layers)  # type: ignore[misc]
 
-    def condition(self, latents: Tensor, speaker: Tensor) -> Tensor:
-        """Latents (B, D, N), speaker (B, S) -> condition (B, N, H), one vector per code."""
+    @property
+    def condition_context(self) -> int:
+        """Codes on each side that what `per_code` says of a code depends on."""
+        return len(self.conditioner) + self.streams.reach
+
+    def per_code(self, condition: Condition) -> Tensor:
+        """A condition of N codes -> what the layers are told, (B, N, H), one vector per code."""
         first, second = self.conditioner
-        x = F.gelu(first(latents) + self.speaker(speaker)[..., None])
-        return F.gelu(second(x)).transpose(1, 2)
+        x = first(condition.latents) + self.speaker(condition.speaker)[..., None]
+        x = self.streams(x, condition.streams)
+        return F.gelu(second(F.gelu(x))).transpose(1, 2)
 
     def output(self, skips: Tensor) -> Tensor:
         """Summed skips (..., K) -> logits (..., 256)."""
         scaled = skips * len(self.layers) ** -0.5
         return self.logits(F.relu(self.hidden(F.relu(scaled))))
 
-    def forward(self, levels: Tensor, latents: Tensor, speaker: Tensor) -> Tensor:
+    def forward(self, levels: Tensor, condition: Condition) -> Tensor:
         """Teacher forcing: logits of every sample given the true samples before it.
 
         Args:
             levels: (B, N * hop_length) int64 of `to_levels`, what is to be predicted.
-            latents: (B, D, N).
-            speaker: (B, S).
+            condition: of N codes.
 
         Returns:
             (B, 256, N * hop_length).
         """
-        condition = self.condition(latents, speaker)
+        told = self.per_code(condition)
         previous = F.pad(levels, (1, -1), value=SILENCE)
         x = self.embedding(previous)
         skips: Tensor | float = 0.0
         for layer in self.layers:
-            x, skip = layer(x, condition, self.hop_length)
+            x, skip = layer(x, told, self.hop_length)
             skips = skips + skip
         assert isinstance(skips, Tensor)
         return self.output(skips).transpose(1, 2)

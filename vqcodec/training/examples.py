@@ -14,22 +14,19 @@ N_FFT = 1024
 
 
 def add_example(writer: SummaryWriter, objective: Objective, batch: Batch, step: int) -> None:
-    """Write the first segment of a batch, and what the fast decoder makes of it.
+    """Write the first segment of a batch, and what is made of it.
 
     Args:
         writer: TensorBoard's.
-        objective: in evaluation mode, with a fast decoder.
+        objective: in evaluation mode, with a decoder that makes a waveform in one pass.
         batch: on the objective's device.
         step: that it is shown at.
     """
-    model = objective.model
-    assert model.fast is not None
-    reference = batch.speaker if model.config.speaker.kind == "table" else batch.reference
-    true = batch.waveform[:1]
-    bottleneck = model.bottleneck(true, reference[:1])
-    decoded = model.fast(bottleneck.quantized.quantized, bottleneck.speaker)
-    for name, waveform in (("true", true), ("decoded", decoded)):
-        writer.add_audio(name, waveform.clamp(-1, 1), step, model.config.sample_rate)
+    decoded = objective(batch).decoded
+    assert decoded is not None
+    sample_rate = objective.model.config.sample_rate
+    for name, waveform in (("true", batch.waveform[:1]), ("decoded", decoded[:1])):
+        writer.add_audio(name, waveform.clamp(-1, 1), step, sample_rate)
         log_mel = objective.waveform_loss.spectral.log_mel(waveform, N_FFT)[0].T
         image = (log_mel - log_mel.min()) / (log_mel.max() - log_mel.min() + 1e-6)
         writer.add_image(f"log_mel/{name}", image.flip(0)[None], step)

@@ -12,7 +12,7 @@ import torch
 from vqcodec.data.dataset import speaker_names
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError
-from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.mean_voices import mean_voices
 from vqcodec.training.recipe import Recipe
@@ -110,7 +110,7 @@ def write_model(
     *,
     steps: int,
     validation_loss: float,
-    tables: NgramTables | None,
+    tables: NgramModel | None,
     voices: Mapping[str, np.ndarray],
 ) -> None:
     """Write what a stage has trained, with the voices of its speakers.

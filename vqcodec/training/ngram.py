@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vqcodec.errors import DataError
-from vqcodec.format.codes import CHUNK_LENGTH
+from vqcodec.format.header import CHUNK_LENGTH
 from vqcodec.format.ngram_coder import (
     CONTEXT_PLACES,
     EMBEDDING_PLACES,
     LARGEST_UNIT,
     UNIT_PLACES,
     WEIGHT_PLACES,
-    NgramTables,
+    NgramModel,
 )
 
 BATCH_SIZE = 1024
@@ -27,7 +27,7 @@ DROPOUT = 0.1
 
 
 class _Network(nn.Module):
-    """`NgramTables` in training: floats, rounded as the integers are, the gradient passed by."""
+    """`NgramModel` in training: floats, rounded as the integers are, the gradient passed by."""
 
     def __init__(
         self, n_codebooks: int, codebook_size: int, n_context: int, *, width: int, units: int
@@ -99,7 +99,7 @@ def fit(
     steps: int = 16_000,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> NgramTables:
+) -> NgramModel:
     """Fit tables to codes.
 
     Args:
@@ -167,9 +167,9 @@ def _stream(
 
 
 @torch.no_grad()
-def _tables(network: _Network) -> NgramTables:
+def _tables(network: _Network) -> NgramModel:
     def table(name: str) -> np.ndarray:
         kind = np.int16 if name.endswith("bias") else np.int8
         return network.integers(name).cpu().numpy().astype(kind)
 
-    return NgramTables(**{name: table(name) for name in network.places})
+    return NgramModel(**{name: table(name) for name in network.places})

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from vqcodec.data.dataset import NOT_ENCODED, Batch
 from vqcodec.data.labels import UNLABELLED
+from vqcodec.models.interfaces import Condition
 from vqcodec.models.mel import MelSpectrogram
 from vqcodec.models.speaker import guided
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import MultiResolutionSpectralLoss, WaveformLoss, WaveformLosses
+from vqcodec.models.wavenet import WaveNet
 from vqcodec.training.recipe import Recipe
 
 
@@ -29,7 +31,7 @@ class Losses(NamedTuple):
         commitment: the quantizer's own loss, already weighted.
         wavenet: cross-entropy in nats per sample.
         indices: (B, Q, N) codes of the batch.
-        decoded: (B, T) float32 what the fast decoder made of them, or None.
+        decoded: (B, T) float32 what was made of them in one pass, or None.
     """
 
     total: Tensor
@@ -63,8 +65,7 @@ class Objective(nn.Module):
     def __init__(self, model: VQVAE, recipe: Recipe, n_phones: int = 0) -> None:
         super().__init__()
         self.model, self.weights, self.freezes_codes = model, recipe.loss, recipe.freezes_codes
-        self.trains_fast = recipe.trains_fast
-        self.trains_wavenet = recipe.stage in ("wavenet", "joint")
+        self.trained_decoders = recipe.trained_decoders
         config = model.config
         self.waveform_loss = WaveformLoss(config.sample_rate, recipe.loss)
         hop_length = config.hop_length
@@ -81,10 +82,8 @@ class Objective(nn.Module):
         # It sees one code at a time: each is to be a phone by itself.
         self.phone_head = nn.Conv1d(config.quantizer.dim, n_phones, 1) if n_phones else None
         self.requires_grad_(not self.freezes_codes)
-        if model.fast is not None:
-            model.fast.requires_grad_(self.trains_fast)
-        if model.wavenet is not None:
-            model.wavenet.requires_grad_(self.trains_wavenet)
+        for name, decoder in model.decoders.items():
+            decoder.requires_grad_(name in self.trained_decoders)
 
     def compile_parts(self) -> None:
         """Compile what is plain arithmetic; spectra and codebook updates stay as they are."""
@@ -115,6 +114,7 @@ class Objective(nn.Module):
         if self.freezes_codes:
             indices = torch.where(batch.codes == NOT_ENCODED, indices, batch.codes)
             quantized = self.model.latents(indices)
+        condition = self.model.condition(quantized, speaker, batch.waveform)
         zero = commitment.new_zeros(())
         latent_mel = phones = wavenet = zero
         waveform = WaveformLosses(zero, zero, zero, zero, zero)
@@ -127,13 +127,14 @@ class Objective(nn.Module):
                     logits, batch.phones, ignore_index=UNLABELLED, reduction="sum"
                 )
                 phones = phones / batch.phones.numel()
-        if self.trains_fast and self.model.fast is not None:
-            decoded = self.model.fast(quantized, speaker)
-            waveform = self.waveform_loss(decoded, batch.waveform)
-        if self.trains_wavenet and self.model.wavenet is not None:
-            levels = self.model.wavenet.to_levels(batch.waveform)
-            logits = self.model.wavenet(levels, quantized, speaker)
-            wavenet = F.cross_entropy(logits.float(), levels)
+        for name in self.trained_decoders:
+            decoder = self.model.decoders[name]
+            if isinstance(decoder, WaveNet):
+                levels = decoder.to_levels(batch.waveform)
+                wavenet = F.cross_entropy(decoder(levels, condition).float(), levels)
+            else:
+                decoded = decoder(condition)
+                waveform = self.waveform_loss(decoded, batch.waveform)
         total = (
             waveform.weighted(self.weights)
             + self.weights.latent_mel * latent_mel
@@ -164,7 +165,7 @@ class Objective(nn.Module):
         target, own = model.speaker(batch.target[rows]), model.speaker(batch.reference[rows])
         latents = model.latents(model.encode(batch.waveform[rows]))
         encoder_input = batch.encoder_input.clone()
-        encoder_input[rows] = model.fast(latents, guided(target, own)).float()
+        encoder_input[rows] = model.fast(Condition(latents, guided(target, own))).float()
         return encoder_input
 
     def _log_mel(self, waveform: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
+from vqcodec.models import AUTOREGRESSIVE, DecoderName
 from vqcodec.models.config import Count, Fraction, ModelConfig, Positive, Section, Weight
 from vqcodec.models.loss_config import (
     LONGEST_WINDOW,
@@ -89,8 +90,9 @@ class Recipe(RunConfig):
     """A whole training of a codec.
 
     Attributes:
-        stage: `codec` trains encoder, quantizer, speaker and fast decoder; `fast` and `wavenet`
-            train that decoder on the frozen codes of `initial_model`; `joint` trains all at once.
+        stage: `codec` trains encoder, quantizer, speaker and the decoders that make a waveform in
+            one pass; the name of a decoder trains that one on the frozen codes of `initial_model`;
+            `joint` trains all at once.
         initial_model: a model file or packaged model to start from; what the recipe leaves open
             of `model` is as it has it.
         unquantized_steps: steps before the codebook is started by k-means (quantizer `vq`; the
@@ -98,7 +100,7 @@ class Recipe(RunConfig):
         compile: the networks, by torch.compile.
     """
 
-    stage: Literal["codec", "fast", "wavenet", "joint"] = "codec"
+    stage: Literal["codec", "joint", DecoderName] = "codec"
     initial_model: str | None = None
     unquantized_steps: Count = 300
     compile: bool = False
@@ -111,20 +113,27 @@ class Recipe(RunConfig):
     @property
     def freezes_codes(self) -> bool:
         """Whether only a decoder is trained, so that codes keep their meaning."""
-        return self.stage in ("fast", "wavenet")
+        return self.stage not in ("codec", "joint")
 
     @property
-    def trains_fast(self) -> bool:
-        """Whether the fast decoder is trained, and so the losses of what it decodes count."""
-        return self.stage != "wavenet" and self.model.fast is not None
+    def trained_decoders(self) -> tuple[DecoderName, ...]:
+        """Those whose losses count."""
+        if self.stage == "codec":
+            return tuple(name for name in self.model.decoders if name not in AUTOREGRESSIVE)
+        return tuple(name for name in self.model.decoders if self.stage in ("joint", name))
+
+    @property
+    def trains_waveforms(self) -> bool:
+        """Whether a decoder is trained that makes a waveform, whose losses count then."""
+        return not set(self.trained_decoders) <= set(AUTOREGRESSIVE)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
         faults = []
-        if self.stage in ("codec", "fast") and self.model.fast is None:
-            faults.append(f"stage {self.stage} trains the fast decoder, but model.fast is null")
-        if self.stage in ("wavenet", "joint") and self.model.wavenet is None:
-            faults.append(f"stage {self.stage} trains a WaveNet, but model.wavenet is null")
+        wanted = {"codec": "fast", "joint": "wavenet"}.get(self.stage, self.stage)
+        has_other = self.stage == "codec" and self.trained_decoders
+        if wanted not in self.model.decoders and not has_other:
+            faults.append(f"stage {self.stage} trains model.{wanted}, but that is null")
         if self.freezes_codes and self.initial_model is None:
             faults.append(f"stage {self.stage} needs initial_model: a trained codec to build on")
         if self.data.codes is not None and not self.freezes_codes:
@@ -151,13 +160,13 @@ class Recipe(RunConfig):
             )
         for name, seconds in (("stoi", STOI_SECONDS), ("periodicity", PERIODICITY_SECONDS)):
             is_short = n_samples < seconds * self.model.sample_rate
-            if getattr(self.loss, name) and self.trains_fast and is_short:
+            if getattr(self.loss, name) and self.trains_waveforms and is_short:
                 faults.append(
                     f"loss.{name} listens to {seconds} s at a time, more than the {n_samples} "
                     f"samples of data.segment_length {self.data.segment_length}: lengthen it"
                 )
         if self.adversarial.weight > 0:
-            if not self.trains_fast:
+            if not self.trains_waveforms:
                 faults.append("adversarial trains the fast decoder, which this stage does not")
             if self.adversarial.start_step >= self.steps:
                 faults.append(

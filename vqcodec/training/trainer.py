@@ -245,7 +245,7 @@ class Trainer(Training[Batch]):
         if writer:
             for name, value in losses.items():
                 writer.add_scalar(f"validation/{name}", value, self.step)
-            if self.recipe.trains_fast:
+            if self.recipe.trains_waveforms:
                 example = self.validation.batch(0).to(place.device)
                 add_example(writer, objective, example, self.step)
         # Distances to the recordings do not see what discriminators improve, or what becomes of

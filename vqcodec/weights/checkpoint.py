@@ -32,7 +32,7 @@ from torch.nn.modules.module import (
 from vqcodec.errors import CheckpointError
 from vqcodec.files import write_atomically
 from vqcodec.format import ngram_coder
-from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights.registry import FORMAT, VERSION, check_version, find
@@ -69,7 +69,7 @@ class Checkpoint:
     voices: dict[str, np.ndarray]
     fingerprint: bytes
     provenance: dict[str, Any]
-    tables: NgramTables | None = None
+    tables: NgramModel | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -82,7 +82,7 @@ def save(
     model: VQVAE,
     voices: Mapping[str, np.ndarray],
     provenance: Mapping[str, Any],
-    tables: NgramTables | None = None,
+    tables: NgramModel | None = None,
 ) -> bytes:
     """Write a model file atomically; returns its fingerprint.
 
@@ -217,12 +217,12 @@ def _voices(names: list[str], table: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(names, table, strict=True))
 
 
-def _tables(path: Path, tensors: dict[str, Tensor]) -> NgramTables | None:
+def _tables(path: Path, tensors: dict[str, Tensor]) -> NgramModel | None:
     """Take the entropy coder's tables, if there are any, out of the tensors."""
     names = [name for name in tensors if name.startswith(ngram_coder.PREFIX)]
     found = {name: tensors.pop(name).numpy() for name in names}
     try:
-        return NgramTables.from_tensors(found) if found else None
+        return NgramModel.from_tensors(found) if found else None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}: fetch it again") from None
 

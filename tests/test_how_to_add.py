@@ -1,0 +1,109 @@
+"""The page about adding parts is true: its changes, made in a copy, train and decode."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from recordings import SAMPLES
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "how-to-add.md").read_text(encoding="utf-8")
+SMALL = [
+    "steps=3", "unquantized_steps=1", "validate_every=3", "checkpoint_every=3",
+    "optimizer.warmup_steps=1", "model.quantizer.codebook_size=16", "data.root=data", "output=run",
+]  # fmt: skip
+
+
+def section(title: str) -> str:
+    return re.split(r"^## ", PAGE, flags=re.M)[[*titles()].index(title) + 1]
+
+
+def titles() -> list[str]:
+    return re.findall(r"^## (.*)$", PAGE, flags=re.M)
+
+
+def make_changes(text: str, tree: Path) -> set[str]:
+    """Do what the blocks of a section say; which files they touch."""
+    touched = set()
+    for language, title, block in re.findall(
+        r'^```(python|diff) title="(.*?)"\n(.*?)^```', text, flags=re.M | re.S
+    ):
+        touched.add(title)
+        path = tree / title
+        if language == "python":
+            assert not path.exists()
+            path.write_text(block, encoding="utf-8")
+            continue
+        lines = block.splitlines(keepends=True)
+        before = "".join(line[1:] for line in lines if line[0] != "+")
+        after = "".join(line[1:] for line in lines if line[0] != "-")
+        source = path.read_text(encoding="utf-8")
+        assert source.count(before) == 1, f"{title} does not say once:\n{before}"
+        path.write_text(source.replace(before, after), encoding="utf-8")
+    return touched
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the sources, with a corpus of three short recordings prepared in it."""
+    for folder, name in (("vqcodec", "vqcodec"), ("cli", "vqcodec_cli")):
+        ignored = shutil.ignore_patterns("__pycache__", "*-2k.safetensors", "units-*", "priors")
+        shutil.copytree(ROOT / folder, tmp_path / name, ignore=ignored)
+    shutil.copytree(ROOT / "recipes", tmp_path / "vqcodec" / "recipes")
+    for voice in ("rms", "slt"):
+        (tmp_path / "wav" / voice).mkdir(parents=True)
+        shutil.copy(SAMPLES / f"{voice}.wav", tmp_path / "wav" / voice / "a.wav")
+        shutil.copy(SAMPLES / f"{voice}.as-p225.wav", tmp_path / "wav" / voice / "b.wav")
+    run(tmp_path, "prepare", "folder", "wav", "-o", "data")
+    return tmp_path
+
+
+def run(tree: Path, *arguments: str) -> str:
+    # The copy before what is installed.
+    code = "import sys; sys.path.insert(0, '.'); from vqcodec_cli.main import run; run()"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import site; " + code, *arguments],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tree), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_decoder_is_added_by_four_files(tree: Path) -> None:
+    text = section("A decoder")
+    assert len(make_changes(text, tree)) == 4
+    (command,) = re.findall(r"^vqcodec (train .*)$", text, flags=re.M)
+    run(tree, *command.replace("'", "").split(), *SMALL, "model.wavenet=null")
+    model = ["--model", "run/model.safetensors"]
+    run(tree, "encode", "wav/rms/a.wav", "a.codes", *model)
+    run(tree, "decode", "a.codes", "a.wav", *model, "--decoder", "toy")
+    assert (tree / "a.wav").stat().st_size == (tree / "wav/rms/a.wav").stat().st_size
+
+
+def test_a_stream_is_added_by_one_file_and_trained(tree: Path) -> None:
+    text = section("A stream")
+    assert make_changes(text, tree) == {"vqcodec/models/streams.py"}
+    (command,) = re.findall(r"^vqcodec (train .*)$", text, flags=re.M)
+    run(tree, *command.replace("'", "").split(), *SMALL)
+    weights = f"""
+import safetensors.numpy
+tensors = safetensors.numpy.load_file({str(tree / "run" / "model.safetensors")!r})
+assert tensors["fast.streams.convolutions.loudness.weight"].any()
+"""
+    subprocess.run([sys.executable, "-c", weights], check=True)
+    run(tree, "convert", "wav/rms/a.wav", "--speaker", "wav/slt/a.wav", "-o", "a.wav",
+        "--model", "run/model.safetensors")  # fmt: skip
+
+
+def test_every_section_is_known() -> None:
+    assert titles() == ["A decoder", "A stream", "A quantizer", "A recipe"]

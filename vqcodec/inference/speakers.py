@@ -1,0 +1,125 @@
+"""The voices that a codec knows, and what its decoders are told of them."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqcodec.audio import Recording
+from vqcodec.errors import SpeakerError
+from vqcodec.format.header import StreamMetadata
+from vqcodec.inference import enrolment
+from vqcodec.inference.encoding import mean_vector, speaker_vectors
+from vqcodec.inference.sources import Source, open_reference
+from vqcodec.models.speaker import from_int8, guided
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.weights.checkpoint import Checkpoint
+from vqcodec.weights.registry import maker
+from vqcodec.weights.voices import (
+    Speaker,
+    VoiceInfo,
+    VoicesFile,
+    models_with,
+    packaged_info,
+    unknown_voice,
+)
+
+
+class Speakers:
+    """Voices by their names, and those that recordings and codes bring along.
+
+    Args:
+        loaded: a model file.
+        model: of it, on the device that computes.
+        enrolled: further voices.
+
+    Attributes:
+        voices: name -> `Speaker`.
+    """
+
+    def __init__(self, loaded: Checkpoint, model: VQVAE, enrolled: VoicesFile | None) -> None:
+        self.model, self.model_name, self.fingerprint = model, loaded.name, loaded.fingerprint
+        self.device = next(model.parameters()).device
+        known = packaged_info() if maker(self.fingerprint) else {}
+        self.voices = {
+            name: Speaker(vector, name, known.get(name, VoiceInfo()))
+            for name, vector in loaded.voices.items()
+        }
+        self.enrolled = enrolled
+        if enrolled is not None:
+            self.voices |= enrolled.voices(self.fingerprint)
+
+    def find(self, who: Speaker | Source, sample_rate: int | None = None) -> Speaker:
+        """See `Codec.speaker`."""
+        if isinstance(who, Speaker):
+            return who
+        if isinstance(who, str) and who in self.voices:
+            return self.voices[who]
+        if isinstance(who, str | os.PathLike) and not os.path.exists(who):
+            raise self.unknown(str(who))
+        return enrolment.heard(self.model, open_reference(who, sample_rate), self.device)
+
+    def unknown(self, name: str) -> SpeakerError:
+        """The error for a voice that is not known here: what is known instead."""
+        if now := self._renamed(name):
+            return SpeakerError(f"{name}: is a voice that is called {now} now; give that name")
+        if models := models_with(name, self.enrolled):
+            return SpeakerError(
+                f"{name}: is a voice of {', '.join(models)}, not of {self.model_name}: use such a "
+                f"model (--model), or enroll {name} for {self.model_name}, too"
+            )
+        return unknown_voice(name, self.voices)
+
+    def mark(self, who: str | Speaker) -> str | np.ndarray:
+        """What codes say of a voice: its name, if it is known by that, or its vector."""
+        voice = self.find(who)
+        if voice.name is not None and voice is self.voices.get(voice.name):
+            return voice.name
+        return voice.vector
+
+    def heard_in(self, recording: Recording, gain: float) -> np.ndarray:
+        """The stored vector, (64,) int8, of who speaks in a recording of some level."""
+        vectors = speaker_vectors(self.model, recording, gain=gain, device=self.device)
+        return mean_vector(vectors)
+
+    def of(self, codes: StreamMetadata) -> Speaker | None:
+        """The voice that codes carry or name; such a name is never taken for a path."""
+        if isinstance(codes.speaker, np.ndarray):
+            return Speaker(codes.speaker)
+        return self.voices.get(codes.speaker)
+
+    def told(self, codes: StreamMetadata, speaker: Speaker | Source | None) -> Tensor:
+        """What the decoder is told of who speaks, (1, 64).
+
+        Args:
+            codes: which carry or name a voice of their own.
+            speaker: another one, see `find`; None for their own.
+
+        Raises:
+            SpeakerError: the voice is not known.
+        """
+        own = self.of(codes)
+        if speaker is not None:
+            target = self.vector(self.find(speaker).vector)
+            return target if own is None else guided(target, self.vector(own.vector))
+        if own is not None:
+            return self.vector(own.vector)
+        if now := self._renamed(str(codes.speaker)):
+            raise SpeakerError(
+                f"these codes name the voice {codes.speaker}, which is called {now} now: give it "
+                f"as --speaker {now}"
+            )
+        raise SpeakerError(
+            f"these codes name the voice {codes.speaker}, which model {self.model_name} does not "
+            "know: load the voices file it is in (--voices), or give another --speaker"
+        )
+
+    def vector(self, stored: np.ndarray) -> Tensor:
+        """(64,) int8 -> (1, 64) for the model."""
+        return torch.from_numpy(from_int8(stored))[None].to(self.device)
+
+    def _renamed(self, name: str) -> str | None:
+        return self.enrolled.renamed(self.fingerprint, name) if self.enrolled else None

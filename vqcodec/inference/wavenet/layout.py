@@ -1,0 +1,167 @@
+"""A WaveNet's weights and state as the compiled kernel (cpu.py) reads them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from vqcodec.inference.wavenet.tile import VECTOR
+from vqcodec.models.wavenet import N_LEVELS, SILENCE, WaveNet
+
+
+class Weights(NamedTuple):
+    """A WaveNet as the kernel reads it: (inputs, outputs), widths padded to multiples of 16.
+
+    Values are rounded to float16, which is what model files hold: a lone recording is bound by
+    reading weights, and reads half as many bytes. Groups of lanes read the same values in float32.
+
+    Attributes:
+        embedding: (256, C) float32.
+        condition: (layers, H + 1, 2C). Here and below the last input may be the constant 1, whose
+            weights are biases.
+        older, newer: (layers, C, 2C), the two taps of the dilated convolutions.
+        mixed: (layers, C + 1, C + K): residual, then skip.
+        hidden: (K + 1, 256).
+        logits: (256 + 1, 256).
+        dilations: (layers,) int64.
+    """
+
+    embedding: np.ndarray
+    condition: np.ndarray
+    older: np.ndarray
+    newer: np.ndarray
+    mixed: np.ndarray
+    hidden: np.ndarray
+    logits: np.ndarray
+    dilations: np.ndarray
+
+
+class State(NamedTuple):
+    """What a group of L lanes remembers, and its scratch space; the constant 1 stands in last rows.
+
+    Attributes:
+        levels: (L,) int64, the last samples.
+        past: (sum of dilations, C, L), a ring of inputs for each layer.
+        slots: (layers,) int64, the place in each ring.
+        held: (layers, 2C, L), the condition of the current code.
+        stream: (C + K + 1, L), the residual stream, then the summed skips.
+        gates: (2C, L).
+        hidden: (C + 1, L).
+        middle: (256 + 1, L).
+        logits: (256, L).
+        peaks, totals: (L,), of the distribution of the next sample.
+        zeros: (256, L).
+    """
+
+    levels: np.ndarray
+    past: np.ndarray
+    slots: np.ndarray
+    held: np.ndarray
+    stream: np.ndarray
+    gates: np.ndarray
+    hidden: np.ndarray
+    middle: np.ndarray
+    logits: np.ndarray
+    peaks: np.ndarray
+    totals: np.ndarray
+    zeros: np.ndarray
+
+
+def export_weights(wavenet: WaveNet, n_lanes: int) -> Weights:
+    """Copy the weights of a WaveNet into the kernel's layout for groups of `n_lanes`."""
+    config = wavenet.config
+    channels = config.residual_channels
+    width, skip, heard = map(
+        _whole_vectors, (channels, config.skip_channels, config.condition_channels)
+    )
+    layers: list[Any] = list(wavenet.layers)
+    condition = [
+        _biased(_halves(layer.condition.weight.T, heard, width), _halves(layer.taps.bias, width))
+        for layer in layers
+    ]
+    older, newer = (
+        [_halves(layer.taps.weight[:, tap].T, width, width) for layer in layers]
+        for tap in (slice(None, channels), slice(channels, None))
+    )
+    parts = (slice(None, channels), width), (slice(channels, None), skip)
+    mixed = [
+        np.concatenate(
+            [
+                _biased(
+                    _padded(layer.mixed.weight[part].T, width, size),
+                    _padded(layer.mixed.bias[part], size),
+                )
+                for part, size in parts
+            ],
+            axis=-1,
+        )
+        for layer in layers
+    ]
+    hidden, logits = (
+        _biased(_padded(part.weight.T, size, N_LEVELS), _padded(part.bias, N_LEVELS))
+        for part, size in ((wavenet.hidden, skip), (wavenet.logits, N_LEVELS))
+    )
+
+    def ready(array: np.ndarray) -> np.ndarray:
+        # numba computes with neither float16 nor its own idea of it: the tile reads the bits.
+        return np.ascontiguousarray(
+            array.view(np.uint16) if n_lanes == 1 else array.astype(np.float32)
+        )
+
+    return Weights(
+        embedding=_padded(wavenet.embedding.weight, N_LEVELS, width).astype(np.float32),
+        condition=ready(np.stack(condition)),
+        older=ready(np.stack(older)),
+        newer=ready(np.stack(newer)),
+        mixed=ready(np.stack(mixed)),
+        hidden=ready(hidden),
+        logits=ready(logits),
+        dilations=np.array([layer.dilation for layer in layers]),
+    )
+
+
+def _whole_vectors(channels: int) -> int:
+    return -(-channels // VECTOR) * VECTOR
+
+
+def _padded(tensor: Tensor, *shape: int) -> np.ndarray:
+    array = tensor.detach().half().cpu().numpy()
+    room = [(0, size - have) for size, have in zip(shape, array.shape, strict=True)]
+    return np.pad(array, room)
+
+
+def _halves(tensor: Tensor, *shape: int) -> np.ndarray:
+    """Filter and gate, padded each for itself; outputs last."""
+    return np.concatenate([_padded(half, *shape) for half in tensor.chunk(2, dim=-1)], axis=-1)
+
+
+def _biased(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    return np.concatenate([weight, bias[None]])
+
+
+def new_state(weights: Weights, n_lanes: int) -> State:
+    """The state before the first sample: silence."""
+    n_layers, width, both = weights.newer.shape
+
+    def zeros(*shape: int) -> np.ndarray:
+        return np.zeros((*shape, n_lanes), np.float32)
+
+    def with_one(channels: int) -> np.ndarray:
+        return np.concatenate([zeros(channels), np.ones((1, n_lanes), np.float32)])
+
+    return State(
+        levels=np.full(n_lanes, SILENCE),
+        past=zeros(int(weights.dilations.sum()), width),
+        slots=np.zeros(n_layers, np.int64),
+        held=zeros(n_layers, both),
+        stream=with_one(weights.mixed.shape[-1]),
+        gates=zeros(both),
+        hidden=with_one(width),
+        middle=with_one(N_LEVELS),
+        logits=zeros(N_LEVELS),
+        peaks=zeros(),
+        totals=zeros(),
+        zeros=zeros(max(N_LEVELS, both)),
+    )
