@@ -1,1 +1,1 @@
-"""The packaged models; see docs/models.md."""
+"""The packaged models; see docs/models/."""
