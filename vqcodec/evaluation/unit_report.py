@@ -103,7 +103,8 @@ def page(
         f"Training part (maps and k-means): {learnt} of {len(teachers)} speakers.{unused}\n\n"
         f"{markdown_table([_cells(one) for one in scores])}\n"
         f"{len(phones)} phone classes: {' '.join(phones)}. "
-        "docs/models/units-25hz.md says how each column is measured.\n\n" + "".join(f"![]({name})\n" for name in images)
+        "docs/models/units-25hz.md says how each column is measured.\n\n"
+        + "".join(f"![]({name})\n" for name in images)
     )
 
 
