@@ -39,7 +39,7 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run_script(capsysbinary, monkeypatch) -> Run:
+def run_script(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a script of the repository as python does, in this process: torch is loaded once."""
 
     def run(script: str, *arguments: str | Path) -> Result:
