@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import festival
 import numpy as np
 import pytest
 import soundfile
@@ -31,7 +32,7 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights import checkpoint
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+TOOLS = Path(__file__).parents[2] / "tools"
 SENTENCES = (
     "A rose is a rose, and a boy is a boy.",
     "The birch canoe slid on the smooth planks.",
@@ -268,7 +269,7 @@ def speech_with_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append([f"{speaker}/a.wav", speaker, split, text])
     with (root / "manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    subprocess.run([sys.executable, SCRIPTS / "label_corpus.py", root, root], check=True)
+    subprocess.run([sys.executable, TOOLS / "label_corpus.py", root, root], check=True)
     return root
 
 
@@ -276,11 +277,8 @@ def speech_with_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def by_festival(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three speakers of festival, each recording with its own phone times beside it."""
     folder = tmp_path_factory.mktemp("festival")
-    text = folder / "sentences.txt"
-    text.write_text("\n".join(SENTENCES))
-    script = [sys.executable, SCRIPTS / "festival_corpus.py"]
-    subprocess.run([*script, text, folder / "corpus"], check=True)
-    return folder / "corpus"
+    festival.write_corpus(SENTENCES, folder)
+    return folder
 
 
 @needs("festival")

@@ -30,7 +30,7 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import MultiResolutionSpectralLoss
-from vqcodec.training import ngram, trainer
+from vqcodec.training import ngram_fit, trainer
 from vqcodec.training.distributed import Processes
 from vqcodec.training.loop import STATE_FILE, UNVALIDATED, Report, learning_rate
 from vqcodec.training.recipe import Recipe
@@ -204,7 +204,7 @@ def test_fast_stage_trains_the_fast_decoder_alone(
         start.model.encoder.output.bias[0] = -0.0
     codes = vqcodec.load(codec).encode(data.read(data.clips[0]), data.sample_rate).codes
     size = start.config.quantizer.codebook_size
-    tables = ngram.fit([codes], size, n_context=2, width=8, units=32, steps=2)
+    tables = ngram_fit.fit([codes], size, n_context=2, width=8, units=32, steps=2)
     checkpoint.save(tmp_path / "start.safetensors", start.model, start.voices, {}, tables)
     recipe = small_recipe(
         data,
