@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import importlib
 import os
 import subprocess
@@ -10,7 +9,6 @@ from pathlib import Path
 import librosa
 import numpy as np
 import pytest
-import soundfile
 from command_line import ROOT, Run, needs
 from recordings import spoken
 from scipy.signal import get_window, lfilter, sawtooth
@@ -249,7 +247,6 @@ def test_the_speed_benchmark_times_parts(
     assert "| encode |" in page
     assert "| WaveNet, PyTorch with queues |" in page
     assert "Peak: float32 products" in page
-    assert (tmp_path / "speed.png").stat().st_size > 10_000
     assert len((tmp_path / "speed.csv").read_text().splitlines()) > 3
 
 
@@ -261,31 +258,3 @@ def test_a_benchmark_fails_with_one_line(tmp_path: Path) -> None:
     assert "none.safetensors: no such model; give a .safetensors file" in done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-
-
-def test_the_benchmark_of_pauses_finds_what_is_in_them(
-    run_script: Run, waveform: np.ndarray, tmp_path: Path
-) -> None:
-    folder = tmp_path / "corpus"
-    pause = np.zeros(len(waveform))
-    loudest = np.sqrt(np.square(waveform[: len(waveform) // 400 * 400]).reshape(-1, 400).mean(1))
-    level = 10 ** (-33 / 20) * loudest.max()
-    spoken = np.concatenate([pause, waveform, pause])
-    rumble = 2**0.5 * level * np.sin(2 * np.pi * 20 * np.arange(len(spoken)) / RATE)
-    manifest = "path,speaker,split\n"
-    for speaker, sound in {
-        "noise": noisy(spoken, level),
-        "rumble": noisy(spoken + rumble, level / 100),
-    }.items():
-        (folder / speaker).mkdir(parents=True)
-        soundfile.write(folder / speaker / "a.wav", sound, RATE)
-        manifest += f"{speaker}/a.wav,{speaker},test\n"
-    (folder / "manifest.csv").write_text(manifest)
-    output = tmp_path / "report"
-    done = run_script("benchmarks/pauses.py", folder, "--ranges", "40,25", "-o", output)
-    assert done.status == 0, done.stderr
-    rows = list(csv.DictReader((tmp_path / "report" / "pauses.csv").read_text().splitlines()))
-    found = {row["speaker"]: row for row in rows}
-    assert set(found) == {"noise", "rumble", "all"}
-    assert float(found["noise"]["40 dB"]) + 0.1 < float(found["noise"]["25 dB"])
-    assert float(found["rumble"]["40 dB"]) + 0.1 < float(found["rumble"]["from 134 Hz on"])
