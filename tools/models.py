@@ -26,8 +26,8 @@ from vqcodec.format.ngram_coder import NgramTables
 from vqcodec.inference.units import NOBODY
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import ngram_fit
-from vqcodec.training.loop import keep_freed_memory
 from vqcodec.training.recipe_files import load_recipe
+from vqcodec.training.session import keep_freed_memory
 from vqcodec.weights import checkpoint
 from vqcodec.weights.registry import packaged, read_header
 

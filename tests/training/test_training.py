@@ -32,7 +32,8 @@ from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import MultiResolutionSpectralLoss
 from vqcodec.training import ngram_fit, trainer
 from vqcodec.training.distributed import Processes
-from vqcodec.training.loop import STATE_FILE, UNVALIDATED, Report, learning_rate
+from vqcodec.training.loop import STATE_FILE, UNVALIDATED, Report
+from vqcodec.training.optimization import learning_rate
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import load_recipe
 from vqcodec.training.state import load_state, save_state
