@@ -19,7 +19,7 @@ import vqcodec
 from vqcodec.audio import load
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
-from vqcodec.evaluation.cache import kept
+from vqcodec.evaluation.cache import read_or_make
 from vqcodec.evaluation.quality import (
     SAMPLE_RATE,
     UndefinedMetricError,
@@ -189,7 +189,7 @@ def scored(recipe: Recipe, runs: Path, utterances: Sequence[Utterance], device: 
         return evaluated(model, recipe, utterances)
 
     asked = _digest(json.dumps([utterance.name for utterance in utterances]))
-    return kept(folder / f"scores.{asked}.json", train_and_evaluate)
+    return read_or_make(folder / f"scores.{asked}.json", train_and_evaluate)
 
 
 def _digest(text: str) -> str:

@@ -22,6 +22,7 @@ import typer
 from pocketsphinx import Decoder
 
 from vqcodec import audio
+from vqcodec.audio.recording import to_int16
 from vqcodec.data import corpora
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.report import spread
@@ -47,7 +48,7 @@ def align(decoder: Decoder, waveform: np.ndarray, words: Sequence[str]) -> list[
         waveform: (T,) at `SAMPLE_RATE`.
         words: all in the dictionary.
     """
-    pcm = np.rint(waveform * 32767).clip(-32768, 32767).astype("<i2").tobytes()
+    pcm = to_int16(waveform).tobytes()
     decoder.set_align_text(" ".join(words))
     for is_second in (False, True):
         # Words first, then their phones: pocketsphinx does not do both at once.

@@ -15,7 +15,7 @@ from scipy.signal import get_window, lfilter, sawtooth
 
 from vqcodec import audio
 from vqcodec.errors import VqcodecError
-from vqcodec.evaluation import baselines, quality
+from vqcodec.evaluation import alignment, baselines, quality
 
 RATE = quality.SAMPLE_RATE
 
@@ -31,8 +31,7 @@ def noisy(waveform: np.ndarray, level: float) -> np.ndarray:
 
 
 def test_an_identical_recording_gets_the_best_values(waveform: np.ndarray) -> None:
-    scores = quality.measure(waveform, waveform.copy())
-    values = {name: score.value for name, score in scores.items()}
+    values = quality.measure(waveform, waveform.copy()).values
     assert values == pytest.approx(
         {
             "STOI": 1,
@@ -51,9 +50,11 @@ def test_an_identical_recording_gets_the_best_values(waveform: np.ndarray) -> No
 
 
 def test_noise_makes_every_measure_worse(waveform: np.ndarray) -> None:
-    little, much = (quality.measure(waveform, noisy(waveform, level)) for level in (0.003, 0.03))
+    little, much = (
+        quality.measure(waveform, noisy(waveform, level)).values for level in (0.003, 0.03)
+    )
     for metric in quality.METRICS:
-        better, worse = little[metric.name].value, much[metric.name].value
+        better, worse = little[metric.name], much[metric.name]
         assert better is not None
         assert worse is not None
         assert (better > worse) is metric.higher_is_better, metric.name
@@ -119,7 +120,7 @@ def test_another_voice_is_less_similar_than_the_same() -> None:
 def test_align_finds_a_known_lag(waveform: np.ndarray, lag_ms: int) -> None:
     lag = lag_ms * RATE // 1000
     moved = np.pad(waveform, (lag, 0)) if lag > 0 else waveform[-lag:]
-    aligned = quality.align(waveform, noisy(moved, 0.003))
+    aligned = alignment.align(waveform, noisy(moved, 0.003))
     assert aligned.lag == lag
     assert len(aligned.waveform) == len(waveform)
     inside = slice(800, -800)
@@ -128,11 +129,11 @@ def test_align_finds_a_known_lag(waveform: np.ndarray, lag_ms: int) -> None:
 
 def test_align_looks_no_further_than_50_ms(waveform: np.ndarray) -> None:
     late = np.pad(waveform, (51 * RATE // 1000, 0))
-    assert quality.align(waveform, late).lag <= 50 * RATE // 1000
+    assert alignment.align(waveform, late).lag <= 50 * RATE // 1000
 
 
 def test_align_leaves_silence_where_it_is(waveform: np.ndarray) -> None:
-    aligned = quality.align(waveform, np.zeros(100, np.float32))
+    aligned = alignment.align(waveform, np.zeros(100, np.float32))
     assert aligned.lag == 0
     assert aligned.waveform.shape == waveform.shape
 
@@ -141,13 +142,14 @@ def test_align_leaves_silence_where_it_is(waveform: np.ndarray) -> None:
 def test_silence_gives_none_with_the_reason(waveform: np.ndarray, silent: str) -> None:
     silence = np.zeros_like(waveform)
     pair = (silence, waveform) if silent == "original" else (waveform, silence)
-    for name, score in quality.measure(*pair).items():
-        assert score == (None, f"the {silent} is silent"), name
+    found = quality.measure(*pair)
+    assert found.values == dict.fromkeys(found.reasons)
+    assert set(found.reasons.values()) == {f"the {silent} is silent"}
 
 
 def test_what_is_too_short_or_has_no_voice_gives_none_with_the_reason() -> None:
     hiss = noisy(np.zeros(RATE // 8, np.float32), 1e-6)
-    reasons = {name: score.reason for name, score in quality.measure(hiss, hiss).items()}
+    reasons = quality.measure(hiss, hiss).reasons
     assert reasons["STOI"] == reasons["ESTOI"] == "less than 0.4 s of sound"
     assert reasons["PESQ-WB"] == "Buffer needs to be at least 1/4 of a second long"
     assert reasons["F0 correlation"] == "fewer than 10 frames are voiced in both"
@@ -191,7 +193,7 @@ def test_codec2_decodes_the_last_part_frame(waveform: np.ndarray) -> None:
 @needs("c2enc")
 def test_codec2_comes_late_and_is_understood_once_aligned(waveform: np.ndarray) -> None:
     coded = baselines.codec2(waveform, mode="3200")
-    aligned = quality.align(waveform, coded.waveform)
+    aligned = alignment.align(waveform, coded.waveform)
     assert 0.015 < aligned.lag / RATE < 0.025
     unaligned = coded.waveform[: len(waveform)]
     assert quality.stoi(waveform, aligned.waveform) > quality.stoi(waveform, unaligned) + 0.05

@@ -69,11 +69,13 @@ def test_mfccs_are_those_of_the_time_of_their_code(hop_length: int) -> None:
 # Measures
 
 
-def clip(phones: list[int], *, is_training: bool) -> unit_measures.Clip:
+def clip(phones: list[int], *, is_training: bool) -> unit_measures.FramedRecording:
     utterance = Utterance(Path("x.wav"), "x", "anna", "test", "")
     mfcc = np.zeros((len(phones), 39), np.float32)
     source = LabelledClip(utterance, [], is_training)
-    return unit_measures.Clip(source, np.array(phones), np.zeros(len(phones), np.int64), mfcc)
+    return unit_measures.FramedRecording(
+        source, np.array(phones), np.zeros(len(phones), np.int64), mfcc
+    )
 
 
 def scored(
@@ -81,7 +83,7 @@ def scored(
     tested: tuple[list[int], list[int]],
     n_units: int,
     **options: Any,
-) -> unit_measures.Scores:
+) -> unit_measures.UnitScores:
     """Scores of phones and units of a training recording and of another."""
     clips = [clip(learnt[0], is_training=True), clip(tested[0], is_training=False)]
     frames = unit_measures.Frames(clips, CLASSES, 100.0)
@@ -236,7 +238,9 @@ def test_triphones_are_the_frames_whose_centre_is_in_them() -> None:
     utterance = Utterance(Path("x.wav"), "x", "anna", "test", "")
     source = LabelledClip(utterance, intervals, False)
     codes = np.arange(5)
-    framed = unit_measures.Clip(source, np.zeros(5, np.int64), codes, np.zeros((5, 39), np.float32))
+    framed = unit_measures.FramedRecording(
+        source, np.zeros(5, np.int64), codes, np.zeros((5, 39), np.float32)
+    )
     frames = unit_measures.Frames([framed], CLASSES, 25.0)
     unit_set = unit_measures.UnitSet("x", [codes], np.eye(5))
     found = {
