@@ -1,9 +1,9 @@
 """How close a decoded recording is to its original, by the measures of the field.
 
 Waveforms are float arrays of shape (T,), full scale 1, at `SAMPLE_RATE`. The two of a pair have
-one length and no delay between them: see `alignment.align`. Every measure needs the extra `eval`, and raises
-`UndefinedMetricError` where it has no value, such as for silence or for less than 64 ms, which is
-the longest window.
+one length and no delay between them: see `alignment.align`. Every measure needs the extra `eval`,
+and raises `UndefinedMetricError` where it has no value, such as for silence or for less than 64 ms,
+which is the longest window.
 """
 
 from __future__ import annotations
