@@ -58,7 +58,7 @@ def sampler(
     *,
     segment_length: int,
     resident: bool = False,
-    disguised: float = 0.0,
+    perturbed: float = 0.0,
     converted: float = 0.0,
 ) -> SegmentSampler:
     data, start = encoded.data, checkpoint.load(encoded.model)
@@ -68,7 +68,7 @@ def sampler(
         DataConfig(batch_size=16, segment_length=segment_length, reference_s=0.5),
         speakers=speaker_names(data.clips),
         hop_length=HOP,
-        perturbation=PerturbationConfig(probability=disguised, conversion=converted),
+        perturbation=PerturbationConfig(probability=perturbed, conversion=converted),
         seed=0,
         resident=torch.from_numpy(np.array(data.audio)) if resident else None,
         encoded=read_encoded(
@@ -118,12 +118,12 @@ def test_a_recording_without_codes_is_encoded_as_ever(encoded: Encoded) -> None:
     assert n_found > 0
 
 
-def test_what_has_codes_is_neither_disguised_nor_converted(encoded: Encoded) -> None:
-    batch = sampler(encoded, segment_length=16, disguised=1.0).batch(0)
+def test_what_has_codes_is_neither_perturbed_nor_converted(encoded: Encoded) -> None:
+    batch = sampler(encoded, segment_length=16, perturbed=1.0).batch(0)
     has_codes = batch.codes[:, 0, 0] != NOT_ENCODED
-    is_disguised = (batch.encoder_input != batch.waveform).any(1)
+    is_perturbed = (batch.encoder_input != batch.waveform).any(1)
     assert has_codes.any()
-    assert torch.equal(is_disguised, ~has_codes)
+    assert torch.equal(is_perturbed, ~has_codes)
     converted = sampler(encoded, segment_length=16, converted=1.0).batch(0).converted
     assert torch.equal(converted, ~has_codes)
 

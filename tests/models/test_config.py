@@ -137,7 +137,10 @@ def test_one_error_names_every_fault_and_the_nearest_known_key(tmp_path: Path) -
         (["data.segment_length=8"], "segments of 1024 samples, shorter than .* 2048"),
         (["model.fast=null", "model.wavenet=null"], "a model needs a decoder"),
         (["model.quantizer.kind=fsq", "model.quantizer.levels=[4,4]"], "make 16 codes, .* 512"),
-        (["model.quantizer={kind: simvq, estimator: nsvq}"], "kind simvq has no estimator nsvq"),
+        (
+            ["model.quantizer={kind: fsq, levels: [8, 8, 8], estimator: nsvq}"],
+            "kind fsq has no estimator nsvq",
+        ),
         (["model.quantizer={kind: residual_vq, codebook_update: loss}"], "no codebook_update loss"),
         (["model.encoder.paper=true"], r"strides: \[2, 2, 2, 2, 2, 2\]"),
         (["adversarial.weight=1", "adversarial.start_step=400000"], "400000 is not before the end"),

@@ -322,7 +322,6 @@ def test_a_recipe_is_checked_with_the_model_that_completes_it(
         {"kind": "residual_vq", "num_quantizers": 2},
         {"kind": "grouped_residual_vq", "num_quantizers": 2, "groups": 2},
         {"kind": "fsq", "levels": [4, 4]},
-        {"kind": "simvq"},
     ],
     ids=lambda quantizer: "-".join(str(value) for value in quantizer.values()),
 )
@@ -372,7 +371,7 @@ def test_whole_numbers_are_not_averaged(data: PreparedData, tmp_path: Path) -> N
     assert all(torch.equal(averaged[name], newest[name]) for name in whole)
 
 
-def test_bfloat16_and_disguises_train(data: PreparedData, tmp_path: Path) -> None:
+def test_bfloat16_and_perturbations_train(data: PreparedData, tmp_path: Path) -> None:
     changes = {"precision": "bfloat16", "perturbation": {"probability": 1.0}, "stage": "joint"}
     _, reports = run(small_recipe(data, tmp_path, **changes))
     assert all(np.isfinite(report.losses["total"]) for report in reports)

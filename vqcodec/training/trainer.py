@@ -112,8 +112,8 @@ class Trainer(Training[Batch]):
         if recipe.model.speaker.kind == "table":  # which has no row for an unseen speaker
             valid = [clip for clip in valid if clip.speaker in set(self.speakers)]
         self.unvalidated = None if valid else UNVALIDATED
-        undisguised = PerturbationConfig(probability=0.0)
-        self.validation = self._sampler(valid or clips, undisguised, seed=1)
+        unperturbed = PerturbationConfig(probability=0.0)
+        self.validation = self._sampler(valid or clips, unperturbed, seed=1)
         torch.manual_seed(recipe.seed)
         model = initial_model(recipe, start, self.speakers)
         n_phones = len(self.phones.classes) if self.phones else 0
