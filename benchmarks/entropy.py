@@ -147,8 +147,7 @@ def main(
     codec, ngram_model = Codec(loaded), loaded.tables
     if ngram_model is None:
         raise CheckpointError(
-            f"{loaded.name}: has no n-gram model; fit it with tools/models.py package "
-            "--train-data"
+            f"{loaded.name}: has no n-gram model; fit it with tools/models.py package --train-data"
         )
     names = splits.split(",")
     coded = coded_splits(codec, PreparedData(data), names, codes)

@@ -25,6 +25,7 @@ import vqcodec
 from vqcodec.evaluation.baselines import baseline
 from vqcodec.inference.wavenet import sampler_for
 from vqcodec.inference.wavenet.reference import ReferenceSampler
+from vqcodec.models.interfaces import Condition
 from vqcodec.models.wavenet import SILENCE, WaveNet
 
 PEAK = "product"
@@ -135,7 +136,7 @@ def _wavenet(codec: vqcodec.Codec) -> tuple[WaveNet, float]:
     assert wavenet is not None
 
     def forward(waveform: Tensor, latents: Tensor, speaker: Tensor) -> Tensor:
-        return wavenet(wavenet.to_levels(waveform), latents, speaker)
+        return wavenet(wavenet.to_levels(waveform), Condition(latents, speaker))
 
     return wavenet, macs_of(codec, forward)
 
@@ -148,7 +149,7 @@ def lanes(codec: vqcodec.Codec, n_lanes: int) -> Part:
     latents = torch.randn(n_lanes, codec.config.quantizer.dim, n_codes, generator=generator)
     speaker = torch.zeros(n_lanes, codec.config.speaker.dim, device=codec.device)
     with torch.no_grad():
-        condition = wavenet.condition(latents.to(codec.device), speaker)
+        condition = wavenet.per_code(Condition(latents.to(codec.device), speaker))
     sampler = sampler_for(codec.device)
 
     def call() -> object:
@@ -169,7 +170,7 @@ def queues(codec: vqcodec.Codec, request: Request) -> Part:
     wavenet, macs = _wavenet(codec)
     latents = torch.zeros(1, codec.config.quantizer.dim, 10)
     with torch.no_grad():
-        condition = wavenet.condition(latents, torch.zeros(1, codec.config.speaker.dim))
+        condition = wavenet.per_code(Condition(latents, torch.zeros(1, codec.config.speaker.dim)))
     seconds = 10 * codec.hop_length / codec.sample_rate
     return Part(seconds, lambda: list(ReferenceSampler(wavenet, seeds=[0]).blocks(condition)), macs)
 
@@ -185,7 +186,7 @@ def naive(codec: vqcodec.Codec, request: Request) -> Part:
     @torch.no_grad()
     def call() -> object:
         for _ in range(NAIVE_SAMPLES):
-            share = wavenet(levels, latents, speaker)[:, :, -1].softmax(-1)
+            share = wavenet(levels, Condition(latents, speaker))[:, :, -1].softmax(-1)
             levels.copy_(torch.roll(levels, -1, dims=1))
             levels[:, -1] = share.multinomial(1)[:, 0]
         return levels

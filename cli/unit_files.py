@@ -101,7 +101,7 @@ def _maker(
     from vqcodec.errors import CodesError
     from vqcodec.weights.registry import maker
 
-    codec = load(model or (fingerprint and maker(fingerprint)))
+    codec = load(model or (maker(fingerprint) if fingerprint else None))
     if fingerprint not in (None, codec.fingerprint):
         raise CodesError(
             f"{source}: these units were made by model {fingerprint.hex()}, and {codec.name} "

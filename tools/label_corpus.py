@@ -22,7 +22,7 @@ import typer
 from pocketsphinx import Decoder
 
 from vqcodec import audio
-from vqcodec.audio.recording import to_int16
+from vqcodec.audio.writing import to_int16
 from vqcodec.data import corpora
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.report import spread

@@ -22,7 +22,7 @@ from vqcodec.data.encoded import read_encoded
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError, DataError, VqcodecError
 from vqcodec.files import write_atomically
-from vqcodec.format.ngram_coder import NgramTables
+from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.inference.units import NOBODY
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import ngram_fit
@@ -99,7 +99,7 @@ def without_folders(tree: Any) -> Any:
     return Path(tree).name if isinstance(tree, str) and Path(tree).is_absolute() else tree
 
 
-def fitted(codec: Codec, data: PreparedData, refined: Path | None) -> NgramTables:
+def fitted(codec: Codec, data: PreparedData, refined: Path | None) -> NgramModel:
     """Tables for the codes of the training split, and for those in a folder of code files.
 
     Every recording is encoded twice, the second time from half a hop later on: other codes of the
