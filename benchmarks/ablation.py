@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -19,7 +19,7 @@ import vqcodec
 from vqcodec.audio import load
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
-from vqcodec.evaluation.cache import kept
+from vqcodec.evaluation.cache import read_or_make
 from vqcodec.evaluation.quality import (
     SAMPLE_RATE,
     UndefinedMetricError,
@@ -28,6 +28,7 @@ from vqcodec.evaluation.quality import (
     stoi,
 )
 from vqcodec.evaluation.report import clips, markdown_table, write_report
+from vqcodec.evaluation.summary import mean
 from vqcodec.models.codebook_usage import CollapseMonitor
 from vqcodec.training.loop import STATE_FILE
 from vqcodec.training.recipe import Recipe
@@ -36,6 +37,7 @@ from vqcodec.training.trainer import train
 
 RECIPE = Path(__file__).parent / "ablation.yaml"
 SCORES = ("validation mel", "STOI", "PESQ-WB", "perplexity", "conversion similarity")
+MEANS = ("STOI", "PESQ-WB", "conversion similarity")  # over recordings
 NOTES = (
     "Every variant differs from the base in what its name says. Validation mel is the loss of the "
     "kept model on validation segments, lower is better; STOI and PESQ-WB are means over the test "
@@ -103,16 +105,10 @@ def validation_mel(folder: Path, step: int) -> float:
     return float({event.step: event.value for event in events}[step])
 
 
-def mean_of(values: Sequence[float | None]) -> float | None:
-    """Over those that are defined; None if none is."""
-    defined = [value for value in values if value is not None]
-    return float(np.mean(defined)) if defined else None
-
-
-def score(function: Any, *arguments: np.ndarray) -> float | None:
+def score(function: Callable[..., float], *arguments: np.ndarray) -> float | None:
     """What a measure says, or None where it is undefined."""
     try:
-        return float(function(*arguments))
+        return function(*arguments)
     except UndefinedMetricError:
         return None
 
@@ -132,23 +128,23 @@ def evaluated(model: Path, recipe: Recipe, utterances: Sequence[Utterance]) -> d
     names = [name for name in voices if name in codec.voices]
     quantizer = codec.config.quantizer
     monitor = CollapseMonitor(quantizer.codebook_size, quantizer.n_codebooks)
-    found: dict[str, list[float | None]] = {name: [] for name in SCORES[1:3] + SCORES[4:]}
+    rows: list[dict[str, float | None]] = []
     for utterance, waveform in zip(utterances, waveforms, strict=True):
         own = None if codec.hears_speakers else utterance.speaker
         codes = codec.encode(utterance.path, speaker=own)
         monitor.update(torch.from_numpy(codes.codes.astype(np.int64))[None])
         decoded = codec.decode(codes, decoder="fast", sample_rate=SAMPLE_RATE)
-        found["STOI"].append(score(stoi, waveform, decoded))
-        found["PESQ-WB"].append(score(pesq_wb, waveform, decoded))
+        converted = None
         if utterance.speaker in names and len(names) > 1:
             target = names[(names.index(utterance.speaker) + 1) % len(names)]
             said = codec.decode(codes, speaker=target, decoder="fast", sample_rate=SAMPLE_RATE)
-            centre = np.mean(voices[target], axis=0)
-            found["conversion similarity"].append(score(similarity, said, centre))
+            converted = score(similarity, said, np.mean(voices[target], axis=0))
+        scores = score(stoi, waveform, decoded), score(pesq_wb, waveform, decoded), converted
+        rows.append(dict(zip(MEANS, scores, strict=True)))
     return {
         "validation mel": validation_mel(Path(recipe.output), codec.provenance["steps"]),
         "perplexity": monitor.usage().perplexity,
-        **{name: mean_of(values) for name, values in found.items()},
+        **{name: mean(rows, name).value for name in MEANS},
     }
 
 
@@ -193,7 +189,7 @@ def scored(recipe: Recipe, runs: Path, utterances: Sequence[Utterance], device: 
         return evaluated(model, recipe, utterances)
 
     asked = _digest(json.dumps([utterance.name for utterance in utterances]))
-    return kept(folder / f"scores.{asked}.json", train_and_evaluate)
+    return read_or_make(folder / f"scores.{asked}.json", train_and_evaluate)
 
 
 def _digest(text: str) -> str:

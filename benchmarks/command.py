@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from vqcodec.errors import DataError, VqcodecError
+from vqcodec.errors import VqcodecError
 
 
 def run(main: Callable[..., None]) -> None:
@@ -16,15 +16,3 @@ def run(main: Callable[..., None]) -> None:
         typer.run(main)
     except VqcodecError as error:
         sys.exit(f"error: {error}")
-
-
-def numbers(text: str, option: str) -> list[float]:
-    """Numbers separated by commas.
-
-    Raises:
-        DataError: naming the option that they are given by.
-    """
-    try:
-        return [float(each) for each in text.split(",")]
-    except ValueError:
-        raise DataError(f"{option} {text}: give numbers separated by commas") from None

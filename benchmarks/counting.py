@@ -1,4 +1,4 @@
-"""The codes of a prepared corpus, and the simplest models of them, to compare others with."""
+"""The codes of a prepared corpus, and what predicts them: counts, and a prior."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError
+from vqcodec.models.speaker import from_int8
+from vqcodec.prior import Prior
 from vqcodec.training.prior_data import CodedClip, coded_clips
 
-UNIFORM, ORDER_0, ORDER_1 = "uniform", "order 0", "order 1 (interpolated)"
+ORDER_0, ORDER_1, PRIOR = "order 0", "order 1 (interpolated)", "transformer"
 
 Predictor = Callable[[CodedClip], np.ndarray]
 """A clip -> bits of each of its codes."""
@@ -57,7 +60,16 @@ def counting_models(clips: list[CodedClip], codebook_size: int) -> dict[str, Pre
     n_following = np.maximum((pairs > 0).sum(1, keepdims=True), 1)
     pairs = (pairs + n_following * single) / (pairs.sum(1, keepdims=True) + n_following)
     return {
-        UNIFORM: lambda clip: np.full(len(clip.codes), np.log2(codebook_size)),
         ORDER_0: lambda clip: -np.log2(single[clip.codes]),
         ORDER_1: lambda clip: -np.log2(pairs[np.append(begin, clip.codes[:-1]), clip.codes]),
     }
+
+
+def prior_model(prior: Prior) -> dict[str, Predictor]:
+    """The prior, told who speaks."""
+
+    def bits(clip: CodedClip) -> np.ndarray:
+        speaker = torch.from_numpy(from_int8(clip.vector))
+        return prior.model.bits(torch.from_numpy(clip.codes), speaker).numpy()
+
+    return {PRIOR: bits}

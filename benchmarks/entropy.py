@@ -13,8 +13,7 @@ import numpy as np
 import torch
 import typer
 from command import run
-from counting import UNIFORM, Predictor, coded_splits, counting_models
-from prior import TOLD, transformers
+from counting import Predictor, coded_splits, counting_models, prior_model
 
 from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
@@ -148,14 +147,13 @@ def main(
     codec, ngram_model = Codec(loaded), loaded.tables
     if ngram_model is None:
         raise CheckpointError(
-            f"{loaded.name}: has no n-gram model; fit it with scripts/package_model.py --train-data"
+            f"{loaded.name}: has no n-gram model; fit it with tools/models.py package --train-data"
         )
     names = splits.split(",")
     coded = coded_splits(codec, PreparedData(data), names, codes)
     models = counting_models([clip for _, clip in coded["train"]], ngram_model.codebook_size)
-    del models[UNIFORM]  # packed bits are that
     with contextlib.suppress(CheckpointError):  # not every codec has a prior
-        models[TOLD] = transformers(load(codec))[TOLD]
+        models |= prior_model(load(codec))
 
     files: dict[str, list[Codes]] = {name: [] for name in names}
     rows = []

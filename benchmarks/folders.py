@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from command import numbers, run
+from command import run
 
 from vqcodec.audio import info
 from vqcodec.errors import VqcodecError
@@ -74,7 +74,7 @@ def main(
         list[Path] | None,
         typer.Option("--other", metavar="PYTHON", help="With another vqcodec, to compare with."),
     ] = None,
-    jobs: Annotated[str, typer.Option(metavar="N,N", help="Files at a time.")] = "1,2",
+    jobs: Annotated[list[int] | None, typer.Option(min=1, help="Files at a time.")] = None,
     speaker: Annotated[str, typer.Option(help="Whom to convert to.")] = "p225",
     repeats: Annotated[int, typer.Option(min=1, help="Of which the best counts.")] = 3,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
@@ -95,7 +95,7 @@ def main(
             "decode": ["decode", codes, made],
             "convert": ["convert", str(folder), "--speaker", speaker, "-o", made],
         }
-        each = itertools.product(range(repeats), map(int, numbers(jobs, "--jobs")), pythons)
+        each = itertools.product(range(repeats), jobs or [1, 2], pythons)
         for (_, n, python), (name, arguments) in itertools.product(each, commands.items()):
             shutil.rmtree(codes if name == "encode" else made, ignore_errors=True)
             call = [str(python), "-m", "vqcodec", *arguments, "--jobs", str(n)]

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +25,10 @@ import vqcodec
 from vqcodec.evaluation.baselines import baseline
 from vqcodec.inference.wavenet import sampler_for
 from vqcodec.inference.wavenet.reference import ReferenceSampler
+from vqcodec.models.interfaces import Condition
 from vqcodec.models.wavenet import SILENCE, WaveNet
 
+PEAK = "product"
 LANES_PER_CORE = 16
 MATRIX_SIZE = 1024
 NAIVE_SAMPLES = 20
@@ -133,20 +136,20 @@ def _wavenet(codec: vqcodec.Codec) -> tuple[WaveNet, float]:
     assert wavenet is not None
 
     def forward(waveform: Tensor, latents: Tensor, speaker: Tensor) -> Tensor:
-        return wavenet(wavenet.to_levels(waveform), latents, speaker)
+        return wavenet(wavenet.to_levels(waveform), Condition(latents, speaker))
 
     return wavenet, macs_of(codec, forward)
 
 
-def _lanes(codec: vqcodec.Codec, n_lanes: int, seconds: float) -> Part:
-    """Several recordings side by side, each as long."""
+def lanes(codec: vqcodec.Codec, n_lanes: int) -> Part:
+    """The WaveNet alone with several recordings of a second side by side."""
     wavenet, macs = _wavenet(codec)
-    n_codes = round(seconds * codec.sample_rate / codec.hop_length)
+    n_codes = codec.sample_rate // codec.hop_length
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(n_lanes, codec.config.quantizer.dim, n_codes, generator=generator)
     speaker = torch.zeros(n_lanes, codec.config.speaker.dim, device=codec.device)
     with torch.no_grad():
-        condition = wavenet.condition(latents.to(codec.device), speaker)
+        condition = wavenet.per_code(Condition(latents.to(codec.device), speaker))
     sampler = sampler_for(codec.device)
 
     def call() -> object:
@@ -154,16 +157,6 @@ def _lanes(codec: vqcodec.Codec, n_lanes: int, seconds: float) -> Part:
         return torch.cat(blocks, dim=1).cpu()
 
     return Part(n_lanes * n_codes * codec.hop_length / codec.sample_rate, call, macs)
-
-
-def one_stream(codec: vqcodec.Codec, request: Request) -> Part:
-    """The WaveNet alone with one recording."""
-    return _lanes(codec, 1, 1.0)
-
-
-def side_by_side(codec: vqcodec.Codec, request: Request) -> Part:
-    """The WaveNet with as many recordings as fill the lanes of every core."""
-    return _lanes(codec, LANES_PER_CORE * request.cores, 1.0)
 
 
 def segments(codec: vqcodec.Codec, request: Request) -> Part:
@@ -177,7 +170,7 @@ def queues(codec: vqcodec.Codec, request: Request) -> Part:
     wavenet, macs = _wavenet(codec)
     latents = torch.zeros(1, codec.config.quantizer.dim, 10)
     with torch.no_grad():
-        condition = wavenet.condition(latents, torch.zeros(1, codec.config.speaker.dim))
+        condition = wavenet.per_code(Condition(latents, torch.zeros(1, codec.config.speaker.dim)))
     seconds = 10 * codec.hop_length / codec.sample_rate
     return Part(seconds, lambda: list(ReferenceSampler(wavenet, seeds=[0]).blocks(condition)), macs)
 
@@ -193,7 +186,7 @@ def naive(codec: vqcodec.Codec, request: Request) -> Part:
     @torch.no_grad()
     def call() -> object:
         for _ in range(NAIVE_SAMPLES):
-            share = wavenet(levels, latents, speaker)[:, :, -1].softmax(-1)
+            share = wavenet(levels, Condition(latents, speaker))[:, :, -1].softmax(-1)
             levels.copy_(torch.roll(levels, -1, dims=1))
             levels[:, -1] = share.multinomial(1)[:, 0]
         return levels
@@ -201,27 +194,18 @@ def naive(codec: vqcodec.Codec, request: Request) -> Part:
     return Part(NAIVE_SAMPLES / codec.sample_rate, call)
 
 
-def _encodec(seconds: float, *, decode: bool) -> Part:
+def encodec(codec: vqcodec.Codec, request: Request, *, decodes: bool) -> Part:
+    """EnCodec for 24 kHz at 1.5 kbit/s with random weights, on a tensor in memory."""
     from encodec import EncodecModel
 
     model = EncodecModel.encodec_model_24khz(pretrained=False).eval()
     model.set_target_bandwidth(1.5)
-    waveform = 0.1 * torch.randn(1, 1, round(seconds * model.sample_rate))
-    if not decode:
-        return Part(seconds, torch.no_grad()(lambda: model.encode(waveform)))
+    waveform = 0.1 * torch.randn(1, 1, round(request.seconds * model.sample_rate))
+    if not decodes:
+        return Part(request.seconds, torch.no_grad()(lambda: model.encode(waveform)))
     with torch.no_grad():
         frames = model.encode(waveform)
-    return Part(seconds, torch.no_grad()(lambda: model.decode(frames)))
-
-
-def encodec_encoding(codec: vqcodec.Codec, request: Request) -> Part:
-    """EnCodec for 24 kHz at 1.5 kbit/s with random weights, on a tensor in memory."""
-    return _encodec(request.seconds, decode=False)
-
-
-def encodec_decoding(codec: vqcodec.Codec, request: Request) -> Part:
-    """The same, decoding."""
-    return _encodec(request.seconds, decode=True)
+    return Part(request.seconds, torch.no_grad()(lambda: model.decode(frames)))
 
 
 def codec2(codec: vqcodec.Codec, request: Request) -> Part:
@@ -236,28 +220,27 @@ def product(codec: vqcodec.Codec, request: Request) -> Part:
     return Part(1.0, lambda: matrix @ matrix, MATRIX_SIZE**3)
 
 
-def gpu_1(codec: vqcodec.Codec, request: Request) -> Part:
-    """The WaveNet on a GPU with one recording."""
-    return _lanes(codec, 1, 1.0)
-
-
-def gpu_32(codec: vqcodec.Codec, request: Request) -> Part:
-    """The WaveNet on a GPU with 32 recordings."""
-    return _lanes(codec, 32, 1.0)
-
-
-def gpu_512(codec: vqcodec.Codec, request: Request) -> Part:
-    """The WaveNet on a GPU with 512 recordings."""
-    return _lanes(codec, 512, 1.0)
-
-
-PARTS: dict[str, Callable[[vqcodec.Codec, Request], Part]] = {
-    part.__name__: part
-    for part in (
-        *(encoding, encodec_encoding, fast_decoding, encodec_decoding, codec2, live_conversion),
-        *(one_stream, side_by_side, segments, queues, naive, product, gpu_1, gpu_32, gpu_512),
-    )
+PARTS: dict[str, tuple[str, Callable[[vqcodec.Codec, Request], Part]]] = {
+    "encoding": ("encode", encoding),
+    "encodec_encoding": ("EnCodec encode", partial(encodec, decodes=False)),
+    "fast_decoding": ("decode, fast", fast_decoding),
+    "encodec_decoding": ("EnCodec decode", partial(encodec, decodes=True)),
+    "codec2": ("Codec 2, both ways", codec2),
+    "live_conversion": ("convert live, fast", live_conversion),
+    "one_stream": ("WaveNet, one stream", lambda codec, _: lanes(codec, 1)),
+    "side_by_side": (
+        f"WaveNet, {LANES_PER_CORE} streams a core",
+        lambda codec, request: lanes(codec, LANES_PER_CORE * request.cores),
+    ),
+    "segments": ("WaveNet, a long recording in segments", segments),
+    "queues": ("WaveNet, PyTorch with queues", queues),
+    "naive": ("WaveNet, whole receptive field anew", naive),
+    "gpu_1": ("WaveNet on a GPU, 1 stream", lambda codec, _: lanes(codec, 1)),
+    "gpu_32": ("WaveNet on a GPU, 32 streams", lambda codec, _: lanes(codec, 32)),
+    "gpu_512": ("WaveNet on a GPU, 512 streams", lambda codec, _: lanes(codec, 512)),
+    PEAK: ("float32 matrix product", product),
 }
+"""Name -> title and how to make it ready."""
 
 
 def measure(request: Request) -> Measured:
@@ -266,7 +249,7 @@ def measure(request: Request) -> Measured:
     torch.set_num_threads(request.cores)
     on_gpu = request.part.startswith("gpu")
     codec = vqcodec.load(request.model, device="cuda" if on_gpu else "cpu")
-    part = PARTS[request.part](codec, request)
+    part = PARTS[request.part][1](codec, request)
     times = []
     if request.repeats > 1:
         part.call()  # loads what is compiled, and fills caches

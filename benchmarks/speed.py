@@ -13,27 +13,11 @@ from typing import Annotated
 import torch
 import typer
 from command import run
-from parts import PARTS, Measured, Request
+from parts import PARTS, PEAK, Measured, Request
 
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.report import markdown_table, write_report
 
-TITLES = {
-    "encoding": "encode",
-    "encodec_encoding": "EnCodec encode",
-    "fast_decoding": "decode, fast",
-    "encodec_decoding": "EnCodec decode",
-    "codec2": "Codec 2, both ways",
-    "live_conversion": "convert live, fast",
-    "one_stream": "WaveNet, one stream",
-    "side_by_side": "WaveNet, 16 streams a core",
-    "segments": "WaveNet, a long recording in segments",
-    "queues": "WaveNet, PyTorch with queues",
-    "naive": "WaveNet, whole receptive field anew",
-    "gpu_1": "WaveNet on a GPU, 1 stream",
-    "gpu_32": "WaveNet on a GPU, 32 streams",
-    "gpu_512": "WaveNet on a GPU, 512 streams",
-}
 GROWING = ("encoding", "fast_decoding", "segments")
 LENGTHS = (10.0, 100.0, 1000.0)
 SECONDS = {"segments": 64.0}
@@ -66,10 +50,12 @@ def speed(measured: Measured) -> float:
 def table(measured: dict[tuple[str, int], Measured], cores: list[int]) -> str:
     """One row for each part, in columns for each number of cores."""
     rows = []
-    for part, title in TITLES.items():
+    for part, (title, _) in PARTS.items():
+        if part == PEAK:
+            continue
         row = {"part": title}
         for n in cores:
-            found, peak = measured.get((part, n)), measured["product", n].gmacs
+            found, peak = measured.get((part, n)), measured[PEAK, n].gmacs
             assert peak is not None
             row |= {
                 f"x real time, {n}": f"{speed(found):.3g}" if found else "",
@@ -86,50 +72,13 @@ def growth_table(growth: dict[tuple[str, float], Measured]) -> str:
     """How time and memory grow with the length of a recording."""
     rows = [
         {
-            "part": TITLES[part],
+            "part": PARTS[part][0],
             **{f"{length:g} s": f"{growth[part, length].time_s:.3g} s" for length in LENGTHS},
             **{f"MB, {length:g} s": f"{growth[part, length].memory_mb:.0f}" for length in LENGTHS},
         }
         for part in GROWING
     ]
     return markdown_table(rows)
-
-
-def plot(
-    path: Path,
-    measured: dict[tuple[str, int], Measured],
-    growth: dict[tuple[str, float], Measured],
-    cores: list[int],
-) -> None:
-    """Bars of the speeds; lines of time and memory over length."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (bars, lines) = pyplot.subplots(
-        1, 2, figsize=(13, 5), width_ratios=(3, 2), layout="constrained"
-    )
-    parts = [part for part in TITLES if any((part, n) in measured for n in cores)]
-    for index, n in enumerate(cores):
-        heights = [speed(measured[p, n]) if (p, n) in measured else 0 for p in parts]
-        places = [at + 0.4 * index for at in range(len(parts))]
-        drawn = bars.barh(places, heights, 0.4, label=f"{n} core{'s' * (n > 1)}")
-        bars.bar_label(drawn, [f"{h:.3g}" if h else "" for h in heights], padding=2, fontsize=8)
-    bars.set_yticks([at + 0.2 for at in range(len(parts))], [TITLES[p] for p in parts])
-    bars.axvline(1, color="black", linewidth=0.8)
-    bars.set(xscale="log", xlabel="seconds of audio in a second")
-    bars.margins(x=0.15)
-    bars.invert_yaxis()
-    bars.legend(loc="lower right")
-    for part in GROWING if growth else ():
-        times = [growth[part, length].time_s for length in LENGTHS]
-        memory = growth[part, LENGTHS[-1]].memory_mb
-        lines.plot(LENGTHS, times, "o-", label=f"{TITLES[part]} ({memory:.0f} MB at the end)")
-    lines.plot(LENGTHS, LENGTHS, "k--", linewidth=0.8, label="real time")
-    lines.set(xscale="log", yscale="log", xlabel="recording (s)", ylabel="time (s)")
-    figure.legend(handles=lines.get_lines(), loc="outside lower right", ncols=2, fontsize=8)
-    figure.savefig(path, dpi=120)
 
 
 def main(
@@ -141,10 +90,10 @@ def main(
     ] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
 ) -> None:
-    """Time every part; write speed.csv, speed.md and speed.png."""
+    """Time every part; write speed.csv and speed.md."""
     cores = [n for n in (1, 2) if n <= len(os.sched_getaffinity(0))]
     measured: dict[tuple[str, int], Measured] = {}
-    for part in (*parts.split(","), "product") if parts else PARTS:
+    for part in (*parts.split(","), PEAK) if parts else PARTS:
         for n in cores:
             is_idle = part.startswith("gpu") and (n > 1 or not torch.cuda.is_available())
             if is_idle or (part == "codec2" and n > 1):
@@ -170,7 +119,6 @@ def main(
         {"part": part, "cores": n, **asdict(found)} for (part, n), found in measured.items()
     ] + [{"part": part, "cores": cores[-1], **asdict(found)} for (part, _), found in grown.items()]
     write_report(output, "speed", rows, page)
-    plot(output / "speed.png", measured, grown, cores)
     typer.echo(page)
 
 

@@ -68,8 +68,8 @@ class Plan:
     """
 
     pairs: list[tuple[str, str]]
-    n_existing: int
-    is_one: bool
+    n_existing: int = 0
+    is_one: bool = True
 
 
 def sources_and_target(
@@ -79,11 +79,6 @@ def sources_and_target(
 
     The last one is written to if it ends as what is made does, or is `-`, a folder or not there
     yet. It is read if it ends as what is read does.
-
-    Args:
-        paths: one or more.
-        suffixes: of what is read.
-        target_suffixes: of what is made.
     """
     *sources, last = paths
     suffix = Path(last).suffix.lower()
@@ -94,82 +89,131 @@ def sources_and_target(
     return sources, last
 
 
-def plan(
-    sources: list[str],
-    target: str | None,
-    *,
-    suffixes: tuple[str, ...],
-    target_suffix: str,
-    force: bool,
-    mark: str = "",
-) -> Plan:
-    """Say what to do with sources.
+@dataclass(frozen=True)
+class Planner:
+    """Finds what is to be made from what.
 
-    Args:
-        sources: files, folders or `-`.
-        target: a file, a folder or `-`; each result beside its source when None.
-        suffixes: of the files to take from a folder.
+    Attributes:
+        suffixes: of the files to read, and to take from a folder.
         target_suffix: of results that have no name of their own.
         force: make again what exists.
         mark: stands before the suffix of results beside their sources.
-
-    Raises:
-        VqcodecError: a source is missing, a target exists or is a source, or a folder holds
-            nothing or two files whose results would have one name.
     """
-    from vqcodec.errors import VqcodecError
 
-    if "" in (*sources, target):
-        raise VqcodecError("an empty path names nothing; perhaps a variable of the shell is unset")
-    for place, source in enumerate(sources):
-        if source != STREAM and not os.path.lexists(source):
-            end = f", or end a target in {target_suffix}" if place and target is None else ""
-            raise VqcodecError(f"{source}: no such file or folder; check the path{end}")
-    if len(sources) > 1 or Path(sources[0]).is_dir():
-        return _plan_many(sources, target, suffixes, target_suffix, force, mark)
-    return Plan([_pair(sources[0], target, suffixes, target_suffix, force, mark)], 0, is_one=True)
+    suffixes: tuple[str, ...]
+    target_suffix: str
+    force: bool
+    mark: str = ""
 
+    def plan(self, sources: list[str], target: str | None) -> Plan:
+        """Say what to do with files, folders or `-`.
 
-def _pair(
-    source: str,
-    target: str | None,
-    suffixes: tuple[str, ...],
-    target_suffix: str,
-    force: bool,
-    mark: str,
-) -> tuple[str, str]:
-    from vqcodec.errors import VqcodecError
+        The target is a file, a folder or `-`; each result lies beside its source when it is None.
 
-    path, is_audio = Path(source), target_suffix in AUDIO_SUFFIXES
-    reads_codes = suffixes == CODES_SUFFIXES
-    if path.suffix.lower() in (AUDIO_SUFFIXES if reads_codes else CODES_SUFFIXES):
-        kind = "recording, no code file" if reads_codes else "code file, no recording"
-        command = "encode" if reads_codes else "decode"
-        raise VqcodecError(f"{source}: is a {kind}; vqcodec {command} makes one of it")
-    if target is None:
-        target = STREAM if source == STREAM else str(path.with_suffix(mark + target_suffix))
-    elif Path(target).is_dir() and source != STREAM:
-        target = str(Path(target, path.with_suffix(target_suffix).name))
-    if target != STREAM:
-        if not is_audio and Path(target).suffix.lower() in AUDIO_SUFFIXES:
-            raise VqcodecError(f"{target}: ends as a sound file does; name a {target_suffix} file")
-        if Path(target).is_file() and source != STREAM and Path(target).samefile(source):
-            raise VqcodecError(f"{target}: would replace what it is made of; name another file")
-        check_target(target, force, is_audio=is_audio)
-    return source, target
+        Raises:
+            VqcodecError: a source is missing, a target exists or is a source, or a folder holds
+                nothing or two files whose results would have one name.
+        """
+        from vqcodec.errors import VqcodecError
+
+        if "" in (*sources, target):
+            raise VqcodecError(
+                "an empty path names nothing; perhaps a variable of the shell is unset"
+            )
+        for place, source in enumerate(sources):
+            if source != STREAM and not os.path.lexists(source):
+                is_last = place and target is None
+                end = f", or end a target in {self.target_suffix}" if is_last else ""
+                raise VqcodecError(f"{source}: no such file or folder; check the path{end}")
+        if len(sources) > 1 or Path(sources[0]).is_dir():
+            return self._many(sources, target)
+        return Plan([self._pair(sources[0], target)])
+
+    def _pair(self, source: str, target: str | None) -> tuple[str, str]:
+        from vqcodec.errors import VqcodecError
+
+        path, is_audio = Path(source), self.target_suffix in AUDIO_SUFFIXES
+        reads_codes = self.suffixes == CODES_SUFFIXES
+        if path.suffix.lower() in (AUDIO_SUFFIXES if reads_codes else CODES_SUFFIXES):
+            kind = "recording, no code file" if reads_codes else "code file, no recording"
+            command = "encode" if reads_codes else "decode"
+            raise VqcodecError(f"{source}: is a {kind}; vqcodec {command} makes one of it")
+        if target is None:
+            beside = str(path.with_suffix(self.mark + self.target_suffix))
+            target = STREAM if source == STREAM else beside
+        elif Path(target).is_dir() and source != STREAM:
+            target = str(Path(target, path.with_suffix(self.target_suffix).name))
+        if target != STREAM:
+            if not is_audio and Path(target).suffix.lower() in AUDIO_SUFFIXES:
+                raise VqcodecError(
+                    f"{target}: ends as a sound file does; name a {self.target_suffix} file"
+                )
+            if Path(target).is_file() and source != STREAM and Path(target).samefile(source):
+                raise VqcodecError(f"{target}: would replace what it is made of; name another file")
+            check_target(target, self.force, is_audio=is_audio)
+        return source, target
+
+    def _many(self, sources: list[str], target: str | None) -> Plan:
+        from vqcodec.errors import VqcodecError
+
+        if STREAM in sources:
+            raise VqcodecError("-: standard input comes alone; give it a command of its own")
+        if target is not None:
+            is_name = Path(target).suffix.lower() in (*AUDIO_SUFFIXES, *CODES_SUFFIXES)
+            is_name = is_name and not Path(target).is_dir()
+            if target == STREAM or Path(target).is_file() or is_name:
+                one = f"{sources[0]} is one"
+                many = one if len(sources) == 1 else f"{len(sources)} are to be read"
+                raise VqcodecError(f"{target}: no folder, and {many}; name a folder to write to")
+        bare: dict[Path, Path] = {}
+        for source in sources:
+            for path, result in self._results(Path(source), target):
+                bare.setdefault(path, result)
+        if not bare:
+            named, ends = ", ".join(sources), ", ".join(self.suffixes)
+            raise VqcodecError(f"{named}: holds no file that ends in {ends}")
+        ending = (self.mark if target is None else "") + self.target_suffix
+        results = {
+            path: result.with_name(result.name + ending)
+            for path, result in told_apart(bare).items()
+        }
+        makers: dict[Path, Path] = {}
+        for path, result in results.items():
+            if result in results:
+                raise VqcodecError(
+                    f"{result}: would be overwritten; name another folder to write to"
+                )
+            if (other := makers.setdefault(result, path)) != path:
+                raise VqcodecError(
+                    f"{path}: would become {result}, and so would {other}; rename one"
+                )
+        pairs = [
+            (str(path), str(result))
+            for path, result in results.items()
+            if self.force or not result.exists()
+        ]
+        return Plan(pairs, len(results) - len(pairs), is_one=False)
+
+    def _results(self, source: Path, target: str | None) -> Iterator[tuple[Path, Path]]:
+        """Files of a source, and what is made of each, with the suffix that it has."""
+        from vqcodec.files import files_below
+
+        if not source.is_dir():
+            yield source, source if target is None else Path(target, source.name)
+            return
+        folder = source if target is None else Path(target)
+        results = folder.resolve()
+        for path in files_below(source, self.suffixes):
+            if results == source.resolve() or results not in path.resolve().parents:
+                yield path, folder / path.relative_to(source)
 
 
 def check_target(path: str | Path, force: bool, *, is_audio: bool = False) -> None:
-    """Refuse what cannot be written, before any work is done for it.
-
-    Args:
-        path: the file to write.
-        force: overwrite one that exists.
-        is_audio: whether its suffix must be one of a sound file.
+    """Refuse to write a file that cannot be written, before any work is done for it.
 
     Raises:
-        VqcodecError: it is a folder or ends otherwise, its folder is missing or cannot be written,
-            or it exists and is not to be overwritten.
+        VqcodecError: it is a folder, does not end as `is_audio` wants it to, its folder is missing
+            or cannot be written, or it exists and is not to be overwritten.
     """
     from vqcodec.errors import VqcodecError
 
@@ -189,70 +233,8 @@ def check_target(path: str | Path, force: bool, *, is_audio: bool = False) -> No
         raise VqcodecError(f"{path}: exists; add --force to overwrite it, or name another target")
 
 
-def _plan_many(
-    sources: list[str],
-    target: str | None,
-    suffixes: tuple[str, ...],
-    target_suffix: str,
-    force: bool,
-    mark: str,
-) -> Plan:
-    from vqcodec.errors import VqcodecError
-
-    if STREAM in sources:
-        raise VqcodecError("-: standard input comes alone; give it a command of its own")
-    if target is not None:
-        folder = Path(target)
-        ends = folder.suffix.lower() in (*AUDIO_SUFFIXES, *CODES_SUFFIXES) and not folder.is_dir()
-        if target == STREAM or folder.is_file() or ends:
-            many = f"{sources[0]} is one" if len(sources) == 1 else f"{len(sources)} are to be read"
-            raise VqcodecError(f"{target}: no folder, and {many}; name a folder to write to")
-    bare: dict[Path, Path] = {}
-    for source in sources:
-        for path, result in _results(Path(source), target, suffixes):
-            bare.setdefault(path, result)
-    if not bare:
-        named = ", ".join(sources)
-        raise VqcodecError(f"{named}: holds no file that ends in {', '.join(suffixes)}")
-    beside = mark if target is None else ""
-    results = {
-        path: result.with_name(result.name + beside + target_suffix)
-        for path, result in told_apart(bare).items()
-    }
-    makers: dict[Path, Path] = {}
-    for path, result in results.items():
-        if result in results:
-            raise VqcodecError(f"{result}: would be overwritten; name another folder to write to")
-        if (other := makers.setdefault(result, path)) != path:
-            raise VqcodecError(f"{path}: would become {result}, and so would {other}; rename one")
-    pairs = [
-        (str(path), str(result)) for path, result in results.items() if force or not result.exists()
-    ]
-    return Plan(pairs, len(results) - len(pairs), is_one=False)
-
-
-def _results(
-    source: Path, target: str | None, suffixes: tuple[str, ...]
-) -> Iterator[tuple[Path, Path]]:
-    """Files of a source, and what is made of each, with the suffix that it has."""
-    from vqcodec.files import files_below
-
-    if not source.is_dir():
-        yield source, source if target is None else Path(target, source.name)
-        return
-    folder = source if target is None else Path(target)
-    results = folder.resolve()
-    for path in files_below(source, suffixes):
-        if results == source.resolve() or results not in path.resolve().parents:
-            yield path, folder / path.relative_to(source)
-
-
 def told_apart(named: dict[Path, Path]) -> dict[Path, Path]:
-    """Names without their suffixes, which only those keep that would be the same without.
-
-    Args:
-        named: names by what they stand for.
-    """
+    """Names without their suffixes, which only those keep that would be the same without."""
     short = {path: name.with_suffix("") for path, name in named.items()}
     while True:
         count = Counter(short.values())
@@ -271,15 +253,7 @@ def run(
     device: DeviceName,
     quiet: bool,
 ) -> None:
-    """Do the work; one of many files that fails is reported, and the others go on.
-
-    Args:
-        plan: what to do.
-        start: what to do first, such as loading the model; returns the work on one file.
-        label: of the progress bar.
-        jobs: files at a time, each on one core; one for each available core when None.
-        device: of the work; on a GPU files are done one after the other.
-        quiet: say nothing of what was made.
+    """Do the work that `start` gives; of many files those that fail are reported, others go on.
 
     Raises:
         typer.Exit: one of many files failed.

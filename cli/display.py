@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 import typer
 
@@ -81,18 +81,11 @@ def recording_warnings() -> Iterator[None]:
     """Say on stderr what the library warns of in recordings, from any thread, each thing once."""
     told: set[str] = set()
 
-    def tell(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         from vqcodec.errors import RecordingWarning
 
         if not issubclass(category, RecordingWarning):
-            show_other(message, category, filename, lineno, file, line)
+            show_other(message, category, *where, **more)
         elif str(message) not in told:
             told.add(str(message))
             typer.echo(f"vqcodec: {message}", err=True)

@@ -6,17 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from vqcodec_cli import options as opt
 from vqcodec_cli.display import progress_bar
-from vqcodec_cli.options import (
-    Corpus,
-    Decoder,
-    Device,
-    Jobs,
-    Model,
-    Report,
-    files_at_a_time,
-    load_codec,
-)
+from vqcodec_cli.options import files_at_a_time, load_codec
 
 BASELINES = "codec2-1200,codec2-2400,codec2-3200,opus-6,opus-9,narrowband"
 REPORT = Path("report")
@@ -40,11 +32,11 @@ ConvertedVoices = Annotated[
 
 
 def evaluate(
-    corpus: Corpus,
-    output: Report = REPORT,
-    model: Model = None,
+    corpus: opt.Corpus,
+    output: opt.Report = REPORT,
+    model: opt.Model = None,
     split: Annotated[str, typer.Option(help="train, valid, test or test_unseen.")] = "test",
-    decoder: Decoder = None,
+    decoder: opt.Decoder = None,
     refine: Annotated[
         bool,
         typer.Option(
@@ -57,7 +49,7 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Files at most; with --conversion, of each voice."),
     ] = None,
-    jobs: Jobs = None,
+    jobs: opt.Jobs = None,
     conversion: Annotated[
         bool, typer.Option("--conversion", help="Convert voices instead of comparing codecs.")
     ] = False,
@@ -97,10 +89,10 @@ def evaluate(
 
 
 def leakage(
-    corpus: Corpus,
-    output: Report = REPORT,
-    model: Model = None,
-    device: Device = "auto",
+    corpus: opt.Corpus,
+    output: opt.Report = REPORT,
+    model: opt.Model = None,
+    device: opt.Device = "auto",
     min_clips: Annotated[
         int, typer.Option(min=1, help="Recordings that a speaker needs in train and in test.")
     ] = 1,
@@ -139,9 +131,9 @@ def units_eval(
             show_default="LABELS",
         ),
     ] = None,
-    output: Report = REPORT,
-    model: Model = None,
-    device: Device = "auto",
+    output: opt.Report = REPORT,
+    model: opt.Model = None,
+    device: opt.Device = "auto",
 ) -> None:
     """Compare units, and clusters of MFCCs, with phone labels.
 

@@ -106,18 +106,10 @@ def _describe_codes(path: Path) -> dict[str, Any]:
         "file_size_bytes": header.file_size,
         "method": METHODS[header.method],
         "packed_size_bytes": header.packed_size,
-        "duration_s": header.duration_s,
-        "bits_per_second": header.bits_per_second,
-        "nominal_bits_per_second": header.nominal_bits_per_second,
-        "n_samples": header.n_samples,
-        "original_sample_rate": header.original_sample_rate,
-        "gain": header.gain,
+        **_fields(header, "duration_s", "bits_per_second", "nominal_bits_per_second", "n_samples"),
+        **_fields(header, "original_sample_rate", "gain"),
         "speaker": header.speaker if isinstance(header.speaker, str) else None,
-        "n_codes": header.n_codes,
-        "n_codebooks": header.n_codebooks,
-        "codebook_size": header.codebook_size,
-        "sample_rate": header.sample_rate,
-        "hop_length": header.hop_length,
+        **_fields(header, "n_codes", "n_codebooks", "codebook_size", "sample_rate", "hop_length"),
         "frame_rate": header.sample_rate / header.hop_length,
         "fingerprint": header.fingerprint.hex(),
         "model": maker(header.fingerprint),
@@ -127,13 +119,9 @@ def _describe_codes(path: Path) -> dict[str, Any]:
 def _describe_recording(path: Path) -> dict[str, Any]:
     from vqcodec.audio import info as audio_info
 
-    recording = audio_info(path)
-    return {
-        "kind": "recording",
-        "format": recording.format,
-        "subtype": recording.subtype,
-        "sample_rate": recording.sample_rate,
-        "channels": recording.channels,
-        "n_samples": recording.n_samples,
-        "duration_s": recording.duration_s,
-    }
+    names = ("format", "subtype", "sample_rate", "channels", "n_samples", "duration_s")
+    return {"kind": "recording", **_fields(audio_info(path), *names)}
+
+
+def _fields(record: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}

@@ -54,8 +54,7 @@ def do_all(
         start: what to do first if there are items, such as loading the model; returns the work on
             one, whose process has one core, or all of them if it is the only one.
         items: what can be pickled, as must be what the work returns.
-        n_jobs: items at a time. Of work on a GPU it must be 1, since a process that uses one
-            cannot be forked.
+        n_jobs: items at a time; 1 on a GPU, whose process cannot be forked.
 
     Yields:
         Places in `items`, as they are done, and what became of them.

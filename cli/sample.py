@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from vqcodec_cli import options as opt
 from vqcodec_cli.batch import STREAM, check_target, readable, writable
 from vqcodec_cli.display import progress_bar, show, warn_of_clipping
 from vqcodec_cli.errors import message
-from vqcodec_cli.options import Device, Force, Json, Model, Voices, load_codec, voice_option
+from vqcodec_cli.options import load_codec
 
 if TYPE_CHECKING:
     from vqcodec import Codec, Codes, Speaker
@@ -39,7 +40,7 @@ Prompt = Annotated[
 ]
 NewVoice = Annotated[
     str | None,
-    voice_option(
+    opt.voice_option(
         "The voice, by name or from a recording.", "the prompt's, or else the model's first"
     ),
 ]
@@ -67,10 +68,10 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     prompt: Prompt = None,
     prior: PriorFile = None,
-    model: Model = None,
-    voices: Voices = None,
-    device: Device = "auto",
-    force: Force = False,
+    model: opt.Model = None,
+    voices: opt.Voices = None,
+    device: opt.Device = "auto",
+    force: opt.Force = False,
 ) -> None:
     """Make up speech: babble in a voice, or what may follow a recording.
 
@@ -104,13 +105,15 @@ def score(
     files: Annotated[list[str], typer.Argument(help="Recordings.")],
     speaker: Annotated[
         str | None,
-        voice_option("Who speaks, by name or from another recording.", "as each recording sounds"),
+        opt.voice_option(
+            "Who speaks, by name or from another recording.", "as each recording sounds"
+        ),
     ] = None,
     prior: PriorFile = None,
-    model: Model = None,
-    voices: Voices = None,
-    device: Device = "auto",
-    as_json: Json = False,
+    model: opt.Model = None,
+    voices: opt.Voices = None,
+    device: opt.Device = "auto",
+    as_json: opt.Json = False,
 ) -> None:
     """Say how unlike speech recordings are.
 

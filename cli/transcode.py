@@ -5,41 +5,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from vqcodec_cli import options as opt
 from vqcodec_cli.batch import (
     AUDIO_SUFFIXES,
     CODES_SUFFIXES,
     STDIN,
     STREAM,
     Made,
+    Planner,
     Work,
-    plan,
     readable,
     run,
     sources_and_target,
     writable,
 )
 from vqcodec_cli.display import OnProgress, compilation_notice, warn_of_clipping
-from vqcodec_cli.options import (
-    Decoder,
-    Device,
-    Force,
-    Jobs,
-    Model,
-    ModelOfCodes,
-    Quiet,
-    Refine,
-    SampleRate,
-    Seed,
-    Temperature,
-    Voices,
-    load_codec,
-    voice_option,
-)
+from vqcodec_cli.options import load_codec
 from vqcodec_cli.unit_files import UNIT_SUFFIXES, decode_units, is_units
 
 if TYPE_CHECKING:
@@ -68,10 +54,10 @@ CodeFiles = Annotated[
 ]
 NamedVoice = Annotated[
     str | None,
-    voice_option("The voice that the codes name, or a recording of it.", "the recording's own"),
+    opt.voice_option("The voice that the codes name, or a recording of it.", "the recording's own"),
 ]
 OtherVoice = Annotated[
-    str | None, voice_option("Another voice, by name or from a recording.", "the codes' own")
+    str | None, opt.voice_option("Another voice, by name or from a recording.", "the codes' own")
 ]
 Converted = Annotated[
     str | None,
@@ -88,13 +74,13 @@ Converted = Annotated[
 def encode(
     paths: Recordings,
     speaker: NamedVoice = None,
-    refine: Refine = False,
-    model: Model = None,
-    voices: Voices = None,
-    device: Device = "auto",
-    jobs: Jobs = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    refine: opt.Refine = False,
+    model: opt.Model = None,
+    voices: opt.Voices = None,
+    device: opt.Device = "auto",
+    jobs: opt.Jobs = None,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Make codes of recordings.
 
@@ -107,7 +93,7 @@ def encode(
     Example: vqcodec encode in.wav out.codes
     """
     sources, target = sources_and_target(paths, AUDIO_SUFFIXES, CODES_SUFFIXES)
-    todo = plan(sources, target, suffixes=AUDIO_SUFFIXES, target_suffix=".codes", force=force)
+    todo = Planner(AUDIO_SUFFIXES, ".codes", force).plan(sources, target)
     _refuse_live(todo.pairs, refine)
 
     def start() -> Work:
@@ -126,16 +112,16 @@ def encode(
 def decode(
     paths: CodeFiles,
     speaker: OtherVoice = None,
-    decoder: Decoder = None,
-    seed: Seed = 0,
-    temperature: Temperature = 1.0,
-    sample_rate: SampleRate = None,
-    model: ModelOfCodes = None,
-    voices: Voices = None,
-    device: Device = "auto",
-    jobs: Jobs = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    decoder: opt.Decoder = None,
+    seed: opt.Seed = 0,
+    temperature: opt.Temperature = 1.0,
+    sample_rate: opt.SampleRate = None,
+    model: opt.ModelOfCodes = None,
+    voices: opt.Voices = None,
+    device: opt.Device = "auto",
+    jobs: opt.Jobs = None,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Make recordings of codes, as long as the originals.
 
@@ -148,34 +134,31 @@ def decode(
 
     Example: vqcodec decode in.codes out.wav --speaker p239
     """
+    load = cache(partial(load_codec, voices=voices, device=device))
     choices: dict[str, Any] = {"decoder": decoder, "seed": seed, "temperature": temperature}
     choices["sample_rate"] = sample_rate
     sources, target = sources_and_target(paths, (*CODES_SUFFIXES, *UNIT_SUFFIXES), AUDIO_SUFFIXES)
     if any(map(is_units, sources)):
         return decode_units(
-            sources, target, speaker, model, voices, device, force=force, quiet=quiet, **choices
+            sources, target, speaker, model, load, force=force, quiet=quiet, **choices
         )
     if target is None and any(Path(source).is_dir() for source in sources):
         # Beside the codes there may be the recordings that they were made of.
         raise typer.BadParameter("the sound of a folder needs one of its own: name it last")
-    todo = plan(sources, target, suffixes=CODES_SUFFIXES, target_suffix=".wav", force=force)
+    todo = Planner(CODES_SUFFIXES, ".wav", force).plan(sources, target)
 
     def start() -> Work:
         from vqcodec.weights.registry import maker
 
         @cache
-        def loaded(name: str | None) -> Codec:
-            return load_codec(name, voices, device)
-
-        @cache
         def voice_in(codec: Codec) -> Speaker | None:
             return None if speaker is None else codec.speaker(speaker)
 
-        tables = None if model is None else loaded(model).tables
+        tables = None if model is None else load(model).tables
 
         def work(source: str, target: str, on_progress: OnProgress) -> Made | None:
             codes = _load(source, tables)
-            codec = loaded(model or maker(_metadata(codes).fingerprint))
+            codec = load(model or maker(_metadata(codes).fingerprint))
             voice = voice_in(codec)
             return _decoded(codec, codes, target, on_progress, speaker=voice, **choices)
 
@@ -189,19 +172,19 @@ def convert(
         list[str],
         typer.Argument(metavar="RECORDING...", help="Recordings, folders of them, or -."),
     ],
-    speaker: Annotated[str, voice_option("The new voice, by name or from a recording.")],
+    speaker: Annotated[str, opt.voice_option("The new voice, by name or from a recording.")],
     output: Converted = None,
-    refine: Refine = False,
-    decoder: Decoder = None,
-    seed: Seed = 0,
-    temperature: Temperature = 1.0,
-    sample_rate: SampleRate = None,
-    model: Model = None,
-    voices: Voices = None,
-    device: Device = "auto",
-    jobs: Jobs = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    refine: opt.Refine = False,
+    decoder: opt.Decoder = None,
+    seed: opt.Seed = 0,
+    temperature: opt.Temperature = 1.0,
+    sample_rate: opt.SampleRate = None,
+    model: opt.Model = None,
+    voices: opt.Voices = None,
+    device: opt.Device = "auto",
+    jobs: opt.Jobs = None,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Say the same in another voice.
 
@@ -212,15 +195,8 @@ def convert(
     Example: vqcodec convert in.wav --speaker p239 -o out.wav
     """
     name = Path(speaker).stem if Path(speaker).is_file() else Path(speaker).name
-    target = output or _converted(sources, name)
-    todo = plan(
-        sources,
-        target,
-        suffixes=AUDIO_SUFFIXES,
-        target_suffix=".wav",
-        force=force,
-        mark=f".{name}",
-    )
+    planner = Planner(AUDIO_SUFFIXES, ".wav", force, mark=f".{name}")
+    todo = planner.plan(sources, output or _converted(sources, name))
     _refuse_live(todo.pairs, refine)
     choices: dict[str, Any] = {"decoder": decoder, "seed": seed, "temperature": temperature}
     choices["sample_rate"] = sample_rate
@@ -275,7 +251,7 @@ def _decoded(
     target: str,
     on_progress: OnProgress,
     *,
-    decoder: Decoder,
+    decoder: opt.Decoder,
     sample_rate: int | None,
     **choices: Any,
 ) -> Made | None:
@@ -320,7 +296,7 @@ def _held_rate(target: str, sample_rate: int) -> int:
     return nearest
 
 
-def _announced(codec: Codec, decoder: Decoder) -> AbstractContextManager[None]:
+def _announced(codec: Codec, decoder: opt.Decoder) -> AbstractContextManager[None]:
     """Say when the sampler is being compiled, if the work needs it."""
     if (decoder or codec.decoders[0]) != "wavenet" or codec.device.type != "cpu":
         return nullcontext()

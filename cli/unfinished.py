@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 
 class Line(NamedTuple):
@@ -37,7 +37,6 @@ class Unfinished:
     def __init__(self, output: Path, options: dict[str, str | bool | None], *, force: bool) -> None:
         self.path = path_beside(output)
         self.lines: dict[str, Line] = {}
-        self._file: IO[str] | None = None
         self._options = options
         if force:
             self.remove()
@@ -47,29 +46,15 @@ class Unfinished:
     def add(self, source: str, line: Line) -> None:
         """Keep a line, even if the process is killed in the next moment."""
         self.lines[source] = line
-        if self._file is None:
-            is_new = not self.path.exists()
-            self._file = self.path.open("a", encoding="ascii")
-            if is_new:
-                self._write(self._options)
         text = line.data.decode(errors="surrogateescape")
-        self._write([source, _changed(source), line.model, text])
+        entries: list[object] = [] if self.path.exists() else [self._options]
+        entries.append([source, _changed(source), line.model, text])
+        with self.path.open("a", encoding="ascii") as file:
+            file.write("".join(f"{json.dumps(entry)}\n" for entry in entries))
 
     def remove(self) -> None:
         """Forget the lines: the file is finished."""
-        self.close()
         self.path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Leave the lines to the next run."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _write(self, entry: object) -> None:
-        assert self._file is not None
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
 
     def _read(self) -> None:
         from vqcodec.errors import VqcodecError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from vqcodec_cli.batch import (
     writable,
 )
 from vqcodec_cli.display import OnProgress, warn_of_clipping
-from vqcodec_cli.options import DeviceName, load_codec
 
 if TYPE_CHECKING:
     from vqcodec.codec import Codec
@@ -39,26 +39,17 @@ def decode_units(
     target: str | None,
     speaker: str | None,
     model: str | None,
-    voices: Path | None,
-    device: DeviceName,
+    load: Callable[[str | None], Codec],
     *,
     force: bool,
     quiet: bool,
     **choices: Any,
 ) -> None:
-    """Decode a file of units.
+    """Decode a file of units, in the voice of `speaker`, by `model`.
 
-    Args:
-        sources: one .txt, .jsonl or .npy.
-        target: a sound file or -; of several recordings, or if it does not end as one, a folder,
-            which gets a NAME.wav for each; beside the source when None.
-        speaker: who says it.
-        model: as of `decode`; where the units do not name theirs, the default one.
-        voices: as of `decode`.
-        device: as of `decode`.
-        force: overwrite what exists.
-        quiet: say nothing of what was made.
-        choices: for `Codec.decode_to`.
+    The target is a sound file or `-`; of several recordings, or if it does not end as one, a
+    folder, which gets a NAME.wav for each; when None, it lies beside the source. Where the units do
+    not name their model, the default one is taken. Further choices are those of `Codec.decode_to`.
 
     Raises:
         typer.BadParameter: there is no speaker, or another source.
@@ -70,55 +61,47 @@ def decode_units(
     (source,) = sources
     if speaker is None:
         raise typer.BadParameter("units do not tell who speaks: give --speaker NAME|FILE")
+    from vqcodec.errors import CodesError
     from vqcodec.inference.units import read_units
 
     found = read_units(source)
-    targets = _targets(list(found), target, source)
-    for path in targets.values():
+    names = _named(list(found), target, source)
+    for path in names:
         if path != STREAM:
             check_target(path, force, is_audio=True)
-    names = {path: name for name, path in targets.items()}
-    makers = {units.fingerprint for units in found.values()}
+    makers = {units.fingerprint for units in found.values()} - {None}
+    if len(makers) > 1:
+        raise CodesError(f"{source}: has units of {len(makers)} models; give each a file")
+    (fingerprint,) = makers or {None}
 
     def start() -> Work:
-        codec = _maker(source, makers, model, voices, device)
+        codec = _maker(source, fingerprint, model, load)
         voice = codec.speaker(speaker)
 
         def work(_: str, target: str, on_progress: OnProgress) -> Made:
-            name = names[target]
-            with naming(f"{source}: {name}"):
-                codes = codec.codes(found[name].units, speaker=voice)
+            with naming(f"{source}: {names[target]}"):
+                codes = codec.codes(found[names[target]].units, speaker=voice)
             clipped = codec.decode_to(writable(target), codes, on_progress=on_progress, **choices)
             warn_of_clipping(target, clipped, "another --speaker may be quieter")
             return Made(codes.duration_s)
 
         return work
 
-    pairs = [(source, path) for path in names]
-    if len(pairs) == 1:
-        plan = Plan(pairs, 0, is_one=True)
-        run(plan, start, label="decoding", jobs=1, device=device, quiet=quiet)
-    else:
-        made = run_all(pairs, start, "decoding", n_jobs=1)
-        finish(len(made), 0, len(pairs) - len(made), quiet=quiet)
+    plan = Plan([(source, path) for path in names], is_one=len(names) == 1)
+    if plan.is_one:
+        return run(plan, start, label="decoding", jobs=1, device="cpu", quiet=quiet)
+    made = run_all(plan.pairs, start, "decoding", n_jobs=1)
+    finish(len(made), 0, len(names) - len(made), quiet=quiet)
 
 
 def _maker(
-    source: str,
-    fingerprints: set[bytes | None],
-    model: str | None,
-    voices: Path | None,
-    device: DeviceName,
+    source: str, fingerprint: bytes | None, model: str | None, load: Callable[[str | None], Codec]
 ) -> Codec:
-    """The codec that made units, or that is to be taken for it where they do not say."""
+    """The codec that made units, or where they do not say the one that is to decode them."""
     from vqcodec.errors import CodesError
     from vqcodec.weights.registry import maker
 
-    named = fingerprints - {None}
-    if len(named) > 1:
-        raise CodesError(f"{source}: has units of {len(named)} models; give each a file")
-    (fingerprint,) = named or {None}
-    codec = load_codec(model or (fingerprint and maker(fingerprint)), voices, device)
+    codec = load(model or (maker(fingerprint) if fingerprint else None))
     if fingerprint not in (None, codec.fingerprint):
         raise CodesError(
             f"{source}: these units were made by model {fingerprint.hex()}, and {codec.name} "
@@ -127,8 +110,8 @@ def _maker(
     return codec
 
 
-def _targets(names: list[str], target: str | None, source: str) -> dict[str, str]:
-    """Name of a recording -> the sound file that it becomes; their folders are made."""
+def _named(names: list[str], target: str | None, source: str) -> dict[str, str]:
+    """Sound file -> the recording that becomes it; their folders are made."""
     from vqcodec.errors import VqcodecError
 
     if target is None:
@@ -139,10 +122,10 @@ def _targets(names: list[str], target: str | None, source: str) -> dict[str, str
             raise VqcodecError(
                 f"{target}: no folder, and {source} has {len(names)} recordings; name a folder"
             )
-        return {names[0]: target}
-    targets = {name: Path(target, f"{name}.wav") for name in names}
-    if within := [path for path in targets.values() if set(path.parents) & set(targets.values())]:
+        return {target: names[0]}
+    paths = {Path(target, f"{name}.wav"): name for name in names}
+    if within := [path for path in paths if set(path.parents) & set(paths)]:
         raise VqcodecError(f"{source}: {within[0]} would be in a file; rename one of the two")
-    for path in targets.values():
+    for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-    return {name: str(path) for name, path in targets.items()}
+    return {str(path): name for path, name in paths.items()}

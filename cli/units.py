@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from vqcodec_cli import options as opt
 from vqcodec_cli.batch import (
     AUDIO_SUFFIXES,
     CODES_SUFFIXES,
@@ -22,7 +23,7 @@ from vqcodec_cli.batch import (
     told_apart,
 )
 from vqcodec_cli.display import progress_bar
-from vqcodec_cli.options import Device, Force, Jobs, Quiet, load_codec, model_option
+from vqcodec_cli.options import load_codec
 from vqcodec_cli.unfinished import Line, Unfinished, path_beside
 
 if TYPE_CHECKING:
@@ -55,12 +56,12 @@ def units(
         typer.Option("--dedup", help="Collapse consecutive repeats, and add their durations."),
     ] = False,
     model: Annotated[
-        str | None, model_option("speech-1k; of code files, the packaged one that made them")
+        str | None, opt.model_option("speech-1k; of code files, the packaged one that made them")
     ] = None,
-    device: Device = "auto",
-    jobs: Jobs = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    device: opt.Device = "auto",
+    jobs: opt.Jobs = None,
+    force: opt.Force = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Write codes as sequences of units, for programs that take them for phonemes or text.
 

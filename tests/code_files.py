@@ -1,4 +1,4 @@
-"""Code files as version 1 had them, and n-gram models that no packaged model has."""
+"""Code files as version 1 had them, metadata, and n-gram models that no packaged model has."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from math import ceil
 import numpy as np
 
 from vqcodec.format.ngram_coder import NgramModel
+
+METADATA = {
+    "codebook_size": 512,
+    "sample_rate": 16_000,
+    "hop_length": 1,  # at one rate, so that there are as many codes as samples
+    "fingerprint": bytes.fromhex("0123456789abcdef"),
+    "original_sample_rate": 16_000,
+    "gain": 0.5,
+    "speaker": "p225",
+}
 
 
 def with_crc(header: bytes) -> bytes:

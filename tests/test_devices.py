@@ -77,11 +77,11 @@ def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) ->
     assert {part.device.type for part in parts} == {"cuda"}
 
 
-def test_segments_are_disguised_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_are_perturbed_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     # torch.istft looks at the values of its window; its double does not.
     monkeypatch.setattr(torch, "istft", lambda spectrum, *_, length, **__: spectrum.abs()[:, 0, :1])
     with FakeTensorMode():
         waveform = torch.empty(2, SAMPLES, device="cuda")
         amounts = torch.ones(2, device="cuda")
-        disguised = perturbation.disguise(waveform, 16000, semitones=amounts, formant_ratio=amounts)
-        assert disguised.device.type == "cuda"
+        perturbed = perturbation.perturb(waveform, 16000, semitones=amounts, formant_ratio=amounts)
+        assert perturbed.device.type == "cuda"

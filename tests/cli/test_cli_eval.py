@@ -17,7 +17,7 @@ from vqcodec import Codec, Codes
 from vqcodec.audio import load
 from vqcodec.errors import AudioError
 from vqcodec.evaluation import cache, comparison, conversion
-from vqcodec.evaluation.quality import METRICS, Score
+from vqcodec.evaluation.quality import METRICS, Measured
 from vqcodec.inference import code_search
 
 
@@ -54,11 +54,11 @@ def own_codes(corpus: Path, tiny_model: Path) -> dict[str, Codes]:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run_all(function: Any, tasks: list[Any], **_: Any) -> list[Any]:
+    def map_in_processes(function: Any, tasks: list[Any], **_: Any) -> list[Any]:
         return [function(task) for task in tasks]
 
-    monkeypatch.setattr(comparison, "run_all", run_all)
-    monkeypatch.setattr(conversion, "run_all", run_all)
+    monkeypatch.setattr(comparison, "map_in_processes", map_in_processes)
+    monkeypatch.setattr(conversion, "map_in_processes", map_in_processes)
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -223,7 +223,7 @@ def test_the_decoder_asked_for_decodes(
         return np.zeros(16000, np.float32)
 
     monkeypatch.setattr(Codec, "decode", decode)
-    scores = {metric.name: Score(0.5, "") for metric in METRICS}
+    scores = Measured({metric.name: 0.5 for metric in METRICS}, {})
     monkeypatch.setattr(comparison, "measure", lambda *_: scores)
     options = ["--decoder", "wavenet", "--limit", "1", "--baselines", ""]
     assert main(arguments(corpus, tiny_model, tmp_path, *options)) == 0
@@ -274,6 +274,6 @@ def test_a_missing_library_is_told_before_anything_is_measured(
     def versions() -> dict[str, str]:
         raise cache.VqcodecError("pesq: not installed; pip install 'vqcodec[eval]'")
 
-    monkeypatch.setattr(cache, "versions", versions)
+    monkeypatch.setattr(cache, "library_versions", versions)
     assert main(arguments(corpus, tiny_model, tmp_path)) == 1
     assert capsys.readouterr().err == "vqcodec: pesq: not installed; pip install 'vqcodec[eval]'\n"

@@ -64,7 +64,8 @@ def received(
         signature = inspect.signature(resolve_name(call))
 
         def double(*values: Any, **named: Any) -> Any:
-            found[call] = signature.bind(*values, **named).arguments
+            given = signature.bind(*values, **named).arguments
+            found[call] = given | given.pop("options", {})
             return result
 
         monkeypatch.setattr(call, double)

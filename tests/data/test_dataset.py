@@ -36,7 +36,7 @@ def sampler(
     *,
     config: DataConfig = CONFIG,
     seed: int = 0,
-    disguised: float = 0.0,
+    perturbed: float = 0.0,
     converted: float = 0.0,
     resident: torch.Tensor | None = None,
 ) -> SegmentSampler:
@@ -46,7 +46,7 @@ def sampler(
         config,
         speakers=speaker_names(data.clips),
         hop_length=HOP,
-        perturbation=PerturbationConfig(probability=disguised, conversion=converted),
+        perturbation=PerturbationConfig(probability=perturbed, conversion=converted),
         seed=seed,
         resident=resident,
     )
@@ -67,21 +67,21 @@ def equal(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> boo
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("disguised", [0.0, 0.5])
-def test_a_batch_is_a_function_of_seed_and_step(data: PreparedData, disguised: float) -> None:
-    first = sampler(data, disguised=disguised)
+@pytest.mark.parametrize("perturbed", [0.0, 0.5])
+def test_a_batch_is_a_function_of_seed_and_step(data: PreparedData, perturbed: float) -> None:
+    first = sampler(data, perturbed=perturbed)
     first.batch(0)  # what was drawn before must not matter
-    assert equal(first.batch(7), sampler(data, disguised=disguised).batch(7))
+    assert equal(first.batch(7), sampler(data, perturbed=perturbed).batch(7))
     assert not torch.equal(first.batch(7).waveform, first.batch(8).waveform)
-    other = sampler(data, seed=1, disguised=disguised)
+    other = sampler(data, seed=1, perturbed=perturbed)
     assert not torch.equal(first.batch(7).waveform, other.batch(7).waveform)
 
 
-@pytest.mark.parametrize(("disguised", "converted"), [(0.5, 0.0), (0.0, 0.5)])
+@pytest.mark.parametrize(("perturbed", "converted"), [(0.5, 0.0), (0.0, 0.5)])
 def test_processes_share_the_batch_of_one(
-    data: PreparedData, disguised: float, converted: float
+    data: PreparedData, perturbed: float, converted: float
 ) -> None:
-    one = sampler(data, disguised=disguised, converted=converted)
+    one = sampler(data, perturbed=perturbed, converted=converted)
     whole = one.batch(3)
     parts = [one.batch(3, rank, 2) for rank in range(2)]
     assert len(parts[0].waveform) == 3
@@ -104,8 +104,8 @@ def test_resident_audio_makes_the_same_batches(data: PreparedData, workers: int)
     assert audio is not None
     assert audio.dtype == torch.int16
     config = CONFIG.model_copy(update={"workers": workers})
-    resident = sampler(data, config=config, disguised=0.5, converted=0.5, resident=audio)
-    mapped = sampler(data, disguised=0.5, converted=0.5)
+    resident = sampler(data, config=config, perturbed=0.5, converted=0.5, resident=audio)
+    mapped = sampler(data, perturbed=0.5, converted=0.5)
     for step, batch in enumerate(resident.batches(range(3, 6), rank=1, world_size=2), 3):
         assert equal(batch, mapped.batch(step, 1, 2))
 
@@ -116,7 +116,7 @@ def test_audio_is_resident_where_it_is_wanted_only(data: PreparedData) -> None:
 
 
 def test_shapes_and_types(data: PreparedData) -> None:
-    batch = sampler(data, disguised=1.0).batch(0)
+    batch = sampler(data, perturbed=1.0).batch(0)
     assert batch.waveform.shape == batch.encoder_input.shape == (6, LENGTH)
     assert batch.reference.shape == (6, REFERENCE)
     assert batch.speaker.shape == (6,)
@@ -124,25 +124,25 @@ def test_shapes_and_types(data: PreparedData) -> None:
     assert {tensor.dtype for tensor in batch[:3]} == {torch.float32}
 
 
-def test_only_the_encoder_s_input_is_disguised(data: PreparedData) -> None:
-    plain, disguised = sampler(data).batch(2), sampler(data, disguised=1.0).batch(2)
+def test_only_the_encoder_s_input_is_perturbed(data: PreparedData) -> None:
+    plain, perturbed = sampler(data).batch(2), sampler(data, perturbed=1.0).batch(2)
     assert torch.equal(plain.waveform, plain.encoder_input)
-    assert torch.equal(plain.waveform, disguised.waveform)
-    assert torch.equal(plain.reference, disguised.reference)
-    changed = (disguised.encoder_input - disguised.waveform).abs().amax(1)
+    assert torch.equal(plain.waveform, perturbed.waveform)
+    assert torch.equal(plain.reference, perturbed.reference)
+    changed = (perturbed.encoder_input - perturbed.waveform).abs().amax(1)
     assert (changed > 0.01).all()
-    levels = disguised.encoder_input.square().mean(1) / disguised.waveform.square().mean(1)
+    levels = perturbed.encoder_input.square().mean(1) / perturbed.waveform.square().mean(1)
     torch.testing.assert_close(levels, torch.ones(6), rtol=1e-3, atol=0)
 
 
-def test_who_is_converted_is_not_disguised_and_hears_of_another_voice(data: PreparedData) -> None:
-    disguised = sampler(data, disguised=1.0)
-    mixed = sampler(data, disguised=1.0, converted=0.5)
-    assert not disguised.batch(0).converted.any()
-    assert disguised.batch(0).target.shape == (6, 0)
+def test_who_is_converted_is_not_perturbed_and_hears_of_another_voice(data: PreparedData) -> None:
+    perturbed = sampler(data, perturbed=1.0)
+    mixed = sampler(data, perturbed=1.0, converted=0.5)
+    assert not perturbed.batch(0).converted.any()
+    assert perturbed.batch(0).target.shape == (6, 0)
     n_converted, voices = 0, set()
     for step in range(20):
-        before, batch = disguised.batch(step), mixed.batch(step)
+        before, batch = perturbed.batch(step), mixed.batch(step)
         rows = batch.converted
         n_converted += int(rows.sum())
         assert equal(before._replace(encoder_input=batch.encoder_input)[:6], batch[:6])

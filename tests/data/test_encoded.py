@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import copy
-import runpy
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from recordings import spoken, write
 from training_data import MODEL, data_section, small_recipe
 
-from vqcodec import load
 from vqcodec.codec import Codec
-from vqcodec.data import corpora
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
 from vqcodec.data.dataset import NOT_ENCODED, SegmentSampler, speaker_names
 from vqcodec.data.encoded import read_encoded
-from vqcodec.data.prepared import PreparedData, prepare
+from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CodesError, DataError
-from vqcodec.evaluation.quality import stoi
 from vqcodec.format.codes import Codes
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.interfaces import Condition
@@ -64,7 +58,7 @@ def sampler(
     *,
     segment_length: int,
     resident: bool = False,
-    disguised: float = 0.0,
+    perturbed: float = 0.0,
     converted: float = 0.0,
 ) -> SegmentSampler:
     data, start = encoded.data, checkpoint.load(encoded.model)
@@ -74,7 +68,7 @@ def sampler(
         DataConfig(batch_size=16, segment_length=segment_length, reference_s=0.5),
         speakers=speaker_names(data.clips),
         hop_length=HOP,
-        perturbation=PerturbationConfig(probability=disguised, conversion=converted),
+        perturbation=PerturbationConfig(probability=perturbed, conversion=converted),
         seed=0,
         resident=torch.from_numpy(np.array(data.audio)) if resident else None,
         encoded=read_encoded(
@@ -124,12 +118,12 @@ def test_a_recording_without_codes_is_encoded_as_ever(encoded: Encoded) -> None:
     assert n_found > 0
 
 
-def test_what_has_codes_is_neither_disguised_nor_converted(encoded: Encoded) -> None:
-    batch = sampler(encoded, segment_length=16, disguised=1.0).batch(0)
+def test_what_has_codes_is_neither_perturbed_nor_converted(encoded: Encoded) -> None:
+    batch = sampler(encoded, segment_length=16, perturbed=1.0).batch(0)
     has_codes = batch.codes[:, 0, 0] != NOT_ENCODED
-    is_disguised = (batch.encoder_input != batch.waveform).any(1)
+    is_perturbed = (batch.encoder_input != batch.waveform).any(1)
     assert has_codes.any()
-    assert torch.equal(is_disguised, ~has_codes)
+    assert torch.equal(is_perturbed, ~has_codes)
     converted = sampler(encoded, segment_length=16, converted=1.0).batch(0).converted
     assert torch.equal(converted, ~has_codes)
 
@@ -243,77 +237,3 @@ def test_two_files_of_one_recording_are_refused(encoded: Encoded, tmp_path: Path
         codes.save(path)
     with pytest.raises(DataError, match="slt/alone has codes already; remove one"):
         read_encoded(tmp_path, data, fingerprint=codes.fingerprint, tables=None)
-
-
-@pytest.fixture
-def refine_corpus() -> Callable[..., None]:
-    path = Path(__file__).parents[2] / "scripts" / "refine_corpus.py"
-    main: Callable[..., None] = runpy.run_path(str(path))["main"]
-    return main
-
-
-def prepared(
-    folder: Path, *recordings: np.ndarray, split: str = "train", sample_rate: int = 16000
-) -> PreparedData:
-    lines = ["path,speaker,split"]
-    for index, samples in enumerate(recordings):
-        write(folder / "wav" / f"{index}.wav", samples, sample_rate)
-        lines.append(f"{index}.wav,anna,{split}")
-    (folder / "wav" / "manifest.csv").write_text("\n".join(lines) + "\n")
-    utterances = corpora.folder(folder / "wav")
-    return prepare(utterances, folder / "prepared", corpus="folder", sample_rate=sample_rate)
-
-
-def test_a_corpus_is_refined_many_segments_at_a_time(
-    refine_corpus: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(refine_corpus.__globals__, "STEPS", 6)
-    # The recordings are of two segments, of which the second is the shorter.
-    monkeypatch.setitem(refine_corpus.__globals__, "SEGMENT_LENGTH", 128)
-    data, folder = prepared(tmp_path, *np.array_split(spoken("rms"), 3)), tmp_path / "codes"
-    refine_corpus("speech-1k", data.root, folder, 4, "cpu")
-    codec = load("speech-1k", device="cpu")
-    fingerprint = checkpoint.load("speech-1k").fingerprint
-    found = read_encoded(folder, data, fingerprint=fingerprint, tables=codec.tables)
-    assert set(found.places) == {clip.name for clip in data.clips}
-    gains, rates = [], []
-    for clip in data.clips:
-        codes = Codes.load(folder / f"{clip.name}.codes", tables=codec.tables)
-        original, plain = data.read(clip), codec.encode(data.read(clip), 16000)
-        before, after = (codec.decode(one, sample_rate=16000) for one in (plain, codes))
-        gains.append(stoi(original, after) - stoi(original, before))
-        rates.append(len(codes.to_bytes()) / len(plain.to_bytes()))
-    assert min(gains) > 0
-    # 1.10 where no code costs anything.
-    assert np.mean(rates) < 1.06
-
-
-def test_a_last_segment_of_some_samples_is_refined(
-    encoded: Encoded,
-    refine_corpus: Callable[..., None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(refine_corpus.__globals__, "STEPS", 2)
-    data = prepared(tmp_path, np.resize(spoken("rms"), 1024 * HOP + 5))
-    refine_corpus(str(encoded.model), data.root, tmp_path / "codes", 1, "cpu")
-    assert Codes.load(tmp_path / "codes" / "0.codes").n_codes == 1025
-
-
-@pytest.mark.parametrize(
-    ("settings", "fault"),
-    [
-        ({"split": "test"}, "holds no training recordings"),
-        ({"sample_rate": 8000}, "prepared at 8000 Hz, the model wants 16000 Hz"),
-    ],
-)
-def test_a_corpus_that_cannot_be_refined_is_told(
-    encoded: Encoded,
-    refine_corpus: Callable[..., None],
-    settings: dict[str, Any],
-    fault: str,
-    tmp_path: Path,
-) -> None:
-    data = prepared(tmp_path, spoken("slt"), **settings)
-    with pytest.raises(SystemExit, match=fault):
-        refine_corpus(str(encoded.model), data.root, tmp_path / "codes", 1, "cpu")

@@ -245,7 +245,7 @@ def test_a_corpus_is_labelled_by_forced_alignment(run_script: Run, tmp_path: Pat
     with (root / "manifest.csv").open("w", newline="") as file:
         rows = [[f"{name}.wav", "slt", "test", text] for name, text in texts.items()]
         csv.writer(file).writerows([["path", "speaker", "split", "text"], *rows])
-    done = run_script("scripts/label_corpus.py", root, tmp_path / "labels", "--splits", "test")
+    done = run_script("tools/label_corpus.py", root, tmp_path / "labels", "--splits", "test")
     assert done.stdout == "test: 1 labelled, 1 with a word not in the dictionary\n"
     (name,) = found = labels.read_folder(tmp_path / "labels")
     assert name == "good"

@@ -14,10 +14,10 @@ from vqcodec.data import perturbation
 RATE = 16000
 
 
-def disguise(waveform: np.ndarray, *, semitones: float, formant_ratio: float) -> np.ndarray:
+def perturb(waveform: np.ndarray, *, semitones: float, formant_ratio: float) -> np.ndarray:
     """One waveform, which must not depend on its company."""
     batch = torch.from_numpy(np.stack([waveform, waveform[::-1]]))
-    first = perturbation.disguise(
+    first = perturbation.perturb(
         batch,
         RATE,
         semitones=torch.tensor([semitones, 1.0]),
@@ -65,49 +65,49 @@ def peak_of(waveform: np.ndarray) -> float:
 @pytest.mark.parametrize("n_samples", [1, 700, 1024, 5001])
 def test_length_and_level_are_kept(n_samples):
     waveform = voiced(130, 8000)[100 : 100 + n_samples]
-    disguised = disguise(waveform, semitones=3, formant_ratio=0.9)
-    assert disguised.shape == (n_samples,)
-    assert disguised.dtype == np.float32
-    assert np.isfinite(disguised).all()
-    assert np.sqrt(np.mean(disguised**2)) == pytest.approx(np.sqrt(np.mean(waveform**2)), rel=1e-3)
+    perturbed = perturb(waveform, semitones=3, formant_ratio=0.9)
+    assert perturbed.shape == (n_samples,)
+    assert perturbed.dtype == np.float32
+    assert np.isfinite(perturbed).all()
+    assert np.sqrt(np.mean(perturbed**2)) == pytest.approx(np.sqrt(np.mean(waveform**2)), rel=1e-3)
 
 
 def test_silence_stays_silent():
-    assert not disguise(np.zeros(3000, np.float32), semitones=2, formant_ratio=1.1).any()
+    assert not perturb(np.zeros(3000, np.float32), semitones=2, formant_ratio=1.1).any()
 
 
-def test_no_disguise_is_hardly_one():
+def test_no_perturbation_is_hardly_one():
     waveform = voiced(130)
-    disguised = disguise(waveform, semitones=0, formant_ratio=1)
-    np.testing.assert_allclose(disguised, waveform, atol=1e-3)
+    perturbed = perturb(waveform, semitones=0, formant_ratio=1)
+    np.testing.assert_allclose(perturbed, waveform, atol=1e-3)
 
 
 @pytest.mark.parametrize("semitones", [-5, -2, 3, 7])
 def test_the_pitch_moves_by_the_semitones(semitones):
-    disguised = disguise(voiced(150), semitones=semitones, formant_ratio=1)
+    perturbed = perturb(voiced(150), semitones=semitones, formant_ratio=1)
     wanted = 150 * 2 ** (semitones / 12)
-    assert pitch_of(disguised, wanted) == pytest.approx(wanted, rel=0.015)
+    assert pitch_of(perturbed, wanted) == pytest.approx(wanted, rel=0.015)
 
 
 def test_formants_alone_leave_the_pitch():
-    disguised = disguise(voiced(150), semitones=0, formant_ratio=1.2)
-    assert pitch_of(disguised, 150) == pytest.approx(150, rel=0.015)
+    perturbed = perturb(voiced(150), semitones=0, formant_ratio=1.2)
+    assert pitch_of(perturbed, 150) == pytest.approx(150, rel=0.015)
 
 
 @pytest.mark.parametrize("ratio", [0.8, 1.0, 1.25])
 @pytest.mark.parametrize("semitones", [-4, 0, 4])
 def test_the_formant_moves_by_the_ratio_and_not_with_the_pitch(semitones, ratio):
-    disguised = disguise(whispered(1200), semitones=semitones, formant_ratio=ratio)
-    assert peak_of(disguised) == pytest.approx(1200 * ratio, rel=0.06)
+    perturbed = perturb(whispered(1200), semitones=semitones, formant_ratio=ratio)
+    assert peak_of(perturbed) == pytest.approx(1200 * ratio, rel=0.06)
 
 
 @pytest.mark.parametrize("semitones", [-4, 4])
 def test_speech_keeps_its_timing_and_intonation(speech, semitones):
     waveform = load(speech, RATE)
-    disguised = disguise(waveform, semitones=semitones, formant_ratio=1)
+    perturbed = perturb(waveform, semitones=semitones, formant_ratio=1)
     before, after = (
         pyworld.harvest(x.astype(np.float64), RATE, f0_floor=60, f0_ceil=500)[0]
-        for x in (waveform, disguised)
+        for x in (waveform, perturbed)
     )
     voiced_in_both = (before > 0) & (after > 0)
     assert voiced_in_both.sum() > 0.8 * (before > 0).sum()
@@ -116,6 +116,6 @@ def test_speech_keeps_its_timing_and_intonation(speech, semitones):
     # Loud where it was loud: no frame of 20 ms wanders.
     loudness = [
         np.log(np.square(x[: len(x) // 320 * 320]).reshape(-1, 320).mean(1) + 1e-6)
-        for x in (waveform, disguised)
+        for x in (waveform, perturbed)
     ]
     assert np.corrcoef(*loudness)[0, 1] > 0.9

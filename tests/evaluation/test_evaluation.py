@@ -76,7 +76,7 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     with pytest.raises(VqcodecError, match=r"^jiwer: not installed; pip install 'vqcodec\[eval\]'"):
-        cache.versions()
+        cache.library_versions()
 
 
 # What tables are made of
@@ -194,7 +194,9 @@ def test_recordings_beyond_the_limit_still_say_what_a_voice_is_like(
         record = {"embedding": embedding, "F0 correlation": None, "WER": None, "undefined": ""}
         return conversion._Found(embedding, record, record, dict.fromkeys(task.targets, record))
 
-    monkeypatch.setattr(conversion, "run_all", lambda _, tasks, **__: [found(t) for t in tasks])
+    monkeypatch.setattr(
+        conversion, "map_in_processes", lambda _, tasks, **__: [found(t) for t in tasks]
+    )
     options = {"speakers": ["anna", "p225"], "model": str(tiny_model), "limit": 1}
     conversion.convert_pairs(tmp_path, tmp_path / "report", **options)
     rows = list(csv.DictReader((tmp_path / "report" / "conversion.csv").read_text().splitlines()))
@@ -231,13 +233,13 @@ def test_names_and_texts_cannot_break_the_page() -> None:
 
 
 @pytest.fixture
-def setting(tiny_model: Path) -> cache.Setting:
-    return cache.setting(str(tiny_model), "fast")
+def setting(tiny_model: Path) -> cache.Setup:
+    return cache.prepare_setup(str(tiny_model), "fast")
 
 
 @pytest.fixture
 def row_of(
-    setting: cache.Setting, waveform: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setting: cache.Setup, waveform: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Coded], dict[str, Any]]:
     """Measures what a codec might have made of the waveform."""
     path = write(tmp_path / "a.wav", waveform)
@@ -270,48 +272,46 @@ def test_it_is_the_codecs_silence_that_cannot_be_measured(
 
 
 def test_a_setting_knows_the_best_decoder_and_refuses_another(tiny_model: Path) -> None:
-    assert cache.setting(str(tiny_model), None).decoder == "fast"
+    assert cache.prepare_setup(str(tiny_model), None).decoder == "fast"
     with pytest.raises(
         VqcodecError, match="model tiny has no decoder 'slow'; it has fast, wavenet"
     ):
-        cache.setting(str(tiny_model), "slow")  # type: ignore[arg-type]
+        cache.prepare_setup(str(tiny_model), "slow")  # type: ignore[arg-type]
 
 
 def test_whatever_changes_a_result_changes_its_file(
-    setting: cache.Setting, speech: Path, tmp_path: Path
+    setting: cache.Setup, speech: Path, tmp_path: Path
 ) -> None:
-    stem = cache.file_stem(setting, utterance(speech), "opus-6")
+    stem = cache.cache_stem(setting, utterance(speech), "opus-6")
     moved = tmp_path / "moved.wav"
     moved.write_bytes(speech.read_bytes())
-    model = cache.Setting(str(tmp_path), setting.model_digest, setting.decoder, setting.versions)
-    assert cache.file_stem(model, utterance(moved), "opus-6") == stem
+    model = cache.Setup(str(tmp_path), setting.model_digest, setting.decoder, setting.versions)
+    assert cache.cache_stem(model, utterance(moved), "opus-6") == stem
 
     louder = tmp_path / "louder.wav"
     louder.write_bytes(speech.read_bytes()[:-1] + b"\1")
     digest, versions = setting.model_digest, setting.versions
     stems = {
         stem,
-        cache.file_stem(setting, utterance(louder), "opus-6"),
-        cache.file_stem(setting, utterance(speech, text="other"), "opus-6"),
-        cache.file_stem(setting, utterance(speech, speaker="other"), "opus-6"),
-        cache.file_stem(setting, utterance(speech, name="b"), "opus-6"),
-        cache.file_stem(setting, utterance(speech), "opus_6"),
-        cache.file_stem(cache.Setting("", "0", "fast", versions), utterance(speech), "opus-6"),
-        cache.file_stem(
-            cache.Setting("", digest, "wavenet", versions), utterance(speech), "opus-6"
-        ),
-        cache.file_stem(
-            cache.Setting("", digest, "fast", {"pesq": "9"}), utterance(speech), "opus-6"
+        cache.cache_stem(setting, utterance(louder), "opus-6"),
+        cache.cache_stem(setting, utterance(speech, text="other"), "opus-6"),
+        cache.cache_stem(setting, utterance(speech, speaker="other"), "opus-6"),
+        cache.cache_stem(setting, utterance(speech, name="b"), "opus-6"),
+        cache.cache_stem(setting, utterance(speech), "opus_6"),
+        cache.cache_stem(cache.Setup("", "0", "fast", versions), utterance(speech), "opus-6"),
+        cache.cache_stem(cache.Setup("", digest, "wavenet", versions), utterance(speech), "opus-6"),
+        cache.cache_stem(
+            cache.Setup("", digest, "fast", {"pesq": "9"}), utterance(speech), "opus-6"
         ),
     }
     assert len(stems) == 9
     # Whose work it is not, does not change it.
     others = {
-        cache.file_stem(model, utterance(speech), "opus-6", is_by_model=False)
-        for model in (setting, cache.Setting("", "0", "wavenet", versions))
+        cache.cache_stem(model, utterance(speech), "opus-6", is_by_model=False)
+        for model in (setting, cache.Setup("", "0", "wavenet", versions))
     }
     assert len(others) == 1
-    strange = cache.file_stem(setting, utterance(speech, name="../\u00e4 b%/" + "c" * 300), "x")
+    strange = cache.cache_stem(setting, utterance(speech, name="../\u00e4 b%/" + "c" * 300), "x")
     assert len(strange) < 200
     assert Path(strange).name == strange
 
@@ -324,10 +324,10 @@ def test_what_is_kept_is_made_once(tmp_path: Path) -> None:
         return {"value": 0.1 + 0.2, "none": None}
 
     path, other = tmp_path / "cache" / "a.json", tmp_path / "a.wav"
-    first = cache.kept(path, make)
-    assert cache.kept(path, make) == first == {"value": 0.1 + 0.2, "none": None}
+    first = cache.read_or_make(path, make)
+    assert cache.read_or_make(path, make) == first == {"value": 0.1 + 0.2, "none": None}
     assert len(made) == 1
-    cache.kept(path, make, also=[other])
+    cache.read_or_make(path, make, also=[other])
     assert len(made) == 2
 
 
@@ -345,7 +345,7 @@ def late(task: tuple[int, float]) -> int:
 def test_results_come_in_the_order_of_the_tasks() -> None:
     progress: list[tuple[int, int]] = []
     tasks = [(1, 0.5), (2, 0.0), (3, 0.0)]
-    results = cache.run_all(
+    results = cache.map_in_processes(
         late, tasks, jobs=2, on_progress=lambda *numbers: progress.append(numbers)
     )
     assert results == [1, 2, 3]
@@ -354,9 +354,9 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
 
 def test_an_error_in_a_process_arrives_as_it_is() -> None:
     with pytest.raises(DataError, match=r"^thirteen: unlucky; take another$"):
-        cache.run_all(late, [(13, 0.0)], jobs=1)
+        cache.map_in_processes(late, [(13, 0.0)], jobs=1)
 
 
 def test_the_death_of_a_process_is_told() -> None:
     with pytest.raises(VqcodecError, match=r"a process died, .*; run it again with fewer jobs"):
-        cache.run_all(late, [(14, 0.0)], jobs=1)
+        cache.map_in_processes(late, [(14, 0.0)], jobs=1)

@@ -44,9 +44,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def clip(speaker: str, codes: np.ndarray, vectors: np.ndarray, log_f0: np.ndarray) -> leakage._Clip:
+def clip(
+    speaker: str, codes: np.ndarray, vectors: np.ndarray, log_f0: np.ndarray
+) -> leakage._Recording:
     metadata = {"codebook_size": 16, "sample_rate": 16000, "hop_length": 128, "gain": 1.0}
-    return leakage._Clip(
+    return leakage._Recording(
         Utterance(Path("none.wav"), "none", speaker, "test", ""),
         Codes(
             codes[None],
@@ -62,7 +64,7 @@ def clip(speaker: str, codes: np.ndarray, vectors: np.ndarray, log_f0: np.ndarra
     )
 
 
-def clips(make: Callable[[np.random.Generator, int], leakage._Clip], seed: int) -> list:
+def clips(make: Callable[[np.random.Generator, int], leakage._Recording], seed: int) -> list:
     """Twenty recordings of two speakers."""
     rng = np.random.default_rng(seed)
     return [make(rng, index % 2) for index in range(20)]
@@ -73,7 +75,7 @@ def values(found: list[Measurement]) -> dict[tuple[str, str], float]:
 
 
 def test_codes_that_name_the_speaker_are_found_out_and_others_are_not() -> None:
-    def telling(rng: np.random.Generator, speaker: int) -> leakage._Clip:
+    def telling(rng: np.random.Generator, speaker: int) -> leakage._Recording:
         codes = rng.integers(0, 15, N_CODES)
         codes[::5] = 15 * speaker
         # The vectors say nothing.
@@ -94,7 +96,7 @@ def test_codes_that_name_the_speaker_are_found_out_and_others_are_not() -> None:
 
 
 def test_pitch_that_only_names_the_speaker_is_gone_about_his_mean() -> None:
-    def between_speakers(rng: np.random.Generator, speaker: int) -> leakage._Clip:
+    def between_speakers(rng: np.random.Generator, speaker: int) -> leakage._Recording:
         vectors = rng.standard_normal((N_CODES, 3))
         vectors[:, 0] = speaker
         log_f0 = 5.0 + 0.5 * speaker + 0.1 * rng.standard_normal(N_CODES)
@@ -107,7 +109,7 @@ def test_pitch_that_only_names_the_speaker_is_gone_about_his_mean() -> None:
 
 
 def test_pitch_that_neighbours_tell_is_found_out() -> None:
-    def late(rng: np.random.Generator, speaker: int) -> leakage._Clip:
+    def late(rng: np.random.Generator, speaker: int) -> leakage._Recording:
         vectors = rng.standard_normal((N_CODES, 3))
         log_f0 = 5.0 + 0.1 * np.roll(vectors[:, 1], 3)
         return clip("ab"[speaker], np.zeros(N_CODES, int), vectors, log_f0)
@@ -117,7 +119,7 @@ def test_pitch_that_neighbours_tell_is_found_out() -> None:
 
 
 def test_speech_without_voice_is_refused() -> None:
-    def silent(rng: np.random.Generator, speaker: int) -> leakage._Clip:
+    def silent(rng: np.random.Generator, speaker: int) -> leakage._Recording:
         nothing = np.full(N_CODES, np.nan)
         return clip("ab"[speaker], np.zeros(N_CODES, int), np.zeros((N_CODES, 3)), nothing)
 
@@ -136,7 +138,7 @@ def test_the_decoder_is_given_right_and_wrong_codes_and_voices(
         decoded.append((codes.codes[0].tolist(), codes.speaker))
         return hiss / 2 ** (len(decoded) % 5)
 
-    def said(speaker: str, codes: np.ndarray) -> leakage._Clip:
+    def said(speaker: str, codes: np.ndarray) -> leakage._Recording:
         made = clip(speaker, codes, np.zeros((len(codes), 3)), np.zeros(len(codes)))
         return replace(made, codes=replace(made.codes, speaker=speaker))
 

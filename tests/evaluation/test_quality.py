@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import importlib
 import os
 import subprocess
@@ -10,14 +9,13 @@ from pathlib import Path
 import librosa
 import numpy as np
 import pytest
-import soundfile
 from command_line import ROOT, Run, needs
 from recordings import spoken
 from scipy.signal import get_window, lfilter, sawtooth
 
 from vqcodec import audio
 from vqcodec.errors import VqcodecError
-from vqcodec.evaluation import baselines, quality
+from vqcodec.evaluation import alignment, baselines, quality
 
 RATE = quality.SAMPLE_RATE
 
@@ -33,8 +31,7 @@ def noisy(waveform: np.ndarray, level: float) -> np.ndarray:
 
 
 def test_an_identical_recording_gets_the_best_values(waveform: np.ndarray) -> None:
-    scores = quality.measure(waveform, waveform.copy())
-    values = {name: score.value for name, score in scores.items()}
+    values = quality.measure(waveform, waveform.copy()).values
     assert values == pytest.approx(
         {
             "STOI": 1,
@@ -53,9 +50,11 @@ def test_an_identical_recording_gets_the_best_values(waveform: np.ndarray) -> No
 
 
 def test_noise_makes_every_measure_worse(waveform: np.ndarray) -> None:
-    little, much = (quality.measure(waveform, noisy(waveform, level)) for level in (0.003, 0.03))
+    little, much = (
+        quality.measure(waveform, noisy(waveform, level)).values for level in (0.003, 0.03)
+    )
     for metric in quality.METRICS:
-        better, worse = little[metric.name].value, much[metric.name].value
+        better, worse = little[metric.name], much[metric.name]
         assert better is not None
         assert worse is not None
         assert (better > worse) is metric.higher_is_better, metric.name
@@ -121,7 +120,7 @@ def test_another_voice_is_less_similar_than_the_same() -> None:
 def test_align_finds_a_known_lag(waveform: np.ndarray, lag_ms: int) -> None:
     lag = lag_ms * RATE // 1000
     moved = np.pad(waveform, (lag, 0)) if lag > 0 else waveform[-lag:]
-    aligned = quality.align(waveform, noisy(moved, 0.003))
+    aligned = alignment.align(waveform, noisy(moved, 0.003))
     assert aligned.lag == lag
     assert len(aligned.waveform) == len(waveform)
     inside = slice(800, -800)
@@ -130,11 +129,11 @@ def test_align_finds_a_known_lag(waveform: np.ndarray, lag_ms: int) -> None:
 
 def test_align_looks_no_further_than_50_ms(waveform: np.ndarray) -> None:
     late = np.pad(waveform, (51 * RATE // 1000, 0))
-    assert quality.align(waveform, late).lag <= 50 * RATE // 1000
+    assert alignment.align(waveform, late).lag <= 50 * RATE // 1000
 
 
 def test_align_leaves_silence_where_it_is(waveform: np.ndarray) -> None:
-    aligned = quality.align(waveform, np.zeros(100, np.float32))
+    aligned = alignment.align(waveform, np.zeros(100, np.float32))
     assert aligned.lag == 0
     assert aligned.waveform.shape == waveform.shape
 
@@ -143,13 +142,14 @@ def test_align_leaves_silence_where_it_is(waveform: np.ndarray) -> None:
 def test_silence_gives_none_with_the_reason(waveform: np.ndarray, silent: str) -> None:
     silence = np.zeros_like(waveform)
     pair = (silence, waveform) if silent == "original" else (waveform, silence)
-    for name, score in quality.measure(*pair).items():
-        assert score == (None, f"the {silent} is silent"), name
+    found = quality.measure(*pair)
+    assert found.values == dict.fromkeys(found.reasons)
+    assert set(found.reasons.values()) == {f"the {silent} is silent"}
 
 
 def test_what_is_too_short_or_has_no_voice_gives_none_with_the_reason() -> None:
     hiss = noisy(np.zeros(RATE // 8, np.float32), 1e-6)
-    reasons = {name: score.reason for name, score in quality.measure(hiss, hiss).items()}
+    reasons = quality.measure(hiss, hiss).reasons
     assert reasons["STOI"] == reasons["ESTOI"] == "less than 0.4 s of sound"
     assert reasons["PESQ-WB"] == "Buffer needs to be at least 1/4 of a second long"
     assert reasons["F0 correlation"] == "fewer than 10 frames are voiced in both"
@@ -193,7 +193,7 @@ def test_codec2_decodes_the_last_part_frame(waveform: np.ndarray) -> None:
 @needs("c2enc")
 def test_codec2_comes_late_and_is_understood_once_aligned(waveform: np.ndarray) -> None:
     coded = baselines.codec2(waveform, mode="3200")
-    aligned = quality.align(waveform, coded.waveform)
+    aligned = alignment.align(waveform, coded.waveform)
     assert 0.015 < aligned.lag / RATE < 0.025
     unaligned = coded.waveform[: len(waveform)]
     assert quality.stoi(waveform, aligned.waveform) > quality.stoi(waveform, unaligned) + 0.05
@@ -249,7 +249,6 @@ def test_the_speed_benchmark_times_parts(
     assert "| encode |" in page
     assert "| WaveNet, PyTorch with queues |" in page
     assert "Peak: float32 products" in page
-    assert (tmp_path / "speed.png").stat().st_size > 10_000
     assert len((tmp_path / "speed.csv").read_text().splitlines()) > 3
 
 
@@ -261,31 +260,3 @@ def test_a_benchmark_fails_with_one_line(tmp_path: Path) -> None:
     assert "none.safetensors: no such model; give a .safetensors file" in done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-
-
-def test_the_benchmark_of_pauses_finds_what_is_in_them(
-    run_script: Run, waveform: np.ndarray, tmp_path: Path
-) -> None:
-    folder = tmp_path / "corpus"
-    pause = np.zeros(len(waveform))
-    loudest = np.sqrt(np.square(waveform[: len(waveform) // 400 * 400]).reshape(-1, 400).mean(1))
-    level = 10 ** (-33 / 20) * loudest.max()
-    spoken = np.concatenate([pause, waveform, pause])
-    rumble = 2**0.5 * level * np.sin(2 * np.pi * 20 * np.arange(len(spoken)) / RATE)
-    manifest = "path,speaker,split\n"
-    for speaker, sound in {
-        "noise": noisy(spoken, level),
-        "rumble": noisy(spoken + rumble, level / 100),
-    }.items():
-        (folder / speaker).mkdir(parents=True)
-        soundfile.write(folder / speaker / "a.wav", sound, RATE)
-        manifest += f"{speaker}/a.wav,{speaker},test\n"
-    (folder / "manifest.csv").write_text(manifest)
-    output = tmp_path / "report"
-    done = run_script("benchmarks/pauses.py", folder, "--ranges", "40,25", "-o", output)
-    assert done.status == 0, done.stderr
-    rows = list(csv.DictReader((tmp_path / "report" / "pauses.csv").read_text().splitlines()))
-    found = {row["speaker"]: row for row in rows}
-    assert set(found) == {"noise", "rumble", "all"}
-    assert float(found["noise"]["40 dB"]) + 0.1 < float(found["noise"]["25 dB"])
-    assert float(found["rumble"]["40 dB"]) + 0.1 < float(found["rumble"]["from 134 Hz on"])

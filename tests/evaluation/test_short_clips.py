@@ -15,7 +15,7 @@ import soundfile
 import vqcodec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
-from vqcodec.evaluation import comparison, conversion, leakage, quality
+from vqcodec.evaluation import alignment, comparison, conversion, leakage, quality
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -30,11 +30,11 @@ def sample(name: str, seconds: float) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run_all(function: Any, tasks: list[Any], **_: Any) -> list[Any]:
+    def map_in_processes(function: Any, tasks: list[Any], **_: Any) -> list[Any]:
         return [function(task) for task in tasks]
 
-    monkeypatch.setattr(comparison, "run_all", run_all)
-    monkeypatch.setattr(conversion, "run_all", run_all)
+    monkeypatch.setattr(comparison, "map_in_processes", map_in_processes)
+    monkeypatch.setattr(conversion, "map_in_processes", map_in_processes)
 
 
 def corpus(root: Path, **clips: tuple[str, np.ndarray]) -> Path:
@@ -52,17 +52,19 @@ def test_nothing_is_measured_of_less_than_a_window(n_samples: int) -> None:
     clip = sample("slt", 1)[:n_samples]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        aligned = quality.align(clip, clip[:-3]).waveform
+        aligned = alignment.align(clip, clip[:-3]).waveform
         scores = quality.measure(clip, aligned + np.float32(0.01))
     assert aligned.shape == clip.shape
-    assert scores == {metric.name: (None, "less than 64 ms") for metric in METRICS}
+    assert scores.values == {metric.name: None for metric in METRICS}
+    assert set(scores.reasons.values()) == {"less than 64 ms"}
 
 
 @pytest.mark.parametrize("seconds", [0.064, 0.1, 0.25, 0.39])
 def test_of_a_short_clip_a_measure_is_a_number_or_absent(seconds: float) -> None:
     clip = sample("slt", seconds)
-    for name, (value, reason) in quality.measure(clip, clip * np.float32(0.9)).items():
-        assert (value is None) == bool(reason), name
+    found = quality.measure(clip, clip * np.float32(0.9))
+    for name, value in found.values.items():
+        assert (value is None) == (name in found.reasons), name
         assert value is None or np.isfinite(value), name
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import festival
 import numpy as np
 import pytest
 import soundfile
@@ -31,7 +32,7 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights import checkpoint
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+TOOLS = Path(__file__).parents[2] / "tools"
 SENTENCES = (
     "A rose is a rose, and a boy is a boy.",
     "The birch canoe slid on the smooth planks.",
@@ -68,11 +69,13 @@ def test_mfccs_are_those_of_the_time_of_their_code(hop_length: int) -> None:
 # Measures
 
 
-def clip(phones: list[int], *, is_training: bool) -> unit_measures.Clip:
+def clip(phones: list[int], *, is_training: bool) -> unit_measures.FramedRecording:
     utterance = Utterance(Path("x.wav"), "x", "anna", "test", "")
     mfcc = np.zeros((len(phones), 39), np.float32)
     source = LabelledClip(utterance, [], is_training)
-    return unit_measures.Clip(source, np.array(phones), np.zeros(len(phones), np.int64), mfcc)
+    return unit_measures.FramedRecording(
+        source, np.array(phones), np.zeros(len(phones), np.int64), mfcc
+    )
 
 
 def scored(
@@ -80,7 +83,7 @@ def scored(
     tested: tuple[list[int], list[int]],
     n_units: int,
     **options: Any,
-) -> unit_measures.Scores:
+) -> unit_measures.UnitScores:
     """Scores of phones and units of a training recording and of another."""
     clips = [clip(learnt[0], is_training=True), clip(tested[0], is_training=False)]
     frames = unit_measures.Frames(clips, CLASSES, 100.0)
@@ -235,7 +238,9 @@ def test_triphones_are_the_frames_whose_centre_is_in_them() -> None:
     utterance = Utterance(Path("x.wav"), "x", "anna", "test", "")
     source = LabelledClip(utterance, intervals, False)
     codes = np.arange(5)
-    framed = unit_measures.Clip(source, np.zeros(5, np.int64), codes, np.zeros((5, 39), np.float32))
+    framed = unit_measures.FramedRecording(
+        source, np.zeros(5, np.int64), codes, np.zeros((5, 39), np.float32)
+    )
     frames = unit_measures.Frames([framed], CLASSES, 25.0)
     unit_set = unit_measures.UnitSet("x", [codes], np.eye(5))
     found = {
@@ -268,7 +273,7 @@ def speech_with_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append([f"{speaker}/a.wav", speaker, split, text])
     with (root / "manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
-    subprocess.run([sys.executable, SCRIPTS / "label_corpus.py", root, root], check=True)
+    subprocess.run([sys.executable, TOOLS / "label_corpus.py", root, root], check=True)
     return root
 
 
@@ -276,11 +281,8 @@ def speech_with_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def by_festival(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three speakers of festival, each recording with its own phone times beside it."""
     folder = tmp_path_factory.mktemp("festival")
-    text = folder / "sentences.txt"
-    text.write_text("\n".join(SENTENCES))
-    script = [sys.executable, SCRIPTS / "festival_corpus.py"]
-    subprocess.run([*script, text, folder / "corpus"], check=True)
-    return folder / "corpus"
+    festival.write_corpus(SENTENCES, folder)
+    return folder
 
 
 @needs("festival")

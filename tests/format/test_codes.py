@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from code_files import as_version_1, with_crc
+from code_files import METADATA, as_version_1, with_crc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,20 +26,13 @@ FORMAT = Path(__file__).parents[2] / "docs" / "format.md"
 
 
 def make(n_codes: int = 3, n_codebooks: int = 1, codebook_size: int = 512, **changes) -> Codes:
-    """Random codes at hop length 1 and one rate, so that n_samples is n_codes."""
     rng = np.random.default_rng(n_codes)
     fields = {
         "codes": rng.integers(0, codebook_size, (n_codebooks, n_codes)),
         "codebook_size": codebook_size,
-        "sample_rate": 16_000,
-        "hop_length": 1,
-        "fingerprint": bytes.fromhex("0123456789abcdef"),
-        "original_sample_rate": 16_000,
         "n_samples": n_codes,
-        "gain": 0.5,
-        "speaker": "p225",
     }
-    return Codes(**(fields | changes))
+    return Codes(**(METADATA | fields | changes))
 
 
 def documented() -> tuple[Codes, bytes]:

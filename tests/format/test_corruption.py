@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from code_files import repeating_model, with_crc
+from code_files import METADATA, repeating_model, with_crc
 
 from vqcodec.errors import CodesError
 from vqcodec.format.codes import Codes
@@ -31,18 +31,10 @@ def whole_files(rng: np.random.Generator) -> dict[bytes, Codes]:
         for n in (20, 1)
     )
     for codes, speaker in product((steady, restless), ("p225", rng.integers(-9, 9, 64, np.int8))):
-        metadata = StreamMetadata(
-            n_codebooks=N_CODEBOOKS,
-            codebook_size=CODEBOOK_SIZE,
-            sample_rate=16_000,
-            hop_length=1,
-            fingerprint=rng.bytes(8),
-            original_sample_rate=16_000,
-            gain=0.5,
-            speaker=speaker,
-        )
+        sizes = {"n_codebooks": N_CODEBOOKS, "codebook_size": CODEBOOK_SIZE}
+        own = {"fingerprint": rng.bytes(8), "speaker": speaker}
         stream = io.BytesIO()
-        CodesStream(metadata, blocks(codes)).write(stream)
+        CodesStream(StreamMetadata(**(METADATA | sizes | own)), blocks(codes)).write(stream)
         read = Codes.from_bytes(stream.getvalue(), tables=MODEL)
         files |= {stream.getvalue(): read, read.to_bytes(): read}
     return files

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from vqcodec.errors import CheckpointError, DataError
 from vqcodec.format.ngram_coder import NgramModel
-from vqcodec.training import ngram
+from vqcodec.training import ngram_fit as ngram
 
 SIZE = 24
 

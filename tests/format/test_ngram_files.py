@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from code_files import as_version_1, random_model, repeating_model, with_crc
+from code_files import METADATA, as_version_1, random_model, repeating_model, with_crc
 from vqcodec_cli.main import main
 
 from vqcodec.errors import CheckpointError, CodesError
@@ -35,16 +35,10 @@ def make(n_codes: int = 1500, **changes) -> Codes:
     fields = {
         "codes": steady_codes(n_codes),
         "codebook_size": SIZE,
-        "sample_rate": 16_000,
-        "hop_length": 1,
-        "fingerprint": bytes.fromhex("0123456789abcdef"),
-        "original_sample_rate": 16_000,
         "n_samples": n_codes,
-        "gain": 0.5,
-        "speaker": "p225",
         "tables": MODEL,
     }
-    return Codes(**(fields | changes))
+    return Codes(**(METADATA | fields | changes))
 
 
 def test_a_coded_file_is_smaller_and_holds_the_same():

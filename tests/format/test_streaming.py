@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from code_files import stream_as_version_1
+from code_files import METADATA, stream_as_version_1
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,17 +22,7 @@ from vqcodec.format.streaming import Blocks, CodesStream
 def stream(lengths: list[int], **changes: object) -> CodesStream:
     """Random codes in blocks of these lengths, at hop length 1."""
     rng = np.random.default_rng(len(lengths))
-    fields = {
-        "n_codebooks": 1,
-        "codebook_size": 512,
-        "sample_rate": 16_000,
-        "hop_length": 1,
-        "fingerprint": bytes(8),
-        "original_sample_rate": 16_000,
-        "gain": 0.5,
-        "speaker": "p225",
-    }
-    metadata = StreamMetadata(**(fields | changes))
+    metadata = StreamMetadata(**(METADATA | {"n_codebooks": 1} | changes))
 
     def blocks() -> Blocks:
         for length in lengths:
@@ -63,7 +53,7 @@ def test_bytes_are_those_of_the_specified_layout():
         yield codes[:, :1]
         return 4
 
-    CodesStream(stream([]).metadata, blocks()).write(file)
+    CodesStream(stream([], fingerprint=bytes(8)).metadata, blocks()).write(file)
     assert file.getvalue().hex(" ", 2) == bytes.fromhex(
         "89565143 02 00 01 04 0000000000000000 803e0000 803e0000 0000000000000000 0000003f ff01"
         "0100 e204 70323235 9714d30b"

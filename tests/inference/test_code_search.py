@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import Run
 from conftest import TINY
 from recordings import RATE, spoken
 from vqcodec_cli.main import main
@@ -184,28 +181,3 @@ def test_a_live_recording_cannot_be_refined(
     speaker = ["--speaker", "p225"] if live[0] == "convert" else []
     assert main([*live, *speaker, "--refine"]) == 2
     assert "needs the whole recording" in " ".join(capsys.readouterr().err.split())
-
-
-def test_the_benchmark_compares_more_and_less_effort(
-    run_script: Run,
-    tiny_model: Path,
-    speech: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    usual = code_search.BIT_PENALTY
-    # The benchmark sets both.
-    monkeypatch.setattr(code_search, "STEPS", 4)
-    monkeypatch.setattr(code_search, "BIT_PENALTY", usual)
-    folder = tmp_path / "corpus" / "slt"
-    folder.mkdir(parents=True)
-    shutil.copy(speech, folder / "a.wav")
-    (tmp_path / "corpus" / "manifest.csv").write_text("path,speaker,split\nslt/a.wav,slt,valid\n")
-    output = tmp_path / "report"
-    options = ["--model", tiny_model, "--steps", "3,5", "--bit-penalties", "0", "-o", output]
-    done = run_script("benchmarks/refine.py", tmp_path / "corpus", *options)
-    assert done.status == 0, done.stderr
-    rows = list(csv.DictReader((output / "refine.csv").read_text().splitlines()))
-    assert [row["steps"] for row in rows] == ["-", "3", "5", "4"]
-    assert [row["bit penalty"] for row in rows] == ["-", f"{usual:g}", f"{usual:g}", "0"]
-    assert (output / "refine.md").read_text() in done.stdout

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_line import Run
 from recordings import spoken, write
 from vqcodec_cli.main import main
 
@@ -111,30 +109,3 @@ def test_enrolling_with_tuning(
     assert main([str(word) for word in command]) == 0
     kept = VoicesFile(voices).voices(codec.fingerprint)["eve"]
     assert np.array_equal(kept.vector, voice.vector)
-
-
-def test_the_enrolment_benchmark_measures_every_length_there_is(
-    run_script: Run, tiny_model: Path, tmp_path: Path
-) -> None:
-    for voice in ("slt", "rms"):
-        for index, part in enumerate(np.array_split(spoken(voice), 3)):
-            write(tmp_path / "corpus" / voice / f"{index}.wav", part)
-    lines = [f"{voice}/{i}.wav,{voice},test_unseen" for voice in ("slt", "rms") for i in range(3)]
-    manifest = tmp_path / "corpus" / "manifest.csv"
-    manifest.write_text("\n".join(["path,speaker,split", *lines]) + "\n")
-    output = tmp_path / "report"
-    options = ["--model", tiny_model, "--seconds", "2,60", "-o", output]
-    done = run_script("benchmarks/enrolment.py", manifest, *options)
-    assert done.status == 0, done.stderr
-    rows = list(csv.DictReader((output / "enrolment.csv").read_text().splitlines()))
-    kinds = [("0", "not converted"), ("2", "encoder"), ("2", "tuned")]
-    assert sorted((row["speaker"], row["seconds"], row["voice"]) for row in rows) == [
-        (speaker, *kind) for speaker in ("rms", "slt") for kind in kinds
-    ]
-    # The two synthesizers' voices are not alike before conversion.
-    assert all(0 < float(row["conversion"]) < 0.8 for row in rows if row["seconds"] == "0")
-    page = (output / "enrolment.md").read_text()
-    assert page in done.stdout
-    assert "| 2 | 2 |" in page
-    assert "| 60 |" not in page
-    assert (output / "enrolment.png").read_bytes().startswith(b"\x89PNG")

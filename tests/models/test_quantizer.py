@@ -269,7 +269,6 @@ LIBRARY = {
     "residual_vq": ({"num_quantizers": 3, "codebook_dim": 4}, 3),
     "grouped_residual_vq": ({"num_quantizers": 2, "groups": 2, "codebook_dim": 4}, 4),
     "fsq": ({"levels": (4, 4)}, 1),
-    "simvq": ({}, 1),
 }
 
 

@@ -30,9 +30,10 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import MultiResolutionSpectralLoss
-from vqcodec.training import ngram, trainer
+from vqcodec.training import ngram_fit, trainer
 from vqcodec.training.distributed import Processes
-from vqcodec.training.loop import STATE_FILE, UNVALIDATED, Report, learning_rate
+from vqcodec.training.loop import STATE_FILE, UNVALIDATED, Report
+from vqcodec.training.optimization import learning_rate
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import load_recipe
 from vqcodec.training.state import load_state, save_state
@@ -204,7 +205,7 @@ def test_fast_stage_trains_the_fast_decoder_alone(
         start.model.encoder.output.bias[0] = -0.0
     codes = vqcodec.load(codec).encode(data.read(data.clips[0]), data.sample_rate).codes
     size = start.config.quantizer.codebook_size
-    tables = ngram.fit([codes], size, n_context=2, width=8, units=32, steps=2)
+    tables = ngram_fit.fit([codes], size, n_context=2, width=8, units=32, steps=2)
     checkpoint.save(tmp_path / "start.safetensors", start.model, start.voices, {}, tables)
     recipe = small_recipe(
         data,
@@ -321,7 +322,6 @@ def test_a_recipe_is_checked_with_the_model_that_completes_it(
         {"kind": "residual_vq", "num_quantizers": 2},
         {"kind": "grouped_residual_vq", "num_quantizers": 2, "groups": 2},
         {"kind": "fsq", "levels": [4, 4]},
-        {"kind": "simvq"},
     ],
     ids=lambda quantizer: "-".join(str(value) for value in quantizer.values()),
 )
@@ -371,7 +371,7 @@ def test_whole_numbers_are_not_averaged(data: PreparedData, tmp_path: Path) -> N
     assert all(torch.equal(averaged[name], newest[name]) for name in whole)
 
 
-def test_bfloat16_and_disguises_train(data: PreparedData, tmp_path: Path) -> None:
+def test_bfloat16_and_perturbations_train(data: PreparedData, tmp_path: Path) -> None:
     changes = {"precision": "bfloat16", "perturbation": {"probability": 1.0}, "stage": "joint"}
     _, reports = run(small_recipe(data, tmp_path, **changes))
     assert all(np.isfinite(report.losses["total"]) for report in reports)

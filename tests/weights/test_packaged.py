@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from command_line import ROOT, Run
 from conftest import save_tiny_model
 from recordings import RATE, spoken
 
 import vqcodec
-from vqcodec import prior
 from vqcodec.data.prepared import PreparedData
+from vqcodec.errors import CheckpointError
 from vqcodec.evaluation import quality
-from vqcodec.models.vqvae import VQVAE
-from vqcodec.training import ngram
+from vqcodec.training import ngram_fit
 from vqcodec.weights import checkpoint
 from vqcodec.weights.registry import DEFAULT_MODEL, packaged
 
@@ -100,7 +99,9 @@ def test_a_model_of_another_rate_begins_from_a_packaged_one(
     run_script: Run, tmp_path: Path
 ) -> None:
     start = tmp_path / "start.safetensors"
-    run_script("scripts/warm_start.py", "speech-1k", "speech_2k.yaml", "-o", start)
+    recipe = ["vctk.yaml", "model.encoder.strides=[32,2]", "data.segment_length=128"]
+    grown = run_script("tools/models.py", "grow", "speech-1k", *recipe, "-o", start)
+    assert grown.status == 0, grown.stderr
     begun, trained = checkpoint.load(start).model, checkpoint.load("speech-1k").model
     assert begun.config.hop_length == 64
     own, old = begun.state_dict(), trained.state_dict()
@@ -125,7 +126,7 @@ def test_decoders_of_the_same_codes_are_averaged(
         for parameter in (*tiny.model.fast.parameters(), *tiny.model.wavenet.parameters()):
             parameter.add_(1.0)
     checkpoint.save(other, tiny.model, tiny.voices, {})
-    average = ["scripts/average_decoders.py", "-o", mean, tiny_model, other]
+    average = ["tools/models.py", "average", "-o", mean, tiny_model, other]
     assert run_script(*average).status == 0
     for name, after in checkpoint.load(str(mean)).model.state_dict().items():
         moved = 0.5 if name.startswith("fast.") and "window" not in name else 0.0
@@ -138,44 +139,15 @@ def test_decoders_of_the_same_codes_are_averaged(
     assert checkpoint.load(str(mean)).fingerprint == tiny.fingerprint
 
 
-def test_wavenet_and_prior_follow_a_codec_whose_codes_have_moved(
-    run_script: Run, codec: vqcodec.Codec, data: PreparedData, tmp_path: Path
-) -> None:
-    old = checkpoint.load("speech-1k")
-    bare = VQVAE(old.config.model_copy(update={"wavenet": None}))
-    bare.load_state_dict(old.model.state_dict(), strict=False)
-    # The same codes under other numbers: the last is the first.
-    bare.quantizer.codebook.copy_(bare.quantizer.codebook.flip(0))
-    moved, start, prior_start = (tmp_path / f"{name}.safetensors" for name in "abc")
-    checkpoint.save(moved, bare.eval(), old.voices, {})
-    both = ["speech-1k", moved]
-    run_script("scripts/follow_codes.py", "wavenet", *both, "-o", start)
-    run_script("scripts/follow_codes.py", "prior", *both, data.root, "-o", prior_start)
-    followed = checkpoint.load(start)
-    assert followed.fingerprint == checkpoint.load(moved).fingerprint
-    for name, weight in followed.model.wavenet.state_dict().items():
-        assert torch.equal(weight, old.model.wavenet.state_dict()[name]), name
-    clip = data.split("train")[0]
-    waveform = data.read(clip)
-    new_codec = vqcodec.load(moved, device="cpu")
-    old_codes, new_codes = codec.encode(waveform, 16000), new_codec.encode(waveform, 16000)
-    old_prior, new_prior = prior.load(codec), prior.load(new_codec, prior_start)
-    before = old_prior.model.embedding.weight[old_codes.codes[0].astype(int)]
-    after = new_prior.model.embedding.weight[new_codes.codes[0].astype(int)]
-    assert torch.allclose(after, before, atol=1e-3)
-    # Codes that were never heard have lost what was known of them.
-    assert new_prior.score(new_codes).bits_per_code < old_prior.score(old_codes).bits_per_code
-
-
 @pytest.fixture
-def package_model() -> dict[str, Any]:
-    return runpy.run_path(str(ROOT / "scripts" / "package_model.py"))
+def models() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "tools" / "models.py"))
 
 
 def test_tables_are_fitted_to_refined_codes_too(
     data: PreparedData,
     tiny_model: Path,
-    package_model: dict[str, Any],
+    models: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -186,9 +158,9 @@ def test_tables_are_fitted_to_refined_codes_too(
         path.parent.mkdir(parents=True, exist_ok=True)
         # What no encoder makes of speech.
         replace(codes, codes=np.full_like(codes.codes, 3)).save(path)
-    monkeypatch.setattr(ngram, "fit", partial(ngram.fit, n_context=2, units=32, steps=200))
-    plain = package_model["fitted"](codec, data, None)
-    both = package_model["fitted"](codec, data, tmp_path / "codes")
+    monkeypatch.setattr(ngram_fit, "fit", partial(ngram_fit.fit, n_context=2, units=32, steps=200))
+    plain = models["fitted"](codec, data, None)
+    both = models["fitted"](codec, data, tmp_path / "codes")
     encoded = codec.encode(data.read(data.clips[0]), data.sample_rate).codes
     assert len(both.encode(np.full_like(encoded, 3))) < len(plain.encode(np.full_like(encoded, 3)))
     assert len(both.encode(encoded)) < 1.5 * len(plain.encode(encoded))
@@ -196,13 +168,12 @@ def test_tables_are_fitted_to_refined_codes_too(
 
 def test_a_packaged_model_takes_the_wavenet_trained_apart(
     tiny_model: Path,
-    package_model: dict[str, Any],
+    models: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    main = package_model["main"]
-    monkeypatch.setitem(main.__globals__, "WEIGHTS", tmp_path)
+    package = models["package"]
+    monkeypatch.setitem(package.__globals__, "WEIGHTS", tmp_path)
     tiny = checkpoint.load(str(tiny_model))
     before = {name: each.clone() for name, each in tiny.model.state_dict().items()}
     with torch.no_grad():
@@ -215,17 +186,12 @@ def test_a_packaged_model_takes_the_wavenet_trained_apart(
     checkpoint.save(tmp_path / "fast.safetensors", tiny.model, tiny.voices, {})
     (tmp_path / "more.json").write_text('{"licence": "none", "data": {"root": "/home/me/corpus"}}')
     voice = next(iter(tiny.voices))
-    command = f"package_model.py {tmp_path}/fast.safetensors packed --voices {voice}"
-    command += f" --provenance {tmp_path}/more.json --wavenet {tmp_path}"
-    monkeypatch.setattr(sys, "argv", f"{command}/stranger.safetensors".split())
-    with pytest.raises(SystemExit, match="its codes are not those of"):
-        main()
-    monkeypatch.setattr(sys, "argv", [*f"{command}/other.safetensors --codes".split(), "codes"])
-    with pytest.raises(SystemExit, match=r"^2$"):
-        main()
-    assert "--codes needs --train-data" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", f"{command}/other.safetensors".split())
-    main()
+    arguments = [str(tmp_path / "fast.safetensors"), "packed", voice, tmp_path / "more.json"]
+    with pytest.raises(CheckpointError, match="its codes are not those of"):
+        package(*arguments, wavenet=str(tmp_path / "stranger.safetensors"))
+    with pytest.raises(typer.BadParameter, match="--codes needs --train-data"):
+        package(*arguments, codes=tmp_path)
+    package(*arguments, wavenet=str(tmp_path / "other.safetensors"))
     packed = checkpoint.load(str(tmp_path / "packed.safetensors"))
     assert list(packed.voices) == [voice]
     assert packed.provenance["licence"] == "none"

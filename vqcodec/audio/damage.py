@@ -28,22 +28,14 @@ _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def check(path: Path, name: str, container: str, sample_rate: int) -> None:
-    """Look for damage in a file that libsndfile can open.
-
-    Args:
-        path: Of the file.
-        name: What to call it.
-        container: As libsndfile names it; nothing is known of the damage of others.
-        sample_rate: Of the file, in Hz.
+    """Look for damage in a file that libsndfile can open, and whose container it names.
 
     Raises:
-        AudioError: Something is missing.
+        AudioError: Something is missing; nothing is known of the damage of other containers.
     """
-    look = _CHECKS.get(container)
-    if look is None:
-        return
-    with _mapped(path) as data:
-        look(data, name, sample_rate)
+    if look := _CHECKS.get(container):
+        with _mapped(path) as data:
+            look(data, name, sample_rate)
 
 
 @contextlib.contextmanager
@@ -60,6 +52,22 @@ def keep_the_rest(options: str = "") -> str:
     return f"copy or export it again, or keep what is left: ffmpeg {options}-i DAMAGED REPAIRED.wav"
 
 
+def cut_off(name: str, promised_s: float, there_s: float) -> AudioError:
+    """The error for a file that is shorter than its header says."""
+    return AudioError(
+        f"{name}: is cut off: of {promised_s:.3f} s that its header promises, {there_s:.3f} s are "
+        f"there; {keep_the_rest()}"
+    )
+
+
+def lost_sound(name: str, lost_s: float, start_s: float) -> AudioError:
+    """The error for a file of which pieces are missing, the first one at `start_s`."""
+    return AudioError(
+        f"{name}: is damaged: {lost_s:.3f} s of sound are lost or broken, from {start_s:.3f} s on; "
+        f"{keep_the_rest()}"
+    )
+
+
 def _unfinished(name: str) -> None:
     warnings.warn(
         f"{name}: was never finished, perhaps because its recorder was interrupted; "
@@ -72,13 +80,13 @@ def _unfinished(name: str) -> None:
 # WAV and AIFF
 
 
-class _Samples(NamedTuple):
+class _DataChunk(NamedTuple):
     start: int  # of the chunk
     promised: int | None  # bytes
     bytes_per_frame: int
 
 
-def _samples(data: mmap.mmap) -> _Samples | None:
+def _data_chunk(data: mmap.mmap) -> _DataChunk | None:
     """Find the chunk of samples (Microsoft RIFF; EBU Tech 3306; Apple AIFF 1.3)."""
     order = ">" if data[:4] == b"FORM" else "<"
     start, bytes_per_frame, long_size = 12, 1, None
@@ -86,8 +94,8 @@ def _samples(data: mmap.mmap) -> _Samples | None:
         kind, size = struct.unpack(f"{order}4sI", data[start : start + 8])
         if kind in (b"data", b"SSND"):
             if size == 0xFFFFFFFF and long_size is not None:
-                return _Samples(start, long_size, bytes_per_frame)
-            return _Samples(start, size if size < _UNKNOWN_SIZE else None, bytes_per_frame)
+                return _DataChunk(start, long_size, bytes_per_frame)
+            return _DataChunk(start, size if size < _UNKNOWN_SIZE else None, bytes_per_frame)
         if kind == b"ds64":
             (long_size,) = struct.unpack("<Q", data[start + 16 : start + 24])
         elif kind == b"fmt ":
@@ -101,7 +109,7 @@ def _samples(data: mmap.mmap) -> _Samples | None:
 
 def _check_chunks(data: mmap.mmap, name: str, sample_rate: int) -> None:
     """Compare the promised size of the samples with the file."""
-    samples = _samples(data)
+    samples = _data_chunk(data)
     if samples is None or samples.promised is None:
         return
     there = len(data) - samples.start - 8
@@ -110,10 +118,7 @@ def _check_chunks(data: mmap.mmap, name: str, sample_rate: int) -> None:
             _unfinished(name)
     elif there < samples.promised:
         per_second = samples.bytes_per_frame * sample_rate
-        raise AudioError(
-            f"{name}: is cut off: of {samples.promised / per_second:.3f} s that its header "
-            f"promises, {there / per_second:.3f} s are there; {keep_the_rest()}"
-        )
+        raise cut_off(name, samples.promised / per_second, there / per_second)
     elif not _are_chunks(data, samples.start + 8 + samples.promised):
         raise AudioError(
             f"{name}: goes on after the end that its header gives; "
@@ -154,7 +159,7 @@ class FinishedFile(io.FileIO):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         with _mapped(path) as data:
-            samples = _samples(data)
+            samples = _data_chunk(data)
         self._size_at = samples.start + 4 if samples else 1 << 62
 
     def readinto(self, buffer: Any) -> int:
@@ -206,10 +211,7 @@ def _check_pages(data: mmap.mmap, name: str, sample_rate: int) -> None:
             heard_to = page.granule
         last = page
     if lost_at >= 0:
-        raise AudioError(
-            f"{name}: is damaged: {lost / rate:.3f} s of sound are lost or broken, from "
-            f"{max(lost_at - skip, 0) / rate:.3f} s on; {keep_the_rest()}"
-        )
+        raise lost_sound(name, lost / rate, max(lost_at - skip, 0) / rate)
     end = f"{max(heard_to - skip, 0) / rate:.3f} s"
     if not last.flags & _END:
         if any(data[last.end :]):
@@ -313,12 +315,7 @@ def _tag_before(data: mmap.mmap, end: int) -> int:
 
 
 class UntaggedFile(io.FileIO):
-    """A file without the tags at its end, which libsndfile would decode.
-
-    Args:
-        path: Of the file.
-        end: Where they begin.
-    """
+    """A file without the tags that begin at `end`, which libsndfile would decode."""
 
     def __init__(self, path: Path, end: int) -> None:
         super().__init__(path)
@@ -340,11 +337,7 @@ class UntaggedFile(io.FileIO):
 
 
 class FlacDigest:
-    """The MD5 of decoded samples, to compare with the one in the header (RFC 9639, section 8.2).
-
-    Args:
-        path: Of a FLAC file.
-    """
+    """The MD5 of a FLAC file's samples, compared with its header's (RFC 9639, section 8.2)."""
 
     def __init__(self, path: Path) -> None:
         with _mapped(path) as data:

@@ -151,11 +151,7 @@ def write_live(target: BinaryIO, blocks: Iterable[np.ndarray], sample_rate: int)
     """Write a 16-bit mono WAV to a pipe, every block as it comes.
 
     Nobody knows its length yet; the header says, as ffmpeg's does, that it goes on to the end.
-
-    Args:
-        target: Binary file object that need not seek.
-        blocks: Float32, (T,), clipped to [-1, 1].
-        sample_rate: Of the blocks, in Hz.
+    Blocks are float32 (T,), clipped to [-1, 1].
 
     Raises:
         OSError: The target cannot be written.

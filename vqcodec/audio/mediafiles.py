@@ -33,15 +33,13 @@ class Sound(NamedTuple):
         channels: Of it.
         format: Container, as FFmpeg names it.
         subtype: Codec, as FFmpeg names it.
-        promised: Samples that the header counts, if it does.
-        blocks: Float32, (T, channels) each; more than what is promised is padding.
+        blocks: Float32, (T, channels) each.
     """
 
     sample_rate: int
     channels: int
     format: str
     subtype: str
-    promised: int | None
     blocks: Iterator[np.ndarray]
 
 
@@ -57,10 +55,6 @@ def is_installed() -> bool:
 @contextmanager
 def open_media(path: Path, name: str) -> Iterator[Sound]:
     """Open a file that libsndfile cannot read.
-
-    Args:
-        path: Of the file.
-        name: What to call it.
 
     Raises:
         AudioError: It is no media file, holds no sound, or, while its blocks are read, is damaged.
@@ -87,7 +81,6 @@ def open_media(path: Path, name: str) -> Iterator[Sound]:
             stream.codec_context.channels,
             container.format.name.split(",")[0],
             stream.codec_context.name,
-            promised,
             _complete(_decoded(container, name), promised, rate, name),
         )
 
@@ -164,15 +157,9 @@ def _without_gaps(
     if starts_at_0 and first > _MAX_GAP_S:
         lost, lost_at = lost + first, 0.0
     if lost_at >= 0:
-        raise AudioError(
-            f"{name}: is damaged: {lost:.3f} s of sound are lost or broken, from "
-            f"{lost_at:.3f} s on; {damage.keep_the_rest()}"
-        )
+        raise damage.lost_sound(name, lost, lost_at)
     if stated_s is not None and (end or 0.0) < stated_s - padding:
-        raise AudioError(
-            f"{name}: is cut off: of {stated_s:.3f} s that its header promises, "
-            f"{end or 0.0:.3f} s are there; {damage.keep_the_rest()}"
-        )
+        raise damage.cut_off(name, stated_s, end or 0.0)
 
 
 def _opus_delay(stream: Any, first_length: int) -> int:
@@ -211,7 +198,4 @@ def _complete(
             "convert it to WAV, for example with ffmpeg"
         )
     if n_done < promised - _MAX_PADDING:
-        raise AudioError(
-            f"{name}: is cut off: of {promised / rate:.3f} s that its header promises, "
-            f"{n_done / rate:.3f} s are there; {damage.keep_the_rest()}"
-        )
+        raise damage.cut_off(name, promised / rate, n_done / rate)

@@ -156,15 +156,7 @@ class Recording:
 
 
 def mix(frames: Iterable[np.ndarray], name: str, sample_rate: int) -> Iterator[np.ndarray]:
-    """Average the channels of a recording.
-
-    Args:
-        frames: Float32 blocks of shape (T, channels), T free.
-        name: What to call the recording in an error message.
-        sample_rate: Of the frames, in Hz.
-
-    Yields:
-        Float32 blocks of shape (T,).
+    """Average the channels of float32 blocks (T, channels), T free, to blocks (T,).
 
     Raises:
         AudioError: A sample is not finite or far beyond full scale.
@@ -336,29 +328,21 @@ def spool(stream: BinaryIO, name: str, head: bytes = b"") -> Recording:
 
 
 def _array_recording(source: npt.ArrayLike, sample_rate: int | None) -> Recording:
-    name = "array"
     if sample_rate is None:
         raise AudioError(
-            f"{name}: has no sample rate of its own; give sample_rate in Hz, or (rate, array)"
+            "array: has no sample rate of its own; give sample_rate in Hz, or (rate, array)"
         )
-    samples = as_channels(source, name)
+    samples = as_channels(source, "array")
     return Recording(
-        name,
-        sample_rate=checked_rate(name, sample_rate),
+        "array",
+        sample_rate=checked_rate("array", sample_rate),
         n_samples=samples.shape[1],
         read=partial(array_frames, samples),
     )
 
 
 def as_channels(source: npt.ArrayLike, name: str) -> np.ndarray:
-    """Check an array-like of samples.
-
-    Args:
-        source: As in :func:`open_recording`.
-        name: What to call it in an error message.
-
-    Returns:
-        Samples of shape (channels, T), of the type of the source.
+    """Check an array-like of samples, and return it as (channels, T) of its own type.
 
     Raises:
         AudioError: Its type or shape is impossible.

@@ -1,4 +1,4 @@
-"""What is trained on, and how it is disguised: sections of recipes."""
+"""What is trained on, and how it is perturbed: sections of recipes."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class DataConfig(Section):
 
 
 class PerturbationConfig(Section):
-    """How the encoder's input is disguised, so that codes cannot hold the speaker.
+    """How the encoder's input is perturbed, so that codes cannot hold the speaker.
 
     Attributes:
-        probability: of disguising a segment.
+        probability: of perturbing a segment.
         pitch_semitones: largest shift of pitch, up or down.
         formant_ratio: largest stretch of the spectral envelope, up or down (1 = none).
         conversion: probability of saying a segment in another speaker's voice instead, as the

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
 from vqcodec.data.encoded import EncodedClips
 from vqcodec.data.labels import UNLABELLED
-from vqcodec.data.perturbation import disguise
+from vqcodec.data.perturbation import perturb
 from vqcodec.data.phones import PhoneTrack
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
     Attributes:
         waveform: (B, T) what is to be decoded.
-        encoder_input: (B, T) the same, perhaps disguised.
+        encoder_input: (B, T) the same, perhaps perturbed.
         reference: (B, R) another clip of each speaker.
         speaker: (B,) int64 rows of the speaker table.
         phones: (B, N) int64 the phone class at the centre of each code, or `UNLABELLED`.
@@ -61,16 +61,16 @@ class Batch(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Where a batch is to be read, and how its encoder input is disguised: (B,) each.
+    """Where a batch is to be read, and how its encoder input is perturbed: (B,) each.
 
     Attributes:
         segment, reference, target: first samples in the prepared audio.
         segment_length, reference_length, target_length: samples read; the rest is silence.
         level, reference_level, target_level: what int16 is divided by.
         speaker: rows of the speaker table.
-        disguised: whether at all; never where codes are taken, which no disguise would change.
-        converted: as `disguised`, and never both.
-        semitones, formant_ratio: see `disguise`.
+        perturbed: whether at all; never where codes are taken, which no perturbation would change.
+        converted: as `perturbed`, and never both.
+        semitones, formant_ratio: see `perturb`.
         code, n_codes: first column of `EncodedClips.codes`, and how many are taken there.
     """
 
@@ -84,7 +84,7 @@ class Draws(NamedTuple):
     target_length: Tensor
     target_level: Tensor
     speaker: Tensor
-    disguised: Tensor
+    perturbed: Tensor
     converted: Tensor
     semitones: Tensor
     formant_ratio: Tensor
@@ -101,7 +101,7 @@ class SegmentSampler:
         speakers: rows of the speaker table: a name for every clip's speaker.
         config: batch and segment sizes.
         hop_length: samples per code.
-        perturbation: how the encoder's input is disguised.
+        perturbation: how the encoder's input is perturbed.
         seed: of every draw.
         resident: `resident_audio`, where batches are then made; else they are made on the CPU from
             the mapped file, by the workers if there are any.
@@ -184,7 +184,7 @@ class SegmentSampler:
 
     def read(self, draws: Draws) -> Batch:
         """The batch that was drawn, on the device of the audio."""
-        rows = draws.disguised.nonzero()[:, 0].to(self.audio.device)
+        rows = draws.perturbed.nonzero()[:, 0].to(self.audio.device)
         draws = Draws(*(column.to(self.audio.device, non_blocking=True) for column in draws))
         waveform = self._cut(draws.segment, draws.segment_length, draws.level, self.length)
         reference = self._cut(
@@ -196,7 +196,7 @@ class SegmentSampler:
         encoder_input = waveform
         if len(rows):
             encoder_input = waveform.clone()
-            encoder_input[rows] = disguise(
+            encoder_input[rows] = perturb(
                 waveform[rows],
                 self.sample_rate,
                 semitones=draws.semitones[rows],
@@ -246,7 +246,7 @@ class SegmentSampler:
             reference = self._place(other, self.reference_length, rng)
         else:
             other, reference = clip, self._elsewhere(clip, segment[0] - clip.start, rng)
-        disguised = rng.random() < self.perturbation.probability and codes == NO_CODES
+        perturbed = rng.random() < self.perturbation.probability and codes == NO_CODES
         semitones = rng.uniform(-1, 1) * self.perturbation.pitch_semitones
         formant_ratio = self.perturbation.formant_ratio ** rng.uniform(-1, 1)
         converted = rng.random() < self.perturbation.conversion and codes == NO_CODES
@@ -259,7 +259,7 @@ class SegmentSampler:
             *(*reference, 32768 * other.gain),
             *(*target, 32768 * voice.gain),
             self._rows.get(clip.speaker, 0),  # which only a table looks at
-            disguised and not converted,
+            perturbed and not converted,
             converted,
             semitones,
             formant_ratio,

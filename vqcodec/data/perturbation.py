@@ -1,4 +1,4 @@
-"""Disguises for the encoder's input: who speaks is changed, what is said and its timing are not.
+"""Perturbations of the encoder's input: who speaks is changed, what is said and its timing are not.
 
 When the encoder hears a stranger but the decoder must answer in the true voice, the codes learn
 to leave the voice out (as the information perturbation of Choi et al. 2021, NANSY,
@@ -18,7 +18,7 @@ LIFTER_MS = 2.0
 OVERSAMPLING = 4
 
 
-def disguise(
+def perturb(
     waveform: Tensor, sample_rate: int, *, semitones: Tensor, formant_ratio: Tensor
 ) -> Tensor:
     """Shift the pitch and stretch the spectral envelope, each by its own amount.

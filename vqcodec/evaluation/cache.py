@@ -46,7 +46,7 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class Setting:
+class Setup:
     """What all recordings of a report go through.
 
     Attributes:
@@ -82,7 +82,7 @@ class Setting:
         return None if self.codec().hears_speakers else utterance.speaker
 
 
-def setting(model: str | None, decoder: DecoderName | None) -> Setting:
+def prepare_setup(model: str | None, decoder: DecoderName | None) -> Setup:
     """Find out what a report will be of.
 
     Args:
@@ -92,17 +92,17 @@ def setting(model: str | None, decoder: DecoderName | None) -> Setting:
     Raises:
         VqcodecError: there is no such model or decoder, or the extra `eval` is not installed.
     """
-    found = {"vqcodec": vqcodec.__version__, **versions()}
+    found = {"vqcodec": vqcodec.__version__, **library_versions()}
     path = find(model)
     codec = _loaded(str(path))
     if decoder is not None and decoder not in codec.decoders:
         raise VqcodecError(
             f"model {codec.name} has no decoder {decoder!r}; it has {', '.join(codec.decoders)}"
         )
-    return Setting(str(path), file_digest(path), decoder or codec.decoders[0], found)
+    return Setup(str(path), file_digest(path), decoder or codec.decoders[0], found)
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """The installed version of every library that measures, none of which is imported.
 
     Raises:
@@ -117,7 +117,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def kept(
+def read_or_make(
     path: Path, make: Callable[[], dict[str, Any]], *, also: Sequence[Path] = ()
 ) -> dict[str, Any]:
     """Read what was found out before, or find it out and keep it.
@@ -135,19 +135,17 @@ def kept(
     return made
 
 
-def file_stem(
-    setting: Setting, utterance: Utterance, what: str, *, is_by_model: bool = True
-) -> str:
+def cache_stem(setup: Setup, utterance: Utterance, what: str, *, is_by_model: bool = True) -> str:
     """A file name that is readable, and another for whatever gives another result.
 
     Args:
-        setting: of the report.
+        setup: of the report.
         utterance: the recording; its content counts, not the place of its corpus.
         what: is done to it.
         is_by_model: whether the model has a part in that.
     """
     request = {
-        **asdict(setting),
+        **asdict(setup),
         **({} if is_by_model else {"model_digest": None, "decoder": None}),
         "model": None,
         "version": _VERSION,
@@ -168,7 +166,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def run_all(
+def map_in_processes(
     function: Callable[[_Task], _Result],
     tasks: Sequence[_Task],
     *,

@@ -19,10 +19,17 @@ from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation import plots
+from vqcodec.evaluation.alignment import align
 from vqcodec.evaluation.baselines import Coded, baseline
-from vqcodec.evaluation.cache import Setting, file_stem, kept, run_all, setting
+from vqcodec.evaluation.cache import (
+    Setup,
+    cache_stem,
+    map_in_processes,
+    prepare_setup,
+    read_or_make,
+)
 from vqcodec.evaluation.page import Example, Player, page
-from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, align, measure
+from vqcodec.evaluation.quality import SAMPLE_RATE, measure, measure_each
 from vqcodec.evaluation.recognition import word_errors
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.evaluation.summary import summarised, table_row
@@ -47,7 +54,7 @@ class _Task(NamedTuple):
     """What a process is to do: one recording through every codec."""
 
     utterance: Utterance
-    setting: Setting
+    setup: Setup
     codecs: tuple[str, ...]
     output: Path
     is_example: bool
@@ -100,7 +107,7 @@ def compare(
             f"{output}: lies in the corpus, which its examples would then be part of; name a "
             "folder beside it"
         )
-    made_of = setting(model, decoder)
+    made_of = prepare_setup(model, decoder)
     utterances = clips(corpus, split, limit=limit)
     ours = our_label(made_of.decoder)
     refined = [our_label(made_of.decoder, refined=True)] if refine else []
@@ -109,7 +116,7 @@ def compare(
     tasks = [
         _Task(utterance, made_of, codecs, output, utterance in played) for utterance in utterances
     ]
-    records = run_all(_measure_recording, tasks, jobs=jobs, on_progress=on_progress)
+    records = map_in_processes(_measure_recording, tasks, jobs=jobs, on_progress=on_progress)
 
     rows = [record["row"] for found in records for record in found]
     codes = [
@@ -147,28 +154,28 @@ def _measure_recording(task: _Task) -> list[dict[str, Any]]:
         stem = _stem(task, codec)
         examples = _example_paths(task.output, stem) if task.is_example else []
         make = partial(_measure_codec, task, codec, examples)
-        found.append(kept(task.output / "cache" / f"{stem}.json", make, also=examples))
+        found.append(read_or_make(task.output / "cache" / f"{stem}.json", make, also=examples))
     return found
 
 
 def _stem(task: _Task, codec: str) -> str:
-    decoder = task.setting.decoder
+    decoder = task.setup.decoder
     is_ours = codec in (our_label(decoder), our_label(decoder, refined=True))
-    return file_stem(task.setting, task.utterance, codec, is_by_model=is_ours)
+    return cache_stem(task.setup, task.utterance, codec, is_by_model=is_ours)
 
 
 def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> dict[str, Any]:
     """A row of the CSV file and, of our codec, the codes (Q, N)."""
     utterance = task.utterance
     reference = load(utterance.path, SAMPLE_RATE)
-    codes, decoder = None, task.setting.decoder
+    codes, decoder = None, task.setup.decoder
     refined = our_label(decoder, refined=True)
     if codec == ORIGINAL:
         coded = Coded(reference, 2 * len(reference))
     elif codec in (our_label(decoder), refined):
-        ours = task.setting.codec()
+        ours = task.setup.codec()
         made = ours.encode(
-            utterance.path, speaker=task.setting.own_name(utterance), refine=codec == refined
+            utterance.path, speaker=task.setup.own_name(utterance), refine=codec == refined
         )
         decoded = ours.decode(made, decoder=decoder, sample_rate=SAMPLE_RATE)
         coded, codes = Coded(decoded, len(made.to_bytes())), made.codes.tolist()
@@ -178,12 +185,8 @@ def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> di
     seconds = len(reference) / SAMPLE_RATE
     aligned = align(reference, coded.waveform)
     scores = measure(reference, aligned.waveform)
-    reasons = [f"{name}: {score.reason}" for name, score in scores.items() if score.reason]
-    errors, words = None, None
-    try:
-        errors, words = word_errors(utterance.text, aligned.waveform)
-    except UndefinedMetricError as error:
-        reasons.append(f"WER: {error}")
+    misheard = measure_each({"WER": partial(word_errors, utterance.text, aligned.waveform)})
+    errors, words = misheard.values["WER"] or (None, None)
     row = {
         "file": utterance.name,
         "speaker": utterance.speaker,
@@ -191,10 +194,10 @@ def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> di
         "seconds": seconds,
         "kbit/s": 8 * coded.n_bytes / seconds / 1000,
         "lag (ms)": 1000 * aligned.lag / SAMPLE_RATE,
-        **{name: score.value for name, score in scores.items()},
+        **scores.values,
         "word errors": errors,
         "words": words,
-        "undefined": "; ".join(reasons),
+        "undefined": "; ".join(filter(None, (scores.undefined, misheard.undefined))),
     }
     for path in example_paths:
         _write_example(path, aligned.waveform)
@@ -243,7 +246,7 @@ def _example(task: _Task, found: Sequence[dict[str, Any]]) -> Example:
     return Example(task.utterance.name, task.utterance.speaker, task.utterance.text, players)
 
 
-def _about(made_of: Setting, split: str, rows: Sequence[dict[str, Any]]) -> str:
+def _about(made_of: Setup, split: str, rows: Sequence[dict[str, Any]]) -> str:
     seconds = {row["file"]: row["seconds"] for row in rows}
     return (
         f"Split {split}: {len(seconds)} files, {sum(seconds.values()) / 60:.1f} minutes, "

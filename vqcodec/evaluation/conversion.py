@@ -17,12 +17,18 @@ import numpy as np
 from vqcodec.audio import load
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
-from vqcodec.evaluation.cache import Setting, file_stem, kept, run_all, setting
+from vqcodec.evaluation.alignment import align
+from vqcodec.evaluation.cache import (
+    Setup,
+    cache_stem,
+    map_in_processes,
+    prepare_setup,
+    read_or_make,
+)
 from vqcodec.evaluation.quality import (
     SAMPLE_RATE,
-    UndefinedMetricError,
-    align,
     f0_correlation,
+    measure_each,
     speaker_embedding,
 )
 from vqcodec.evaluation.recognition import word_errors
@@ -46,7 +52,7 @@ class _Task(NamedTuple):
     """What a process is to do: one recording in its own voice and in others."""
 
     utterance: Utterance
-    setting: Setting
+    setup: Setup
     targets: tuple[str, ...]  # none for a recording that only says what its speaker is like
     refine: bool
     cache: Path
@@ -100,7 +106,7 @@ def convert_pairs(
         VqcodecError: there is no such model or decoder, or a library is missing.
         OSError: the folder cannot be written.
     """
-    made_of = setting(model, decoder)
+    made_of = prepare_setup(model, decoder)
     codec = made_of.codec()
     names = list(dict.fromkeys(speakers)) or _voices(corpus, split, list(codec.voices))
     if len(names) < 2:
@@ -116,24 +122,8 @@ def convert_pairs(
             _Task(each, made_of, others if each in converted else (), refine, output / "cache")
             for each in recordings
         ]
-    found = run_all(_work_on, tasks, jobs=jobs, on_progress=on_progress)
-
-    centres = {
-        name: _centre(
-            name,
-            [
-                one.embedding
-                for task, one in zip(tasks, found, strict=True)
-                if task.utterance.speaker == name and one.embedding is not None
-            ],
-        )
-        for name in names
-    }
-    rows = [
-        row
-        for task, one in zip(tasks, found, strict=True)
-        for row in _rows(task.utterance, one, centres)
-    ]
+    found = map_in_processes(_work_on, tasks, jobs=jobs, on_progress=on_progress)
+    rows = _all_rows([task.utterance for task in tasks], found)
     pairs = [
         _pair([row for row in rows if (row["source"], row["target"]) == pair])
         for pair in itertools.permutations(names, 2)
@@ -164,12 +154,14 @@ def _voices(corpus: Path, split: str, known: Sequence[str]) -> list[str]:
 
 def _work_on(task: _Task) -> _Found:
     def record(what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        return kept(task.cache / f"{file_stem(task.setting, task.utterance, what)}.json", make)
+        return read_or_make(
+            task.cache / f"{cache_stem(task.setup, task.utterance, what)}.json", make
+        )
 
     @cache
     def codes() -> Codes:
-        name = task.setting.own_name(task.utterance)
-        made: Codes = task.setting.codec().encode(
+        name = task.setup.own_name(task.utterance)
+        made: Codes = task.setup.codec().encode(
             task.utterance.path, speaker=name, refine=task.refine
         )
         return made
@@ -191,11 +183,8 @@ def _work_on(task: _Task) -> _Found:
 
 
 def _embedding(task: _Task) -> dict[str, Any]:
-    try:
-        embedding = speaker_embedding(load(task.utterance.path, SAMPLE_RATE))
-    except UndefinedMetricError:
-        return {"embedding": None}
-    return {"embedding": embedding.tolist()}
+    waveform = load(task.utterance.path, SAMPLE_RATE)
+    return measure_each({"embedding": lambda: speaker_embedding(waveform).tolist()}).values
 
 
 def _original(task: _Task) -> dict[str, Any]:
@@ -204,7 +193,7 @@ def _original(task: _Task) -> dict[str, Any]:
 
 def _conversion(task: _Task, codes: Codes, target: str | None) -> dict[str, Any]:
     """Measure a recording said by another voice; by its own where there is no target."""
-    codec, decoder = task.setting.codec(), task.setting.decoder
+    codec, decoder = task.setup.codec(), task.setup.decoder
     return _measured(
         task, codec.decode(codes, speaker=target, decoder=decoder, sample_rate=SAMPLE_RATE)
     )
@@ -214,20 +203,25 @@ def _measured(task: _Task, waveform: np.ndarray) -> dict[str, Any]:
     """What is measured of any form of a recording; None where undefined, with the reasons."""
     reference = load(task.utterance.path, SAMPLE_RATE)
     aligned = align(reference, waveform).waveform
-    measures: dict[str, Callable[[], Any]] = {
-        "embedding": lambda: speaker_embedding(waveform).tolist(),
-        "F0 correlation": lambda: f0_correlation(reference, aligned),
-        "WER": lambda: word_errors(task.utterance.text, aligned),
-    }
-    found: dict[str, Any] = {}
-    reasons = []
-    for name, measure in measures.items():
-        try:
-            found[name] = measure()
-        except UndefinedMetricError as error:
-            found[name] = None
-            reasons.append(f"{name}: {error}")
-    return {**found, "undefined": "; ".join(reasons)}
+    found = measure_each(
+        {
+            "embedding": lambda: speaker_embedding(waveform).tolist(),
+            "F0 correlation": partial(f0_correlation, reference, aligned),
+            "WER": partial(word_errors, task.utterance.text, aligned),
+        }
+    )
+    return {**found.values, "undefined": found.undefined}
+
+
+def _all_rows(utterances: Sequence[Utterance], found: Sequence[_Found]) -> list[dict[str, Any]]:
+    """The rows of the CSV file."""
+    voices: dict[str, list[np.ndarray]] = {utterance.speaker: [] for utterance in utterances}
+    for utterance, one in zip(utterances, found, strict=True):
+        if one.embedding is not None:
+            voices[utterance.speaker].append(one.embedding)
+    centres = {name: _centre(name, own) for name, own in voices.items()}
+    pairs = zip(utterances, found, strict=True)
+    return [row for utterance, one in pairs for row in _rows(utterance, one, centres)]
 
 
 def _centre(name: str, embeddings: Sequence[np.ndarray]) -> np.ndarray:

@@ -20,7 +20,7 @@ from vqcodec.audio import load
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
-from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, mel_distance
+from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, mel_distance, track_pitch
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.extras import library
 from vqcodec.format.codes import Codes
@@ -73,7 +73,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, eq=False)
-class _Clip:
+class _Recording:
     """A recording, at one frame for each code.
 
     Attributes:
@@ -163,7 +163,7 @@ def _chosen(
     return train, test
 
 
-def _listen(codec: Codec, utterance: Utterance) -> _Clip:
+def _listen(codec: Codec, utterance: Utterance) -> _Recording:
     """Encode a recording, and analyse it at the times that the codes stand for."""
     rate, hop_length = codec.sample_rate, codec.hop_length
     own = None if codec.hears_speakers else utterance.speaker
@@ -176,10 +176,8 @@ def _listen(codec: Codec, utterance: Utterance) -> _Clip:
     feature = library("librosa").feature
     mfccs = feature.mfcc(y=shifted, sr=rate, n_mfcc=_N_MFCC, n_fft=_N_FFT, hop_length=hop_length)
     deltas = feature.delta(mfccs, mode="nearest")
-    pyworld, samples = library("pyworld"), shifted.astype(np.float64)
-    coarse, times = pyworld.dio(samples, rate, frame_period=1000 * hop_length / rate)
-    f0 = pyworld.stonemask(samples, coarse, times, rate)[: codes.n_codes]
-    return _Clip(
+    f0 = track_pitch(shifted, rate, hop_ms=1000 * hop_length / rate).f0[: codes.n_codes]
+    return _Recording(
         utterance,
         codes,
         codec.model.latents(indices)[0].T.cpu().numpy(),
@@ -191,7 +189,7 @@ def _listen(codec: Codec, utterance: Utterance) -> _Clip:
 # Who speaks
 
 
-def _speaker_probes(train: Sequence[_Clip], test: Sequence[_Clip]) -> list[Measurement]:
+def _speaker_probes(train: Sequence[_Recording], test: Sequence[_Recording]) -> list[Measurement]:
     found = []
     for target, window_s in (("speaker, recording", None), ("speaker, 1 s", _WINDOW_S)):
         first, second = (_pieces(split, window_s) for split in (train, test))
@@ -217,7 +215,7 @@ def _speaker_probes(train: Sequence[_Clip], test: Sequence[_Clip]) -> list[Measu
 
 
 def _pieces(
-    split: Sequence[_Clip], window_s: float | None
+    split: Sequence[_Recording], window_s: float | None
 ) -> list[tuple[str, dict[str, np.ndarray]]]:
     """Speaker and statistics of every recording, or of every whole window of it."""
     found = []
@@ -231,7 +229,7 @@ def _pieces(
     return found
 
 
-def _statistics(clip: _Clip, part: slice) -> dict[str, np.ndarray]:
+def _statistics(clip: _Recording, part: slice) -> dict[str, np.ndarray]:
     """What the probes of the speaker are given, by name."""
     size = clip.codes.codebook_size
     counts = [np.bincount(row, minlength=size) for row in clip.codes.codes[:, part]]
@@ -244,9 +242,9 @@ def _statistics(clip: _Clip, part: slice) -> dict[str, np.ndarray]:
 # The pitch
 
 
-def _pitch_probes(train: Sequence[_Clip], test: Sequence[_Clip]) -> list[Measurement]:
+def _pitch_probes(train: Sequence[_Recording], test: Sequence[_Recording]) -> list[Measurement]:
     means = _mean_log_f0(train)
-    inputs: dict[str, Callable[[_Clip], np.ndarray]] = {
+    inputs: dict[str, Callable[[_Recording], np.ndarray]] = {
         VECTORS: lambda clip: clip.vectors,
         MFCCS: lambda clip: clip.mfccs,
     }
@@ -264,7 +262,7 @@ def _pitch_probes(train: Sequence[_Clip], test: Sequence[_Clip]) -> list[Measure
     return found
 
 
-def _mean_log_f0(split: Sequence[_Clip]) -> dict[str, float]:
+def _mean_log_f0(split: Sequence[_Recording]) -> dict[str, float]:
     """Speaker -> mean over all voiced frames; those without any are left out."""
     of_speaker: dict[str, list[np.ndarray]] = {}
     for clip in split:
@@ -275,8 +273,8 @@ def _mean_log_f0(split: Sequence[_Clip]) -> dict[str, float]:
 
 
 def _voiced(
-    split: Sequence[_Clip],
-    frames_of: Callable[[_Clip], np.ndarray],
+    split: Sequence[_Recording],
+    frames_of: Callable[[_Recording], np.ndarray],
     offsets: dict[str, float],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames with their neighbours (M, (2 * context + 1) * D), and log F0 less an offset (M,).
@@ -325,7 +323,7 @@ def _probe_score(
 # Decoding
 
 
-def _decoder_reliance(codec: Codec, split: Sequence[_Clip]) -> list[Measurement]:
+def _decoder_reliance(codec: Codec, split: Sequence[_Recording]) -> list[Measurement]:
     """Mel distance with the right and the wrong codes and voices, the right ones first."""
     rng = np.random.default_rng(0)
     distances: dict[str, list[float]] = {}

@@ -1,18 +1,18 @@
 """How close a decoded recording is to its original, by the measures of the field.
 
 Waveforms are float arrays of shape (T,), full scale 1, at `SAMPLE_RATE`. The two of a pair have
-one length and no delay between them: see `align`. Every measure needs the extra `eval`, and raises
-`UndefinedMetricError` where it has no value, such as for silence or for less than 64 ms, which is
-the longest window.
+one length and no delay between them: see `alignment.align`. Every measure needs the extra `eval`,
+and raises `UndefinedMetricError` where it has no value, such as for silence or for less than 64 ms,
+which is the longest window.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +22,7 @@ from vqcodec.errors import VqcodecError
 from vqcodec.extras import library
 
 SAMPLE_RATE = 16000
-MAX_LAG_MS = 50
 
-_HOP_LENGTH, _N_FFT = SAMPLE_RATE // 1000, 512  # of `align`: 1 ms, 32 ms
 _LONGEST_WINDOW = 1024  # of `mel_distance`
 _MIN_VOICED_FRAMES = 10
 _N_MEL_CEPSTRUM = 24
@@ -36,61 +34,21 @@ class UndefinedMetricError(VqcodecError):
     """A measure has no value for a pair; the message is the reason."""
 
 
-class Aligned(NamedTuple):
-    """A decoded waveform without the delay of its codec.
+class Measured(NamedTuple):
+    """Several measures of one recording, by name.
 
     Attributes:
-        waveform: (T,), T as in the reference.
-        lag: samples by which it came late, a multiple of 1 ms; negative if early.
+        values: None where a measure is undefined.
+        reasons: of those alone, why.
     """
 
-    waveform: np.ndarray
-    lag: int
+    values: dict[str, Any]
+    reasons: dict[str, str]
 
-
-class Score(NamedTuple):
-    """One measure of one pair.
-
-    Attributes:
-        value: None where the measure is undefined.
-        reason: why it is undefined; empty where it is not.
-    """
-
-    value: float | None
-    reason: str
-
-
-def align(reference: np.ndarray, decoded: np.ndarray) -> Aligned:
-    """Remove a delay of at most 50 ms.
-
-    The lag is the peak of the cross-correlation of log-mel spectrograms, 1 ms to a frame. (That of
-    the waveforms has its peak anywhere within pitch periods of the truth for codecs that keep no
-    phase, such as Codec 2 or a sampled WaveNet.)
-
-    Args:
-        reference: (T,).
-        decoded: (any,); what lies outside the reference's T samples is dropped, what it lacks of
-            them is silence.
-    """
-    length = max(len(reference), len(decoded), _N_FFT)
-    original, late = (
-        _mel_contours(np.pad(waveform, (0, length - len(waveform))))
-        for waveform in (reference, decoded)
-    )
-    n_frames = original.shape[1]
-
-    def correlation(lag: int) -> float:
-        overlap = n_frames - abs(lag)
-        first = original[:, max(0, -lag) :][:, :overlap]
-        second = late[:, max(0, lag) :][:, :overlap]
-        return float(np.vdot(first, second))
-
-    # The shortest lag comes first and wins a tie: silence has none.
-    lags = sorted(range(-min(MAX_LAG_MS, n_frames - 1), min(MAX_LAG_MS, n_frames - 1) + 1), key=abs)
-    lag = max(lags, key=correlation) * _HOP_LENGTH
-    shifted = decoded[lag:] if lag >= 0 else np.pad(decoded, (-lag, 0))
-    shifted = shifted[: len(reference)]
-    return Aligned(np.pad(shifted, (0, len(reference) - len(shifted))), lag)
+    @property
+    def undefined(self) -> str:
+        """All reasons in one line."""
+        return "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
 
 
 def stoi(reference: np.ndarray, decoded: np.ndarray) -> float:
@@ -194,7 +152,7 @@ def f0_correlation(reference: np.ndarray, decoded: np.ndarray) -> float:
         UndefinedMetricError: fewer than ten frames are voiced in both, or F0 never moves.
     """
     _check(reference, decoded)
-    first, second = _f0(reference), _f0(decoded)
+    first, second = track_pitch(reference).f0, track_pitch(decoded).f0
     both = (first > 0) & (second > 0)
     if both.sum() < _MIN_VOICED_FRAMES:
         raise UndefinedMetricError(f"fewer than {_MIN_VOICED_FRAMES} frames are voiced in both")
@@ -213,7 +171,8 @@ def voicing_error(reference: np.ndarray, decoded: np.ndarray) -> float:
         UndefinedMetricError: silence.
     """
     _check(reference, decoded)
-    return float(((_f0(reference) > 0) != (_f0(decoded) > 0)).mean())
+    first, second = track_pitch(reference).f0, track_pitch(decoded).f0
+    return float(((first > 0) != (second > 0)).mean())
 
 
 def dnsmos(reference: np.ndarray, decoded: np.ndarray) -> float:
@@ -293,8 +252,19 @@ METRICS = (
 )
 
 
-def measure(reference: np.ndarray, decoded: np.ndarray) -> dict[str, Score]:
-    """All of `METRICS`, by name.
+def measure_each(measures: Mapping[str, Callable[[], Any]]) -> Measured:
+    """What each measure says, or why it is undefined."""
+    found = Measured({}, {})
+    for name, measure in measures.items():
+        try:
+            found.values[name] = measure()
+        except UndefinedMetricError as error:
+            found.values[name], found.reasons[name] = None, str(error)
+    return found
+
+
+def measure(reference: np.ndarray, decoded: np.ndarray) -> Measured:
+    """All of `METRICS`.
 
     Args:
         reference: (T,).
@@ -303,13 +273,7 @@ def measure(reference: np.ndarray, decoded: np.ndarray) -> dict[str, Score]:
     Raises:
         VqcodecError: the lengths differ, or the extra `eval` is not installed.
     """
-    scores = {}
-    for metric in METRICS:
-        try:
-            scores[metric.name] = Score(metric.function(reference, decoded), "")
-        except UndefinedMetricError as error:
-            scores[metric.name] = Score(None, str(error))
-    return scores
+    return measure_each({each.name: partial(each.function, reference, decoded) for each in METRICS})
 
 
 def _stoi(reference: np.ndarray, decoded: np.ndarray, *, extended: bool) -> float:
@@ -341,48 +305,37 @@ def _repeatable_draws() -> Iterator[None]:
         np.random.set_state(before)  # noqa: NPY002
 
 
-class _Pitch(NamedTuple):
-    f0: np.ndarray  # in Hz, 0 where unvoiced
-    times: np.ndarray  # in seconds, every 5 ms
+class Pitch(NamedTuple):
+    """F0 as WORLD finds it (DIO and StoneMask; Morise, Yokomori, Ozawa 2016).
+
+    Attributes:
+        f0: (frames,) in Hz, 0 where unvoiced.
+        times: (frames,) in seconds.
+    """
+
+    f0: np.ndarray
+    times: np.ndarray
 
 
-def _pitch(waveform: np.ndarray) -> _Pitch:
+def track_pitch(
+    waveform: np.ndarray, sample_rate: int = SAMPLE_RATE, *, hop_ms: float = 5.0
+) -> Pitch:
+    """The pitch of a waveform (T,) every `hop_ms` milliseconds."""
     pyworld = library("pyworld")
     samples = waveform.astype(np.float64)
-    coarse, times = pyworld.dio(samples, SAMPLE_RATE)
-    return _Pitch(pyworld.stonemask(samples, coarse, times, SAMPLE_RATE), times)
-
-
-def _f0(waveform: np.ndarray) -> np.ndarray:
-    return _pitch(waveform).f0
+    coarse, times = pyworld.dio(samples, sample_rate, frame_period=hop_ms)
+    return Pitch(pyworld.stonemask(samples, coarse, times, sample_rate), times)
 
 
 def _mel_cepstra(waveform: np.ndarray) -> np.ndarray:
     """WORLD's mel cepstrum of the log power, with c0: (frames, 25)."""
     pyworld = library("pyworld")
     samples = waveform.astype(np.float64)
-    envelopes = pyworld.cheaptrick(samples, *_pitch(waveform), SAMPLE_RATE)
+    envelopes = pyworld.cheaptrick(samples, *track_pitch(waveform), SAMPLE_RATE)
     # Else the depth of a resampler's stop band would count.
     audible = np.maximum(envelopes, _ROUNDING_NOISE)
     cepstra: np.ndarray = pyworld.code_spectral_envelope(audible, SAMPLE_RATE, _N_MEL_CEPSTRUM + 1)
     return cepstra
-
-
-def _mel_contours(waveform: np.ndarray) -> np.ndarray:
-    """Log-mel bands that every codec keeps, each about its mean: (40, frames), 1 ms to a frame."""
-    mel = library("librosa").feature.melspectrogram(
-        y=waveform.astype(np.float32),
-        sr=SAMPLE_RATE,
-        n_fft=_N_FFT,
-        hop_length=_HOP_LENGTH,
-        n_mels=40,
-        fmin=200,
-        fmax=3500,
-        power=1,
-    )
-    log_mel = np.log(np.maximum(mel, max(1e-3 * mel.max(), 1e-10)))
-    contours: np.ndarray = log_mel - log_mel.mean(axis=1, keepdims=True)
-    return contours
 
 
 def _check(reference: np.ndarray, decoded: np.ndarray) -> None:

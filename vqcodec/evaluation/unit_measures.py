@@ -27,7 +27,7 @@ _MFCC_WINDOW_S = 0.025
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
+class FramedRecording:
     """A recording in frames, one for each code.
 
     Attributes:
@@ -53,7 +53,7 @@ class Frames:
         frame_rate: frames a second.
     """
 
-    clips: list[Clip]
+    clips: list[FramedRecording]
     classes: dict[str, int]
     frame_rate: float
 
@@ -74,7 +74,7 @@ class UnitSet:
 
 
 @dataclass(frozen=True)
-class Scores:
+class UnitScores:
     """What is measured; of the scored part, but for the map that `many_to_one` learnt elsewhere.
 
     Attributes:
@@ -127,7 +127,7 @@ def frames_of(
         times = (np.arange(len(codes)) + 0.5) / frame_rate
         waveform = audio.load(clip.utterance.path, codec.sample_rate) / np.float32(coded.gain)
         framed.append(
-            Clip(
+            FramedRecording(
                 clip,
                 labels_at(clip.intervals, times, classes),
                 codes,
@@ -256,7 +256,7 @@ def tables(
     return found[0], found[1]
 
 
-def score(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> Scores:
+def score(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> UnitScores:
     """Measure units.
 
     Raises:
@@ -270,7 +270,7 @@ def score(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> Scores:
     information = phone + unit - _entropy(scored)
     distances = cosine_distances(unit_set.vectors)
     items = list(triphones(frames, unit_set, has_silence=has_silence))
-    return Scores(
+    return UnitScores(
         units=unit_set.name,
         has_silence=has_silence,
         n_frames=n,
@@ -284,14 +284,14 @@ def score(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> Scores:
     )
 
 
-def score_majority(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> Scores:
+def score_majority(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> UnitScores:
     """What calling every frame the commonest phone gives; no unit can be worse in sample."""
     training, scored = (
         table.sum(axis=1) for table in tables(frames, unit_set, has_silence=has_silence)
     )
     _check_filled(training, scored)
     n = int(scored.sum())
-    return Scores(
+    return UnitScores(
         units="commonest phone",
         has_silence=has_silence,
         n_frames=n,

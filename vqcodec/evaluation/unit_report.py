@@ -13,7 +13,7 @@ from vqcodec.evaluation.abx import ABX
 from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.evaluation.unit_measures import (
     Frames,
-    Scores,
+    UnitScores,
     code_units,
     frames_of,
     majority_phones,
@@ -81,7 +81,7 @@ def page(
     corpus: LabelledCorpus,
     frames: Frames,
     codec: Codec,
-    scores: Sequence[Scores],
+    scores: Sequence[UnitScores],
     images: Sequence[str],
 ) -> str:
     """The Markdown page of a report."""
@@ -108,7 +108,7 @@ def page(
     )
 
 
-def _row(one: Scores) -> dict[str, object]:
+def _row(one: UnitScores) -> dict[str, object]:
     """A row of the CSV file."""
     row: dict[str, object] = dataclasses.asdict(one)
     for key in ("abx_within", "abx_across"):
@@ -119,7 +119,7 @@ def _row(one: Scores) -> dict[str, object]:
     return row
 
 
-def _cells(one: Scores) -> dict[str, str]:
+def _cells(one: UnitScores) -> dict[str, str]:
     """A row of the table."""
 
     def percent(value: float | None) -> str:

@@ -83,7 +83,7 @@ class QuantizerConfig(Section):
 
     Attributes:
         kind: `vq` is ours; the others are vector-quantize-pytorch's.
-        codebook_dim: dimension in which codes are compared (`fsq`, `simvq`: not used).
+        codebook_dim: dimension in which codes are compared (`fsq`: not used).
         num_quantizers: codebooks of `residual_vq` and of each group of `grouped_residual_vq`.
         groups: groups of `grouped_residual_vq`.
         levels: levels of each dimension of `fsq`; their product is the codebook size.
@@ -91,7 +91,7 @@ class QuantizerConfig(Section):
         codebook_update: exponential moving average, or the paper's codebook loss.
     """
 
-    kind: Literal["vq", "residual_vq", "grouped_residual_vq", "fsq", "simvq"] = "vq"
+    kind: Literal["vq", "residual_vq", "grouped_residual_vq", "fsq"] = "vq"
     dim: Width = 64
     codebook_size: Annotated[int, Field(ge=2, le=65536)] = 512
     codebook_dim: Width = 16
@@ -120,10 +120,9 @@ class QuantizerConfig(Section):
             raise ValueError(f"kind {self.kind} has no estimator nsvq; kind vq has")
         if self.kind != "vq" and self.codebook_update == "loss":
             raise ValueError(f"kind {self.kind} has no codebook_update loss; kind vq has")
-        width = self.dim if self.kind == "simvq" else self.codebook_dim
-        if self.kind != "fsq" and self.codebook_size * width > LARGEST_CODEBOOK:
+        if self.kind != "fsq" and self.codebook_size * self.codebook_dim > LARGEST_CODEBOOK:
             raise ValueError(
-                f"codebook_size {self.codebook_size} of width {width} is more than "
+                f"codebook_size {self.codebook_size} of width {self.codebook_dim} is more than "
                 f"{LARGEST_CODEBOOK} values"
             )
         if self.n_codebooks > MOST_CODEBOOKS:

@@ -263,7 +263,7 @@ def _rotate(x: Tensor, target: Tensor) -> Tensor:
 
 
 class LibraryQuantizer(nn.Module):
-    """ResidualVQ, GroupedResidualVQ, FSQ or SimVQ of vector-quantize-pytorch.
+    """ResidualVQ, GroupedResidualVQ or FSQ of vector-quantize-pytorch.
 
     They start by themselves (`kmeans_init`), so there is no `initialize`.
 
@@ -305,13 +305,6 @@ class LibraryQuantizer(nn.Module):
                 )
             case "fsq":
                 self.quantizer = package.FSQ(list(config.levels), dim=dim)
-            case "simvq":
-                self.quantizer = package.SimVQ(
-                    dim=dim,
-                    codebook_size=size,
-                    rotation_trick=config.estimator == "rotation",
-                    commitment_weight=config.commitment_weight,
-                )
             case _:
                 raise ValueError(f"kind {config.kind!r} is not vector-quantize-pytorch's")
 

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
-import signal
 import statistics
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.parallel import DistributedDataParallel
 
 from vqcodec.errors import CheckpointError, ConfigError, VqcodecError
 from vqcodec.extras import library
-from vqcodec.files import claim
 from vqcodec.inference.decoding import multiplies_bfloat16
 from vqcodec.models.codebook_usage import CodebookUsage
-from vqcodec.training.distributed import Processes, processes
+from vqcodec.training.distributed import Processes
+from vqcodec.training.optimization import learning_rate, make_average, make_optimizer
 from vqcodec.training.recipe import RunConfig
+from vqcodec.training.recipe_files import differences
+from vqcodec.training.session import catch_signals
 from vqcodec.training.state import load_state, save_state
 
 if TYPE_CHECKING:
@@ -131,19 +130,17 @@ class Training(ABC, Generic[BatchT]):
             trained: what follows the recipe's learning rate.
             param_groups: more for the optimiser, each with a learning rate of its own.
         """
-        schedule = self.recipe.optimizer
         self.trained = trained
-        # The averaged encoder is understood by the averaged codebook, not by the newest.
-        self.average = AveragedModel(
-            trained, multi_avg_fn=_moving_average(schedule.average_decay), use_buffers=True
-        )
-        own = {"params": [p for p in trained.parameters() if p.requires_grad]}
-        self.optimizer = torch.optim.AdamW(
-            [own, *param_groups],
-            lr=schedule.learning_rate,
-            betas=schedule.betas,
-            weight_decay=schedule.weight_decay,
-            fused=True,
+        config = self.recipe.optimizer
+        self.average = make_average(trained, config.average_decay)
+        self.optimizer = make_optimizer(trained, config, param_groups)
+
+    def _distribute(self, module: nn.Module, *, find_unused: bool = False) -> nn.Module:
+        """The module, its gradients averaged over the processes if they are several."""
+        if self.place.world_size == 1:
+            return module
+        return DistributedDataParallel(
+            module, broadcast_buffers=False, find_unused_parameters=find_unused
         )
 
     @abstractmethod
@@ -169,45 +166,33 @@ class Training(ABC, Generic[BatchT]):
         """
         recipe, state = self.recipe, self.output / STATE_FILE
         tensorboard = library("torch.utils.tensorboard")
-        if not resume and state.exists():
+        if resume:
+            self._load(state)
+        elif state.exists():
             raise ConfigError(
                 f"{self.output}: already holds a run; continue it with --resume, or choose another "
                 "output=FOLDER"
             )
-        if resume and not state.exists():
-            raise ConfigError(f"{self.output}: holds no run to continue; start without --resume")
-        if resume:
-            self._load(state)
         started = time.monotonic()
         writer = None
         if self.place.rank == 0:
-            logger.info("training on %s in %s: %s", *self._means(), self._summary())
-            if recipe.precision == "bfloat16" and not multiplies_bfloat16(self.place.device):
-                logger.warning(
-                    "precision bfloat16 is emulated on this %s, at down to a hundredth of the "
-                    "speed: use precision=auto",
-                    self.place.device.type,
-                )
-            if self.step >= recipe.steps:
-                logger.warning(
-                    "all %d steps are done: steps=N, with a larger N, goes on", self.step
-                )
+            self._announce()
             # What a broken run logged beyond the step is hidden.
             writer = tensorboard.SummaryWriter(str(self.output / "logs"), purge_step=self.step + 1)
         recent: list[dict[str, float]] = []
         self.trained.train()
-        with _told_to_end() as is_told:
+        with catch_signals() as is_told:
             for batch in self._batches():
                 # Every step seeds itself, so that a resumed run draws the noise of an unbroken one.
                 torch.manual_seed(recipe.seed * 1_000_003 + self.step)
                 recent.append(self._step_within_memory(batch))
-                is_late, is_interrupted = self._agreed(self._is_late(started), is_told())
+                is_late, is_interrupted = self._agree(self._is_late(started), is_told())
                 is_last = is_late or self.step == recipe.steps
                 validation = None
                 if is_last or self.step % recipe.validate_every == 0:
                     validation = self._validate(writer)
                 if validation is not None or self.step % recipe.log_every == 0:
-                    self._report(mean(recent), validation, writer)
+                    self._report(mean_losses(recent), validation, writer)
                     recent = []
                 if is_interrupted or is_last or self.step % recipe.checkpoint_every == 0:
                     self._save(state)
@@ -221,6 +206,18 @@ class Training(ABC, Generic[BatchT]):
         if writer:
             writer.close()
         return self.output / self.MODEL_FILE
+
+    def _announce(self) -> None:
+        """Log where, in which precision and on what it trains, and what seems wrong with that."""
+        logger.info("training on %s in %s: %s", *self._means(), self._summary())
+        if self.recipe.precision == "bfloat16" and not multiplies_bfloat16(self.place.device):
+            logger.warning(
+                "precision bfloat16 is emulated on this %s, at down to a hundredth of the "
+                "speed: use precision=auto",
+                self.place.device.type,
+            )
+        if self.step >= self.recipe.steps:
+            logger.warning("all %d steps are done: steps=N, with a larger N, goes on", self.step)
 
     def _step_within_memory(self, batch: BatchT) -> dict[str, float]:
         try:
@@ -276,16 +273,16 @@ class Training(ABC, Generic[BatchT]):
         limit = self.recipe.max_minutes
         return limit is not None and time.monotonic() - started > limit * 60
 
-    def _summed(self, values: Tensor) -> Tensor:
+    def _sum(self, values: Tensor) -> Tensor:
         """The sum over processes, in place."""
         if self.place.world_size > 1:
             dist.all_reduce(values)
         return values
 
-    def _agreed(self, *flags: bool) -> Sequence[bool]:
+    def _agree(self, *flags: bool) -> Sequence[bool]:
         """Of each, whether it is true of any process."""
         n_processes = torch.tensor(flags, dtype=torch.float32, device=self.place.device)
-        return (self._summed(n_processes) > 0).tolist()
+        return (self._sum(n_processes) > 0).tolist()
 
     def _report(
         self, losses: dict[str, float], validation: float | None, writer: SummaryWriter | None
@@ -312,11 +309,13 @@ class Training(ABC, Generic[BatchT]):
         return self.recipe.model_dump(mode="json", exclude={"output"})
 
     def _load(self, path: Path) -> None:
+        if not path.exists():
+            raise ConfigError(f"{self.output}: holds no run to continue; start without --resume")
         progress = load_state(path, self._modules(), self.optimizer)
         for name in self.PROGRESS:
             setattr(self, name, progress[name])
         now = self._settings()
-        changes = _changes(progress.get("recipe", now), now)  # older states do not have it
+        changes = differences(progress.get("recipe", now), now)  # older states do not have it
         if any(key == "stage" or key.startswith("model.") for key in changes):
             raise CheckpointError(
                 f"{path}: belongs to another recipe ({'; '.join(changes.values())}): resume with "
@@ -339,103 +338,9 @@ class Training(ABC, Generic[BatchT]):
         return f" (the learning rate goes on from {now:.1e}, where it would have been {was:.1e})"
 
 
-@contextmanager
-def begun(recipe: RunConfig, device: str) -> Iterator[Processes]:
-    """Join the processes of a training; the first has the output folder to itself meanwhile.
-
-    Args:
-        recipe: what is trained.
-        device: `auto`, `cpu` or `cuda`.
-
-    Raises:
-        ConfigError: `cuda` where there is none.
-        VqcodecError: another training writes to the folder.
-        OSError: the folder cannot be written.
-    """
-    keep_freed_memory()
-    with (
-        processes(device) as place,
-        claim(recipe.output, "training") if place.rank == 0 else nullcontext(),
-    ):
-        yield place
-
-
-@contextmanager
-def _told_to_end() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM came; the second of either does what it did before."""
-    told: list[int] = []
-
-    def remember(number: int, frame: object) -> None:
-        told.append(number)
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # others may not change handlers
-        before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-        # What is ignored, as by nohup, stays so.
-        before = {each: how for each, how in before.items() if how is not signal.SIG_IGN}
-    try:
-        for number in before:
-            signal.signal(number, remember)
-        yield lambda: bool(told)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Of two recipes, the keys that differ, each with a phrase that says how."""
-    found: dict[str, str] = {}
-    for key in sorted(before.keys() | now.keys()):
-        old, new, name = before.get(key), now.get(key), f"{prefix}{key}"
-        if isinstance(old, dict) and isinstance(new, dict):
-            found |= _changes(old, new, f"{name}.")
-        elif old != new:
-            found[name] = f"{name} {new}, was {old}"
-    return found
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc not to hand freed tensors back to the kernel.
-
-    Their page faults would otherwise take most of the time of training on a CPU.
-    """
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-4, 0)  # M_MMAP_MAX
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-    except (OSError, AttributeError):
-        logger.debug("no glibc: memory settings left alone")
-
-
-def learning_rate(recipe: RunConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to the final rate at the recipe's last step."""
-    schedule = recipe.optimizer
-    if step < schedule.warmup_steps:
-        return schedule.learning_rate * (step + 1) / schedule.warmup_steps
-    progress = (step - schedule.warmup_steps) / max(1, recipe.steps - schedule.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    final = schedule.final_learning_rate
-    return final + (schedule.learning_rate - final) * cosine
-
-
-def mean(values: Sequence[dict[str, float]]) -> dict[str, float]:
+def mean_losses(values: Sequence[dict[str, float]]) -> dict[str, float]:
     """Of every loss, over the steps that had it."""
     return {
         name: statistics.fmean(value[name] for value in values if name in value)
         for name in values[-1]
     }
-
-
-def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """The exponential moving average of floating-point tensors; integers and flags are copied."""
-    update = get_ema_multi_avg_fn(decay)
-
-    def average(averaged: list[Tensor], newest: list[Tensor], n_averaged: Any) -> None:
-        if averaged[0].is_floating_point():
-            update(averaged, newest, n_averaged)
-        else:
-            for old, new in zip(averaged, newest, strict=True):
-                old.copy_(new)
-
-    return average

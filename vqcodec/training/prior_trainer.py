@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 import vqcodec
 from vqcodec import prior
@@ -21,9 +20,10 @@ from vqcodec.errors import CheckpointError, DataError
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.speaker import from_int8
 from vqcodec.training.distributed import Processes
-from vqcodec.training.loop import UNVALIDATED, Report, Training, begun
+from vqcodec.training.loop import UNVALIDATED, Report, Training
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, coded_clips
 from vqcodec.training.prior_recipe import PriorRecipe
+from vqcodec.training.session import open_session
 from vqcodec.weights import prior_checkpoint
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def train(
     Returns:
         Path of the prior file: the best by validation.
     """
-    with begun(recipe, device) as place:
+    with open_session(recipe, device) as place:
         return PriorTrainer(recipe, place, on_report).run(resume)
 
 
@@ -76,9 +76,7 @@ class PriorTrainer(Training[CodeBatch]):
         self.histogram = np.bincount(codes, minlength=codebook_size)
         self.sampler = CodeSampler(trained, recipe.data, begin=self.model.begin, seed=recipe.seed)
         self._start(self.model)
-        self.forward: nn.Module = (
-            DistributedDataParallel(self.model) if place.world_size > 1 else self.model
-        )
+        self.forward = self._distribute(self.model)
         self.best_step = 0
 
     def _summary(self) -> str:
@@ -136,7 +134,7 @@ class PriorTrainer(Training[CodeBatch]):
             ignore_index=IGNORED,
             reduction="sum",
         )
-        total = self._summed(torch.stack([nats.detach(), (batch.codes != IGNORED).sum()]))
+        total = self._sum(torch.stack([nats.detach(), (batch.codes != IGNORED).sum()]))
         # Gradients are averaged over the processes, whose shares of the codes differ.
         self._optimizer_step(nats * self.place.world_size / total[1])
         return {"bits_per_code": (total[0] / total[1]).item() / math.log(2)}
@@ -151,8 +149,8 @@ class PriorTrainer(Training[CodeBatch]):
             own = model.bits(codes, speaker)
             total += torch.stack([own.double().sum(), own.new_tensor(len(own))])
             typical += torch.from_numpy(prior.binned(own.cpu().numpy())).to(place.device)
-        all_bits, n_codes = self._summed(total).tolist()
-        self._summed(typical)
+        all_bits, n_codes = self._sum(total).tolist()
+        self._sum(typical)
         bits = all_bits / n_codes
         if writer:
             writer.add_scalar("validation/bits_per_code", bits, self.step)
@@ -180,12 +178,9 @@ class PriorTrainer(Training[CodeBatch]):
         )
 
     def _usage_and_warning(self) -> tuple[None, str | None]:
-        return None, self._warning()
-
-    def _warning(self) -> str | None:
         if self.step - self.best_step < PATIENCE * self.recipe.validate_every:
-            return None
-        return (
+            return None, None
+        return None, (
             f"the prior learns its data by heart: validation was best, {self.best:.3f} bits, at "
             f"step {self.best_step}, and that prior is kept; stop here, or begin again with more "
             "data or a higher model.dropout"

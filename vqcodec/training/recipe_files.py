@@ -170,6 +170,18 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Of two trees of settings, the keys that differ, each with a phrase that says how."""
+    found: dict[str, str] = {}
+    for key in sorted(before.keys() | now.keys()):
+        old, new, name = before.get(key), now.get(key), f"{prefix}{key}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            found |= differences(old, new, f"{name}.")
+        elif old != new:
+            found[name] = f"{name} {new}, was {old}"
+    return found
+
+
 def _describe(error: ValidationError, kind: type[RunConfig]) -> list[str]:
     """One phrase per fault."""
     faults = []

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from vqcodec.data.data_config import PerturbationConfig
 from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_names
@@ -22,7 +21,7 @@ from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.distributed import Processes
 from vqcodec.training.examples import add_example
-from vqcodec.training.loop import UNVALIDATED, Report, Training, begun, mean
+from vqcodec.training.loop import UNVALIDATED, Report, Training, mean_losses
 from vqcodec.training.model_files import (
     completed,
     initial_model,
@@ -31,6 +30,7 @@ from vqcodec.training.model_files import (
 )
 from vqcodec.training.objective import Losses, Objective
 from vqcodec.training.recipe import Recipe
+from vqcodec.training.session import open_session
 from vqcodec.weights import checkpoint
 from vqcodec.weights.checkpoint import MEANING, Checkpoint
 
@@ -65,7 +65,7 @@ def train(
         ConfigError, DataError, CheckpointError: with a remedy.
         VqcodecError: the loss is no longer finite.
     """
-    with begun(recipe, device) as place:
+    with open_session(recipe, device) as place:
         return Trainer(recipe, place, on_report).run(resume)
 
 
@@ -112,8 +112,8 @@ class Trainer(Training[Batch]):
         if recipe.model.speaker.kind == "table":  # which has no row for an unseen speaker
             valid = [clip for clip in valid if clip.speaker in set(self.speakers)]
         self.unvalidated = None if valid else UNVALIDATED
-        undisguised = PerturbationConfig(probability=0.0)
-        self.validation = self._sampler(valid or clips, undisguised, seed=1)
+        unperturbed = PerturbationConfig(probability=0.0)
+        self.validation = self._sampler(valid or clips, unperturbed, seed=1)
         torch.manual_seed(recipe.seed)
         model = initial_model(recipe, start, self.speakers)
         n_phones = len(self.phones.classes) if self.phones else 0
@@ -126,9 +126,12 @@ class Trainer(Training[Batch]):
             rate = recipe.adversarial.learning_rate
             discriminators = [{"params": list(self.adversary.parameters()), "lr": rate}]
         self._start(self.objective, discriminators)
-        self.forward: Callable[[Batch], Losses] = self._wrapped(self.objective)
+        learned_codebook = recipe.model.quantizer.codebook_update == "loss"
+        self.forward: Callable[[Batch], Losses] = self._distribute(
+            self.objective, find_unused=learned_codebook
+        )
         self.play: Callable[..., AdversarialLosses] | None = (
-            self._wrapped(self.adversary) if self.adversary else None
+            self._distribute(self.adversary) if self.adversary else None
         )
         self.monitor = CollapseMonitor(
             recipe.model.quantizer.codebook_size, recipe.model.quantizer.n_codebooks
@@ -167,14 +170,6 @@ class Trainer(Training[Batch]):
             Path(folder), self.data, fingerprint=start.fingerprint, tables=start.tables
         )
 
-    def _wrapped(self, module: nn.Module) -> Callable[..., Any]:
-        if self.place.world_size > 1:
-            learned_codebook = self.recipe.model.quantizer.codebook_update == "loss"
-            module = DistributedDataParallel(
-                module, broadcast_buffers=False, find_unused_parameters=learned_codebook
-            )
-        return module
-
     def _batches(self) -> Iterable[Batch]:
         steps = range(self.step, self.recipe.steps)
         return self.sampler.batches(steps, self.place.rank, self.place.world_size)
@@ -200,7 +195,7 @@ class Trainer(Training[Batch]):
 
     def _values(self, scalars: dict[str, torch.Tensor]) -> dict[str, float]:
         """Each loss, as the mean over processes."""
-        values = self._summed(torch.stack(list(scalars.values()))) / self.place.world_size
+        values = self._sum(torch.stack(list(scalars.values()))) / self.place.world_size
         return dict(zip(scalars, values.tolist(), strict=True))
 
     @torch.no_grad()
@@ -238,7 +233,7 @@ class Trainer(Training[Batch]):
         for batch in self.validation.batches(indices, place.rank, place.world_size):
             with self._autocast():
                 values.append(self._values(objective(batch.to(place.device)).scalars()))
-        losses = mean(values)
+        losses = mean_losses(values)
         loss = losses["total"]
         quantizer = objective.model.quantizer
         started = not isinstance(quantizer, VectorQuantizer) or bool(quantizer.initialized)
@@ -268,7 +263,7 @@ class Trainer(Training[Batch]):
         return loss
 
     def _usage_and_warning(self) -> tuple[CodebookUsage, str | None]:
-        counts = self._summed(self.monitor.counts.to(self.place.device))
+        counts = self._sum(self.monitor.counts.to(self.place.device))
         usage = self.monitor.usage(counts.cpu())
         settled = self.step >= self.recipe.unquantized_steps + SETTLING_STEPS
         # Of codes that are frozen, nothing here could be mended.

@@ -1,15 +1,10 @@
-r"""Make a corpus whose phones and their times are known: festival reads every line of a text.
+"""A corpus whose phones and their times are known: festival reads every line of a text.
 
-python scripts/festival_corpus.py sentences.txt corpus/
-vqcodec units-eval corpus/
-
-Needs Debian's festival, festvox-kallpc16k, festvox-kdlpc16k and festvox-us-slt-hts. Each voice gets
-a folder, and each recording a TextGrid beside it.
+Needs Debian's festival, festvox-kallpc16k, festvox-kdlpc16k and festvox-us-slt-hts.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import tempfile
@@ -17,7 +12,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from vqcodec.files import write_atomically
 from vqcodec.format.textgrid import Interval, textgrid
 
 VOICES = {
@@ -27,20 +21,14 @@ VOICES = {
 }
 
 
-def main() -> None:
-    """Write the corpus."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("text", type=Path, help="a text file, a recording for each line")
-    parser.add_argument("output", type=Path, help="folder of the corpus")
-    arguments = parser.parse_args()
-    lines = [line for line in arguments.text.read_text("utf-8").splitlines() if line.strip()]
+def write_corpus(lines: Sequence[str], folder: Path) -> None:
+    """Say the lines in every voice: folder/VOICE/0.wav and 0.TextGrid are the first of them."""
     for name, voice in VOICES.items():
-        speak(voice, lines, arguments.output / name)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        _speak(voice, lines, folder / name)
 
 
-def speak(voice: str, lines: Sequence[str], folder: Path) -> None:
-    """Say lines in one voice: folder/0.wav and folder/0.TextGrid are the first of them."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _speak(voice: str, lines: Sequence[str], folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         program = [f"({voice})"]
         for number, line in enumerate(lines):
@@ -58,18 +46,13 @@ def speak(voice: str, lines: Sequence[str], folder: Path) -> None:
         script.write_text("\n".join(program), encoding="utf-8")
         subprocess.run(["festival", "-b", str(script)], check=True)
         for number in range(len(lines)):
-            phones = intervals(Path(scratch, str(number)).read_text())
-            write_atomically(
-                folder / f"{number}.TextGrid", textgrid(phones, tier="phones").encode()
-            )
+            phones = _intervals(Path(scratch, str(number)).read_text())
+            path = folder / f"{number}.TextGrid"
+            path.write_bytes(textgrid(phones, tier="phones").encode())
 
 
-def intervals(segments: str) -> list[Interval]:
+def _intervals(segments: str) -> list[Interval]:
     """Phones of the Segment relation as festival saves it: end in seconds, a number, phone."""
     rows = [line.split() for line in segments.splitlines()[1:]]
     times = pairwise([0.0, *(float(end) for end, *_ in rows)])
     return [Interval(*time, phone) for time, (*_, phone) in zip(times, rows, strict=True)]
-
-
-if __name__ == "__main__":
-    main()

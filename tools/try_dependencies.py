@@ -4,8 +4,8 @@ Each trial is a virtual environment of its own. The base installs encode, decode
 sample, and must all give the same codes; the lowest of everything runs the tests. (The newest of
 everything is what CI runs from the lock.)
 
-python scripts/try_dependencies.py                  # all, one after the other
-python scripts/try_dependencies.py base-newest --python 3.13
+python tools/try_dependencies.py                  # all, one after the other
+python tools/try_dependencies.py base-newest --python 3.13
 """
 
 from __future__ import annotations

@@ -1,27 +1,30 @@
 r"""Label the phones of a corpus by forced alignment of its transcripts.
 
-python scripts/label_corpus.py CORPUS labels/                     # to train on (prepare --labels)
-python scripts/label_corpus.py CORPUS labels/ --train-minutes 45  # enough to judge units by
+python tools/label_corpus.py CORPUS labels/                     # to train on (prepare --labels)
+python tools/label_corpus.py CORPUS labels/ --train-minutes 45  # enough to judge units by
 
 Needs pocketsphinx (pip install 'vqcodec[eval]'), whose acoustic model and dictionary are American
-English. Clips without a text, with a word that is not in the dictionary, or that
-cannot be aligned are left out and counted.
+English.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from pocketsphinx import Decoder
 
 from vqcodec import audio
+from vqcodec.audio.writing import to_int16
 from vqcodec.data import corpora
+from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.report import spread
 from vqcodec.files import write_atomically
 from vqcodec.format.textgrid import Interval, textgrid
@@ -45,7 +48,7 @@ def align(decoder: Decoder, waveform: np.ndarray, words: Sequence[str]) -> list[
         waveform: (T,) at `SAMPLE_RATE`.
         words: all in the dictionary.
     """
-    pcm = np.rint(waveform * 32767).clip(-32768, 32767).astype("<i2").tobytes()
+    pcm = to_int16(waveform).tobytes()
     decoder.set_align_text(" ".join(words))
     for is_second in (False, True):
         # Words first, then their phones: pocketsphinx does not do both at once.
@@ -57,36 +60,36 @@ def align(decoder: Decoder, waveform: np.ndarray, words: Sequence[str]) -> list[
         decoder.process_raw(pcm, full_utt=True)
         decoder.end_utt()
     phones = [phone for word in decoder.get_alignment() for phone in word]
-    duration = len(waveform) / SAMPLE_RATE
     starts = [phone.start / FRAME_RATE for phone in phones]
-    ends = [*starts[1:], duration]
+    ends = [*starts[1:], len(waveform) / SAMPLE_RATE]
     return [
         Interval(start, end, phone.name)
         for start, end, phone in zip(starts, ends, phones, strict=True)
     ]
 
 
-def main() -> None:
-    """Write OUTPUT/NAME.TextGrid for every clip that can be aligned."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("corpus", help="a folder with a manifest.csv that has texts")
-    parser.add_argument("output", type=Path, help="folder of the TextGrids")
-    parser.add_argument("--splits", default=",".join(corpora.SPLITS), help="with commas between")
-    parser.add_argument(
-        "--train-minutes", type=float, default=math.inf, help="of train, evenly over it; else all"
-    )
-    arguments = parser.parse_args()
+def main(
+    corpus: Annotated[Path, typer.Argument(help="A folder with a manifest.csv that has texts.")],
+    output: Annotated[Path, typer.Argument(help="Folder of the TextGrids.")],
+    splits: Annotated[str, typer.Option(help="With commas between.")] = ",".join(corpora.SPLITS),
+    train_minutes: Annotated[
+        float, typer.Option(help="Of train, evenly over it; else all.")
+    ] = math.inf,
+) -> None:
+    """Write OUTPUT/NAME.TextGrid for every recording that can be aligned.
 
+    Those without a text, with a word that is not in the dictionary, or that cannot be aligned are
+    left out and counted.
+    """
     # The best path through a lattice may give a phone less than the three frames that its second
     # pass needs.
     decoder = Decoder(samprate=SAMPLE_RATE, bestpath=False, loglevel="FATAL")
-    utterances = [each for each in corpora.utterances(arguments.corpus) if each.text]
-    for split in arguments.splits.split(","):
+    utterances = [each for each in corpora.utterances(corpus) if each.text]
+    for split in splits.split(","):
         clips = [utterance for utterance in utterances if utterance.split == split]
         if split == "train" and clips:
             minutes = sum(audio.info(clip.path).duration_s for clip in clips) / 60
-            share = min(arguments.train_minutes / minutes, 1)
-            clips = spread(clips, round(len(clips) * share))
+            clips = spread(clips, round(len(clips) * min(train_minutes / minutes, 1)))
         outcomes: Counter[str] = Counter()
         for clip in clips:
             words = words_of(clip.text, decoder)
@@ -98,11 +101,14 @@ def main() -> None:
             except RuntimeError:
                 outcomes["not alignable"] += 1
                 continue
-            target = arguments.output / f"{clip.name}.TextGrid"
+            target = output / f"{clip.name}.TextGrid"
             write_atomically(target, textgrid(phones, tier="phones").encode())
             outcomes["labelled"] += 1
-        print(f"{split}: {', '.join(f'{n} {what}' for what, n in outcomes.items())}")
+        typer.echo(f"{split}: {', '.join(f'{n} {what}' for what, n in outcomes.items())}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        typer.run(main)
+    except VqcodecError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,238 @@
+"""Make packaged models of trained ones: `python tools/models.py --help` lists the commands."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from torch import Tensor
+
+from vqcodec.audio import open_recording
+from vqcodec.audio.analysis import pitches, seconds_of_sound
+from vqcodec.codec import Codec
+from vqcodec.data.encoded import read_encoded
+from vqcodec.data.prepared import PreparedData
+from vqcodec.errors import CheckpointError, DataError, VqcodecError
+from vqcodec.files import write_atomically
+from vqcodec.format.ngram_coder import NgramModel
+from vqcodec.inference.units import NOBODY
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.training import ngram_fit
+from vqcodec.training.recipe_files import load_recipe
+from vqcodec.training.session import keep_freed_memory
+from vqcodec.weights import checkpoint
+from vqcodec.weights.registry import packaged, read_header
+
+WEIGHTS = Path(__file__).parents[1] / "vqcodec" / "weights"
+LARGEST_BYTES = 16_000_000
+SEXES = {"f": "female", "m": "male"}
+# Of VCTK's speaker-info.txt; LibriSpeech does not tell.
+ACCENTS = {
+    "p225": "English (Southern England)",
+    "p226": "English (Surrey)",
+    "p227": "English (Cumbria)",
+    "p228": "English (Southern England)",
+    "p239": "English (South West England)",
+}
+
+Model = Annotated[str, typer.Argument(help="A packaged model, or a model file.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")]
+
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+
+
+@app.command()
+def package(
+    model: Model,
+    name: Annotated[str, typer.Argument(help="Of the packaged model.")],
+    voices: Annotated[str, typer.Option(help="Names to keep, with commas between.")],
+    provenance: Annotated[Path, typer.Option(help="JSON to add to what the model tells.")],
+    train_data: Annotated[
+        Path | None, typer.Option(help="A prepared folder, to fit the entropy coder to.")
+    ] = None,
+    codes: Annotated[
+        Path | None, typer.Option(help="Refined codes of that data, to fit it to as well.")
+    ] = None,
+    wavenet: Annotated[
+        str | None, typer.Option(help="Whose WaveNet to take: a model of the same codes.")
+    ] = None,
+) -> None:
+    """Write vqcodec/weights/NAME.safetensors: choose its voices, record what it is made of."""
+    if codes is not None and train_data is None:
+        raise typer.BadParameter("--codes needs --train-data, whose recordings they are")
+    loaded = checkpoint.load(model)
+    if wavenet is not None:
+        other = checkpoint.load(wavenet)
+        if other.fingerprint != loaded.fingerprint:
+            raise CheckpointError(f"{wavenet}: its codes are not those of {model}")
+        loaded.model.wavenet = other.model.wavenet
+        taken = {"wavenet": other.config.wavenet}
+        loaded.model.config = loaded.model.config.model_copy(update=taken)
+    kept = {voice: loaded.voices[voice] for voice in voices.split(",")}
+    origin = without_folders({**loaded.provenance, **json.loads(provenance.read_text())})
+    tables = loaded.tables
+    if train_data is not None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        tables = fitted(Codec(loaded, device=device), PreparedData(train_data), codes)
+    target = WEIGHTS / f"{name}.safetensors"
+    fingerprint = checkpoint.save(target, loaded.model, kept, origin, tables)
+    size = target.stat().st_size
+    typer.echo(f"{target}: {size} bytes, {len(kept)} voices, fingerprint {fingerprint.hex()}")
+    if size > LARGEST_BYTES:
+        raise VqcodecError(f"{target}: over {LARGEST_BYTES} bytes, too large to package")
+
+
+def without_folders(tree: Any) -> Any:
+    """JSON whose paths are names alone: where they lay is the trainer's own affair."""
+    if isinstance(tree, dict):
+        return {key: without_folders(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [without_folders(value) for value in tree]
+    return Path(tree).name if isinstance(tree, str) and Path(tree).is_absolute() else tree
+
+
+def fitted(codec: Codec, data: PreparedData, refined: Path | None) -> NgramModel:
+    """Tables for the codes of the training split, and for those in a folder of code files.
+
+    Every recording is encoded twice, the second time from half a hop later on: other codes of the
+    same speech, as a recording that begins there would have.
+
+    Args:
+        codec: whose codes they are.
+        data: what was prepared for its training.
+        refined: a folder as `read_encoded` takes it.
+
+    Raises:
+        VqcodecError: as `read_encoded` does, or there is nothing to fit to.
+    """
+    keep_freed_memory()
+    half_hop = codec.hop_length * data.sample_rate // (2 * codec.sample_rate)
+    sequences: list[np.ndarray] = [
+        codec.encode(data.read(clip, start), data.sample_rate, speaker=NOBODY).codes
+        for clip in data.split("train")
+        for start in (0, half_hop)
+        if start < clip.n_samples
+    ]
+    if refined is not None:
+        encoded = read_encoded(refined, data, fingerprint=codec.fingerprint, tables=codec.tables)
+        sequences += [encoded.codes[:, start:end] for start, end in encoded.places.values()]
+    return ngram_fit.fit(sequences, codec.config.quantizer.codebook_size, device=codec.device)
+
+
+@app.command()
+def average(
+    models: Annotated[list[str], typer.Argument(help="Packaged models, or model files.")],
+    output: Output,
+    moved_codes: Annotated[
+        bool, typer.Option("--moved-codes", help="Let one training have moved the codes a little.")
+    ] = False,
+) -> None:
+    """Average the fast decoders of models that read the same codes; all else is the first's.
+
+    Trainings that began from one model may end in one valley, whose middle is lower than its sides
+    (model soups, Wortsman et al. 2022, arXiv 2203.05482). A model named twice counts twice.
+    """
+    loaded = [checkpoint.load(name) for name in models]
+    first, decoders = loaded[0], []
+    for name, one in zip(models, loaded, strict=True):
+        if one.fingerprint != first.fingerprint and not moved_codes:
+            raise CheckpointError(f"{name}: its codes are not those of {models[0]}")
+        if one.model.fast is None or one.config.fast != first.config.fast:
+            raise CheckpointError(f"{name}: has no fast decoder of the shape of {models[0]}'s")
+        decoders.append(one.model.fast)
+    parts = [decoder.state_dict() for decoder in decoders]
+    mean = {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
+    decoders[0].load_state_dict(mean)
+    provenance = {**first.provenance, "averaged": models}
+    checkpoint.save(output, first.model, first.voices, provenance, first.tables)
+
+
+@app.command()
+def grow(
+    model: Model,
+    recipe: Annotated[Path, typer.Argument(help="Of the shape that is wanted.")],
+    output: Output,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+) -> None:
+    """Begin a model with more codes, or at another code rate, from a trained one.
+
+    Parameters of the same name and shape are copied; the kernels of a strided convolution whose
+    stride has changed are resampled in time; the rest, and the codebook, start anew. The file is
+    for the recipe's `initial_model`.
+    """
+    shape = load_recipe(recipe, overrides).model.model_copy(update={"wavenet": None})
+    trained = checkpoint.load(model).model.state_dict()
+    begun = VQVAE(shape)
+    own = begun.state_dict()
+    for name, parameter in own.items():
+        if name in trained and (value := adapted(trained[name], parameter)) is not None:
+            own[name] = value
+    # The codebook is started again by k-means, after the recipe's unquantised steps.
+    own["quantizer.initialized"] = torch.tensor(False)
+    begun.load_state_dict(own)
+    checkpoint.save(output, begun, {}, {"begun_from": model})
+
+
+def adapted(old: Tensor, new: Tensor) -> Tensor | None:
+    """The old parameter in the new one's shape, or None where it says nothing about it."""
+    if old.shape == new.shape:
+        return old
+    if old.dim() == 3 and old.shape[:2] == new.shape[:2]:
+        # Fewer taps sum less: of inputs that differ, the power of every output stays.
+        taps = F.interpolate(old, new.shape[2], mode="linear", align_corners=False)
+        return taps * (old.shape[2] / new.shape[2]) ** 0.5
+    return None
+
+
+@app.command()
+def describe_voices(
+    corpus: Annotated[Path, typer.Argument(help="A folder with a manifest.csv.")],
+) -> None:
+    """Write vqcodec/weights/voices.json, which `vqcodec speakers` shows.
+
+    Pitch and seconds are measured on the training split, as `vqcodec enroll` measures them; sex and
+    source are what the manifest says.
+    """
+    names = {name for path in packaged().values() for name in read_header(path).voices}
+    rows: dict[str, list[dict[str, str]]] = defaultdict(list)
+    with (corpus / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["speaker"] in names and row["split"] == "train":
+                rows[row["speaker"]].append(row)
+    if missing := names - rows.keys():
+        raise DataError(f"{corpus}: has no training recordings of {', '.join(sorted(missing))}")
+    voices = {name: described(name, corpus, rows[name]) for name in sorted(names)}
+    write_atomically(WEIGHTS / "voices.json", (json.dumps(voices, indent=1) + "\n").encode())
+
+
+def described(name: str, corpus: Path, rows: list[dict[str, str]]) -> dict[str, str | float]:
+    """What is known of a voice, as `voices.VoiceInfo` has it."""
+    found, seconds = [], 0.0
+    for row in rows:
+        recording = open_recording(corpus / row["path"])
+        gain = recording.gain()
+        found.append(pitches(recording, gain))
+        seconds += float(seconds_of_sound(recording, gain).sum())
+    accent = {"accent": ACCENTS[name]} if name in ACCENTS else {}
+    return {
+        "sex": SEXES[rows[0]["sex"]],
+        "pitch_hz": round(float(np.median(np.concatenate(found))), 1),
+        "seconds": round(seconds, 1),
+        "source": rows[0]["source"],
+        **accent,
+    }
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except VqcodecError as error:
+        sys.exit(f"error: {error}")
