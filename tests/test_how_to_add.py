@@ -40,12 +40,13 @@ def make_changes(text: str, tree: Path) -> set[str]:
             assert not path.exists()
             path.write_text(block, encoding="utf-8")
             continue
-        lines = block.splitlines(keepends=True)
-        before = "".join(line[1:] for line in lines if line[0] != "+")
-        after = "".join(line[1:] for line in lines if line[0] != "-")
-        source = path.read_text(encoding="utf-8")
-        assert source.count(before) == 1, f"{title} does not say once:\n{before}"
-        path.write_text(source.replace(before, after), encoding="utf-8")
+        for hunk in re.split(r"^@@\n", block, flags=re.M):
+            lines = hunk.splitlines(keepends=True)
+            before = "".join(line[1:] for line in lines if line[0] != "+")
+            after = "".join(line[1:] for line in lines if line[0] != "-")
+            source = path.read_text(encoding="utf-8")
+            assert source.count(before) == 1, f"{title} does not say once:\n{before}"
+            path.write_text(source.replace(before, after), encoding="utf-8")
     return touched
 
 
