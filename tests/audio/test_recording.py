@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqcodec import audio
-from vqcodec.audio import writing
+from vqcodec.audio import recording as audio_recording
+from vqcodec.audio import soundfiles, writing
 from vqcodec.audio.recording import TARGET_RMS
 from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.errors import AudioError
