@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import typer
 from vqcodec_cli.display import OnProgress, progress_bar
-from vqcodec_cli.jobs import do_all
+from vqcodec_cli.jobs import map_unordered
 from vqcodec_cli.options import DeviceName, files_at_a_time, is_gpu
 
 AUDIO_SUFFIXES = (
@@ -32,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Made:
+class Output:
     """How much was made of a file, or of several.
 
     Attributes:
@@ -43,8 +42,8 @@ class Made:
     seconds: float
     n_bytes: int = 0
 
-    def __add__(self, other: Made) -> Made:
-        return Made(self.seconds + other.seconds, self.n_bytes + other.n_bytes)
+    def __add__(self, other: Output) -> Output:
+        return Output(self.seconds + other.seconds, self.n_bytes + other.n_bytes)
 
     def __str__(self) -> str:
         text = f"{self.seconds:.2f} s"
@@ -54,7 +53,7 @@ class Made:
 
 
 # Reads a source, writes a target and tells the share done; nothing is known of live streams.
-Work = Callable[[str, str, OnProgress], Made | None]
+Work = Callable[[str, str, OnProgress], Output | None]
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ class Planner:
         ending = (self.mark if target is None else "") + self.target_suffix
         results = {
             path: result.with_name(result.name + ending)
-            for path, result in told_apart(bare).items()
+            for path, result in distinct_names(bare).items()
         }
         makers: dict[Path, Path] = {}
         for path, result in results.items():
@@ -233,7 +232,7 @@ def check_target(path: str | Path, force: bool, *, is_audio: bool = False) -> No
         raise VqcodecError(f"{path}: exists; add --force to overwrite it, or name another target")
 
 
-def told_apart(named: dict[Path, Path]) -> dict[Path, Path]:
+def distinct_names(named: dict[Path, Path]) -> dict[Path, Path]:
     """Names without their suffixes, which only those keep that would be the same without."""
     short = {path: name.with_suffix("") for path, name in named.items()}
     while True:
@@ -260,46 +259,67 @@ def run(
         Exception: whatever the work on a single file raises.
     """
     if plan.is_one:
-        ((source, target),) = plan.pairs
-        with progress_bar(label) as on_progress:
-            made = _one(start(), source, target, on_progress)
-        # What is no file may be where the data itself goes.
-        if made and not quiet and Path(target).is_file():
-            typer.echo(f"{source} → {target}  {made}")
+        run_one(plan.pairs[0], start, label, quiet=quiet)
         return
     found = run_all(plan.pairs, start, label, at_a_time(jobs, device) if plan.pairs else 1)
     result = ""
     if found:
         folder = os.path.commonpath([Path(target).parent for _, target in plan.pairs])
-        result = f"→ {folder or '.'}  {sum(found, Made(0.0))}"
+        result = f"→ {folder or '.'}  {sum(found, Output(0.0))}"
     n_failed = len(plan.pairs) - len(found)
     finish(len(found), plan.n_existing, n_failed, quiet=quiet, result=result)
 
 
+def run_one(pair: tuple[str, str], start: Callable[[], Work], label: str, *, quiet: bool) -> None:
+    """Do the work on a single pair."""
+    source, target = pair
+    with progress_bar(label) as on_progress:
+        work = start()
+        with naming(source, target):
+            output = work(source, target, on_progress)
+    # What is no file may be where the data itself goes.
+    if output and not quiet and Path(target).is_file():
+        typer.echo(f"{source} → {target}  {output}")
+
+
 def run_all(
     pairs: list[tuple[str, str]], start: Callable[[], Work], label: str, n_jobs: int
-) -> list[Made]:
+) -> list[Output]:
     """Work through pairs; returns what was made of those that did not fail."""
-    with closing(each_done(lambda: partial(_of_many, start()), pairs, label, n_jobs)) as results:
-        return [made for _, made in results if made is not None]
+
+    def start_many() -> Callable[[tuple[str, str]], Output | None]:
+        work = start()
+
+        def work_on(pair: tuple[str, str]) -> Output | None:
+            Path(pair[1]).parent.mkdir(parents=True, exist_ok=True)
+            with naming(*pair):
+                return work(*pair, lambda share: None)
+
+        return work_on
+
+    with closing(map_reported(start_many, pairs, label, n_jobs)) as results:
+        return [output for _, output in results if output is not None]
 
 
-def each_done(
+def map_reported(
     start: Callable[[], Callable[[Item], Result]], items: list[Item], label: str, n_jobs: int
 ) -> Generator[tuple[int, Result | None]]:
-    """Work on items as `jobs.do_all` does; what is said, and faults, go to stderr.
+    """Work on items as `jobs.map_unordered` does; what is said, and faults, go to stderr.
 
     Yields:
         Places in `items`, as they are done, and what was made of them; None of those that failed.
     """
-    with progress_bar(label) as on_progress, closing(do_all(start, items, n_jobs)) as results:
+    with (
+        progress_bar(label) as on_progress,
+        closing(map_unordered(start, items, n_jobs)) as results,
+    ):
         for n_done, (place, done) in enumerate(results, 1):
-            sys.stderr.write(done.told)
-            if done.fault:
-                typer.echo(f"vqcodec: {done.fault}", err=True)
-                logger.debug("%s", done.trace)
+            sys.stderr.write(done.stderr)
+            if done.error:
+                typer.echo(f"vqcodec: {done.error}", err=True)
+                logger.debug("%s", done.traceback)
             on_progress(n_done / len(items))
-            yield place, done.made
+            yield place, done.result
 
 
 def at_a_time(jobs: int | None, device: DeviceName) -> int:
@@ -320,17 +340,6 @@ def finish(n_done: int, n_existing: int, n_failed: int, *, quiet: bool, result: 
             typer.echo(result)
     if n_failed:
         raise typer.Exit(1)
-
-
-def _of_many(work: Work, pair: tuple[str, str]) -> Made | None:
-    source, target = pair
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    return _one(work, source, target, lambda share: None)
-
-
-def _one(work: Work, source: str, target: str, on_progress: OnProgress) -> Made | None:
-    with naming(source, target):
-        return work(source, target, on_progress)
 
 
 @contextmanager

@@ -23,31 +23,31 @@ from typing import Generic, NamedTuple, NoReturn, TypeVar
 from vqcodec_cli.errors import message
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 PATIENCE_S = 2.0
 """For a process that is told to end: it may be removing what it has not finished."""
 INTERRUPTED = 130
 
 
-class Done(NamedTuple, Generic[Made]):
+class Outcome(NamedTuple, Generic[Result]):
     """What became of an item.
 
     Attributes:
-        made: what the work returned; None if it failed.
-        fault: one line about the failure, if it failed.
-        trace: of the failure.
-        told: what the work wrote to stderr, unless it stands there already.
+        result: what the work returned; None if it failed.
+        error: one line about the failure, if it failed.
+        traceback: of the failure.
+        stderr: what the work wrote there, unless it stands there already.
     """
 
-    made: Made | None
-    fault: str = ""
-    trace: str = ""
-    told: str = ""
+    result: Result | None
+    error: str = ""
+    traceback: str = ""
+    stderr: str = ""
 
 
-def do_all(
-    start: Callable[[], Callable[[Item], Made]], items: Sequence[Item], n_jobs: int
-) -> Generator[tuple[int, Done[Made]]]:
+def map_unordered(
+    start: Callable[[], Callable[[Item], Result]], items: Sequence[Item], n_jobs: int
+) -> Generator[tuple[int, Outcome[Result]]]:
     """Work on items, several at a time where processes can be forked.
 
     Args:
@@ -70,11 +70,11 @@ def do_all(
             yield place, _attempt(work, item)
 
 
-def _attempt(work: Callable[[Item], Made], item: Item) -> Done[Made]:
+def _attempt(work: Callable[[Item], Result], item: Item) -> Outcome[Result]:
     try:
-        return Done(work(item))
+        return Outcome(work(item))
     except Exception as error:
-        return Done(None, message(error), traceback.format_exc())
+        return Outcome(None, message(error), traceback.format_exc())
 
 
 @dataclass
@@ -87,8 +87,8 @@ class _Worker:
 
 
 def _shared(
-    work: Callable[[Item], Made], items: Sequence[Item], n_jobs: int
-) -> Iterator[tuple[int, Done[Made]]]:
+    work: Callable[[Item], Result], items: Sequence[Item], n_jobs: int
+) -> Iterator[tuple[int, Outcome[Result]]]:
     gc.freeze()  # what the processes are to share, a collection in one would copy
     before = signal.signal(signal.SIGTERM, _terminated)
     places = iter(range(len(items)))
@@ -138,10 +138,10 @@ def _terminated(*_: object) -> NoReturn:
     sys.exit(128 + signal.SIGTERM)
 
 
-def _killed(process: ForkProcess, item: object) -> Done[Made]:
+def _killed(process: ForkProcess, item: object) -> Outcome[Result]:
     process.join()
     name = item[0] if isinstance(item, tuple) else item
-    return Done(
+    return Outcome(
         None,
         f"{name}: the process that worked on it ended with status {process.exitcode}; if memory "
         "ran out, give fewer --jobs",
@@ -159,7 +159,7 @@ def _end(workers: list[_Worker]) -> None:
 
 
 def _serve(
-    work: Callable[[Item], Made],
+    work: Callable[[Item], Result],
     items: Sequence[Item],
     pipe: Connection,
     inherited: list[Connection],
@@ -179,16 +179,16 @@ def _serve(
         other.close()  # or it would not be known that nobody is there to ask
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    told = io.StringIO()
+    stderr = io.StringIO()
     try:
         while True:
             place = pipe.recv()
             is_at_work = True
-            with redirect_stderr(told):
+            with redirect_stderr(stderr):
                 done = _attempt(work, items[place])
             is_at_work = False
-            pipe.send(done._replace(told=told.getvalue()))
-            told.seek(0)
-            told.truncate()
+            pipe.send(done._replace(stderr=stderr.getvalue()))
+            stderr.seek(0)
+            stderr.truncate()
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         os._exit(INTERRUPTED)

@@ -16,7 +16,7 @@ from vqcodec_cli.batch import (
     CODES_SUFFIXES,
     STDIN,
     STREAM,
-    Made,
+    Output,
     Planner,
     Work,
     readable,
@@ -100,7 +100,7 @@ def encode(
         codec = load_codec(model, voices, device)
         voice = None if speaker is None else codec.speaker(speaker)
 
-        def work(source: str, target: str, on_progress: OnProgress) -> Made | None:
+        def work(source: str, target: str, on_progress: OnProgress) -> Output | None:
             with _encoded(codec, source, target, voice, refine, on_progress) as codes:
                 return _save(codes, target)
 
@@ -156,7 +156,7 @@ def decode(
 
         tables = None if model is None else load(model).tables
 
-        def work(source: str, target: str, on_progress: OnProgress) -> Made | None:
+        def work(source: str, target: str, on_progress: OnProgress) -> Output | None:
             codes = _load(source, tables)
             codec = load(model or maker(_metadata(codes).fingerprint))
             voice = voice_in(codec)
@@ -206,7 +206,7 @@ def convert(
         voice = codec.speaker(speaker)
         own = None if codec.hears_speakers else voice
 
-        def work(source: str, target: str, on_progress: OnProgress) -> Made | None:
+        def work(source: str, target: str, on_progress: OnProgress) -> Output | None:
             halves = [
                 lambda share: on_progress(share / 2),
                 lambda share: on_progress((1 + share) / 2),
@@ -254,7 +254,7 @@ def _decoded(
     decoder: opt.Decoder,
     sample_rate: int | None,
     **choices: Any,
-) -> Made | None:
+) -> Output | None:
     """Write the sound of codes; from pipe to pipe, while they come."""
     from vqcodec.audio.live import write_live
     from vqcodec.format.codes import Codes
@@ -270,7 +270,7 @@ def _decoded(
             codes = Codes.collect(codes)
         clipped = codec.decode_to(writable(target), codes, on_progress=on_progress, **choices)
     warn_of_clipping(target, clipped, "make the recording quieter and encode it again")
-    return Made(codes.duration_s)
+    return Output(codes.duration_s)
 
 
 def _metadata(codes: Codes | CodesStream) -> Codes | StreamMetadata:
@@ -311,7 +311,7 @@ def _converted(sources: list[str], voice: str) -> str | None:
     return f"{Path(folders[0]).resolve()}.{voice}" if folders else None
 
 
-def _save(codes: Codes | CodesStream, target: str) -> Made | None:
+def _save(codes: Codes | CodesStream, target: str) -> Output | None:
     """Write codes; from pipe to pipe, as they come."""
     from vqcodec.format.streaming import CodesStream
 
@@ -320,11 +320,11 @@ def _save(codes: Codes | CodesStream, target: str) -> Made | None:
         return None
     stream = writable(target)
     if isinstance(stream, str):
-        return Made(codes.duration_s, codes.save(stream))
+        return Output(codes.duration_s, codes.save(stream))
     data = codes.to_bytes()
     stream.write(data)
     stream.flush()
-    return Made(codes.duration_s, len(data))
+    return Output(codes.duration_s, len(data))
 
 
 def _load(source: str, tables: NgramModel | None) -> Codes | CodesStream:

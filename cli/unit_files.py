@@ -10,14 +10,13 @@ import typer
 from vqcodec_cli.batch import (
     AUDIO_SUFFIXES,
     STREAM,
-    Made,
-    Plan,
+    Output,
     Work,
     check_target,
     finish,
     naming,
-    run,
     run_all,
+    run_one,
     writable,
 )
 from vqcodec_cli.display import OnProgress, warn_of_clipping
@@ -78,20 +77,21 @@ def decode_units(
         codec = _maker(source, fingerprint, model, load)
         voice = codec.speaker(speaker)
 
-        def work(_: str, target: str, on_progress: OnProgress) -> Made:
+        def work(_: str, target: str, on_progress: OnProgress) -> Output:
             with naming(f"{source}: {names[target]}"):
                 codes = codec.codes(found[names[target]].units, speaker=voice)
             clipped = codec.decode_to(writable(target), codes, on_progress=on_progress, **choices)
             warn_of_clipping(target, clipped, "another --speaker may be quieter")
-            return Made(codes.duration_s)
+            return Output(codes.duration_s)
 
         return work
 
-    plan = Plan([(source, path) for path in names], is_one=len(names) == 1)
-    if plan.is_one:
-        return run(plan, start, label="decoding", jobs=1, device="cpu", quiet=quiet)
-    made = run_all(plan.pairs, start, "decoding", n_jobs=1)
-    finish(len(made), 0, len(names) - len(made), quiet=quiet)
+    pairs = [(source, path) for path in names]
+    if len(pairs) == 1:
+        run_one(pairs[0], start, "decoding", quiet=quiet)
+    else:
+        outputs = run_all(pairs, start, "decoding", n_jobs=1)
+        finish(len(outputs), 0, len(pairs) - len(outputs), quiet=quiet)
 
 
 def _maker(
@@ -101,8 +101,9 @@ def _maker(
     from vqcodec.errors import CodesError
     from vqcodec.weights.registry import maker
 
-    codec = load(model or (maker(fingerprint) if fingerprint else None))
-    if fingerprint not in (None, codec.fingerprint):
+    named = None if fingerprint is None else maker(fingerprint)
+    codec = load(model or named)
+    if fingerprint is not None and fingerprint != codec.fingerprint:
         raise CodesError(
             f"{source}: these units were made by model {fingerprint.hex()}, and {codec.name} "
             f"is {codec.fingerprint.hex()}: decode with the model that encoded (--model)"

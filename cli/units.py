@@ -16,11 +16,11 @@ from vqcodec_cli.batch import (
     STREAM,
     at_a_time,
     check_target,
-    each_done,
+    distinct_names,
     finish,
+    map_reported,
     naming,
     readable,
-    told_apart,
 )
 from vqcodec_cli.display import progress_bar
 from vqcodec_cli.options import load_codec
@@ -136,7 +136,7 @@ def _named(sources: list[str]) -> dict[str, str]:
         for path, name in _found(source):
             found.setdefault(path, name)
     named: dict[str, str] = {}
-    for path, name in told_apart(found).items():
+    for path, name in distinct_names(found).items():
         if (other := named.setdefault(name.as_posix(), str(path))) != str(path):
             raise VqcodecError(f"{path}: would be called {name}, and so would {other}; rename one")
     return {path: name for name, path in named.items()}
@@ -191,7 +191,7 @@ def _in_order(
                     )
             source = next(sources, None)
 
-    with closing(each_done(start, left, "encoding", n_jobs)) as results:
+    with closing(map_reported(start, left, "encoding", n_jobs)) as results:
         for place, line in results:
             item, _ = left[place]
             found[item] = line

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqcodec import audio
-from vqcodec.audio import writing
+from vqcodec.audio import recording as audio_recording
+from vqcodec.audio import soundfiles, writing
 from vqcodec.audio.recording import TARGET_RMS
 from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.errors import AudioError
@@ -543,6 +544,23 @@ def test_impossible_sources_are_refused(source, sample_rate, message):
 def test_an_impossible_rate_to_read_at_is_refused():
     with pytest.raises(AudioError, match="array: a sample rate of 0 Hz is impossible"):
         audio.open_recording([0.0], 16000).blocks(0, 100)
+
+
+def test_a_recording_is_read_once(tmp_path, monkeypatch):
+    write(tmp_path / "a.wav", tone(48_000, 16000))
+    n_read = 0
+
+    def counted(*arguments):
+        nonlocal n_read
+        n_read += 1
+        return soundfiles.decode(*arguments)
+
+    monkeypatch.setattr(audio_recording, "decode", counted)
+    recording = audio.open_recording(tmp_path / "a.wav")
+    gain = recording.gain()
+    heard = [np.concatenate(list(recording.speech(8000, n, gain))) for n in (100, 7777)]
+    assert n_read == 1
+    np.testing.assert_array_equal(*heard)
 
 
 # Size

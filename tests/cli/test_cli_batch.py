@@ -15,8 +15,8 @@ import pytest
 import soundfile
 import torch
 from command_line import Run, is_one_line
-from vqcodec_cli.batch import AUDIO_SUFFIXES, CODES_SUFFIXES, sources_and_target, told_apart
-from vqcodec_cli.jobs import do_all
+from vqcodec_cli.batch import AUDIO_SUFFIXES, CODES_SUFFIXES, distinct_names, sources_and_target
+from vqcodec_cli.jobs import map_unordered
 from vqcodec_cli.unfinished import Line, Unfinished
 
 from vqcodec import Codes
@@ -93,9 +93,9 @@ def test_each_file_at_a_time_has_a_process_and_a_core() -> None:
         time.sleep(0.05)
         return item, os.getpid(), torch.get_num_threads()
 
-    found = list(do_all(lambda: work, range(6), 2))
+    found = list(map_unordered(lambda: work, range(6), 2))
     assert sorted(place for place, _ in found) == [0, 1, 2, 3, 4, 5]
-    made = [done.made for _, done in found]
+    made = [done.result for _, done in found]
     assert all(
         one is not None and one[0] == place for one, (place, _) in zip(made, found, strict=True)
     )
@@ -114,12 +114,12 @@ def test_a_fault_is_of_its_item_alone_and_what_is_said_comes_with_it() -> None:
 
     for n_jobs in (1, 2):
         items = ["a", "bad", "c"]
-        found = {items[place]: done for place, done in do_all(lambda: work, items, n_jobs)}
-        assert (found["a"].made, found["c"].made, found["bad"].made) == ("A", "C", None)
-        assert (found["a"].fault, found["bad"].fault) == ("", "bad: is bad")
-        assert "VqcodecError" in found["bad"].trace
+        found = {items[place]: done for place, done in map_unordered(lambda: work, items, n_jobs)}
+        assert (found["a"].result, found["c"].result, found["bad"].result) == ("A", "C", None)
+        assert (found["a"].error, found["bad"].error) == ("", "bad: is bad")
+        assert "VqcodecError" in found["bad"].traceback
         if n_jobs > 1:
-            assert found["c"].told == "hear c\n"
+            assert found["c"].stderr == "hear c\n"
 
 
 def test_a_killed_process_costs_the_file_that_it_had() -> None:
@@ -129,10 +129,10 @@ def test_a_killed_process_costs_the_file_that_it_had() -> None:
         return item
 
     items = ["a", "large", "b", "c", "d"]
-    found = {items[place]: done for place, done in do_all(lambda: work, items, 2)}
-    assert {item for item, done in found.items() if done.made == item} == {"a", "b", "c", "d"}
-    assert found["large"].fault.startswith("large: the process that worked on it ended with status")
-    assert "fewer --jobs" in found["large"].fault
+    found = {items[place]: done for place, done in map_unordered(lambda: work, items, 2)}
+    assert {item for item, done in found.items() if done.result == item} == {"a", "b", "c", "d"}
+    assert found["large"].error.startswith("large: the process that worked on it ended with status")
+    assert "fewer --jobs" in found["large"].error
 
 
 def test_processes_end_with_whoever_asks_for_their_work(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_processes_end_with_whoever_asks_for_their_work(tmp_path: Path) -> None:
             (tmp_path / f"{os.getpid()}.pid").touch()
             time.sleep(600)
 
-    results = do_all(lambda: work, [1, 2, 3], 2)
+    results = map_unordered(lambda: work, [1, 2, 3], 2)
 
     def interrupt() -> None:
         while len(list(tmp_path.glob("*.pid"))) < 2:
@@ -180,7 +180,7 @@ def test_a_caller_with_one_thread_computes_in_its_own() -> None:
 def test_names_keep_the_suffix_that_tells_them_apart() -> None:
     def told(*names: str) -> list[str]:
         paths = {Path(name): Path(name) for name in names}
-        return [name.as_posix() for name in told_apart(paths).values()]
+        return [name.as_posix() for name in distinct_names(paths).values()]
 
     assert told("a.wav", "b.wav", "deep/a.wav") == ["a", "b", "deep/a"]
     assert told("a.wav", "a.mp3", "b.wav") == ["a.wav", "a.mp3", "b"]

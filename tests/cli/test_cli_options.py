@@ -16,7 +16,7 @@ import pytest
 import torch
 from command_line import Run, is_one_line
 from vqcodec_cli.evaluate import BASELINES
-from vqcodec_cli.jobs import do_all
+from vqcodec_cli.jobs import map_unordered
 from vqcodec_cli.options import files_at_a_time
 
 import vqcodec
@@ -24,7 +24,7 @@ from vqcodec import Codes
 from vqcodec.prior import Prior, Score
 from vqcodec.weights.voices import Speaker, VoicesFile
 
-LOAD, MANY = "vqcodec.load", "vqcodec_cli.batch.do_all"
+LOAD, MANY = "vqcodec.load", "vqcodec_cli.batch.map_unordered"
 ENCODE, DECODE = "vqcodec.codec.Codec.encode", "vqcodec.codec.Codec.decode_to"
 ENROLL = "vqcodec.codec.Codec.enroll"
 PRIOR, SAMPLE = "vqcodec.prior.load", "vqcodec.prior.Prior.sample"
@@ -86,8 +86,8 @@ def received(
         replace(call, result)
 
     def one_at_a_time(*values: Any) -> Any:
-        found[MANY] = inspect.signature(do_all).bind(*values).arguments
-        return do_all(*values[:2], 1)
+        found[MANY] = inspect.signature(map_unordered).bind(*values).arguments
+        return map_unordered(*values[:2], 1)
 
     monkeypatch.setattr(MANY, one_at_a_time)
     monkeypatch.setattr("vqcodec_cli.batch.is_gpu", lambda device: False)

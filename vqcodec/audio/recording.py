@@ -42,6 +42,7 @@ AudioSource = (
 TARGET_RMS = 0.06
 """Active speech level of a normalised recording, full scale being 1."""
 
+MOST_KEPT = 1 << 23  # samples: 32 MB, or almost three minutes at 48 kHz
 # Integer samples passed as floats reach thousands; nothing real is 60 dB over full scale.
 _MAX_MAGNITUDE = 1000.0
 
@@ -54,7 +55,8 @@ _AUDIBLE_DRIFT = 0.01
 class Recording:
     """A readable recording of one or more channels; made by :func:`open_recording`.
 
-    Each method reads the recording afresh from its start, holding a few hundred kilobytes of it.
+    A recording of up to `MOST_KEPT` samples is read once and kept; a longer one is read afresh by
+    each method, from its start, holding a few hundred kilobytes of it.
 
     Attributes:
         name: What error messages call the recording.
@@ -76,6 +78,7 @@ class Recording:
         self.sample_rate = sample_rate
         self.n_samples = n_samples
         self._read = read
+        self._kept: list[np.ndarray] | None = None
 
     def blocks(self, sample_rate: int, block_length: int) -> Iterator[np.ndarray]:
         """Read the channel mean at another rate.
@@ -143,9 +146,15 @@ class Recording:
         return float(np.float32(level / TARGET_RMS))
 
     def _mono(self) -> Iterator[np.ndarray]:
-        position = 0
+        if self._kept is not None:
+            yield from self._kept
+            return
+        position, blocks = 0, list[np.ndarray]()
         for block in mix(self._read(), self.name, self.sample_rate):
             position += len(block)
+            if self.n_samples <= MOST_KEPT:
+                block.setflags(write=False)
+                blocks.append(block)
             yield block
         if position != self.n_samples:
             raise AudioError(
@@ -153,6 +162,8 @@ class Recording:
                 f"{self.n_samples / self.sample_rate:.3f} s its header promises; "
                 "copy or export it again"
             )
+        if self.n_samples <= MOST_KEPT:
+            self._kept = blocks
 
 
 def mix(frames: Iterable[np.ndarray], name: str, sample_rate: int) -> Iterator[np.ndarray]:
