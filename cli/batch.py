@@ -17,10 +17,9 @@ from vqcodec_cli.display import OnProgress, progress_bar
 from vqcodec_cli.jobs import map_unordered
 from vqcodec_cli.options import DeviceName, files_at_a_time, is_gpu
 
-AUDIO_SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"),
-    *(".m4a", ".aac", ".amr", ".3gp", ".webm", ".mp4", ".mov", ".mkv"),
-)
+from vqcodec.errors import VqcodecError
+from vqcodec.files import AUDIO_SUFFIXES, files_below
+
 CODES_SUFFIXES = (".codes",)
 STREAM, STDIN = "-", "<stdin>"
 
@@ -113,8 +112,6 @@ class Planner:
             VqcodecError: a source is missing, a target exists or is a source, or a folder holds
                 nothing or two files whose results would have one name.
         """
-        from vqcodec.errors import VqcodecError
-
         if "" in (*sources, target):
             raise VqcodecError(
                 "an empty path names nothing; perhaps a variable of the shell is unset"
@@ -129,8 +126,6 @@ class Planner:
         return Plan([self._pair(sources[0], target)])
 
     def _pair(self, source: str, target: str | None) -> tuple[str, str]:
-        from vqcodec.errors import VqcodecError
-
         path, is_audio = Path(source), self.target_suffix in AUDIO_SUFFIXES
         reads_codes = self.suffixes == CODES_SUFFIXES
         if path.suffix.lower() in (AUDIO_SUFFIXES if reads_codes else CODES_SUFFIXES):
@@ -153,8 +148,6 @@ class Planner:
         return source, target
 
     def _many(self, sources: list[str], target: str | None) -> Plan:
-        from vqcodec.errors import VqcodecError
-
         if STREAM in sources:
             raise VqcodecError("-: standard input comes alone; give it a command of its own")
         if target is not None:
@@ -195,8 +188,6 @@ class Planner:
 
     def _results(self, source: Path, target: str | None) -> Iterator[tuple[Path, Path]]:
         """Files of a source, and what is made of each, with the suffix that it has."""
-        from vqcodec.files import files_below
-
         if not source.is_dir():
             yield source, source if target is None else Path(target, source.name)
             return
@@ -214,8 +205,6 @@ def check_target(path: str | Path, force: bool, *, is_audio: bool = False) -> No
         VqcodecError: it is a folder, does not end as `is_audio` wants it to, its folder is missing
             or cannot be written, or it exists and is not to be overwritten.
     """
-    from vqcodec.errors import VqcodecError
-
     folder = Path(path).parent
     if Path(path).is_dir() or str(path).endswith(os.sep):
         raise VqcodecError(f"{path}: is a folder; name a file")
@@ -345,8 +334,6 @@ def finish(n_done: int, n_existing: int, n_failed: int, *, quiet: bool, result: 
 @contextmanager
 def naming(source: str, *others: str) -> Iterator[None]:
     """Let errors name a source, if they do not already, or another file that they are about."""
-    from vqcodec.errors import VqcodecError
-
     name = STDIN if source == STREAM else source
     try:
         yield

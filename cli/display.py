@@ -11,6 +11,8 @@ from typing import Any
 
 import typer
 
+from vqcodec.errors import RecordingWarning
+
 OnProgress = Callable[[float], None]
 AUDIBLE_CLIPPING = 0.001
 """Of the samples."""
@@ -82,8 +84,6 @@ def recording_warnings() -> Iterator[None]:
     told: set[str] = set()
 
     def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        from vqcodec.errors import RecordingWarning
-
         if not issubclass(category, RecordingWarning):
             show_other(message, category, *where, **more)
         elif str(message) not in told:

@@ -6,6 +6,8 @@ from typing import Any
 
 import typer
 
+from vqcodec.errors import VqcodecError
+
 # What Typer raises for bad arguments; only its subclasses have public names.
 USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 
@@ -18,8 +20,6 @@ def usage_message(error: Any) -> str:
 
 def message(error: Exception) -> str:
     """One line about an error in the data, the system or the program."""
-    from vqcodec.errors import VqcodecError
-
     if isinstance(error, VqcodecError):
         return _one_line(str(error))
     if isinstance(error, OSError) and error.strerror:

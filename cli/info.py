@@ -11,6 +11,9 @@ from vqcodec_cli.errors import message
 from vqcodec_cli.models import describe
 from vqcodec_cli.options import Json, ModelOfCodes
 
+from vqcodec.errors import VqcodecError
+from vqcodec.files import files_below
+
 if TYPE_CHECKING:
     from vqcodec.format.ngram_coder import NgramModel
 
@@ -50,9 +53,6 @@ def verify(
 
     Example: vqcodec verify out.codes archive/
     """
-    from vqcodec.errors import VqcodecError
-    from vqcodec.files import files_below
-
     tables = None
     if model is not None:
         from vqcodec.weights import checkpoint

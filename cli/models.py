@@ -9,6 +9,8 @@ import typer
 from vqcodec_cli.display import show
 from vqcodec_cli.options import Json, Model, Voices
 
+from vqcodec.errors import CheckpointError
+
 if TYPE_CHECKING:
     from vqcodec.weights.registry import ModelHeader
     from vqcodec.weights.voices import VoiceInfo
@@ -66,7 +68,6 @@ def describe(header: ModelHeader) -> dict[str, Any]:
     """What a model is, in a form that JSON can hold."""
     from pydantic import ValidationError
 
-    from vqcodec.errors import CheckpointError
     from vqcodec.models.config import ModelConfig
 
     try:

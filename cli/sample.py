@@ -12,6 +12,8 @@ from vqcodec_cli.display import progress_bar, show, warn_of_clipping
 from vqcodec_cli.errors import message
 from vqcodec_cli.options import load_codec
 
+from vqcodec.errors import SpeakerError
+
 if TYPE_CHECKING:
     from vqcodec import Codec, Codes, Speaker
 
@@ -150,7 +152,6 @@ def score(
 def _default_voice(codec: Codec, prompt: Codes | None) -> Speaker:
     """The prompt's own, or else the codec's first."""
     from vqcodec import Speaker
-    from vqcodec.errors import SpeakerError
 
     if prompt is not None:
         assert not isinstance(prompt.speaker, str), "it was encoded without a name"

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from vqcodec_cli import options as opt
 from vqcodec_cli.batch import (
-    AUDIO_SUFFIXES,
     CODES_SUFFIXES,
     STDIN,
     STREAM,
@@ -27,6 +26,8 @@ from vqcodec_cli.batch import (
 from vqcodec_cli.display import OnProgress, compilation_notice, warn_of_clipping
 from vqcodec_cli.options import load_codec
 from vqcodec_cli.unit_files import UNIT_SUFFIXES, decode_units, is_units
+
+from vqcodec.files import AUDIO_SUFFIXES
 
 if TYPE_CHECKING:
     from vqcodec.codec import Codec

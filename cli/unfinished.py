@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from vqcodec.errors import VqcodecError
+
 
 class Line(NamedTuple):
     """What was made of a source.
@@ -57,8 +59,6 @@ class Unfinished:
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> None:
-        from vqcodec.errors import VqcodecError
-
         whole, _, torn = self.path.read_bytes().rpartition(b"\n")
         try:
             options, *entries = map(json.loads, whole.split(b"\n"))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from vqcodec_cli.batch import (
-    AUDIO_SUFFIXES,
     STREAM,
     Output,
     Work,
@@ -20,6 +19,9 @@ from vqcodec_cli.batch import (
     writable,
 )
 from vqcodec_cli.display import OnProgress, warn_of_clipping
+
+from vqcodec.errors import CodesError, VqcodecError
+from vqcodec.files import AUDIO_SUFFIXES
 
 if TYPE_CHECKING:
     from vqcodec.codec import Codec
@@ -60,7 +62,6 @@ def decode_units(
     (source,) = sources
     if speaker is None:
         raise typer.BadParameter("units do not tell who speaks: give --speaker NAME|FILE")
-    from vqcodec.errors import CodesError
     from vqcodec.inference.units import read_units
 
     found = read_units(source)
@@ -98,7 +99,6 @@ def _maker(
     source: str, fingerprint: bytes | None, model: str | None, load: Callable[[str | None], Codec]
 ) -> Codec:
     """The codec that made units, or where they do not say the one that is to decode them."""
-    from vqcodec.errors import CodesError
     from vqcodec.weights.registry import maker
 
     named = None if fingerprint is None else maker(fingerprint)
@@ -113,8 +113,6 @@ def _maker(
 
 def _named(names: list[str], target: str | None, source: str) -> dict[str, str]:
     """Sound file -> the recording that becomes it; their folders are made."""
-    from vqcodec.errors import VqcodecError
-
     if target is None:
         target = str(Path(source).with_suffix(".wav" if len(names) == 1 else ""))
     is_file = target == STREAM or Path(target).suffix.lower() in AUDIO_SUFFIXES

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from vqcodec_cli import options as opt
 from vqcodec_cli.batch import (
-    AUDIO_SUFFIXES,
     CODES_SUFFIXES,
     STREAM,
     at_a_time,
@@ -25,6 +24,9 @@ from vqcodec_cli.batch import (
 from vqcodec_cli.display import progress_bar
 from vqcodec_cli.options import load_codec
 from vqcodec_cli.unfinished import Line, Unfinished, path_beside
+
+from vqcodec.errors import VqcodecError
+from vqcodec.files import AUDIO_SUFFIXES, files_below, write_atomically
 
 if TYPE_CHECKING:
     from vqcodec import Codec
@@ -129,8 +131,6 @@ def _write_all(
 
 def _named(sources: list[str]) -> dict[str, str]:
     """Recordings and their names, as far as these differ below the given folders."""
-    from vqcodec.errors import VqcodecError
-
     found: dict[Path, Path] = {}
     for source in sources:
         for path, name in _found(source):
@@ -144,9 +144,6 @@ def _named(sources: list[str]) -> dict[str, str]:
 
 def _found(source: str) -> Iterator[tuple[Path, Path]]:
     """Paths of recordings, and their names with suffixes."""
-    from vqcodec.errors import VqcodecError
-    from vqcodec.files import files_below
-
     folder = Path(source)
     if not folder.is_dir():
         yield folder, Path("stdin" if source == STREAM else folder.name)
@@ -225,8 +222,6 @@ def _line(
 
 
 def _write(output: Path | None, lines: list[bytes]) -> None:
-    from vqcodec.files import write_atomically
-
     if output is None:
         typer.echo(b"".join(lines), nl=False)
     else:

@@ -10,6 +10,8 @@ import typer
 from vqcodec_cli.display import progress_bar
 from vqcodec_cli.options import Device, Force, Model, Voices, load_codec
 
+from vqcodec.errors import SpeakerError
+
 if TYPE_CHECKING:
     from vqcodec.weights.voices import VoicesFile
 
@@ -49,7 +51,6 @@ def enroll(
     Example: vqcodec enroll anna anna1.wav anna2.wav
     """
     from vqcodec.audio import open_recording
-    from vqcodec.errors import SpeakerError
     from vqcodec.weights.voices import VoicesFile, check_name, default_path
 
     check_name(name)
@@ -94,7 +95,6 @@ def rename(
 
     Example: vqcodec voices rename anna annabel
     """
-    from vqcodec.errors import SpeakerError
     from vqcodec.weights.voices import model_names, models_with
 
     kept, models = _kept(old, voices, model)
@@ -110,7 +110,6 @@ def _kept(name: str, voices: Path | None, model: str | None) -> tuple[VoicesFile
     Raises:
         SpeakerError: it is no enrolled voice, or not one of the model that is meant.
     """
-    from vqcodec.errors import SpeakerError
     from vqcodec.weights.registry import find, read_header
     from vqcodec.weights.voices import VoicesFile, default_path, models_with
 

@@ -12,14 +12,18 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from vqcodec.errors import VqcodecError
 
 try:
     import fcntl
 except ImportError:  # not on Windows, where what a killed process leaves stays
     fcntl = None  # type: ignore[assignment]
+
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"),
+    *(".m4a", ".aac", ".amr", ".3gp", ".webm", ".mp4", ".mov", ".mkv"),
+)
+"""Of the recordings in a folder; what a file is read as is told by its content."""
 
 _TEMPORARY = re.compile(r"\.vqcodec-[0-9a-f]{32}(\..*)?")
 _LOCK, _OWNER = ".vqcodec.lock", ".vqcodec.owner"
@@ -147,6 +151,8 @@ def claim(folder: str | os.PathLike[str], doing: str) -> Iterator[None]:
         VqcodecError: another has it; the message says which process.
         OSError: the folder cannot be written.
     """
+    from filelock import FileLock, Timeout  # the command line's help does without
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock, owner = FileLock(folder / _LOCK), folder / _OWNER

@@ -15,14 +15,14 @@ import pytest
 import soundfile
 import torch
 from command_line import Run, is_one_line
-from vqcodec_cli.batch import AUDIO_SUFFIXES, CODES_SUFFIXES, distinct_names, sources_and_target
+from vqcodec_cli.batch import CODES_SUFFIXES, distinct_names, sources_and_target
 from vqcodec_cli.jobs import map_unordered
 from vqcodec_cli.unfinished import Line, Unfinished
 
 from vqcodec import Codes
 from vqcodec.audio.writing import create, nearest_rate
 from vqcodec.errors import VqcodecError
-from vqcodec.files import replacing, write_atomically
+from vqcodec.files import AUDIO_SUFFIXES, replacing, write_atomically
 from vqcodec.inference import chunking
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -364,7 +364,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_has_is_not(
 ) -> None:
     script = """
 import sys, time
-from vqcodec.files import replacing
+from vqcodec.files import AUDIO_SUFFIXES, replacing
 with replacing(sys.argv[1]):
     print("begun", flush=True)
     time.sleep(60)

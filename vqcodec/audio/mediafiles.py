@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from av import AudioFrame
     from av.container import InputContainer
 
-SUFFIXES = (".m4a", ".aac", ".amr", ".3gp", ".webm", ".mp4", ".mov", ".mkv")
 # Longer padding than the last packets of any codec is no padding.
 _MAX_PADDING, _OPUS_RATE, _OPUS_UNIT = 8192, 48_000, 120
 # Clocks of browsers jitter; whatever damages a Matroska file takes more of it.

@@ -28,12 +28,6 @@ _MAX_TRAILER_BYTES = 8192
 # Of an MP3: the padding of its encoder, which a length tag leaves out.
 _MAX_TRAILER_FRAMES = 2
 
-READABLE_SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"),
-    *mediafiles.SUFFIXES,
-)
-"""Of the recordings in a folder; what a file is read as is told by its content."""
-
 _HEAD_BYTES = 12
 # ISO media (MP4, M4A, 3GP, QuickTime), Matroska and WebM, AMR, AAC in ADTS frames.
 _MEDIA_HEAD = re.compile(

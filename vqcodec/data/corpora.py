@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vqcodec.audio.soundfiles import READABLE_SUFFIXES
 from vqcodec.errors import DataError
 from vqcodec.extras import library
-from vqcodec.files import files_below
+from vqcodec.files import AUDIO_SUFFIXES, files_below
 
 SPLITS = ("train", "valid", "test", "test_unseen")
 
@@ -164,7 +163,7 @@ def folder(root: str | Path) -> list[Utterance]:
     manifest = root / "manifest.csv"
     if manifest.is_file():
         return _sorted_by_name(_manifest_utterances(manifest))
-    paths = [path for path in files_below(root, READABLE_SUFFIXES) if path.parent != root]
+    paths = [path for path in files_below(root, AUDIO_SUFFIXES) if path.parent != root]
     if not paths:
         raise DataError(
             f"{root}: no recording found; expected {root.name}/SPEAKER/NAME.wav (or .flac, .ogg, "
