@@ -54,7 +54,8 @@ Voices = Annotated[
 Refine = Annotated[
     bool,
     typer.Option(
-        "--refine", help="Search for codes that decode better; it takes seconds for each of sound."
+        "--refine",
+        help="Search for codes that decode better; takes seconds for each second of sound.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
@@ -69,7 +70,10 @@ Jobs = Annotated[
 SampleRate = Annotated[
     int | None,
     typer.Option(
-        min=1000, max=768_000, help="Of the result, in Hz.", show_default="the recording's own"
+        min=1000,
+        max=768_000,
+        help="Sample rate of the result, in Hz.",
+        show_default="the recording's own",
     ),
 ]
 Decoder = Annotated[
@@ -78,10 +82,10 @@ Decoder = Annotated[
         help="fast: parallel; wavenet: sample by sample.", show_default="the model's best"
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of the WaveNet's draws.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the WaveNet's draws.")]
 Temperature = Annotated[
     float,
-    typer.Option(min=0, help="Of the WaveNet's draws; lower is cleaner and duller."),
+    typer.Option(min=0, help="Temperature of the WaveNet's draws; lower is cleaner and duller."),
 ]
 
 

@@ -23,7 +23,7 @@ def prepare(
         Path, typer.Option("--output", "-o", metavar="OUT", help="The folder to make.")
     ],
     sample_rate: Annotated[
-        int, typer.Option(min=1000, max=768_000, help="Of the result, in Hz.")
+        int, typer.Option(min=1000, max=768_000, help="Sample rate of the result, in Hz.")
     ] = 16000,
     labels: Annotated[
         Path | None,

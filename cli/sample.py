@@ -54,20 +54,28 @@ def sample(
         typer.Option("--output", "-o", metavar="FILE", help="A sound file, or - (a WAV)."),
     ],
     speaker: NewVoice = None,
-    seconds: Annotated[float, typer.Option(min=0.01, max=86_400, help="Of new speech.")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, max=86_400, help="Length of the new speech.")
+    ] = 10.0,
     scheme: Scheme = "prior",
     temperature: Annotated[
-        float, typer.Option(min=0, help="Of the draws; lower is safer and duller.")
+        float, typer.Option(min=0, help="Temperature of the draws; lower is safer and duller.")
     ] = 1.0,
     top_k: Annotated[
         int | None,
-        typer.Option(min=1, help="Draw among so many likeliest codes.", show_default="all"),
+        typer.Option(
+            min=1, help="Draw among this many of the likeliest codes.", show_default="all"
+        ),
     ] = None,
     top_p: Annotated[
         float,
-        typer.Option(min=1e-6, max=1, help="Draw among the likeliest codes of this probability."),
+        typer.Option(
+            min=1e-6,
+            max=1,
+            help="Draw among the likeliest codes that have this probability together.",
+        ),
     ] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     prompt: Prompt = None,
     prior: PriorFile = None,
     model: opt.Model = None,
@@ -119,8 +127,8 @@ def score(
 ) -> None:
     """Say how unlike speech recordings are.
 
-    The anomaly, from 0 to 1, is how far the bits of a recording's codes are distributed otherwise
-    than those of speech: monotonous sounds have fewer bits per code, chaotic ones more.
+    The anomaly, from 0 to 1, is the distance between the distribution of a recording's bits per
+    code and that of speech: monotonous sounds have fewer bits per code, chaotic ones more.
 
     Example: vqcodec score in.wav
     """

@@ -27,7 +27,7 @@ Only = Annotated[
 
 
 def enroll(
-    name: Annotated[str, typer.Argument(help="Of the new voice.")],
+    name: Annotated[str, typer.Argument(help="Name of the new voice.")],
     clips: Annotated[list[Path], typer.Argument(help="Recordings of one person.")],
     voices: Annotated[
         Path | None,
@@ -71,7 +71,7 @@ def enroll(
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="Of an enrolled voice.")],
+    name: Annotated[str, typer.Argument(help="Name of an enrolled voice.")],
     voices: Voices = None,
     model: Only = None,
 ) -> None:
@@ -86,12 +86,14 @@ def remove(
 
 @app.command()
 def rename(
-    old: Annotated[str, typer.Argument(help="Of an enrolled voice.")],
+    old: Annotated[str, typer.Argument(help="Name of an enrolled voice.")],
     new: Annotated[str, typer.Argument(help="The new name.")],
     voices: Voices = None,
     model: Only = None,
 ) -> None:
-    """Give an enrolled voice another name. Who decodes files that name the old one is told the new.
+    """Give an enrolled voice another name.
+
+    Whoever decodes a file that names the voice by its old name is told the new one.
 
     Example: vqcodec voices rename anna annabel
     """
