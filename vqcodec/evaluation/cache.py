@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import json
 import multiprocessing
-import os
 import re
 import signal
 import threading
@@ -214,7 +213,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)
+    signal.raise_signal(signal.SIGTERM)
 
 
 @cache
