@@ -21,13 +21,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 import vqcodec
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
+from vqcodec.evaluation.quality import SAMPLE_RATE
 from vqcodec.files import write_atomically
+from vqcodec.format.codes import Codes
 from vqcodec.models import DecoderName
 from vqcodec.weights.registry import find
 
@@ -76,9 +79,16 @@ class Setup:
         """The versions, in a line."""
         return ", ".join(f"{name} {version}" for name, version in self.versions.items())
 
-    def own_name(self, utterance: Utterance) -> str | None:
-        """Who speaks, if the model must be told: one with a speaker table cannot hear it."""
-        return None if self.codec().hears_speakers else utterance.speaker
+    def encode(self, utterance: Utterance, *, refine: bool) -> Codes:
+        """The codes of a recording; a model with a speaker table is told who speaks."""
+        speaker = None if self.codec().hears_speakers else utterance.speaker
+        return self.codec().encode(utterance.path, speaker=speaker, refine=refine)
+
+    def decode(self, codes: Codes, speaker: str | None = None) -> np.ndarray:
+        """What its decoder makes of codes, (T,) at the rate that is measured at."""
+        return self.codec().decode(
+            codes, decoder=self.decoder, speaker=speaker, sample_rate=SAMPLE_RATE
+        )
 
 
 def prepare_setup(model: str | None, decoder: DecoderName | None) -> Setup:

@@ -173,12 +173,9 @@ def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> di
     if codec == ORIGINAL:
         coded = Coded(reference, 2 * len(reference))
     elif codec in (our_label(decoder), refined):
-        ours = task.setup.codec()
-        made = ours.encode(
-            utterance.path, speaker=task.setup.own_name(utterance), refine=codec == refined
-        )
-        decoded = ours.decode(made, decoder=decoder, sample_rate=SAMPLE_RATE)
-        coded, codes = Coded(decoded, len(made.to_bytes())), made.codes.tolist()
+        made = task.setup.encode(utterance, refine=codec == refined)
+        coded = Coded(task.setup.decode(made), len(made.to_bytes()))
+        codes = made.codes.tolist()
     else:
         coded = baseline(codec)(reference)
 

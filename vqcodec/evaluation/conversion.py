@@ -34,7 +34,6 @@ from vqcodec.evaluation.quality import (
 from vqcodec.evaluation.recognition import word_errors
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.evaluation.summary import cell, mean, word_error_rate
-from vqcodec.format.codes import Codes
 from vqcodec.models import DecoderName
 
 MIN_RECORDINGS = 6
@@ -59,7 +58,7 @@ class _Task(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What became of a recording: records as `_embedding`, `_original` and `_conversion` say."""
+    """What became of a recording: records as `_measured` makes them."""
 
     embedding: np.ndarray | None
     original: dict[str, Any]
@@ -153,61 +152,45 @@ def _voices(corpus: Path, split: str, known: Sequence[str]) -> list[str]:
 
 
 def _work_on(task: _Task) -> _Found:
-    def record(what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        return read_or_make(
-            task.cache / f"{cache_stem(task.setup, task.utterance, what)}.json", make
-        )
+    setup, utterance = task.setup, task.utterance
+    reference = cache(partial(load, utterance.path, SAMPLE_RATE))
 
-    @cache
-    def codes() -> Codes:
-        name = task.setup.own_name(task.utterance)
-        made: Codes = task.setup.codec().encode(
-            task.utterance.path, speaker=name, refine=task.refine
-        )
-        return made
+    def record(what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return read_or_make(task.cache / f"{cache_stem(setup, utterance, what)}.json", make)
+
+    codes = cache(partial(setup.encode, utterance, refine=task.refine))
 
     def converted(what: str, target: str | None) -> dict[str, Any]:
-        label = f"{what}, refined" if task.refine else what
-        return record(label, lambda: _conversion(task, codes(), target))
+        """Said by another voice; by its own where there is no target."""
 
-    embedding = record("voice", partial(_embedding, task))["embedding"]
+        def said() -> dict[str, Any]:
+            return _measured(utterance.text, reference(), setup.decode(codes(), target))
+
+        return record(f"{what}, refined" if task.refine else what, said)
+
+    def voice() -> dict[str, Any]:
+        return measure_each({"embedding": lambda: speaker_embedding(reference()).tolist()}).values
+
+    embedding = record("voice", voice)["embedding"]
     embedding = None if embedding is None else np.asarray(embedding)
     if not task.targets:
         return _Found(embedding, {}, {}, {})
     return _Found(
         embedding,
-        record("recognised", partial(_original, task)),
+        record("recognised", lambda: _measured(utterance.text, reference(), reference())),
         converted("reconstructed", None),
         {name: converted(f"as {name}", name) for name in task.targets},
     )
 
 
-def _embedding(task: _Task) -> dict[str, Any]:
-    waveform = load(task.utterance.path, SAMPLE_RATE)
-    return measure_each({"embedding": lambda: speaker_embedding(waveform).tolist()}).values
-
-
-def _original(task: _Task) -> dict[str, Any]:
-    return _measured(task, load(task.utterance.path, SAMPLE_RATE))
-
-
-def _conversion(task: _Task, codes: Codes, target: str | None) -> dict[str, Any]:
-    """Measure a recording said by another voice; by its own where there is no target."""
-    codec, decoder = task.setup.codec(), task.setup.decoder
-    return _measured(
-        task, codec.decode(codes, speaker=target, decoder=decoder, sample_rate=SAMPLE_RATE)
-    )
-
-
-def _measured(task: _Task, waveform: np.ndarray) -> dict[str, Any]:
+def _measured(text: str, reference: np.ndarray, waveform: np.ndarray) -> dict[str, Any]:
     """What is measured of any form of a recording; None where undefined, with the reasons."""
-    reference = load(task.utterance.path, SAMPLE_RATE)
     aligned = align(reference, waveform).waveform
     found = measure_each(
         {
             "embedding": lambda: speaker_embedding(waveform).tolist(),
             "F0 correlation": partial(f0_correlation, reference, aligned),
-            "WER": partial(word_errors, task.utterance.text, aligned),
+            "WER": partial(word_errors, text, aligned),
         }
     )
     return {**found.values, "undefined": found.undefined}
