@@ -98,7 +98,7 @@ def test_behind_a_recording_there_are_no_codes(encoded: Encoded) -> None:
     longest = -(-max(clip.n_samples for clip in encoded.data.clips) // HOP)
     drawn = sampler(encoded, segment_length=longest + 9)
     draws, batch = drawn.draw(0), drawn.batch(0)
-    n_codes = -(-draws.segment_length // HOP)
+    n_codes = -(-draws.spans[:, 0, 1] // HOP)
     assert (batch.codes != NOT_ENCODED).any()
     for row, codes in enumerate(batch.codes[:, 0]):
         if codes[0] != NOT_ENCODED:
@@ -112,7 +112,9 @@ def test_a_recording_without_codes_is_encoded_as_ever(encoded: Encoded) -> None:
     n_found = 0
     for step in range(8):
         draws, batch = drawn.draw(step), drawn.batch(step)
-        is_bare = (draws.segment >= bare.start) & (draws.segment < bare.start + bare.n_samples)
+        is_bare = (draws.spans[:, 0, 0] >= bare.start) & (
+            draws.spans[:, 0, 0] < bare.start + bare.n_samples
+        )
         n_found += int(is_bare.sum())
         assert (batch.codes[is_bare] == NOT_ENCODED).all()
     assert n_found > 0

@@ -116,7 +116,7 @@ def test_a_batch_knows_the_phone_at_the_centre_of_every_code(
     draws, batch = sampler.draw(0), sampler.batch(0)
     assert batch.phones.shape == (4, n_codes)
     for start, n_read, phones in zip(
-        draws.segment.tolist(), draws.segment_length.tolist(), batch.phones, strict=True
+        draws.spans[:, 0, 0].tolist(), draws.spans[:, 0, 1].tolist(), batch.phones, strict=True
     ):
         centres = np.arange(n_codes) * HOP + HOP // 2
         third = n_read / 3

@@ -1,4 +1,8 @@
-"""Corpora as they lie on disk, as lists of utterances: VCTK, LibriSpeech, a folder of speakers."""
+"""Corpora as they lie on disk, as lists of utterances: VCTK, LibriSpeech, a folder of speakers.
+
+Lists are sorted by name. Where a corpus does not say what is for what, about 2 % of the utterances
+of a speaker go to ``valid`` and 2 % to ``test``, chosen by a hash of the name.
+"""
 
 from __future__ import annotations
 
@@ -63,15 +67,11 @@ def utterances(root: str | Path) -> list[Utterance]:
 def vctk(root: str | Path) -> list[Utterance]:
     """List VCTK 0.80 or 0.92 (Yamagishi, Veaux, MacDonald, CSTR Edinburgh).
 
-    Of 0.92's two microphones mic2 is taken, and mic1 where mic2 lacks (p280, parts of p362).
-    About 2 % of the utterances of a speaker go to ``valid`` and 2 % to ``test``, chosen by a hash
-    of the name, so that both releases are split alike.
+    Of 0.92's two microphones mic2 is taken, and mic1 where mic2 lacks (p280, parts of p362). Both
+    releases are split alike. ``text`` is empty where there is no text (p315).
 
     Args:
         root: The corpus folder (with ``txt`` in it), its parent, or its folder of recordings.
-
-    Returns:
-        The utterances, sorted by name; ``text`` is empty where there is no text (p315).
 
     Raises:
         DataError: No recording lies where VCTK has them.
@@ -100,14 +100,11 @@ def vctk(root: str | Path) -> list[Utterance]:
 def librispeech(root: str | Path) -> list[Utterance]:
     """List LibriSpeech (Panayotov et al. 2015), as many of its subsets as are there.
 
-    ``dev-*`` becomes ``valid`` and ``test-*`` becomes ``test_unseen``; of ``train-*`` about 2 %
-    go to ``valid`` and 2 % to ``test``, chosen by a hash of the name.
+    ``dev-*`` becomes ``valid`` and ``test-*`` becomes ``test_unseen``; ``train-*`` is split by
+    names. Speakers are named ``ls19`` and so on.
 
     Args:
         root: The folder ``LibriSpeech``, its parent, or one of its subsets.
-
-    Returns:
-        The utterances, sorted by name; speakers are named ``ls19`` and so on.
 
     Raises:
         DataError: No recording lies where LibriSpeech has them.
@@ -144,16 +141,9 @@ def folder(root: str | Path) -> list[Utterance]:
     """List a folder that has one folder of recordings for each speaker, or a ``manifest.csv``.
 
     Without a manifest, every WAV, FLAC, Ogg, Opus and MP3 file at any depth below
-    ``root/<speaker>/`` is an utterance of that speaker, and about 2 % go to ``valid`` and 2 % to
-    ``test``, chosen by a hash of the name. ``root/manifest.csv`` decides where it exists: its
-    columns are ``path`` (relative to root), ``speaker``, ``split`` and, if wanted, ``text``;
-    others are ignored.
-
-    Args:
-        root: The folder.
-
-    Returns:
-        The utterances, sorted by name, which is the path below root without its suffix.
+    ``root/<speaker>/`` is an utterance of that speaker. ``root/manifest.csv`` decides where it
+    exists: its columns are ``path`` (relative to root), ``speaker``, ``split`` and, if wanted,
+    ``text``; others are ignored. The name is the path below root without its suffix.
 
     Raises:
         DataError: No recording is found, two differ in their suffix alone, or the manifest lacks

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,12 +61,12 @@ class Batch(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Where a batch is to be read, and how its encoder input is perturbed: (B,) each.
+    """Where a batch is to be read, and how its encoder input is perturbed: (B,) if not said.
 
     Attributes:
-        segment, reference, target: first samples in the prepared audio.
-        segment_length, reference_length, target_length: samples read; the rest is silence.
-        level, reference_level, target_level: what int16 is divided by.
+        spans: (B, 3, 2) of segment, reference and target: the first sample in the prepared audio,
+            and how many are read; the rest is silence.
+        levels: (B, 3) what their int16 is divided by.
         speaker: rows of the speaker table.
         perturbed: whether at all; never where codes are taken, which no perturbation would change.
         converted: as `perturbed`, and never both.
@@ -74,15 +74,8 @@ class Draws(NamedTuple):
         code, n_codes: first column of `EncodedClips.codes`, and how many are taken there.
     """
 
-    segment: Tensor
-    segment_length: Tensor
-    level: Tensor
-    reference: Tensor
-    reference_length: Tensor
-    reference_level: Tensor
-    target: Tensor
-    target_length: Tensor
-    target_level: Tensor
+    spans: Tensor
+    levels: Tensor
     speaker: Tensor
     perturbed: Tensor
     converted: Tensor
@@ -140,8 +133,9 @@ class SegmentSampler:
         self.places = encoded.places if encoded else {}
         codes = encoded.codes if encoded else np.zeros((1, 1), np.int32)
         self.codes = torch.from_numpy(codes).to(self.audio.device)
-        self.reference_length = round(config.reference_s * data.sample_rate)
-        self.target_length = self.reference_length if perturbation.conversion else 0
+        reference_length = round(config.reference_s * data.sample_rate)
+        target_length = reference_length if perturbation.conversion else 0
+        self.lengths = self.length, reference_length, target_length
         self.perturbation, self.seed = perturbation, seed
         self._rows = {name: row for row, name in enumerate(speakers)}
         self._ends = np.cumsum([clip.n_samples for clip in clips])
@@ -186,12 +180,9 @@ class SegmentSampler:
         """The batch that was drawn, on the device of the audio."""
         rows = draws.perturbed.nonzero()[:, 0].to(self.audio.device)
         draws = Draws(*(column.to(self.audio.device, non_blocking=True) for column in draws))
-        waveform = self._cut(draws.segment, draws.segment_length, draws.level, self.length)
-        reference = self._cut(
-            draws.reference, draws.reference_length, draws.reference_level, self.reference_length
-        )
-        target = self._cut(
-            draws.target, draws.target_length, draws.target_level, self.target_length
+        waveform, reference, target = (
+            self._cut(draws.spans[:, i], draws.levels[:, i], length)
+            for i, length in enumerate(self.lengths)
         )
         encoder_input = waveform
         if len(rows):
@@ -202,15 +193,16 @@ class SegmentSampler:
                 semitones=draws.semitones[rows],
                 formant_ratio=draws.formant_ratio[rows],
             )
-        phones = self._phones(draws.segment, draws.segment_length)
+        phones = self._phones(draws.spans[:, 0])
         codes = self._codes(draws.code, draws.n_codes)
         return Batch(
             *(waveform, encoder_input, reference, draws.speaker, phones, codes),
             *(draws.converted, target),
         )
 
-    def _phones(self, start: Tensor, n_read: Tensor) -> Tensor:
-        """(B, N) classes at the centres of codes, of which the first `n_read` samples are heard."""
+    def _phones(self, span: Tensor) -> Tensor:
+        """(B, N) classes at the centres of codes, of which only the span (B, 2) is heard."""
+        start, n_read = span.unbind(1)
         centre = torch.arange(self.config.segment_length, device=start.device) * self.hop_length
         centre = (centre + self.hop_length // 2).expand(len(start), -1)
         if self.phones is None:
@@ -226,15 +218,17 @@ class SegmentSampler:
         codes = self.codes[:, first[:, None] + offset * is_encoded].transpose(0, 1)
         return torch.where(is_encoded[:, None], codes.long(), NOT_ENCODED)
 
-    def _cut(self, start: Tensor, n_read: Tensor, level: Tensor, length: int) -> Tensor:
-        """(B, length) float32, of which `n_read` samples from `start` and then silence."""
+    def _cut(self, span: Tensor, level: Tensor, length: int) -> Tensor:
+        """(B, length) float32: the span (B, 2) of the audio and then silence."""
+        start, n_read = span.unbind(1)
         offset = torch.arange(length, device=start.device).expand(len(start), -1)
         heard = offset < n_read[:, None]
         samples = self.audio[start[:, None] + offset * heard]
         return samples * heard / level[:, None]
 
-    def _row(self, rng: np.random.Generator) -> tuple[int | float | bool, ...]:
+    def _row(self, rng: np.random.Generator) -> tuple[Any, ...]:
         """The fields of `Draws`, of one row."""
+        _, reference_length, target_length = self.lengths
         clip = self._any_clip(rng)
         segment, codes = self._place(clip, self.length, rng), NO_CODES
         if clip.name in self.places and rng.random() < SHARE_OF_CODES:
@@ -243,7 +237,7 @@ class SegmentSampler:
         if len(own) > 1:
             position = int(rng.integers(len(own) - 1))
             other = own[position + (position >= self._positions[clip.name])]
-            reference = self._place(other, self.reference_length, rng)
+            reference = self._place(other, reference_length, rng)
         else:
             other, reference = clip, self._elsewhere(clip, segment[0] - clip.start, rng)
         perturbed = rng.random() < self.perturbation.probability and codes == NO_CODES
@@ -253,11 +247,10 @@ class SegmentSampler:
         voice, target = clip, (clip.start, 0)
         if converted:
             voice = self._any_clip(rng)
-            target = self._place(voice, self.target_length, rng)
+            target = self._place(voice, target_length, rng)
         return (
-            *(*segment, 32768 * clip.gain),
-            *(*reference, 32768 * other.gain),
-            *(*target, 32768 * voice.gain),
+            (segment, reference, target),
+            [32768 * each.gain for each in (clip, other, voice)],
             self._rows.get(clip.speaker, 0),  # which only a table looks at
             perturbed and not converted,
             converted,
@@ -288,9 +281,10 @@ class SegmentSampler:
         """A reference from a lone clip: from the longer side of the segment at `start`."""
         before, after = start, clip.n_samples - start - self.length
         low, high = (0, before) if before > after else (start + self.length, clip.n_samples)
-        length = min(self.reference_length, high - low)
-        if length < self.reference_length // 2:  # too short to avoid the segment
-            return self._place(clip, self.reference_length, rng)
+        wanted = self.lengths[1]
+        length = min(wanted, high - low)
+        if length < wanted // 2:  # too short to avoid the segment
+            return self._place(clip, wanted, rng)
         return clip.start + int(rng.integers(low, high - length + 1)), length
 
 

@@ -90,7 +90,6 @@ class PreparedData:
         root: The folder.
 
     Attributes:
-        root: The folder.
         sample_rate: Of the audio, in Hz.
         corpus: What the audio was made from.
         clips: All clips, in the order of the audio.
@@ -124,6 +123,14 @@ class PreparedData:
         if size != 2 * end:
             raise _damaged(path, f"{size} bytes, where dataset.json says {2 * end}")
         self.audio = np.memmap(path, dtype="<i2", mode="r")
+
+    def check_rate(self, sample_rate: int, whose: str) -> None:
+        """Raise a DataError unless the audio has the rate in Hz that somebody wants."""
+        if self.sample_rate != sample_rate:
+            raise DataError(
+                f"{self.root}: prepared at {self.sample_rate} Hz, {whose} wants {sample_rate} Hz: "
+                f"prepare again with --sample-rate {sample_rate}, into another folder"
+            )
 
     def split(self, name: str) -> list[Clip]:
         """Return the clips of a split, in order; none if there are none."""

@@ -68,7 +68,7 @@ def estoi(reference: np.ndarray, decoded: np.ndarray) -> float:
     Source: Jensen, Taal 2016, IEEE/ACM Trans. ASLP 24(11), as in pystoi.
 
     Raises:
-        UndefinedMetricError: under 0.4 s of sound, or silence.
+        UndefinedMetricError: as `stoi`.
     """
     return _stoi(reference, decoded, extended=True)
 
@@ -96,9 +96,6 @@ def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
 
     80 mel bands of magnitudes in windows of 64 ms every 16 ms, natural logarithm, floor 1e-5: the
     spectrogram of Kong, Kim, Bae 2020 (HiFi-GAN, arXiv 2010.05646), section 2.3, at 16 kHz.
-
-    Raises:
-        UndefinedMetricError: silence.
     """
     _check(reference, decoded)
     feature = library("librosa").feature
@@ -131,9 +128,6 @@ def mel_cepstral_distortion(reference: np.ndarray, decoded: np.ndarray) -> float
 
     Source: Kubichek 1993, Mel-cepstral distance measure for objective speech quality assessment,
     IEEE Pacific Rim Conference.
-
-    Raises:
-        UndefinedMetricError: silence.
     """
     _check(reference, decoded)
     level = library("librosa").feature.rms(y=reference, frame_length=400, hop_length=80)[0]
@@ -166,9 +160,6 @@ def voicing_error(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Share of 5 ms frames voiced in one and unvoiced in the other, 0 to 1; lower is better.
 
     Voicing is that of F0 by DIO (Morise, Yokomori, Ozawa 2016, WORLD), as in pyworld.
-
-    Raises:
-        UndefinedMetricError: silence.
     """
     _check(reference, decoded)
     first, second = track_pitch(reference).f0, track_pitch(decoded).f0
@@ -186,9 +177,6 @@ def dnsmos(reference: np.ndarray, decoded: np.ndarray) -> float:
     Args:
         reference: not listened to.
         decoded: (T,).
-
-    Raises:
-        UndefinedMetricError: silence.
     """
     _check(reference, decoded)
     found = _dnsmos()(np.clip(decoded, -1, 1), SAMPLE_RATE, is_personalized_MOS=False)

@@ -63,12 +63,7 @@ def coded_clips(
             f"{codec.name}: has {codec.config.quantizer.n_codebooks} codebooks, and a prior knows "
             "the codes of one: give a codec with quantizer.kind vq"
         )
-    if data.sample_rate != codec.sample_rate:
-        raise DataError(
-            f"{data.root}: prepared at {data.sample_rate} Hz, {codec.name} wants "
-            f"{codec.sample_rate} Hz: prepare again with --sample-rate {codec.sample_rate}, into "
-            "another folder"
-        )
+    data.check_rate(codec.sample_rate, codec.name)
     contents = [codec.fingerprint.hex(), *((clip.name, clip.n_samples) for clip in clips)]
     key = hashlib.sha256(json.dumps(contents).encode()).hexdigest()
     if store.exists():

@@ -15,7 +15,6 @@ from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_
 from vqcodec.data.encoded import EncodedClips, read_encoded
 from vqcodec.data.phones import read_phones
 from vqcodec.data.prepared import Clip, PreparedData
-from vqcodec.errors import DataError
 from vqcodec.models.codebook_usage import CodebookUsage, CollapseMonitor
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.training.adversary import AdversarialLosses, Adversary
@@ -91,14 +90,8 @@ class Trainer(Training[Batch]):
         self.tables = kept.tables if kept else None
         self.voices = kept.voices if kept else {}
         super().__init__(recipe, recipe.data.batch_size, place, on_report)
-        data = PreparedData(recipe.data.root)
-        if data.sample_rate != recipe.model.sample_rate:
-            raise DataError(
-                f"{recipe.data.root}: prepared at {data.sample_rate} Hz, the recipe wants "
-                f"{recipe.model.sample_rate} Hz: prepare again with --sample-rate "
-                f"{recipe.model.sample_rate}, into another folder"
-            )
-        self.data = data
+        data = self.data = PreparedData(recipe.data.root)
+        data.check_rate(recipe.model.sample_rate, "the recipe")
         self.resident = resident_audio(data, place.device, recipe.data.resident)
         teaches_phones = recipe.loss.phones > 0 and not recipe.freezes_codes
         self.phones = read_phones(data) if teaches_phones else None
