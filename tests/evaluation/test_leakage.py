@@ -58,8 +58,7 @@ def clip(
             speaker=np.zeros(64, np.int8),
             **metadata,
         ),
-        vectors=vectors,
-        mfccs=vectors,
+        frames={VECTORS: vectors, MFCCS: vectors},
         log_f0=log_f0,
     )
 
@@ -196,13 +195,13 @@ def test_the_analysis_has_a_frame_for_every_code_at_its_time(
     path = write(tmp_path / "late.wav", np.pad(buzz, (8000, 0)))
     heard = leakage._listen(codec, Utterance(path, "late", "x", "test", ""))
     n_codes = heard.codes.n_codes
-    assert heard.vectors.shape == (n_codes, codec.config.quantizer.dim)
-    assert heard.mfccs.shape == (n_codes, 26)
+    assert heard.frames[VECTORS].shape == (n_codes, codec.config.quantizer.dim)
+    assert heard.frames[MFCCS].shape == (n_codes, 26)
     assert heard.log_f0.shape == (n_codes,)
     voiced = np.flatnonzero(np.isfinite(heard.log_f0))
     assert voiced[0] * 128 / 16000 == pytest.approx(0.5, abs=0.03)
     assert np.exp(np.nanmedian(heard.log_f0)) == pytest.approx(150, rel=0.01)
-    loudness = heard.mfccs[:, 0]
+    loudness = heard.frames[MFCCS][:, 0]
     assert np.abs(np.diff(loudness)).argmax() * 128 / 16000 == pytest.approx(0.5, abs=0.03)
 
 

@@ -8,7 +8,7 @@ extra `eval`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from vqcodec.evaluation.report import clips, markdown_table, spread, write_repor
 from vqcodec.extras import library
 from vqcodec.format.codes import Codes
 from vqcodec.inference.encoding import Progress
+
+_Labelled = tuple[np.ndarray, Sequence[str] | np.ndarray]
 
 MIN_CLIPS, MAX_CLIPS = 1, 20
 MAX_DECODED = 40
@@ -77,15 +79,13 @@ class _Recording:
     """A recording, at one frame for each code.
 
     Attributes:
-        vectors: (N, D) latents that the decoders get.
-        mfccs: (N, 26) with deltas.
+        frames: `VECTORS` (N, D) latents that the decoders get, `MFCCS` (N, 26) with deltas.
         log_f0: (N,) in nepers above 1 Hz, NaN where unvoiced.
     """
 
     utterance: Utterance
     codes: Codes
-    vectors: np.ndarray
-    mfccs: np.ndarray
+    frames: dict[str, np.ndarray]
     log_f0: np.ndarray
 
 
@@ -177,13 +177,11 @@ def _listen(codec: Codec, utterance: Utterance) -> _Recording:
     mfccs = feature.mfcc(y=shifted, sr=rate, n_mfcc=_N_MFCC, n_fft=_N_FFT, hop_length=hop_length)
     deltas = feature.delta(mfccs, mode="nearest")
     f0 = track_pitch(shifted, rate, hop_ms=1000 * hop_length / rate).f0[: codes.n_codes]
-    return _Recording(
-        utterance,
-        codes,
-        codec.model.latents(indices)[0].T.cpu().numpy(),
-        np.concatenate([mfccs, deltas]).T[: codes.n_codes],
-        np.log(np.where(f0 > 0, f0, np.nan)),
-    )
+    frames = {
+        VECTORS: codec.model.latents(indices)[0].T.cpu().numpy(),
+        MFCCS: np.concatenate([mfccs, deltas]).T[: codes.n_codes],
+    }
+    return _Recording(utterance, codes, frames, np.log(np.where(f0 > 0, f0, np.nan)))
 
 
 # Who speaks
@@ -198,16 +196,15 @@ def _speaker_probes(train: Sequence[_Recording], test: Sequence[_Recording]) -> 
                 f"too few recordings are of {_WINDOW_S:g} s or more: a probe needs those of two "
                 "speakers in train, and one in test"
             )
-        names = [name for name, _ in second]
-        chance = max(Counter(names).values()) / len(names)
+        names = Counter(name for name, _ in second)
+        chance = max(names.values()) / len(second)
         for given in (HISTOGRAM, VECTORS, MFCCS):
-            score = _probe_score(
-                _logistic_regression(),
-                np.stack([statistics[given] for _, statistics in first]),
-                [name for name, _ in first],
-                np.stack([statistics[given] for _, statistics in second]),
-                names,
+            probe = library("sklearn.linear_model").LogisticRegression(max_iter=_MAX_ITERATIONS)
+            fitted, scored = (
+                (np.stack([statistics[given] for _, statistics in part]), [who for who, _ in part])
+                for part in (first, second)
             )
+            score = _probe_score(probe, fitted, scored)
             found.append(
                 Measurement(target, given, "accuracy", score, chance, len(first), len(second))
             )
@@ -234,8 +231,8 @@ def _statistics(clip: _Recording, part: slice) -> dict[str, np.ndarray]:
     size = clip.codes.codebook_size
     counts = [np.bincount(row, minlength=size) for row in clip.codes.codes[:, part]]
     found = {HISTOGRAM: np.concatenate(counts) / (part.stop - part.start)}
-    for name, frames in ((VECTORS, clip.vectors[part]), (MFCCS, clip.mfccs[part])):
-        found[name] = np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+    for name, frames in clip.frames.items():
+        found[name] = np.concatenate([frames[part].mean(axis=0), frames[part].std(axis=0)])
     return found
 
 
@@ -244,18 +241,14 @@ def _statistics(clip: _Recording, part: slice) -> dict[str, np.ndarray]:
 
 def _pitch_probes(train: Sequence[_Recording], test: Sequence[_Recording]) -> list[Measurement]:
     means = _mean_log_f0(train)
-    inputs: dict[str, Callable[[_Recording], np.ndarray]] = {
-        VECTORS: lambda clip: clip.vectors,
-        MFCCS: lambda clip: clip.mfccs,
-    }
     found = []
     for target, offsets in (
         ("log F0", dict.fromkeys(means, 0.0)),
         ("log F0 about the speaker's mean", means),
     ):
-        for given, frames_of in inputs.items():
-            first, second = (_voiced(split, frames_of, offsets) for split in (train, test))
-            score = _probe_score(library("sklearn.linear_model").Ridge(), *first, *second)
+        for given in (VECTORS, MFCCS):
+            first, second = (_voiced(split, given, offsets) for split in (train, test))
+            score = _probe_score(library("sklearn.linear_model").Ridge(), first, second)
             found.append(
                 Measurement(target, given, "R²", score, 0.0, len(first[1]), len(second[1]))
             )
@@ -273,9 +266,7 @@ def _mean_log_f0(split: Sequence[_Recording]) -> dict[str, float]:
 
 
 def _voiced(
-    split: Sequence[_Recording],
-    frames_of: Callable[[_Recording], np.ndarray],
-    offsets: dict[str, float],
+    split: Sequence[_Recording], given: str, offsets: dict[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames with their neighbours (M, (2 * context + 1) * D), and log F0 less an offset (M,).
 
@@ -292,7 +283,7 @@ def _voiced(
     inputs, targets = [], []
     for clip in known:
         rows = np.flatnonzero(np.isfinite(clip.log_f0))[::step]
-        padded = np.pad(frames_of(clip), ((_CONTEXT, _CONTEXT), (0, 0)), mode="edge")
+        padded = np.pad(clip.frames[given], ((_CONTEXT, _CONTEXT), (0, 0)), mode="edge")
         seen = rows[:, None] + np.arange(2 * _CONTEXT + 1)
         inputs.append(padded[seen].reshape(len(rows), -1))
         targets.append(clip.log_f0[rows] - offsets[clip.utterance.speaker])
@@ -303,21 +294,11 @@ def _voiced(
 # Probes
 
 
-def _logistic_regression() -> Any:
-    return library("sklearn.linear_model").LogisticRegression(max_iter=_MAX_ITERATIONS)
-
-
-def _probe_score(
-    probe: Any,
-    train_inputs: np.ndarray,
-    train_targets: Sequence[str] | np.ndarray,
-    test_inputs: np.ndarray,
-    test_targets: Sequence[str] | np.ndarray,
-) -> float:
-    """Accuracy of a classifier, R² of a regression."""
+def _probe_score(probe: Any, train: _Labelled, test: _Labelled) -> float:
+    """Accuracy of a classifier, R² of a regression, on inputs and what is to be told of them."""
     scaler = library("sklearn.preprocessing").StandardScaler()
     pipeline = library("sklearn.pipeline").make_pipeline(scaler, probe)
-    return float(pipeline.fit(train_inputs, train_targets).score(test_inputs, test_targets))
+    return float(pipeline.fit(*train).score(*test))
 
 
 # Decoding

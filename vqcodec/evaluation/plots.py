@@ -28,7 +28,7 @@ def rates(summaries: Sequence[CodecSummary], *, ours: Collection[str], original:
         ours: the names of those that are to be seen first.
         original: the name of what was not coded, a line across the panels.
     """
-    figure = library("matplotlib.figure").Figure(figsize=(10, 7.5), layout="constrained")
+    figure = new_figure(10, 7.5)
     axes = figure.subplots(2, 2).ravel()
     coded = [summary for summary in summaries if summary.codec != original]
     for axis, (name, title) in zip(axes, _PANELS, strict=True):
@@ -73,7 +73,7 @@ def spectrogram(waveform: np.ndarray, sample_rate: int) -> bytes:
     waveform = np.pad(waveform, (0, max(0, n_fft - len(waveform))))
     magnitude = np.abs(librosa.stft(waveform, n_fft=n_fft, hop_length=n_fft // 4))
     level = librosa.amplitude_to_db(magnitude, ref=n_fft / 4, top_db=None)
-    figure = library("matplotlib.figure").Figure(figsize=(5, 2.2), layout="constrained")
+    figure = new_figure(5, 2.2)
     axis = figure.subplots()
     axis.imshow(
         level,
@@ -86,6 +86,11 @@ def spectrogram(waveform: np.ndarray, sample_rate: int) -> bytes:
     )
     axis.set(xlabel="s", ylabel="kHz")
     return png(figure, dpi=100)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Of so many inches; without pyplot, which would choose a window system and keep figures."""
+    return library("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
 
 
 def png(figure: Any, *, dpi: int) -> bytes:

@@ -97,11 +97,11 @@ class UnitScores:
     n_frames: int
     many_to_one: float
     many_to_one_in_sample: float
-    cluster_purity: float | None
-    pnmi: float | None
-    v_measure: float | None
-    abx_within: ABX | None
-    abx_across: ABX | None
+    cluster_purity: float | None = None
+    pnmi: float | None = None
+    v_measure: float | None = None
+    abx_within: ABX | None = None
+    abx_across: ABX | None = None
 
 
 def frames_of(
@@ -297,11 +297,6 @@ def score_majority(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> U
         n_frames=n,
         many_to_one=float(scored[training.argmax()] / n),
         many_to_one_in_sample=float(scored.max() / n),
-        cluster_purity=None,
-        pnmi=None,
-        v_measure=None,
-        abx_within=None,
-        abx_across=None,
     )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from vqcodec.evaluation.abx import cosine_distances
-from vqcodec.evaluation.plots import png
+from vqcodec.evaluation.plots import new_figure, png
 from vqcodec.extras import library
 
 _PERPLEXITY = 30  # of t-SNE, which wants it well below the number of points
@@ -26,7 +25,8 @@ def phones(table: np.ndarray, names: Sequence[str]) -> bytes:
     table = table[order][:, table.sum(axis=0) > 0]
     shares = table / table.sum(axis=0)
     units = np.lexsort((-shares.max(axis=0), shares.argmax(axis=0)))
-    figure, axes = _figure(12, 0.18 * len(order) + 1.5)
+    figure = new_figure(12, 0.18 * len(order) + 1.5)
+    axes = figure.subplots()
     image = axes.imshow(shares[:, units], aspect="auto", interpolation="nearest", cmap="magma")
     axes.set_yticks(range(len(order)), [names[i] for i in order], fontsize=7)
     axes.set_xlabel(f"{len(units)} units in use, by their commonest phone")
@@ -44,7 +44,8 @@ def usage(table: np.ndarray) -> bytes:
     shares = np.sort(table.sum(axis=0))[::-1] / table.sum()
     used = shares[shares > 0]
     perplexity = np.exp(-(used * np.log(used)).sum())
-    figure, axes = _figure(7, 4)
+    figure = new_figure(7, 4)
+    axes = figure.subplots()
     axes.step(range(1, len(shares) + 1), shares, where="mid")
     axes.set_yscale("log")
     axes.set_xlabel("unit, by rank")
@@ -69,7 +70,8 @@ def codebook(vectors: np.ndarray, majority: np.ndarray, names: Sequence[str]) ->
     )
     points = tsne.fit_transform(cosine_distances(vectors).clip(min=0))
     colours = library("matplotlib").colormaps["hsv"]
-    figure, axes = _figure(9, 9)
+    figure = new_figure(9, 9)
+    axes = figure.subplots()
     axes.scatter(*points.T, s=0)
     for point, phone in zip(points, majority, strict=True):
         colour = colours(phone / len(names))
@@ -77,9 +79,3 @@ def codebook(vectors: np.ndarray, majority: np.ndarray, names: Sequence[str]) ->
     axes.set_axis_off()
     axes.set_title("Codebook vectors, each as the phone it most often stands for")
     return png(figure, dpi=120)
-
-
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    # Without pyplot, which would choose a window system and keep every figure.
-    figure = library("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
