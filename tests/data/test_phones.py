@@ -18,8 +18,8 @@ from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError
 from vqcodec.format.textgrid import Interval, textgrid
 from vqcodec.training import trainer
-from vqcodec.training.distributed import Processes
 from vqcodec.training.loop import Report
+from vqcodec.training.session import Processes
 
 HOP = 128
 CPU = Processes(0, 1, torch.device("cpu"))

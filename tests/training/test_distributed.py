@@ -11,8 +11,8 @@ from training_data import data_section, in_two_processes, model_with, rows, smal
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
 from vqcodec.training import trainer
-from vqcodec.training.distributed import Processes
 from vqcodec.training.loop import STATE_FILE, Report
+from vqcodec.training.session import Processes
 
 STEPS = 12
 SCRIPT = """

@@ -23,12 +23,12 @@ from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.speaker import from_int8
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.training.distributed import Processes
 from vqcodec.training.loop import STATE_FILE, Report
 from vqcodec.training.prior_data import IGNORED, CodedClip, CodeSampler, coded_clips
 from vqcodec.training.prior_recipe import PriorDataConfig, PriorRecipe
 from vqcodec.training.prior_trainer import PriorTrainer, train
 from vqcodec.training.recipe_files import read_recipe, validated
+from vqcodec.training.session import Processes
 from vqcodec.weights import checkpoint, prior_checkpoint
 
 MODEL = {"channels": 16, "n_layers": 1, "n_heads": 2, "context": 8}

@@ -31,11 +31,11 @@ from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import MultiResolutionSpectralLoss
 from vqcodec.training import ngram_fit, trainer
-from vqcodec.training.distributed import Processes
 from vqcodec.training.loop import STATE_FILE, UNVALIDATED, Report
 from vqcodec.training.optimization import learning_rate
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import load_recipe
+from vqcodec.training.session import Processes
 from vqcodec.training.state import load_state, save_state
 from vqcodec.training.trainer import Trainer, train
 from vqcodec.weights import checkpoint

@@ -21,11 +21,10 @@ from vqcodec.errors import CheckpointError, ConfigError, VqcodecError
 from vqcodec.extras import library
 from vqcodec.inference.decoding import multiplies_bfloat16
 from vqcodec.models.codebook_usage import CodebookUsage
-from vqcodec.training.distributed import Processes
 from vqcodec.training.optimization import learning_rate, make_average, make_optimizer
 from vqcodec.training.recipe import RunConfig
 from vqcodec.training.recipe_files import differences
-from vqcodec.training.session import catch_signals
+from vqcodec.training.session import Processes, catch_signals
 from vqcodec.training.state import load_state, save_state
 
 if TYPE_CHECKING:

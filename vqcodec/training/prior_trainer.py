@@ -19,11 +19,10 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError, DataError
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.speaker import from_int8
-from vqcodec.training.distributed import Processes
 from vqcodec.training.loop import UNVALIDATED, Report, Training
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, coded_clips
 from vqcodec.training.prior_recipe import PriorRecipe
-from vqcodec.training.session import open_session
+from vqcodec.training.session import Processes, open_session
 from vqcodec.weights import prior_checkpoint
 
 if TYPE_CHECKING:

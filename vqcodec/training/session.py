@@ -1,20 +1,36 @@
-"""What surrounds a training: its processes and folder, the memory it keeps, who tells it to end."""
+"""What surrounds a training: its processes and folder, the memory it keeps, who tells it to end.
+
+Several processes are started by torchrun; without it there is one.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from datetime import timedelta
+from typing import Any, NamedTuple
 
+import torch
+import torch.distributed as dist
+
+from vqcodec.errors import ConfigError
 from vqcodec.files import claim
-from vqcodec.training.distributed import Processes, processes
 from vqcodec.training.recipe import RunConfig
 
 logger = logging.getLogger(__name__)
+
+
+class Processes(NamedTuple):
+    """This process's place among all, and its device."""
+
+    rank: int
+    world_size: int
+    device: torch.device
 
 
 @contextmanager
@@ -32,10 +48,33 @@ def open_session(recipe: RunConfig, device: str) -> Iterator[Processes]:
     """
     keep_freed_memory()
     with (
-        processes(device) as place,
+        _join(device) as place,
         claim(recipe.output, "training") if place.rank == 0 else nullcontext(),
     ):
         yield place
+
+
+@contextmanager
+def _join(device: str) -> Iterator[Processes]:
+    """Join the group that torchrun announces (NCCL on GPUs, gloo on CPUs), and leave it after."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch sees no GPU; use --device cpu")
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    target = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(target)
+    if world_size == 1:
+        yield Processes(0, 1, target)
+        return
+    # One process encodes a whole corpus for the prior of all.
+    patience = timedelta(hours=12)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=patience)
+    try:
+        yield Processes(dist.get_rank(), world_size, target)
+    finally:
+        dist.destroy_process_group()
 
 
 @contextmanager

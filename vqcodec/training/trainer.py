@@ -18,7 +18,6 @@ from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.models.codebook_usage import CodebookUsage, CollapseMonitor
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.training.adversary import AdversarialLosses, Adversary
-from vqcodec.training.distributed import Processes
 from vqcodec.training.examples import add_example
 from vqcodec.training.loop import UNVALIDATED, Report, Training, mean_losses
 from vqcodec.training.model_files import (
@@ -29,7 +28,7 @@ from vqcodec.training.model_files import (
 )
 from vqcodec.training.objective import Losses, Objective
 from vqcodec.training.recipe import Recipe
-from vqcodec.training.session import open_session
+from vqcodec.training.session import Processes, open_session
 from vqcodec.weights import checkpoint
 from vqcodec.weights.checkpoint import MEANING, Checkpoint
 
