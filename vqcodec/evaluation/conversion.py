@@ -85,10 +85,16 @@ def convert_pairs(
     were measured before by the same model and setting are not again.
 
     Args:
-        corpus, output, split, model, decoder, jobs, on_progress: as of `comparison.compare`.
+        corpus: as of `comparison.compare`.
+        output: the folder to write; its `cache` holds what was measured.
         speakers: two voices or more; by default those of the model with six recordings or more.
+        split: of the corpus.
+        model: name or path; the default model when None.
+        decoder: the model's best when None.
         refine: whether conversions and reconstructions are of refined codes (`Codec.encode`).
         limit: recordings of each voice at most; the others still count towards what it is like.
+        jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.
+        on_progress: called with the number of recordings done and of all.
 
     Returns:
         The text of conversion.md.

@@ -41,7 +41,6 @@ def word_errors(text: str, waveform: np.ndarray) -> WordErrors:
 
     Raises:
         UndefinedMetricError: the text has no words.
-        VqcodecError: the extra `eval` is not installed.
     """
     expected = normalized(text)
     if not expected:
@@ -61,9 +60,6 @@ def transcribe(waveform: np.ndarray) -> str:
 
     Args:
         waveform: (T,), full scale 1, at 16 kHz.
-
-    Raises:
-        VqcodecError: the extra `eval` is not installed.
     """
     recogniser = _recogniser()
     # Else it would go on from the spectral mean of the recording before.
