@@ -13,7 +13,7 @@ from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError
 from vqcodec.models.speaker import from_int8
 from vqcodec.prior import Prior
-from vqcodec.training.prior_data import CodedClip, coded_clips
+from vqcodec.training.prior_data import CodedClip, encode_clips
 
 ORDER_0, ORDER_1, PRIOR = "order 0", "order 1 (interpolated)", "transformer"
 
@@ -33,14 +33,14 @@ def coded_splits(
         store: the file that keeps the codes from one run to the next.
 
     Raises:
-        DataError: a split is empty; and as `coded_clips`.
+        DataError: a split is empty; and as `encode_clips`.
     """
     by_split = {name: data.split(name) for name in ("train", *names)}
     for name, clips in by_split.items():
         if not clips:
             raise DataError(f"{data.root}: no clip in split {name}; choose others with --splits")
     wanted = [clip for clips in by_split.values() for clip in clips]
-    found = iter(zip(wanted, coded_clips(codec, data, wanted, store), strict=True))
+    found = iter(zip(wanted, encode_clips(codec, data, wanted, store), strict=True))
     return {name: [next(found) for _ in clips] for name, clips in by_split.items()}
 
 

@@ -7,7 +7,7 @@ import torch
 
 from vqcodec.data import corpora
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
-from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_names
+from vqcodec.data.dataset import Batch, SegmentSampler, load_resident_audio, speaker_names
 from vqcodec.data.prepared import Clip, PreparedData, prepare
 from vqcodec.errors import DataError
 
@@ -100,7 +100,7 @@ def test_batches_made_ahead_are_those_of_their_steps(data: PreparedData, workers
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resident_audio_makes_the_same_batches(data: PreparedData, workers: int) -> None:
-    audio = resident_audio(data, torch.device("cpu"), wanted=True)
+    audio = load_resident_audio(data, torch.device("cpu"), wanted=True)
     assert audio is not None
     assert audio.dtype == torch.int16
     config = CONFIG.model_copy(update={"workers": workers})
@@ -111,8 +111,8 @@ def test_resident_audio_makes_the_same_batches(data: PreparedData, workers: int)
 
 
 def test_audio_is_resident_where_it_is_wanted_only(data: PreparedData) -> None:
-    assert resident_audio(data, torch.device("cpu"), wanted=None) is None
-    assert resident_audio(data, torch.device("cpu"), wanted=False) is None
+    assert load_resident_audio(data, torch.device("cpu"), wanted=None) is None
+    assert load_resident_audio(data, torch.device("cpu"), wanted=False) is None
 
 
 def test_shapes_and_types(data: PreparedData) -> None:

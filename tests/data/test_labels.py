@@ -206,7 +206,7 @@ def test_a_manifest_says_what_is_learnt_from(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "corpus", splits, list(splits))
     # Mirrored or by stem alone.
     label(tmp_path / "labels", "anna/1", "2", "other/3", "missing")
-    found = labels.labelled_corpus(tmp_path / "labels", corpus)
+    found = labels.read_labelled_corpus(tmp_path / "labels", corpus)
     assert [(clip.utterance.name, clip.is_training) for clip in found.clips] == [
         ("anna/1", True),
         ("anna/2", False),
@@ -219,7 +219,7 @@ def test_without_splits_every_other_recording_is_learnt_from(tmp_path: Path) -> 
     names = ["anna/1", "anna/2", "ben/1", "ben/2"]
     corpus = make_corpus(tmp_path, None, names)
     label(corpus, *names)
-    found = labels.labelled_corpus(corpus, corpus)
+    found = labels.read_labelled_corpus(corpus, corpus)
     assert [clip.utterance.speaker for clip in found.clips] == ["anna", "anna", "ben", "ben"]
     assert [clip.is_training for clip in found.clips] == [True, False, True, False]
 
@@ -229,9 +229,9 @@ def test_labels_without_recordings_are_refused(tmp_path: Path) -> None:
     label(tmp_path / "labels", "x", "1")
     fault = r"labels: 0 of 2 label files have a recording in .*such as anna/1\.lab"
     with pytest.raises(DataError, match=fault):
-        labels.labelled_corpus(tmp_path / "labels", corpus)
+        labels.read_labelled_corpus(tmp_path / "labels", corpus)
     with pytest.raises(DataError, match="corpus: holds no label file"):
-        labels.labelled_corpus(corpus, corpus)
+        labels.read_labelled_corpus(corpus, corpus)
     (tmp_path / "labels" / "1.TextGrid").write_text(textgrid(AH, tier="phones"))
     with pytest.raises(DataError, match=r"1\.lab: 1 has labels already"):
         labels.read_folder(tmp_path / "labels")

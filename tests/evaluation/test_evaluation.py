@@ -98,7 +98,7 @@ def test_a_mean_over_some_files_says_so() -> None:
         row(STOI=None, **{"word errors": None, "words": None}),
         row(STOI=0.75, **{"PESQ-WB": None}),
     ]
-    table = summary.table_row(summary.summarised([{**one, "DNSMOS": None} for one in rows]))
+    table = summary.table_row(summary.summarise([{**one, "DNSMOS": None} for one in rows]))
     assert table["STOI ↑"] == "0.500 (2 of 3 files)"
     assert table["PESQ-WB ↑"] == "0.500 (2 of 3 files)"
     assert table["ESTOI ↑"] == "0.500"

@@ -23,7 +23,7 @@ from vqcodec_cli.main import main
 
 from vqcodec import load
 from vqcodec.data.corpora import Utterance
-from vqcodec.data.labels import UNLABELLED, LabelledClip, labelled_corpus
+from vqcodec.data.labels import UNLABELLED, LabelledClip, read_labelled_corpus
 from vqcodec.errors import CodesError, DataError
 from vqcodec.evaluation import unit_measures
 from vqcodec.evaluation.abx import ABX, Item, abx, cosine_distances
@@ -287,7 +287,7 @@ def by_festival(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs("festival")
 def test_festival_tells_when_it_says_which_phone(by_festival: Path) -> None:
-    clips = labelled_corpus(by_festival, by_festival).clips
+    clips = read_labelled_corpus(by_festival, by_festival).clips
     assert Counter(clip.utterance.speaker for clip in clips) == {"kal": 4, "ked": 4, "slt": 4}
     for clip in clips:
         length = soundfile.info(clip.utterance.path).duration
@@ -346,14 +346,14 @@ def test_units_eval_reports_units_and_baselines(
 def test_scores_are_reproducible_and_what_cannot_be_measured_is_refused(
     speech_with_labels: Path, tmp_path: Path
 ) -> None:
-    clips = labelled_corpus(speech_with_labels, speech_with_labels).clips[:2]
+    clips = read_labelled_corpus(speech_with_labels, speech_with_labels).clips[:2]
     several = save_model(
         tmp_path / "several.safetensors", quantizer={"kind": "residual_vq", "num_quantizers": 2}
     )
     with pytest.raises(CodesError, match="model several: has 2 codes at a time"):
-        unit_measures.frames_of(clips, load(several, device="cpu"))
+        unit_measures.frame_recordings(clips, load(several, device="cpu"))
     small = save_model(tmp_path / "small.safetensors", quantizer={"codebook_size": 32})
-    frames = unit_measures.frames_of(clips, load(small, device="cpu"))
+    frames = unit_measures.frame_recordings(clips, load(small, device="cpu"))
     first, second, normalised = (
         unit_measures.score(
             frames, unit_measures.mfcc_units(frames, 32, is_normalised=flag), has_silence=True
@@ -371,7 +371,9 @@ def test_the_packaged_units_tell_more_of_phones_than_clustered_mfccs(
     by_festival: Path,
 ) -> None:
     codec = load("units-25hz", device="cpu")
-    frames = unit_measures.frames_of(labelled_corpus(by_festival, by_festival).clips, codec)
+    frames = unit_measures.frame_recordings(
+        read_labelled_corpus(by_festival, by_festival).clips, codec
+    )
     ours, *theirs = (
         unit_measures.score(frames, each, has_silence=False).pnmi
         for each in (

@@ -24,7 +24,7 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.speaker import from_int8
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.loop import STATE_FILE, Report
-from vqcodec.training.prior_data import IGNORED, CodedClip, CodeSampler, coded_clips
+from vqcodec.training.prior_data import IGNORED, CodedClip, CodeSampler, encode_clips
 from vqcodec.training.prior_recipe import PriorDataConfig, PriorRecipe
 from vqcodec.training.prior_trainer import PriorTrainer, train
 from vqcodec.training.recipe_files import read_recipe, validated
@@ -39,7 +39,7 @@ def store(data: PreparedData, tiny_model: Path, tmp_path_factory: pytest.TempPat
     """The clips' codes, to be put where a run looks for them."""
     codec = vqcodec.load(tiny_model, device="cpu")
     path = tmp_path_factory.mktemp("codes") / f"codes-{codec.fingerprint.hex()}.safetensors"
-    coded_clips(codec, data, data.split("train"), path)
+    encode_clips(codec, data, data.split("train"), path)
     return path
 
 
@@ -180,7 +180,7 @@ def test_clips_are_encoded_once_for_each_codec(
 ) -> None:
     codec = vqcodec.load(tiny_model, device="cpu")
     clips, path = data.clips[:3], tmp_path / "codes.safetensors"
-    made = coded_clips(codec, data, clips, path)
+    made = encode_clips(codec, data, clips, path)
     for clip, coded in zip(clips, made, strict=True):
         codes = codec.encode(data.read(clip), data.sample_rate)
         assert (coded.codes == codes.codes[0]).all()
@@ -193,15 +193,15 @@ def test_clips_are_encoded_once_for_each_codec(
         return encode(*arguments, **options)
 
     monkeypatch.setattr(vqcodec.Codec, "encode", counted)
-    for again, first in zip(coded_clips(codec, data, clips, path), made, strict=True):
+    for again, first in zip(encode_clips(codec, data, clips, path), made, strict=True):
         assert (again.codes == first.codes).all()
         assert (again.vector == first.vector).all()
     assert not n_encoded
-    coded_clips(codec, data, clips[:2], path)
+    encode_clips(codec, data, clips[:2], path)
     assert len(n_encoded) == 2
     save_tiny_model(tmp_path / "other.safetensors", seed=1)
     other = vqcodec.load(tmp_path / "other.safetensors", device="cpu")
-    renewed = coded_clips(other, data, clips[:2], path)
+    renewed = encode_clips(other, data, clips[:2], path)
     assert len(n_encoded) == 4
     assert not np.array_equal(renewed[0].codes, made[0].codes)
 
@@ -215,9 +215,9 @@ def test_a_flipped_bit_in_the_codes_is_found(
     path.write_bytes(content)
     codec = vqcodec.load(tiny_model, device="cpu")
     with pytest.raises(CheckpointError, match=r"SHA-256 does not match\): delete it, and"):
-        coded_clips(codec, data, data.split("train"), path)
+        encode_clips(codec, data, data.split("train"), path)
     path.unlink()
-    assert coded_clips(codec, data, data.split("train")[:1], path)
+    assert encode_clips(codec, data, data.split("train")[:1], path)
 
 
 def test_several_codebooks_are_refused(data: PreparedData, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_several_codebooks_are_refused(data: PreparedData, tmp_path: Path) -> No
     checkpoint.save(tmp_path / "residual.safetensors", model, {}, {})
     codec = vqcodec.load(tmp_path / "residual.safetensors", device="cpu")
     with pytest.raises(DataError, match=r"residual: has 2 codebooks, and a prior knows .* of one"):
-        coded_clips(codec, data, data.clips, tmp_path / "codes.safetensors")
+        encode_clips(codec, data, data.clips, tmp_path / "codes.safetensors")
 
 
 # --- training --------------------------------------------------------------------------------

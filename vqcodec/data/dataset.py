@@ -96,8 +96,8 @@ class SegmentSampler:
         hop_length: samples per code.
         perturbation: how the encoder's input is perturbed.
         seed: of every draw.
-        resident: `resident_audio`, where batches are then made; else they are made on the CPU from
-            the mapped file, by the workers if there are any.
+        resident: `load_resident_audio`, where batches are then made; else they are made on the CPU
+            from the mapped file, by the workers if there are any.
         phones: of the prepared audio, if they are wanted.
         encoded: recordings of which every other segment is to be decoded from codes that it has;
             such a segment begins where a code does.
@@ -124,7 +124,7 @@ class SegmentSampler:
             raise DataError(f"{config.root}: no training clips; prepare a corpus that has some")
         self.clips, self.config, self.sample_rate = clips, config, data.sample_rate
         self.is_resident = resident is not None
-        self.audio = mapped_audio(data) if resident is None else resident
+        self.audio = map_audio(data) if resident is None else resident
         self.hop_length, self.length = hop_length, config.segment_length * hop_length
         self.phones: tuple[Tensor, ...] | None = None
         if phones is not None:
@@ -305,13 +305,15 @@ def _ignore_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def mapped_audio(data: PreparedData) -> Tensor:
+def map_audio(data: PreparedData) -> Tensor:
     """(n_samples,) int16, read from the disk where it is looked at."""
     # Copy-on-write, because torch warns of memory that it may not write; nothing is written.
     return torch.from_numpy(np.memmap(data.root / "audio.i16", dtype="<i2", mode="c"))
 
 
-def resident_audio(data: PreparedData, device: torch.device, wanted: bool | None) -> Tensor | None:
+def load_resident_audio(
+    data: PreparedData, device: torch.device, wanted: bool | None
+) -> Tensor | None:
     """All audio in the memory of a device, or None.
 
     Args:
@@ -319,7 +321,7 @@ def resident_audio(data: PreparedData, device: torch.device, wanted: bool | None
         device: where the model is trained.
         wanted: None for a GPU that the audio fills by a quarter at most.
     """
-    audio = mapped_audio(data)
+    audio = map_audio(data)
     if wanted is None:
         wanted = device.type == "cuda" and 4 * audio.nbytes < torch.cuda.mem_get_info(device)[0]
     return audio.to(device, copy=True) if wanted else None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vqcodec.data.labels import owners_of
+from vqcodec.data.labels import match_recordings
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CodesError, DataError
 from vqcodec.files import files_below
@@ -56,7 +56,7 @@ def read_encoded(
     if not paths:
         raise DataError(f"{folder}: holds no .codes file; make them with vqcodec encode")
     clips = {clip.name: clip for clip in data.clips}
-    owners = owners_of(paths, list(clips))
+    owners = match_recordings(paths, list(clips))
     if not owners:
         raise DataError(
             f"{folder}: none of {len(paths)} code files has a recording in {data.root}; name them "

@@ -158,7 +158,7 @@ def check_span(name: str, intervals: Sequence[Interval], duration_s: float) -> N
         )
 
 
-def owners_of(labels: Iterable[str], recordings: Sequence[str]) -> dict[str, str]:
+def match_recordings(labels: Iterable[str], recordings: Sequence[str]) -> dict[str, str]:
     """Which recording each of some labels is about: that of its name, or else of its stem.
 
     Args:
@@ -175,7 +175,7 @@ def owners_of(labels: Iterable[str], recordings: Sequence[str]) -> dict[str, str
     return {name: owner for name, owner in owners.items() if owner is not None}
 
 
-def labelled_corpus(labels: Path, recordings: Path) -> LabelledCorpus:
+def read_labelled_corpus(labels: Path, recordings: Path) -> LabelledCorpus:
     """Find the recording of every label file.
 
     Where the corpus has a manifest.csv and labels in `train` and in other splits, `train` is the
@@ -190,7 +190,7 @@ def labelled_corpus(labels: Path, recordings: Path) -> LabelledCorpus:
     """
     listed = utterances(recordings)
     read = read_folder(labels)
-    owners = owners_of(read, [utterance.name for utterance in listed])
+    owners = match_recordings(read, [utterance.name for utterance in listed])
     by_name = {utterance.name: utterance for utterance in listed}
     found = [(by_name[owners[name]], read[name]) for name in owners]
     unused = [name for name in read if name not in owners]

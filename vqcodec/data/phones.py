@@ -15,7 +15,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from vqcodec.data.labels import UNLABELLED, check_span, owners_of, read_folder
+from vqcodec.data.labels import UNLABELLED, check_span, match_recordings, read_folder
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import DataError
 from vqcodec.files import write_atomically
@@ -56,7 +56,7 @@ def add_phones(data: PreparedData, labels: Path) -> PhoneTrack:
             folder cannot be written.
     """
     read = read_folder(labels)
-    owners = owners_of(read, [clip.name for clip in data.clips])
+    owners = match_recordings(read, [clip.name for clip in data.clips])
     if not owners:
         raise DataError(
             f"{labels}: none of {len(read)} label files has a recording in {data.root}; name them "

@@ -32,7 +32,7 @@ from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import SAMPLE_RATE, measure, measure_each
 from vqcodec.evaluation.recognition import word_errors
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import summarised, table_row
+from vqcodec.evaluation.summary import summarise, table_row
 from vqcodec.files import write_atomically
 from vqcodec.models import DecoderName
 from vqcodec.models.codebook_usage import CollapseMonitor
@@ -122,7 +122,7 @@ def compare(
     codes = [
         record["codes"] for found in records for record in found if record["row"]["codec"] == ours
     ]
-    summaries = [summarised([row for row in rows if row["codec"] == name]) for name in codecs]
+    summaries = [summarise([row for row in rows if row["codec"] == name]) for name in codecs]
     table = [table_row(summary) for summary in summaries]
     notes = [
         _about(made_of, split, rows),

@@ -62,7 +62,7 @@ def word_error_rate(rows: Sequence[Mapping[str, Any]], column: str = "word error
     return Mean(100 * rate, len(defined))
 
 
-def summarised(rows: Sequence[Mapping[str, Any]]) -> CodecSummary:
+def summarise(rows: Sequence[Mapping[str, Any]]) -> CodecSummary:
     """The rows of one codec in one."""
     means = {metric.name: mean(rows, metric.name) for metric in METRICS}
     means[WORD_ERROR_RATE] = word_error_rate(rows)

@@ -104,7 +104,7 @@ class UnitScores:
     abx_across: ABX | None = None
 
 
-def frames_of(
+def frame_recordings(
     clips: Sequence[LabelledClip], codec: Codec, on_progress: Callable[[float], None] | None = None
 ) -> Frames:
     """Encode recordings and label their frames.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vqcodec.codec import Codec
-from vqcodec.data.labels import LabelledCorpus, labelled_corpus
+from vqcodec.data.labels import LabelledCorpus, read_labelled_corpus
 from vqcodec.evaluation import unit_plots
 from vqcodec.evaluation.abx import ABX
 from vqcodec.evaluation.report import markdown_table, write_report
@@ -15,7 +15,7 @@ from vqcodec.evaluation.unit_measures import (
     Frames,
     UnitScores,
     code_units,
-    frames_of,
+    frame_recordings,
     majority_phones,
     mfcc_units,
     score,
@@ -36,8 +36,8 @@ def evaluate(
     """Measure a model's units and, beside them, as many clusters of MFCCs; write a report.
 
     Args:
-        labels: see `labelled_corpus`.
-        recordings: see `labelled_corpus`.
+        labels: see `read_labelled_corpus`.
+        recordings: see `read_labelled_corpus`.
         output: folder of units.csv, units.md and its images.
         codec: of one codebook.
         on_progress: called with the share of recordings encoded, in [0, 1].
@@ -50,8 +50,8 @@ def evaluate(
     """
     for name in ("matplotlib", "librosa", "sklearn"):  # missed now rather than after the work
         library(name)
-    corpus = labelled_corpus(labels, recordings)
-    frames = frames_of(corpus.clips, codec, on_progress)
+    corpus = read_labelled_corpus(labels, recordings)
+    frames = frame_recordings(corpus.clips, codec, on_progress)
     ours = code_units(frames, codec)
     n_units = codec.config.quantizer.codebook_size
     theirs = [mfcc_units(frames, n_units, is_normalised=flag) for flag in (False, True)]

@@ -191,7 +191,7 @@ class Training(ABC, Generic[BatchT]):
                 if is_last or self.step % recipe.validate_every == 0:
                     validation = self._validate(writer)
                 if validation is not None or self.step % recipe.log_every == 0:
-                    self._report(mean_losses(recent), validation, writer)
+                    self._report(average_losses(recent), validation, writer)
                     recent = []
                 if is_interrupted or is_last or self.step % recipe.checkpoint_every == 0:
                     self._save(state)
@@ -337,7 +337,7 @@ class Training(ABC, Generic[BatchT]):
         return f" (the learning rate goes on from {now:.1e}, where it would have been {was:.1e})"
 
 
-def mean_losses(values: Sequence[dict[str, float]]) -> dict[str, float]:
+def average_losses(values: Sequence[dict[str, float]]) -> dict[str, float]:
     """Of every loss, over the steps that had it."""
     return {
         name: statistics.fmean(value[name] for value in values if name in value)

@@ -16,14 +16,14 @@ from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.mean_voices import mean_voices
 from vqcodec.training.recipe import Recipe
-from vqcodec.training.recipe_files import merged, validated
+from vqcodec.training.recipe_files import merge, validated
 from vqcodec.weights import checkpoint
 from vqcodec.weights.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
 
 
-def completed(recipe: Recipe, start: Checkpoint | None) -> Recipe:
+def complete_recipe(recipe: Recipe, start: Checkpoint | None) -> Recipe:
     """The recipe, with what it leaves open of the model as its initial model has it.
 
     Args:
@@ -36,18 +36,18 @@ def completed(recipe: Recipe, start: Checkpoint | None) -> Recipe:
     if start is None:
         return recipe
     known = start.config.model_dump(exclude_none=True)
-    model = merged(known, recipe.model.model_dump(exclude_unset=True))
+    model = merge(known, recipe.model.model_dump(exclude_unset=True))
     if recipe.stage == "fast":
         # The codes stay, and so a WaveNet keeps its worth; one that is new would stay untrained.
         model["wavenet"] = known.get("wavenet")
     return validated(Recipe, str(recipe.initial_model), {**recipe.model_dump(), "model": model})
 
 
-def initial_model(recipe: Recipe, start: Checkpoint | None, speakers: Sequence[str]) -> VQVAE:
+def build_model(recipe: Recipe, start: Checkpoint | None, speakers: Sequence[str]) -> VQVAE:
     """A new model, or the one to start from and what it lacks.
 
     Args:
-        recipe: of the training, `completed`.
+        recipe: of the training, `complete_recipe`.
         start: `recipe.initial_model`, or None where the recipe names none.
         speakers: names of the training speakers; as many rows has a speaker table.
 
@@ -76,7 +76,7 @@ def initial_model(recipe: Recipe, start: Checkpoint | None, speakers: Sequence[s
     return model
 
 
-def tell_of_voices(recipe: Recipe, start: Checkpoint, speakers: Sequence[str]) -> None:
+def log_voices(recipe: Recipe, start: Checkpoint, speakers: Sequence[str]) -> None:
     """Log what becomes of the voices of the model that a training starts from, if that is news.
 
     Args:

@@ -42,7 +42,7 @@ class CodedClip:
     vector: np.ndarray
 
 
-def coded_clips(
+def encode_clips(
     codec: Codec, data: PreparedData, clips: Sequence[Clip], store: Path
 ) -> list[CodedClip]:
     """Clips as codes, encoded once and then kept in a file.

@@ -20,7 +20,7 @@ from vqcodec.errors import CheckpointError, DataError
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.speaker import from_int8
 from vqcodec.training.loop import UNVALIDATED, Report, Training
-from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, coded_clips
+from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, encode_clips
 from vqcodec.training.prior_recipe import PriorRecipe
 from vqcodec.training.session import Processes, open_session
 from vqcodec.weights import prior_checkpoint
@@ -114,7 +114,7 @@ class PriorTrainer(Training[CodeBatch]):
         store = self.output / f"codes-{codec.fingerprint.hex()}.safetensors"
         if self.place.rank > 0:
             dist.barrier()
-        coded = coded_clips(codec, self.data, [*train, *valid], store)
+        coded = encode_clips(codec, self.data, [*train, *valid], store)
         if self.place.rank == 0 and self.place.world_size > 1:
             dist.barrier()
         return coded[: len(train)], coded[len(train) :] or coded

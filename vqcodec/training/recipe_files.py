@@ -149,7 +149,7 @@ def _read(path: Path, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
         parent = Path(str(base))
     elif any(map(parent.samefile, derived)):
         raise ConfigError(f"{path}: is its own base; rename it or give base another recipe")
-    return merged(_read(parent, derived), tree)
+    return merge(_read(parent, derived), tree)
 
 
 def _exists(path: Path) -> bool:
@@ -159,13 +159,13 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """A tree of settings in which `changes`, at any depth, stand over those of `base`."""
     tree = dict(base)
     for key, value in changes.items():
         inner = tree.get(key)
         tree[key] = (
-            merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+            merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
         )
     return tree
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vqcodec.data.data_config import PerturbationConfig
-from vqcodec.data.dataset import Batch, SegmentSampler, resident_audio, speaker_names
+from vqcodec.data.dataset import Batch, SegmentSampler, load_resident_audio, speaker_names
 from vqcodec.data.encoded import EncodedClips, read_encoded
 from vqcodec.data.phones import read_phones
 from vqcodec.data.prepared import Clip, PreparedData
@@ -19,11 +19,11 @@ from vqcodec.models.codebook_usage import CodebookUsage, CollapseMonitor
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.examples import add_example
-from vqcodec.training.loop import UNVALIDATED, Report, Training, mean_losses
+from vqcodec.training.loop import UNVALIDATED, Report, Training, average_losses
 from vqcodec.training.model_files import (
-    completed,
-    initial_model,
-    tell_of_voices,
+    build_model,
+    complete_recipe,
+    log_voices,
     write_model,
 )
 from vqcodec.training.objective import Losses, Objective
@@ -83,7 +83,7 @@ class Trainer(Training[Batch]):
         self, recipe: Recipe, place: Processes, on_report: Callable[[Report], None]
     ) -> None:
         start = None if recipe.initial_model is None else checkpoint.load(recipe.initial_model)
-        recipe = completed(recipe, start)
+        recipe = complete_recipe(recipe, start)
         # Frozen codes keep their entropy coder and voices, and so their files stay readable.
         kept = start if recipe.freezes_codes else None
         self.tables = kept.tables if kept else None
@@ -91,14 +91,14 @@ class Trainer(Training[Batch]):
         super().__init__(recipe, recipe.data.batch_size, place, on_report)
         data = self.data = PreparedData(recipe.data.root)
         data.check_rate(recipe.model.sample_rate, "the recipe")
-        self.resident = resident_audio(data, place.device, recipe.data.resident)
+        self.resident = load_resident_audio(data, place.device, recipe.data.resident)
         teaches_phones = recipe.loss.phones > 0 and not recipe.freezes_codes
         self.phones = read_phones(data) if teaches_phones else None
         self.encoded = self._encoded(start)
         clips = data.split("train")
         self.speakers = speaker_names(clips)
         if start is not None and place.rank == 0:
-            tell_of_voices(recipe, start, self.speakers)
+            log_voices(recipe, start, self.speakers)
         self.sampler = self._sampler(clips, recipe.perturbation, recipe.seed)
         valid = data.split("valid")
         if recipe.model.speaker.kind == "table":  # which has no row for an unseen speaker
@@ -107,7 +107,7 @@ class Trainer(Training[Batch]):
         unperturbed = PerturbationConfig(probability=0.0)
         self.validation = self._sampler(valid or clips, unperturbed, seed=1)
         torch.manual_seed(recipe.seed)
-        model = initial_model(recipe, start, self.speakers)
+        model = build_model(recipe, start, self.speakers)
         n_phones = len(self.phones.classes) if self.phones else 0
         self.objective = Objective(model, recipe, n_phones).to(place.device)
         if recipe.compile:
@@ -225,7 +225,7 @@ class Trainer(Training[Batch]):
         for batch in self.validation.batches(indices, place.rank, place.world_size):
             with self._autocast():
                 values.append(self._values(objective(batch.to(place.device)).scalars()))
-        losses = mean_losses(values)
+        losses = average_losses(values)
         loss = losses["total"]
         quantizer = objective.model.quantizer
         started = not isinstance(quantizer, VectorQuantizer) or bool(quantizer.initialized)
