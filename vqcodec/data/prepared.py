@@ -44,13 +44,10 @@ class Clip:
     """One recording in the prepared audio.
 
     Attributes:
-        name: Name of the utterance.
-        speaker: Name of the voice.
-        split: ``train``, ``valid``, ``test`` or ``test_unseen``.
+        name: Of the utterance, as are `speaker`, `split` and `text`.
         start: Where it begins in the audio, in samples.
         n_samples: Its length.
         gain: Its level over the level that models hear; audio / gain is loudness-normalised.
-        text: What is said, or an empty string.
     """
 
     name: str
@@ -228,18 +225,14 @@ def _is_complete(output: Path, request: dict[str, Any]) -> bool:
 
 
 def _resume(output: Path, utterances: Sequence[Utterance], request: dict[str, Any]) -> int:
-    """Cut the remains of an interrupted preparation after its last whole clip.
-
-    Returns:
-        The number of utterances that are done.
-    """
+    """Cut an interrupted preparation after its last whole clip; returns how many are done."""
     request_path = output / "dataset.json.part"
     clips_path = output / "clips.jsonl"
     if not request_path.is_file():
         for path in (clips_path, output / "failed.jsonl"):
             path.unlink(missing_ok=True)
         (output / "audio.i16").write_bytes(b"")
-        _write_text(request_path, json.dumps(request))
+        write_atomically(request_path, json.dumps(request).encode())
         return 0
     if request_path.read_text(encoding="utf-8") != json.dumps(request):
         raise _other_data(output)
@@ -252,8 +245,10 @@ def _resume(output: Path, utterances: Sequence[Utterance], request: dict[str, An
     names = [utterance.name for utterance in utterances]
     n_done = names.index(clips[-1].name) + 1 if clips else 0
     done = set(names[:n_done])
-    _write_text(clips_path, "".join(map(_line, clips)))
-    _write_text(output / "failed.jsonl", "".join(_line(f) for f in failures if f.name in done))
+    write_atomically(clips_path, "".join(map(_line, clips)).encode())
+    write_atomically(
+        output / "failed.jsonl", "".join(_line(f) for f in failures if f.name in done).encode()
+    )
     os.truncate(output / "audio.i16", 2 * (clips[-1].start + clips[-1].n_samples) if clips else 0)
     return n_done
 
@@ -304,7 +299,7 @@ def _finish(output: Path, request: dict[str, Any]) -> None:
         _logger.warning("%d of %d recordings were left out", len(failures), n_utterances)
     n_samples = clips[-1].start + clips[-1].n_samples
     dataset = {**request, "n_samples": n_samples, "n_clips": len(clips)}
-    _write_text(output / "dataset.json", json.dumps(dataset, indent=2) + "\n")
+    write_atomically(output / "dataset.json", (json.dumps(dataset, indent=2) + "\n").encode())
     (output / "dataset.json.part").unlink()
 
 
@@ -396,7 +391,3 @@ def _damaged(path: Path, fault: str) -> DataError:
 
 def _line(record: Clip | Failure) -> str:
     return json.dumps(asdict(record), ensure_ascii=False) + "\n"
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, text.encode())
