@@ -270,11 +270,14 @@ LIBRARY = {
     "grouped_residual_vq": ({"num_quantizers": 2, "groups": 2, "codebook_dim": 4}, 4),
     "fsq": ({"levels": (4, 4)}, 1),
 }
+SHARED = {"num_quantizers": 3, "codebook_dim": 4, "shared_codebook": True}
 
 
-@pytest.mark.parametrize("kind", LIBRARY)
-def test_the_library_keeps_the_interface(kind):
-    settings, n_codebooks = LIBRARY[kind]
+@pytest.mark.parametrize(
+    ("kind", "settings", "n_codebooks"),
+    [*((kind, *rest) for kind, rest in LIBRARY.items()), ("residual_vq", SHARED, 3)],
+)
+def test_the_library_keeps_the_interface(kind, settings, n_codebooks):
     config = QuantizerConfig(kind=kind, dim=8, codebook_size=16, **settings)
     assert config.n_codebooks == n_codebooks
     torch.manual_seed(0)
@@ -294,6 +297,16 @@ def test_the_library_keeps_the_interface(kind):
     assert indices.max() < 16
     assert len(indices.unique()) > 1
     torch.testing.assert_close(quantizer.decode(indices), quantized, atol=1e-5, rtol=1e-4)
+
+
+def test_a_shared_codebook_is_one():
+    layers = build_quantizer(
+        QuantizerConfig(kind="residual_vq", dim=8, codebook_size=16, **SHARED)
+    ).quantizer.layers
+    assert len(layers) == 3
+    assert len({id(layer._codebook) for layer in layers}) == 1
+    with pytest.raises(ValueError, match="kind vq has no shared_codebook; kind residual_vq has"):
+        QuantizerConfig(shared_codebook=True)
 
 
 def test_fsq_levels_must_make_the_codebook_size():

@@ -85,6 +85,7 @@ class QuantizerConfig(Section):
         kind: `vq` is ours; the others are vector-quantize-pytorch's.
         codebook_dim: dimension in which codes are compared (`fsq`: not used).
         num_quantizers: codebooks of `residual_vq` and of each group of `grouped_residual_vq`.
+        shared_codebook: whether all of `residual_vq` are one.
         groups: groups of `grouped_residual_vq`.
         levels: levels of each dimension of `fsq`; their product is the codebook size.
         estimator: gradient through the quantizer: straight-through, NSVQ or the rotation trick.
@@ -96,6 +97,8 @@ class QuantizerConfig(Section):
     codebook_size: Annotated[int, Field(ge=2, le=65536)] = 512
     codebook_dim: Width = 16
     num_quantizers: Depth = 1
+    # Left out where it is off: the fingerprint of models from before it existed stays.
+    shared_codebook: bool = Field(default=False, exclude_if=operator.not_)
     groups: Depth = 1
     levels: Annotated[tuple[Width, ...], Field(max_length=16)] = (8, 8, 8)
     estimator: Literal["ste", "nsvq", "rotation"] = "ste"
@@ -116,6 +119,8 @@ class QuantizerConfig(Section):
 
     @model_validator(mode="after")
     def _known_to_its_kind(self) -> QuantizerConfig:
+        if self.kind != "residual_vq" and self.shared_codebook:
+            raise ValueError(f"kind {self.kind} has no shared_codebook; kind residual_vq has")
         if self.kind != "vq" and self.estimator == "nsvq":
             raise ValueError(f"kind {self.kind} has no estimator nsvq; kind vq has")
         if self.kind != "vq" and self.codebook_update == "loss":

@@ -293,7 +293,11 @@ class LibraryQuantizer(nn.Module):
         match config.kind:
             case "residual_vq":
                 self.quantizer = package.ResidualVQ(
-                    dim=dim, codebook_size=size, num_quantizers=config.num_quantizers, **residual
+                    dim=dim,
+                    codebook_size=size,
+                    num_quantizers=config.num_quantizers,
+                    shared_codebook=config.shared_codebook,
+                    **residual,
                 )
             case "grouped_residual_vq":
                 self.quantizer = package.GroupedResidualVQ(
