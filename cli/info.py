@@ -97,22 +97,22 @@ def _holds_codes(path: Path) -> bool:
 
 def _describe_codes(path: Path) -> dict[str, Any]:
     from vqcodec.format.codes import read_header
-    from vqcodec.format.header import METHODS
+    from vqcodec.format.header import FIELDS, METHODS
     from vqcodec.weights.registry import maker
 
     header = read_header(path)
+    stored = _fields(header, *(field.name for field in FIELDS if hasattr(header, field.name)))
     return {
         "kind": "codes",
         "file_size_bytes": header.file_size,
-        "method": METHODS[header.method],
         "packed_size_bytes": header.packed_size,
-        **_fields(header, "duration_s", "bits_per_second", "nominal_bits_per_second", "n_samples"),
-        **_fields(header, "original_sample_rate", "gain"),
-        "speaker": header.speaker if isinstance(header.speaker, str) else None,
-        **_fields(header, "n_codes", "n_codebooks", "codebook_size", "sample_rate", "hop_length"),
+        **_fields(header, "duration_s", "bits_per_second", "nominal_bits_per_second", "n_codes"),
         "frame_rate": header.sample_rate / header.hop_length,
+        **stored,
+        "method": METHODS[header.method],
         "fingerprint": header.fingerprint.hex(),
         "model": maker(header.fingerprint),
+        "speaker": header.speaker if isinstance(header.speaker, str) else None,
     }
 
 
