@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from vqcodec.errors import ConfigError
 from vqcodec.models.config import ModelConfig
 
 KERNEL_SIZE = 9  # codes
@@ -37,11 +38,13 @@ def build_streams(config: ModelConfig) -> nn.ModuleDict:
     """The streams that `config` names.
 
     Raises:
-        ValueError: there is none of such a name.
+        ConfigError: there is none of such a name.
     """
     if unknown := [name for name in config.streams if name not in STREAMS]:
         known = ", ".join(STREAMS) or "none"
-        raise ValueError(f"streams {', '.join(unknown)}: not among those that exist ({known})")
+        raise ConfigError(
+            f"model.streams {', '.join(unknown)}: not among those that exist ({known}); leave it out"
+        )
     return nn.ModuleDict({name: STREAMS[name](config) for name in config.streams})
 
 
