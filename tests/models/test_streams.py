@@ -43,5 +43,7 @@ def test_weights_of_a_model_without_streams_have_the_names_that_they_had() -> No
 
 
 def test_only_streams_of_the_table_exist() -> None:
-    with pytest.raises(ConfigError, match=r"model.streams rhythm: not among those that exist \(none\)"):
+    with pytest.raises(
+        ConfigError, match=r"model.streams rhythm: not among those there are \(none\)"
+    ):
         build_streams(ModelConfig(streams=("rhythm",)))

@@ -42,7 +42,7 @@ AudioSource = (
 TARGET_RMS = 0.06
 """Active speech level of a normalised recording, full scale being 1."""
 
-MOST_KEPT = 1 << 23  # samples: 32 MB, or almost three minutes at 48 kHz
+MOST_KEPT = 1 << 20  # samples: 4 MB, or a minute at 16 kHz
 # Integer samples passed as floats reach thousands; nothing real is 60 dB over full scale.
 _MAX_MAGNITUDE = 1000.0
 

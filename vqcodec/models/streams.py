@@ -43,7 +43,7 @@ def build_streams(config: ModelConfig) -> nn.ModuleDict:
     if unknown := [name for name in config.streams if name not in STREAMS]:
         known = ", ".join(STREAMS) or "none"
         raise ConfigError(
-            f"model.streams {', '.join(unknown)}: not among those that exist ({known}); leave it out"
+            f"model.streams {', '.join(unknown)}: not among those there are ({known}); leave it out"
         )
     return nn.ModuleDict({name: STREAMS[name](config) for name in config.streams})
 
