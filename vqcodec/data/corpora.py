@@ -38,6 +38,7 @@ class Utterance:
         split: One of `SPLITS`; ``test`` holds unseen clips of speakers in ``train``,
             ``test_unseen`` speakers who are nowhere else.
         text: What is said, or an empty string where the corpus does not tell.
+        language: Of the text, a code of ISO 639-1.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Utterance:
     speaker: str
     split: str
     text: str
+    language: str = "en"
 
 
 def utterances(root: str | Path) -> list[Utterance]:
@@ -143,7 +145,8 @@ def folder(root: str | Path) -> list[Utterance]:
     Without a manifest, every WAV, FLAC, Ogg, Opus and MP3 file at any depth below
     ``root/<speaker>/`` is an utterance of that speaker. ``root/manifest.csv`` decides where it
     exists: its columns are ``path`` (relative to root), ``speaker``, ``split`` and, if wanted,
-    ``text``; others are ignored. The name is the path below root without its suffix.
+    ``text`` and ``language`` (ISO 639-1, English without it); others are ignored. The name is the
+    path below root without its suffix.
 
     Raises:
         DataError: No recording is found, two differ in their suffix alone, or the manifest lacks
@@ -254,7 +257,7 @@ def _manifest_utterance(manifest: Path, line: int, row: dict[str, str | None]) -
     if not path.is_file():
         raise DataError(f"{where}: no file {relative}; correct the path or remove the line")
     name = Path(relative).with_suffix("").as_posix()
-    return Utterance(path, name, speaker, split, row.get("text") or "")
+    return Utterance(path, name, speaker, split, row.get("text") or "", row.get("language") or "en")
 
 
 def _hashed_split(name: str, n_utterances: int) -> str:

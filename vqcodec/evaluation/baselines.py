@@ -8,15 +8,15 @@ Waveforms are float arrays of shape (T,), full scale 1, at 16 kHz.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import soxr
 
 from vqcodec.audio.writing import to_int16
 from vqcodec.errors import VqcodecError
+from vqcodec.evaluation.external import Baseline, Coded, external_codec
 
 SAMPLE_RATE = 16000
 CODEC2_MODES = ("3200", "2400", "1600", "1400", "1300", "1200", "700C", "450")
@@ -26,30 +26,18 @@ _CODEC2_FRAME_LENGTH = 320  # 40 ms; modes with frames of 20 ms divide it
 _OPUS_BITRATES = range(6, 257)
 
 
-class Coded(NamedTuple):
-    """What a codec made of a recording.
-
-    Attributes:
-        waveform: decoded, (T,) or up to a frame longer, and late by the codec's delay.
-        n_bytes: size of the coded file.
-    """
-
-    waveform: np.ndarray
-    n_bytes: int
-
-
-Baseline = Callable[[np.ndarray], Coded]
-
-
 def baseline(name: str) -> Baseline:
     """Find a reference codec.
 
     Args:
-        name: `codec2-MODE`, such as `codec2-1200`, `opus-KBITS`, such as `opus-6`, or `narrowband`.
+        name: `codec2-MODE`, such as `codec2-1200`, `opus-KBITS`, such as `opus-6`, `narrowband`,
+            or a codec of the user's, NAME=ACTION (see `external.ExternalCodec`).
 
     Raises:
         VqcodecError: there is no such codec.
     """
+    if "=" in name:
+        return external_codec(name)
     kind, _, setting = name.partition("-")
     if kind == "codec2" and setting in CODEC2_MODES:
         return partial(codec2, mode=setting)

@@ -18,8 +18,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import compress, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,12 +30,13 @@ from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.quality import SAMPLE_RATE
+from vqcodec.evaluation.recognizers import Recognizer, find_recognizer
 from vqcodec.files import write_atomically
 from vqcodec.format.codes import Codes
 from vqcodec.models import DecoderName
 from vqcodec.weights.registry import find
 
-_VERSION = 2  # of what is kept; raise it where a measure comes to mean something else
+_VERSION = 3  # of what is kept; raise it where a measure comes to mean something else
 
 # What is measured depends on them.
 _LIBRARIES = (
@@ -47,6 +49,23 @@ _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
 
+class Progress(NamedTuple):
+    """How far a report has come.
+
+    Attributes:
+        n_done: recordings.
+        n_all: recordings; 0 before they are known.
+        waiting_for: what is being worked on.
+    """
+
+    n_done: int
+    n_all: int
+    waiting_for: str
+
+
+OnProgress = Callable[[Progress], None]
+
+
 @dataclass(frozen=True)
 class Setup:
     """What all recordings of a report go through.
@@ -56,12 +75,14 @@ class Setup:
         model_digest: SHA-256 of that file.
         decoder: of the model.
         versions: of vqcodec and of the libraries that measure.
+        recognizer: of words.
     """
 
     model: str
     model_digest: str
     decoder: DecoderName
     versions: dict[str, str]
+    recognizer: Recognizer = Recognizer()
 
     def codec(self) -> Codec:
         """The model, loaded once in every process, on the CPU."""
@@ -91,16 +112,28 @@ class Setup:
         )
 
 
-def prepare_setup(model: str | None, decoder: DecoderName | None) -> Setup:
+def prepare_setup(
+    model: str | None,
+    decoder: DecoderName | None,
+    recognizer: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> Setup:
     """Find out what a report will be of.
 
     Args:
         model: name or path; the default model when None.
         decoder: the model's best when None.
+        recognizer: see `find_recognizer`.
+        on_progress: told what is waited for.
 
     Raises:
-        VqcodecError: there is no such model or decoder, or the extra `eval` is not installed.
+        VqcodecError: there is no such model, decoder or recogniser, or an extra is not installed.
     """
+
+    def tell(what: str) -> None:
+        if on_progress is not None:
+            on_progress(Progress(0, 0, what))
+
     found = {"vqcodec": vqcodec.__version__, **library_versions()}
     path = find(model)
     codec = _loaded(str(path))
@@ -108,7 +141,8 @@ def prepare_setup(model: str | None, decoder: DecoderName | None) -> Setup:
         raise VqcodecError(
             f"model {codec.name} has no decoder {decoder!r}; it has {', '.join(codec.decoders)}"
         )
-    return Setup(str(path), file_digest(path), decoder or codec.decoders[0], found)
+    listener = find_recognizer(recognizer, tell)
+    return Setup(str(path), file_digest(path), decoder or codec.decoders[0], found, listener)
 
 
 def library_versions() -> dict[str, str]:
@@ -144,7 +178,14 @@ def read_or_make(
     return made
 
 
-def cache_stem(setup: Setup, utterance: Utterance, what: str, *, is_by_model: bool = True) -> str:
+def cache_stem(
+    setup: Setup,
+    utterance: Utterance,
+    what: str,
+    *,
+    is_by_model: bool = True,
+    made_by: str = "",
+) -> str:
     """A file name that is readable, and another for whatever gives another result.
 
     Args:
@@ -152,9 +193,12 @@ def cache_stem(setup: Setup, utterance: Utterance, what: str, *, is_by_model: bo
         utterance: the recording; its content counts, not the place of its corpus.
         what: is done to it.
         is_by_model: whether the model has a part in that.
+        made_by: what else that depends on.
     """
     request = {
         **asdict(setup),
+        # Neither the place of its weights nor why it was chosen makes it hear anything else.
+        "recognizer": [setup.recognizer.name, setup.recognizer.digest, setup.recognizer.versions],
         **({} if is_by_model else {"model_digest": None, "decoder": None}),
         "model": None,
         "version": _VERSION,
@@ -162,7 +206,9 @@ def cache_stem(setup: Setup, utterance: Utterance, what: str, *, is_by_model: bo
         "recording": file_digest(utterance.path),
         "speaker": utterance.speaker,
         "text": utterance.text,
+        "language": utterance.language,
         "what": what,
+        "made by": made_by,
     }
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9-]+", "_", f"{utterance.name} {what}")[-80:]
@@ -180,7 +226,8 @@ def map_in_processes(
     tasks: Sequence[_Task],
     *,
     jobs: int,
-    on_progress: Callable[[int, int], None] | None = None,
+    name_of: Callable[[_Task], str] = str,
+    on_progress: OnProgress | None = None,
 ) -> list[_Result]:
     """Apply a function to tasks in processes of one thread each; results in the tasks' order.
 
@@ -188,7 +235,8 @@ def map_in_processes(
         function: of the top level of a module; the results must not depend on who works when.
         tasks: what it is applied to.
         jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.
-        on_progress: called with the number done and the number of all.
+        name_of: what a task is called where it is waited for.
+        on_progress: called at the start, and whenever a task is done.
 
     Raises:
         VqcodecError: a process died.
@@ -199,10 +247,17 @@ def map_in_processes(
     pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, initializer=_begin_process)
     try:
         futures = [pool.submit(function, task) for task in tasks]
+
+        def tell(n_done: int) -> None:
+            if on_progress is not None:
+                # They are begun in their order.
+                begun = islice(compress(tasks, (not one.done() for one in futures)), jobs)
+                on_progress(Progress(n_done, len(tasks), ", ".join(map(name_of, begun))))
+
+        tell(0)
         for n_done, future in enumerate(as_completed(futures), 1):
             future.result()
-            if on_progress is not None:
-                on_progress(n_done, len(tasks))
+            tell(n_done)
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
         raise VqcodecError(

@@ -6,7 +6,7 @@ Results do not depend on how many processes work, nor on how often the run was i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,19 +20,21 @@ from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation import plots
 from vqcodec.evaluation.alignment import align
-from vqcodec.evaluation.baselines import Coded, baseline
+from vqcodec.evaluation.baselines import baseline
 from vqcodec.evaluation.cache import (
+    OnProgress,
     Setup,
     cache_stem,
     map_in_processes,
     prepare_setup,
     read_or_make,
 )
+from vqcodec.evaluation.external import Coded, external_codec
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import SAMPLE_RATE, measure, measure_each
 from vqcodec.evaluation.recognition import word_errors
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import summarise, table_row
+from vqcodec.evaluation.summary import TRAINED_ON_NOTE, summarise, table_row
 from vqcodec.files import write_atomically
 from vqcodec.models import DecoderName
 from vqcodec.models.codebook_usage import CollapseMonitor
@@ -41,12 +43,15 @@ ORIGINAL = "original"
 N_EXAMPLES = 8
 
 _NOTES = (
-    "Means over files; the word error rate is all errors over all words, and what the recogniser "
-    "itself gets wrong stands in the line `original`. kbit/s counts every byte of the .codes file "
-    "with its header, of the bare Codec 2 stream, of the .opus file with its container, and of the "
-    "original's 16-bit samples. ↑ higher is better, ↓ lower. DNSMOS is blind to naturalness. All "
-    "but STOI and F0 punish a narrow band, which Codec 2 has and Opus under 9 kbit/s; how much, "
-    "the line `narrowband` tells, which is the original at 8 kHz."
+    "Means over files, in brackets the interval that holds them with 95 % confidence (bootstrap "
+    "over files). WER is all errors over all words; it stands beside what the recogniser gets "
+    "wrong in the originals of the same files, of which words put in are a part that it may "
+    "have invented. kbit/s counts every byte of the .codes file with its header, of the bare "
+    "Codec 2 stream, of the .opus file with its container, of what another codec calls its bits, "
+    "and of the original's 16-bit samples. ↑ higher is better, ↓ lower. DNSMOS, which hears all "
+    "at one level, is blind to naturalness. All but STOI and F0 punish a narrow band, which Codec "
+    "2 has and Opus under 9 kbit/s; how much, the line `narrowband` tells, which is the original "
+    "at 8 kHz."
 )
 
 
@@ -71,7 +76,8 @@ def compare(
     baselines: Sequence[str] = (),
     limit: int | None = None,
     jobs: int = 1,
-    on_progress: Callable[[int, int], None] | None = None,
+    recognizer: str | None = None,
+    on_progress: OnProgress | None = None,
 ) -> str:
     """Send recordings through a model and reference codecs, and measure what comes out.
 
@@ -88,7 +94,8 @@ def compare(
         baselines: reference codecs, as `vqcodec.evaluation.baselines.baseline` names them.
         limit: files at most, spread over the split.
         jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.
-        on_progress: called with the number of files done and of all.
+        recognizer: as `vqcodec.evaluation.recognizers.find_recognizer` names it.
+        on_progress: told what is done and what is waited for.
 
     Returns:
         The text of quality.md.
@@ -99,15 +106,14 @@ def compare(
             report would lie in the corpus.
         OSError: the folder cannot be written.
     """
-    for name in baselines:
-        baseline(name)
+    _check_names(baselines)
     folder = corpus.resolve()
     if folder in output.resolve().parents and not (folder / "manifest.csv").is_file():
         raise VqcodecError(
             f"{output}: lies in the corpus, which its examples would then be part of; name a "
             "folder beside it"
         )
-    made_of = prepare_setup(model, decoder)
+    made_of = prepare_setup(model, decoder, recognizer, on_progress)
     utterances = clips(corpus, split, limit=limit)
     ours = our_label(made_of.decoder)
     refined = [our_label(made_of.decoder, refined=True)] if refine else []
@@ -116,18 +122,26 @@ def compare(
     tasks = [
         _Task(utterance, made_of, codecs, output, utterance in played) for utterance in utterances
     ]
-    records = map_in_processes(_measure_recording, tasks, jobs=jobs, on_progress=on_progress)
+    records = map_in_processes(
+        _measure_recording,
+        tasks,
+        jobs=jobs,
+        name_of=lambda task: task.utterance.name,
+        on_progress=on_progress,
+    )
 
     rows = [record["row"] for found in records for record in found]
     codes = [
         record["codes"] for found in records for record in found if record["row"]["codec"] == ours
     ]
-    summaries = [summarise([row for row in rows if row["codec"] == name]) for name in codecs]
+    by_codec = {label(name): [r for r in rows if r["codec"] == label(name)] for name in codecs}
+    summaries = [summarise(own, by_codec[ORIGINAL]) for own in by_codec.values()]
     table = [table_row(summary) for summary in summaries]
     notes = [
         _about(made_of, split, rows),
         _codebook(made_of.codec(), codes),
-        _NOTES,
+        made_of.recognizer.about(),
+        f"{TRAINED_ON_NOTE} {_NOTES}",
         f"Measured with {made_of.measured_with()}.",
     ]
     text = "\n\n".join([notes[0], markdown_table(table).rstrip(), *notes[1:]]) + "\n"
@@ -140,6 +154,20 @@ def compare(
     ]
     write_atomically(output / "index.html", page(notes, table, examples).encode())
     return text
+
+
+def label(codec: str) -> str:
+    """What tables call a codec, which may be the user's NAME=ACTION."""
+    return codec.partition("=")[0].strip()
+
+
+def _check_names(baselines: Sequence[str]) -> None:
+    """Whether all are there, and each has a name of its own."""
+    counts = Counter([ORIGINAL, *map(label, baselines)])
+    for name in baselines:
+        baseline(name)
+        if counts[label(name)] > 1:
+            raise VqcodecError(f"{label(name)}: names two codecs; give one another name")
 
 
 def our_label(decoder: DecoderName, *, refined: bool = False) -> str:
@@ -161,7 +189,10 @@ def _measure_recording(task: _Task) -> list[dict[str, Any]]:
 def _stem(task: _Task, codec: str) -> str:
     decoder = task.setup.decoder
     is_ours = codec in (our_label(decoder), our_label(decoder, refined=True))
-    return cache_stem(task.setup, task.utterance, codec, is_by_model=is_ours)
+    made_by = external_codec(codec).digest() if "=" in codec else ""
+    return cache_stem(
+        task.setup, task.utterance, label(codec), is_by_model=is_ours, made_by=made_by
+    )
 
 
 def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> dict[str, Any]:
@@ -182,18 +213,20 @@ def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> di
     seconds = len(reference) / SAMPLE_RATE
     aligned = align(reference, coded.waveform)
     scores = measure(reference, aligned.waveform)
-    misheard = measure_each({"WER": partial(word_errors, utterance.text, aligned.waveform)})
-    errors, words = misheard.values["WER"] or (None, None)
+    listen = partial(word_errors, utterance.text, aligned.waveform, task.setup.recognizer)
+    misheard = measure_each({"WER": partial(listen, utterance.language)})
+    errors, words, insertions = misheard.values["WER"] or (None, None, None)
     row = {
         "file": utterance.name,
         "speaker": utterance.speaker,
-        "codec": codec,
+        "codec": label(codec),
         "seconds": seconds,
-        "kbit/s": 8 * coded.n_bytes / seconds / 1000,
+        "kbit/s": None if coded.n_bytes is None else 8 * coded.n_bytes / seconds / 1000,
         "lag (ms)": 1000 * aligned.lag / SAMPLE_RATE,
-        **scores.values,
-        "word errors": errors,
         "words": words,
+        "word errors": errors,
+        "words put in": insertions,
+        **scores.values,
         "undefined": "; ".join(filter(None, (scores.undefined, misheard.undefined))),
     }
     for path in example_paths:
@@ -239,7 +272,8 @@ def _example(task: _Task, found: Sequence[dict[str, Any]]) -> Example:
         ]
         if row["words"]:
             scores.append(f"{row['word errors']} errors in {row['words']} words")
-        players.append(Player(f"{codec}, {row['kbit/s']:.2f} kbit/s", audio, image, scores))
+        rate = "" if row["kbit/s"] is None else f", {row['kbit/s']:.2f} kbit/s"
+        players.append(Player(f"{row['codec']}{rate}", audio, image, scores))
     return Example(task.utterance.name, task.utterance.speaker, task.utterance.text, players)
 
 

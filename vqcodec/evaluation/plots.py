@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from vqcodec.evaluation.summary import WORD_ERROR_RATE, CodecSummary
+from vqcodec.evaluation.summary import TRAINED_ON_MARK, WORD_ERROR_RATE, CodecSummary
 from vqcodec.extras import library
 
 _PANELS = (
-    ("STOI", "STOI, higher is better"),
+    ("STOI", f"STOI {TRAINED_ON_MARK}, higher is better"),
     ("PESQ-WB", "PESQ-WB, higher is better"),
     ("speaker similarity", "speaker similarity, higher is better"),
     (WORD_ERROR_RATE, "word error rate in %, lower is better"),
@@ -30,22 +30,24 @@ def rates(summaries: Sequence[CodecSummary], *, ours: Collection[str], original:
     """
     figure = new_figure(10, 7.5)
     axes = figure.subplots(2, 2).ravel()
-    coded = [summary for summary in summaries if summary.codec != original]
+    coded = [
+        (summary, summary.kilobits_per_second.value)
+        for summary in summaries
+        if summary.codec != original and summary.kilobits_per_second.value is not None
+    ]
     for axis, (name, title) in zip(axes, _PANELS, strict=True):
-        for summary in coded:
+        for summary, rate in coded:
             value = summary.means[name].value
             if value is not None:
                 style = (
                     {"marker": "*", "markersize": 15} if summary.codec in ours else {"marker": "o"}
                 )
-                axis.plot(
-                    summary.kilobits_per_second, value, linestyle="", label=summary.codec, **style
-                )
+                axis.plot(rate, value, linestyle="", label=summary.codec, **style)
         for summary in summaries:
             value = summary.means[name].value
             if summary.codec == original and value is not None:
                 axis.axhline(value, color="grey", linestyle="--", label=f"{original}, not coded")
-        fastest = max(summary.kilobits_per_second for summary in coded)
+        fastest = max(rate for _, rate in coded)
         axis.set(title=title, xlim=(0, 1.1 * fastest))
         axis.set_xlabel("kbit/s, every byte of the file counted")
         axis.margins(0.1)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vqcodec.audio import open_recording
 from vqcodec.errors import VqcodecError
 from vqcodec.extras import library
 
@@ -27,6 +28,7 @@ _LONGEST_WINDOW = 1024  # of `mel_distance`
 _MIN_VOICED_FRAMES = 10
 _N_MEL_CEPSTRUM = 24
 _ROUNDING_NOISE = 2**-30 / 12  # variance, of 16-bit samples
+_SILENCE = 2**-16  # peak: what 16-bit samples round to 0
 _DYNAMIC_RANGE_DB = 40  # of `mel_cepstral_distortion`, as STOI has it
 
 
@@ -95,7 +97,8 @@ def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Mean absolute difference of log-mel spectrograms in nepers, from 0; lower is better.
 
     80 mel bands of magnitudes in windows of 64 ms every 16 ms, natural logarithm, floor 1e-5: the
-    spectrogram of Kong, Kim, Bae 2020 (HiFi-GAN, arXiv 2010.05646), section 2.3, at 16 kHz.
+    spectrogram of Kong, Kim, Bae 2020 (HiFi-GAN, arXiv 2010.05646), section 2.3, at 16 kHz. The
+    decoded speech is brought to the original's level.
     """
     _check(reference, decoded)
     feature = library("librosa").feature
@@ -113,7 +116,7 @@ def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
                 1e-5,
             )
         )
-        for waveform in (reference, decoded)
+        for waveform in (reference, _levelled(reference, decoded))
     )
     return float(np.abs(first - second).mean())
 
@@ -121,8 +124,8 @@ def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
 def mel_cepstral_distortion(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Mean distance of mel cepstra c1 to c24 in dB, from 0; lower is better.
 
-    10 / ln 10 · sqrt(2 Σ (difference)²), frame by frame on the aligned audio, over the frames less
-    than 40 dB below the original's loudest, for without c0 the noise of pauses would count like
+    10 / ln 10 · sqrt(2 Σ (difference)²), frame by frame on the aligned audio at the original's
+    level, over the frames less than 40 dB below the original's loudest, for without c0 the noise of pauses would count like
     speech. The cepstra are those of spectral envelopes by CheapTrick every 5 ms (Morise 2015), as
     in pyworld, not below the rounding noise of 16-bit samples. A narrow band costs much.
 
@@ -132,7 +135,7 @@ def mel_cepstral_distortion(reference: np.ndarray, decoded: np.ndarray) -> float
     _check(reference, decoded)
     level = library("librosa").feature.rms(y=reference, frame_length=400, hop_length=80)[0]
     is_loud = level > 10 ** (-_DYNAMIC_RANGE_DB / 20) * level.max()
-    difference = (_mel_cepstra(reference) - _mel_cepstra(decoded))[is_loud, 1:]
+    difference = (_mel_cepstra(reference) - _mel_cepstra(_levelled(reference, decoded)))[is_loud, 1:]
     # WORLD's coefficients of the log power are those of the log amplitude times sqrt(2).
     return float(10 / np.log(10) * np.sqrt((difference**2).sum(axis=1)).mean())
 
@@ -145,12 +148,7 @@ def f0_correlation(reference: np.ndarray, decoded: np.ndarray) -> float:
     Raises:
         UndefinedMetricError: fewer than ten frames are voiced in both, or F0 never moves.
     """
-    _check(reference, decoded)
-    first, second = track_pitch(reference).f0, track_pitch(decoded).f0
-    both = (first > 0) & (second > 0)
-    if both.sum() < _MIN_VOICED_FRAMES:
-        raise UndefinedMetricError(f"fewer than {_MIN_VOICED_FRAMES} frames are voiced in both")
-    first, second = np.log(first[both]), np.log(second[both])
+    first, second = _voiced_log_f0(reference, decoded)
     if not (first.std() and second.std()):
         raise UndefinedMetricError("the pitch never moves")
     return float(np.corrcoef(first, second)[0, 1])
@@ -166,11 +164,25 @@ def voicing_error(reference: np.ndarray, decoded: np.ndarray) -> float:
     return float(((first > 0) != (second > 0)).mean())
 
 
+def f0_error(reference: np.ndarray, decoded: np.ndarray) -> float:
+    """Median distance of F0 where both are voiced, in cents, from 0; lower is better.
+
+    A semitone is 100 cents. The correlation does not hear a voice that is higher throughout; the
+    median does not hear octaves by which the tracker slips.
+
+    Raises:
+        UndefinedMetricError: fewer than ten frames are voiced in both.
+    """
+    first, second = _voiced_log_f0(reference, decoded)
+    return float(1200 / np.log(2) * np.median(np.abs(first - second)))
+
+
 def dnsmos(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Overall opinion score that a network predicts, about 1 to 5; higher is better.
 
     It hears noise and is blind to naturalness: a formant synthesiser scores like a person. A check
-    for gross faults, not a measure of quality.
+    for gross faults, not a measure of quality. All is heard at one level of speech, for 20 dB less
+    cost half a point.
 
     Source: Reddy, Gopal, Cutler 2022, DNSMOS P.835, ICASSP, as in speechmos (`ovrl_mos`).
 
@@ -179,7 +191,8 @@ def dnsmos(reference: np.ndarray, decoded: np.ndarray) -> float:
         decoded: (T,).
     """
     _check(reference, decoded)
-    found = _dnsmos()(np.clip(decoded, -1, 1), SAMPLE_RATE, is_personalized_MOS=False)
+    levelled = np.clip(decoded / _gain(decoded), -1, 1)
+    found = _dnsmos()(levelled, SAMPLE_RATE, is_personalized_MOS=False)
     return float(found["ovrl_mos"])
 
 
@@ -202,7 +215,7 @@ def speaker_embedding(waveform: np.ndarray) -> np.ndarray:
         UndefinedMetricError: no voice is found.
     """
     encoder = _voice_encoder()
-    if not np.any(waveform):
+    if not len(waveform) or np.ptp(waveform) < 2 * _SILENCE:
         raise UndefinedMetricError("silence has no speaker")
     # resemblyzer's voice detector works on 16-bit samples, which would wrap.
     voiced = library("resemblyzer").preprocess_wav(np.clip(waveform, -1, 1))
@@ -220,22 +233,26 @@ class Metric:
         name: the column's.
         higher_is_better: else lower is.
         function: (reference, decoded) -> value; raises `UndefinedMetricError`.
+        is_trained_on: whether a loss of training, or of the search of `Codec.encode`, is of its
+            kind, which makes it no impartial judge.
     """
 
     name: str
     higher_is_better: bool
     function: Callable[[np.ndarray, np.ndarray], float]
+    is_trained_on: bool = False
 
 
 METRICS = (
-    Metric("STOI", True, stoi),
+    Metric("speaker similarity", True, speaker_similarity),
+    Metric("F0 correlation", True, f0_correlation, is_trained_on=True),
+    Metric("F0 error (cents)", False, f0_error, is_trained_on=True),
+    Metric("voicing error", False, voicing_error, is_trained_on=True),
+    Metric("STOI", True, stoi, is_trained_on=True),
     Metric("ESTOI", True, estoi),
     Metric("PESQ-WB", True, pesq_wb),
-    Metric("mel distance", False, mel_distance),
+    Metric("mel distance", False, mel_distance, is_trained_on=True),
     Metric("MCD (dB)", False, mel_cepstral_distortion),
-    Metric("F0 correlation", True, f0_correlation),
-    Metric("voicing error", False, voicing_error),
-    Metric("speaker similarity", True, speaker_similarity),
     Metric("DNSMOS", True, dnsmos),
 )
 
@@ -293,6 +310,16 @@ def _repeatable_draws() -> Iterator[None]:
         np.random.set_state(before)  # noqa: NPY002
 
 
+def _voiced_log_f0(reference: np.ndarray, decoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log F0 of the frames that are voiced in both, in nepers: (n,) and (n,)."""
+    _check(reference, decoded)
+    first, second = track_pitch(reference).f0, track_pitch(decoded).f0
+    both = (first > 0) & (second > 0)
+    if both.sum() < _MIN_VOICED_FRAMES:
+        raise UndefinedMetricError(f"fewer than {_MIN_VOICED_FRAMES} frames are voiced in both")
+    return np.log(first[both]), np.log(second[both])
+
+
 class Pitch(NamedTuple):
     """F0 as WORLD finds it (DIO and StoneMask; Morise, Yokomori, Ozawa 2016).
 
@@ -335,8 +362,18 @@ def _check(reference: np.ndarray, decoded: np.ndarray) -> None:
     if len(reference) < _LONGEST_WINDOW:
         raise UndefinedMetricError(f"less than {1000 * _LONGEST_WINDOW // SAMPLE_RATE} ms")
     for name, waveform in (("original", reference), ("decoded recording", decoded)):
-        if not np.any(waveform):
+        # A constant, too: what a measure of it would say is chance.
+        if np.ptp(waveform) < 2 * _SILENCE:
             raise UndefinedMetricError(f"the {name} is silent")
+
+
+def _levelled(reference: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+    """The decoded waveform with the active speech level of the reference."""
+    return decoded * np.float32(_gain(reference) / _gain(decoded))
+
+
+def _gain(waveform: np.ndarray) -> float:
+    return open_recording((SAMPLE_RATE, waveform)).gain()
 
 
 @cache

@@ -1,23 +1,22 @@
-"""What a speech recogniser understands of a recording. Needs the extra `eval`.
+"""The words of a recording that a speech recogniser gets wrong. Needs the extra `eval`.
 
-The recogniser is the small one of pocketsphinx, which errs on undisturbed speech as well: a word
-error rate says something only beside that of the original recording.
+Every recogniser errs on undisturbed speech as well: a word error rate says something only beside
+that of the original recording.
 """
 
 from __future__ import annotations
 
-import re
-from functools import cache
-from typing import Any, NamedTuple
+import unicodedata
+from typing import NamedTuple
 
 import numpy as np
 
-from vqcodec.audio.writing import to_int16
-from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError
+from vqcodec.evaluation.quality import UndefinedMetricError
+from vqcodec.evaluation.recognizers import Recognizer
 from vqcodec.extras import library
 
-_APOSTROPHES = re.compile("['\u2018\u2019]")
-_PUNCTUATION = re.compile(r"[^\w\s]|_")
+_APOSTROPHES = "'\u2018\u2019\u02bc"
+_ABBREVIATIONS = {"mr": "mister", "mrs": "missus", "dr": "doctor"}  # which corpora spell out
 
 
 class WordErrors(NamedTuple):
@@ -26,57 +25,48 @@ class WordErrors(NamedTuple):
     Attributes:
         errors: words substituted, left out and put in.
         words: of the text.
+        insertions: of the errors, the words put in, as Whisper does in noise.
     """
 
     errors: int
     words: int
+    insertions: int
 
 
-def word_errors(text: str, waveform: np.ndarray) -> WordErrors:
+def word_errors(
+    text: str, waveform: np.ndarray, recognizer: Recognizer, language: str = "en"
+) -> WordErrors:
     """Count the words that a recogniser gets wrong; case and punctuation do not matter.
 
     Args:
-        text: what is said, in English.
+        text: what is said.
         waveform: (T,), full scale 1, at 16 kHz.
+        recognizer: who listens.
+        language: of the text.
 
     Raises:
-        UndefinedMetricError: the text has no words.
+        UndefinedMetricError: the text has no words, or the recogniser does not know the language.
     """
     expected = normalized(text)
-    if not expected:
+    if not expected:  # of which jiwer's rate would be the number of words put in
         raise UndefinedMetricError("the corpus does not tell what is said")
-    found = library("jiwer").process_words(expected, normalized(transcribe(waveform)))
+    heard = normalized(recognizer.transcribe(waveform, language))
+    found = library("jiwer").process_words(expected, heard)
     errors = found.substitutions + found.deletions + found.insertions
-    return WordErrors(errors, found.hits + found.substitutions + found.deletions)
-
-
-def transcribe(waveform: np.ndarray) -> str:
-    """What pocketsphinx hears, in lower case, without punctuation.
-
-    Its US English models, trigrams and 130 thousand words. A recording's words do not depend on
-    what was recognised before it.
-
-    Source: Huggins-Daines et al. 2006, PocketSphinx, ICASSP.
-
-    Args:
-        waveform: (T,), full scale 1, at 16 kHz.
-    """
-    recogniser = _recogniser()
-    # Else it would go on from the spectral mean of the recording before.
-    recogniser.reinit_feat()
-    recogniser.start_utt()
-    recogniser.process_raw(to_int16(waveform).tobytes(), full_utt=True)
-    recogniser.end_utt()
-    found = recogniser.hyp()
-    return found.hypstr if found else ""
+    words = found.hits + found.substitutions + found.deletions
+    return WordErrors(errors, words, found.insertions)
 
 
 def normalized(text: str) -> str:
-    """A text as words in lower case with single spaces; "It's well-known" is "its well known"."""
-    joined = _APOSTROPHES.sub("", text.lower())
-    return " ".join(_PUNCTUATION.sub(" ", joined).split())
+    """A text as words in lower case with single spaces; "It's well-known" is "its well known".
 
-
-@cache
-def _recogniser() -> Any:
-    return library("pocketsphinx").Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
+    jiwer parts words at spaces alone: tabs and line ends, which become spaces here, would join
+    them.
+    """
+    composed = unicodedata.normalize("NFKC", text.lower())
+    kept = (
+        character if unicodedata.category(character)[0] in "LMN" else " "
+        for character in composed
+        if character not in _APOSTROPHES
+    )
+    return " ".join(_ABBREVIATIONS.get(word, word) for word in "".join(kept).split())

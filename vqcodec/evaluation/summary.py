@@ -8,14 +8,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vqcodec.evaluation.bootstrap import Interval, ratio_interval
 from vqcodec.evaluation.quality import METRICS
 
 WORD_ERROR_RATE = "WER (%)"
+INSERTION_RATE = "words put in (%)"
+WORD_ERROR_RATIO = "WER / original's"
 
-_IS_HIGHER_BETTER = {
-    **{metric.name: metric.higher_is_better for metric in METRICS},
-    WORD_ERROR_RATE: False,
-}
+TRAINED_ON_MARK = "\N{DAGGER}"
+TRAINED_ON_NOTE = (
+    f"{TRAINED_ON_MARK} of a kind with a loss of the models' training, or of the search that "
+    "refines: no impartial judge of them."
+)
+
+_IS_HIGHER_BETTER = {metric.name: metric.higher_is_better for metric in METRICS}
+_IS_TRAINED_ON = {metric.name: metric.is_trained_on for metric in METRICS}
 
 
 class Mean(NamedTuple):
@@ -24,10 +31,12 @@ class Mean(NamedTuple):
     Attributes:
         value: None where no file has one.
         n_files: that have one.
+        interval: of 95 %; None where there is none.
     """
 
     value: float | None
     n_files: int
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class CodecSummary:
     """
 
     codec: str
-    kilobits_per_second: float
+    kilobits_per_second: Mean
     n_files: int
     means: dict[str, Mean]
 
@@ -50,38 +59,77 @@ class CodecSummary:
 def mean(rows: Sequence[Mapping[str, Any]], column: str) -> Mean:
     """Mean of a column over the rows where it is defined."""
     values = [row[column] for row in rows if row[column] is not None]
-    return Mean(float(np.mean(values)) if values else None, len(values))
+    if not values:
+        return Mean(None, 0)
+    return Mean(float(np.mean(values)), len(values), ratio_interval(values))
 
 
 def word_error_rate(rows: Sequence[Mapping[str, Any]], column: str = "word errors") -> Mean:
     """All errors over all words (the column `words`), in percent, where both are defined."""
     defined = [row for row in rows if row[column] is not None]
-    if not defined:
+    found = _ratio([row[column] for row in defined], [row["words"] for row in defined])
+    if found.value is None:
+        return found
+    interval = found.interval and Interval(*(100 * end for end in found.interval))
+    return Mean(100 * found.value, found.n_files, interval)
+
+
+def word_error_ratio(
+    rows: Sequence[Mapping[str, Any]], originals: Sequence[Mapping[str, Any]]
+) -> Mean:
+    """All errors of a codec over those in the originals of the same files, where both are defined.
+
+    Args:
+        rows: of the codec.
+        originals: of the same files in the same order.
+    """
+    pairs = [
+        (row["word errors"], original["word errors"])
+        for row, original in zip(rows, originals, strict=True)
+        if row["word errors"] is not None and original["word errors"] is not None
+    ]
+    return _ratio([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
+
+
+def _ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Mean:
+    if not sum(denominators):
         return Mean(None, 0)
-    rate = sum(row[column] for row in defined) / sum(row["words"] for row in defined)
-    return Mean(100 * rate, len(defined))
+    value = sum(numerators) / sum(denominators)
+    return Mean(value, len(numerators), ratio_interval(numerators, denominators))
 
 
-def summarise(rows: Sequence[Mapping[str, Any]]) -> CodecSummary:
-    """The rows of one codec in one."""
-    means = {metric.name: mean(rows, metric.name) for metric in METRICS}
-    means[WORD_ERROR_RATE] = word_error_rate(rows)
-    kilobits_per_second = float(np.mean([row["kbit/s"] for row in rows]))
-    return CodecSummary(rows[0]["codec"], kilobits_per_second, len(rows), means)
+def summarise(
+    rows: Sequence[Mapping[str, Any]], originals: Sequence[Mapping[str, Any]]
+) -> CodecSummary:
+    """The rows of one codec in one, beside those of the originals of the same files."""
+    means = {
+        WORD_ERROR_RATE: word_error_rate(rows),
+        WORD_ERROR_RATIO: word_error_ratio(rows, originals),
+        INSERTION_RATE: word_error_rate(rows, "words put in"),
+        **{metric.name: mean(rows, metric.name) for metric in METRICS},
+    }
+    return CodecSummary(rows[0]["codec"], mean(rows, "kbit/s"), len(rows), means)
 
 
 def table_row(summary: CodecSummary) -> dict[str, str]:
     """A summary as a row of a table, which says so where a mean is not over all files."""
-    row = {"codec": summary.codec, "kbit/s": f"{summary.kilobits_per_second:.2f}"}
+    row = {"codec": summary.codec, "kbit/s": cell(summary.kilobits_per_second, summary.n_files, 2)}
     for name, found in summary.means.items():
-        arrow = "↑" if _IS_HIGHER_BETTER[name] else "↓"
-        row[f"{name} {arrow}"] = cell(found, summary.n_files, 1 if "%" in name else 3)
+        row[heading(name)] = cell(found, summary.n_files, 1 if "%" in name else 3)
     return row
 
 
+def heading(name: str) -> str:
+    """The heading of a measure's column: which way is better, and whether it was trained on."""
+    mark = f" {TRAINED_ON_MARK}" if _IS_TRAINED_ON.get(name) else ""
+    return f"{name}{mark} {'↑' if _IS_HIGHER_BETTER.get(name) else '↓'}"
+
+
 def cell(found: Mean, n_files: int, decimals: int) -> str:
-    """A mean as text, with the number of files it is over where that is not all."""
+    """A mean as text, with its interval, and the number of files it is over where not all."""
     if found.value is None:
         return "-"
+    is_open = found.interval is not None and found.interval.low < found.interval.high
+    interval = f" {found.interval.text(decimals)}" if is_open else ""
     missing = f" ({found.n_files} of {n_files} files)" if found.n_files < n_files else ""
-    return f"{found.value:.{decimals}f}{missing}"
+    return f"{found.value:.{decimals}f}{interval}{missing}"
