@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from vqcodec.errors import RecordingWarning
 
-OnProgress = Callable[[float], None]
+if TYPE_CHECKING:
+    from vqcodec.evaluation.cache import OnProgress as OnReportProgress
+    from vqcodec.evaluation.cache import Progress as ReportProgress
+
+OnProgress = Callable[..., None]
+LOG_SECONDS = 30.0
+"""Between the lines of a log, at least."""
 AUDIBLE_CLIPPING = 0.001
 """Of the samples."""
 
@@ -22,7 +30,7 @@ AUDIBLE_CLIPPING = 0.001
 def progress_bar(label: str) -> Iterator[OnProgress]:
     """A bar that the yielded function moves to a share in [0, 1]; until then it pulses.
 
-    Nothing is shown where stderr is no terminal.
+    A second argument of that function says what stands before the bar from then on. Nothing is shown where stderr is no terminal.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -39,7 +47,40 @@ def progress_bar(label: str) -> Iterator[OnProgress]:
         disable=not sys.stderr.isatty(),
     ) as progress:
         task = progress.add_task(label, total=None)
-        yield lambda share: progress.update(task, total=1.0, completed=share)
+
+        def move(share: float, description: str = label) -> None:
+            progress.update(task, total=1.0, completed=share, description=description)
+
+        yield move
+
+
+@contextmanager
+def progress_of_report(label: str) -> Iterator[OnReportProgress]:
+    """A bar as of `progress_bar`, and where stderr is no terminal a line now and then.
+
+    Both name what is waited for.
+    """
+    if sys.stderr.isatty():
+        with progress_bar(label) as move:
+            yield lambda now: move(now.n_done / max(now.n_all, 1), f"{label} {now.waiting_for}")
+        return
+    began, told_at = time.monotonic(), -math.inf
+
+    def log(now: ReportProgress) -> None:
+        nonlocal told_at
+        seconds = time.monotonic()
+        if 0 < now.n_done < now.n_all and seconds - told_at < LOG_SECONDS:
+            return
+        told_at = seconds
+        line = f"{label}: {now.n_done} of {now.n_all}" if now.n_all else "waiting for"
+        if 0 < now.n_done < now.n_all:
+            left_s = (seconds - began) * (now.n_all - now.n_done) / now.n_done
+            line += f", {math.ceil(left_s / 60)} min left"
+        if now.n_all and now.waiting_for:
+            line += ", at"
+        typer.echo(f"{line} {now.waiting_for}".rstrip(), err=True)
+
+    yield log
 
 
 @contextmanager

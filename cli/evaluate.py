@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from vqcodec_cli import options as opt
-from vqcodec_cli.display import progress_bar
+from vqcodec_cli.display import progress_bar, progress_of_report
 from vqcodec_cli.options import files_at_a_time, load_codec
 
 BASELINES = "codec2-1200,codec2-2400,codec2-3200,opus-6,opus-9,narrowband"
@@ -19,6 +19,25 @@ Baselines = Annotated[
         metavar="CODEC,...",
         help="Reference codecs: codec2-MODE, opus-KBITS, narrowband; may be empty.",
         show_default=BASELINES,
+    ),
+]
+OwnCodecs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        metavar="NAME=CODEC",
+        help="Another codec, any number of times: a command with {input} and {output}, two WAV "
+        "files, and {bits} if it writes a file to be counted, or FILE.py:FUNCTION (docs/"
+        "evaluation.md).",
+    ),
+]
+Listener = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FOLDER",
+        help="Who counts words: a Whisper by its size, folder or Hugging Face name (extra asr), "
+        "or pocketsphinx.",
+        show_default="base, pocketsphinx where that cannot be had",
     ),
 ]
 ConvertedVoices = Annotated[
@@ -45,6 +64,8 @@ def evaluate(
         ),
     ] = False,
     baselines: Baselines = None,
+    baseline: OwnCodecs = None,
+    recognizer: Listener = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Files at most; with --conversion, of each voice."),
@@ -64,8 +85,9 @@ def evaluate(
     """
     if speakers is not None and not conversion:
         raise typer.BadParameter("--speakers goes with --conversion")
-    if baselines is not None and conversion:
-        raise typer.BadParameter("--baselines does not go with --conversion")
+    for name, value in (("--baselines", baselines), ("--baseline", baseline)):
+        if value is not None and conversion:
+            raise typer.BadParameter(f"{name} does not go with --conversion")
     options: dict[str, Any] = {
         "split": split,
         "model": model,
@@ -73,9 +95,9 @@ def evaluate(
         "refine": refine,
         "limit": limit,
         "jobs": files_at_a_time(jobs),
+        "recognizer": recognizer,
     }
-    with progress_bar("measuring") as on_progress:
-        options["on_progress"] = lambda n_done, n_all: on_progress(n_done / n_all)
+    with progress_of_report("measuring") as options["on_progress"]:
         if conversion:
             from vqcodec.evaluation.conversion import convert_pairs
 
@@ -83,7 +105,7 @@ def evaluate(
         else:
             from vqcodec.evaluation.comparison import compare
 
-            codecs = _names(BASELINES if baselines is None else baselines)
+            codecs = _names(BASELINES if baselines is None else baselines) + (baseline or [])
             text = compare(corpus, output, baselines=codecs, **options)
     _show(text, output)
 

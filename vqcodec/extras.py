@@ -15,6 +15,7 @@ EXTRAS = {
         *("librosa", "pesq", "pystoi", "pyworld", "resemblyzer", "sklearn", "speechmos"),
         *("onnxruntime", "pocketsphinx", "jiwer", "matplotlib"),
     ),
+    "asr": ("faster_whisper",),
 }
 
 

@@ -21,10 +21,6 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def text(self, decimals: int) -> str:
-        """As tables have it."""
-        return f"[{self.low:.{decimals}f}, {self.high:.{decimals}f}]"
-
 
 def ratio_interval(
     numerators: Sequence[float], denominators: Sequence[float] | None = None

@@ -30,6 +30,7 @@ from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.quality import SAMPLE_RATE
+from vqcodec.evaluation.recognition import WordErrors, word_errors
 from vqcodec.evaluation.recognizers import Recognizer, find_recognizer
 from vqcodec.files import write_atomically
 from vqcodec.format.codes import Codes
@@ -82,7 +83,7 @@ class Setup:
     model_digest: str
     decoder: DecoderName
     versions: dict[str, str]
-    recognizer: Recognizer = Recognizer()
+    recognizer: Recognizer
 
     def codec(self) -> Codec:
         """The model, loaded once in every process, on the CPU."""
@@ -104,6 +105,10 @@ class Setup:
         """The codes of a recording; a model with a speaker table is told who speaks."""
         speaker = None if self.codec().hears_speakers else utterance.speaker
         return self.codec().encode(utterance.path, speaker=speaker, refine=refine)
+
+    def listen(self, utterance: Utterance, waveform: np.ndarray) -> WordErrors:
+        """What is misheard in a form (T,) of a recording; raises as `word_errors`."""
+        return word_errors(utterance.text, waveform, self.recognizer, utterance.language)
 
     def decode(self, codes: Codes, speaker: str | None = None) -> np.ndarray:
         """What its decoder makes of codes, (T,) at the rate that is measured at."""

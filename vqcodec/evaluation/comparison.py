@@ -32,7 +32,6 @@ from vqcodec.evaluation.cache import (
 from vqcodec.evaluation.external import Coded, external_codec
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import SAMPLE_RATE, measure, measure_each
-from vqcodec.evaluation.recognition import word_errors
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.evaluation.summary import TRAINED_ON_NOTE, summarise, table_row
 from vqcodec.files import write_atomically
@@ -213,8 +212,8 @@ def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> di
     seconds = len(reference) / SAMPLE_RATE
     aligned = align(reference, coded.waveform)
     scores = measure(reference, aligned.waveform)
-    listen = partial(word_errors, utterance.text, aligned.waveform, task.setup.recognizer)
-    misheard = measure_each({"WER": partial(listen, utterance.language)})
+    listen = partial(task.setup.listen, utterance, aligned.waveform)
+    misheard = measure_each({"WER": listen})
     errors, words, insertions = misheard.values["WER"] or (None, None, None)
     row = {
         "file": utterance.name,

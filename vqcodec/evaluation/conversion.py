@@ -19,6 +19,7 @@ from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
 from vqcodec.evaluation.alignment import align
 from vqcodec.evaluation.cache import (
+    OnProgress,
     Setup,
     cache_stem,
     map_in_processes,
@@ -31,9 +32,8 @@ from vqcodec.evaluation.quality import (
     measure_each,
     speaker_embedding,
 )
-from vqcodec.evaluation.recognition import word_errors
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import cell, mean, word_error_rate
+from vqcodec.evaluation.summary import TRAINED_ON_NOTE, cell, heading, mean, word_error_rate
 from vqcodec.models import DecoderName
 
 MIN_RECORDINGS = 6
@@ -77,7 +77,8 @@ def convert_pairs(
     refine: bool = False,
     limit: int | None = None,
     jobs: int = 1,
-    on_progress: Callable[[int, int], None] | None = None,
+    recognizer: str | None = None,
+    on_progress: OnProgress | None = None,
 ) -> str:
     """Convert the recordings of every voice to every other, and measure who speaks then.
 
@@ -94,7 +95,8 @@ def convert_pairs(
         refine: whether conversions and reconstructions are of refined codes (`Codec.encode`).
         limit: recordings of each voice at most; the others still count towards what it is like.
         jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.
-        on_progress: called with the number of recordings done and of all.
+        recognizer: as `vqcodec.evaluation.recognizers.find_recognizer` names it.
+        on_progress: told what is done and what is waited for.
 
     Returns:
         The text of conversion.md.
@@ -105,7 +107,7 @@ def convert_pairs(
         VqcodecError: there is no such model or decoder, or a library is missing.
         OSError: the folder cannot be written.
     """
-    made_of = prepare_setup(model, decoder)
+    made_of = prepare_setup(model, decoder, recognizer, on_progress)
     codec = made_of.codec()
     names = list(dict.fromkeys(speakers)) or _voices(corpus, split, list(codec.voices))
     if len(names) < 2:
@@ -121,7 +123,13 @@ def convert_pairs(
             _Task(each, made_of, others if each in converted else (), refine, output / "cache")
             for each in recordings
         ]
-    found = map_in_processes(_work_on, tasks, jobs=jobs, on_progress=on_progress)
+    found = map_in_processes(
+        _work_on,
+        tasks,
+        jobs=jobs,
+        name_of=lambda task: task.utterance.name,
+        on_progress=on_progress,
+    )
     rows = _all_rows([task.utterance for task in tasks], found)
     pairs = [
         _pair([row for row in rows if (row["source"], row["target"]) == pair])
@@ -134,6 +142,8 @@ def convert_pairs(
     text = (
         f"Split {split}; {of_what}.\n\n"
         f"{markdown_table([*pairs, overall])}\n{_NOTES}\n\n"
+        f"{TRAINED_ON_NOTE}\n\n"
+        f"{made_of.recognizer.about()}\n\n"
         f"Measured with {made_of.measured_with()}.\n"
     )
     write_report(output, "conversion", rows, text)
@@ -164,7 +174,7 @@ def _work_on(task: _Task) -> _Found:
         """Said by another voice; by its own where there is no target."""
 
         def said() -> dict[str, Any]:
-            return _measured(utterance.text, reference(), setup.decode(codes(), target))
+            return _measured(task, reference(), setup.decode(codes(), target))
 
         return record(f"{what}, refined" if task.refine else what, said)
 
@@ -177,20 +187,20 @@ def _work_on(task: _Task) -> _Found:
         return _Found(embedding, {}, {}, {})
     return _Found(
         embedding,
-        record("recognised", lambda: _measured(utterance.text, reference(), reference())),
+        record("recognised", lambda: _measured(task, reference(), reference())),
         converted("reconstructed", None),
         {name: converted(f"as {name}", name) for name in task.targets},
     )
 
 
-def _measured(text: str, reference: np.ndarray, waveform: np.ndarray) -> dict[str, Any]:
+def _measured(task: _Task, reference: np.ndarray, waveform: np.ndarray) -> dict[str, Any]:
     """What is measured of any form of a recording; None where undefined, with the reasons."""
     aligned = align(reference, waveform).waveform
     found = measure_each(
         {
             "embedding": lambda: speaker_embedding(waveform).tolist(),
             "F0 correlation": partial(f0_correlation, reference, aligned),
-            "WER": partial(word_errors, text, aligned),
+            "WER": partial(task.setup.listen, task.utterance, aligned),
         }
     )
     return {**found.values, "undefined": found.undefined}
@@ -259,7 +269,7 @@ def _pair(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     reached = sum(row["to target"] - row["to source"] for row in defined) > 0
     table["target > source"] = ("yes" if reached else "no") if defined else "-"
     table["nearer to target"] = f"{nearer} of {len(defined)}"
-    table["F0 correlation"] = cell(mean(rows, "F0 correlation"), len(rows), 3)
+    table[heading("F0 correlation")] = cell(mean(rows, "F0 correlation"), len(rows), 3)
     for of in ("", " of reconstruction", " of original"):
         rate = word_error_rate(rows, f"word errors{of}")
         table[f"WER{of} (%)"] = cell(rate, len(rows), 1)

@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +46,8 @@ class Coded(NamedTuple):
 Baseline = Callable[[np.ndarray], Coded]
 
 
-class ExternalCodec(NamedTuple):
+@dataclass(frozen=True)
+class ExternalCodec:
     """A codec that the user brings; calling it codes and decodes a waveform (T,).
 
     Attributes:
@@ -98,7 +100,7 @@ class ExternalCodec(NamedTuple):
             paths = {name: Path(folder) / name for name in ("input.wav", "output.wav", "bits")}
             soundfile.write(paths["input.wav"], to_int16(waveform), SAMPLE_RATE)
             command = self.action
-            for name, path in paths.items():
+            for path in paths.values():
                 command = command.replace(f"{{{path.stem}}}", shlex.quote(str(path)))
             done = subprocess.run(
                 command, shell=True, stdin=subprocess.DEVNULL, capture_output=True, check=False

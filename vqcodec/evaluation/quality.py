@@ -125,9 +125,10 @@ def mel_cepstral_distortion(reference: np.ndarray, decoded: np.ndarray) -> float
     """Mean distance of mel cepstra c1 to c24 in dB, from 0; lower is better.
 
     10 / ln 10 · sqrt(2 Σ (difference)²), frame by frame on the aligned audio at the original's
-    level, over the frames less than 40 dB below the original's loudest, for without c0 the noise of pauses would count like
-    speech. The cepstra are those of spectral envelopes by CheapTrick every 5 ms (Morise 2015), as
-    in pyworld, not below the rounding noise of 16-bit samples. A narrow band costs much.
+    level, over the frames less than 40 dB below the original's loudest, for without c0 the noise of
+    pauses would count like speech. The cepstra are those of spectral envelopes by CheapTrick every
+    5 ms (Morise 2015), as in pyworld, not below the rounding noise of 16-bit samples. A narrow band
+    costs much.
 
     Source: Kubichek 1993, Mel-cepstral distance measure for objective speech quality assessment,
     IEEE Pacific Rim Conference.
@@ -135,7 +136,8 @@ def mel_cepstral_distortion(reference: np.ndarray, decoded: np.ndarray) -> float
     _check(reference, decoded)
     level = library("librosa").feature.rms(y=reference, frame_length=400, hop_length=80)[0]
     is_loud = level > 10 ** (-_DYNAMIC_RANGE_DB / 20) * level.max()
-    difference = (_mel_cepstra(reference) - _mel_cepstra(_levelled(reference, decoded)))[is_loud, 1:]
+    first, second = _mel_cepstra(reference), _mel_cepstra(_levelled(reference, decoded))
+    difference = (first - second)[is_loud, 1:]
     # WORLD's coefficients of the log power are those of the log amplitude times sqrt(2).
     return float(10 / np.log(10) * np.sqrt((difference**2).sum(axis=1)).mean())
 

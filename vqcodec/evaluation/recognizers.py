@@ -48,8 +48,8 @@ class Recognizer:
     def about(self) -> str:
         """Which one it is, in a line."""
         weights = f", weights {self.digest[:12]}" if self.digest else ""
-        remark = f", because {self.remark}" if self.remark else ""
-        return f"Recogniser: {self.name} ({', '.join(self.versions)}{weights}){remark}."
+        remark = f" Not Whisper {DEFAULT}: {self.remark}." if self.remark else ""
+        return f"Recogniser: {self.name} ({', '.join(self.versions)}{weights}).{remark}"
 
     def transcribe(self, waveform: np.ndarray, language: str = "en") -> str:
         """What it hears.
@@ -91,7 +91,7 @@ def find_recognizer(
         try:
             return _whisper_recognizer(DEFAULT, on_wait)
         except VqcodecError as error:
-            return _pocketsphinx_recognizer(f"Whisper {DEFAULT} is not to be had ({error})")
+            return _pocketsphinx_recognizer(str(error))
     return _pocketsphinx_recognizer() if name == FALLBACK else _whisper_recognizer(name, on_wait)
 
 

@@ -129,7 +129,8 @@ def cell(found: Mean, n_files: int, decimals: int) -> str:
     """A mean as text, with its interval, and the number of files it is over where not all."""
     if found.value is None:
         return "-"
-    is_open = found.interval is not None and found.interval.low < found.interval.high
-    interval = f" {found.interval.text(decimals)}" if is_open else ""
+    interval = ""
+    if found.interval is not None and found.interval.low < found.interval.high:
+        interval = f" [{found.interval.low:.{decimals}f}, {found.interval.high:.{decimals}f}]"
     missing = f" ({found.n_files} of {n_files} files)" if found.n_files < n_files else ""
     return f"{found.value:.{decimals}f}{interval}{missing}"
