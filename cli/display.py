@@ -30,7 +30,8 @@ AUDIBLE_CLIPPING = 0.001
 def progress_bar(label: str) -> Iterator[OnProgress]:
     """A bar that the yielded function moves to a share in [0, 1]; until then it pulses.
 
-    A second argument of that function says what stands before the bar from then on. Nothing is shown where stderr is no terminal.
+    A second argument of that function says what stands before the bar from then on. Nothing is
+    shown where stderr is no terminal.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn

@@ -85,8 +85,8 @@ def evaluate(
     """
     if speakers is not None and not conversion:
         raise typer.BadParameter("--speakers goes with --conversion")
-    for name, value in (("--baselines", baselines), ("--baseline", baseline)):
-        if value is not None and conversion:
+    for name, is_given in (("--baselines", baselines is not None), ("--baseline", baseline)):
+        if is_given and conversion:
             raise typer.BadParameter(f"{name} does not go with --conversion")
     options: dict[str, Any] = {
         "split": split,

@@ -34,7 +34,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(corpus: Path, tiny_model: Path, output: Path, *more: str) -> list[str]:
     baselines = [] if "--conversion" in more else ["--baselines", "narrowband"]
-    return ["eval", str(corpus), "--model", str(tiny_model), "-o", str(output), *baselines, *more]
+    options = ["--model", str(tiny_model), "-o", str(output), "--recognizer", "pocketsphinx"]
+    return ["eval", str(corpus), *options, *baselines, *more]
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +94,8 @@ def test_refined_codes_are_measured_beside_the_encoders_own(
     corpus: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(code_search, "STEPS", 5)
-    command = ["eval", str(corpus), "-o", str(tmp_path), "--model", str(tiny_model)]
-    assert main([*command, "--limit", "1", "--baselines", "", "--refine"]) == 0
+    options = ["--limit", "1", "--baselines", "", "--refine"]
+    assert main(arguments(corpus, tiny_model, tmp_path, *options)) == 0
     rows = table(tmp_path / "quality.csv")
     labels = ["original", "vqcodec (fast)", "vqcodec (fast, refined)"]
     assert [row["codec"] for row in rows] == labels
@@ -242,6 +243,10 @@ def test_the_decoder_asked_for_decodes(
         (["--conversion", "--speakers", "anna,eve"], 1, "eve: neither a voice nor a recording"),
         (["--speakers", "anna,p225"], 2, "--speakers goes with --conversion; see vqcodec eval"),
         (["--conversion", "--baselines", ""], 2, "--baselines does not go with --conversion; see"),
+        (["--conversion", "--baseline", "x=y"], 2, "--baseline does not go with --conversion; see"),
+        (["--recognizer", "huge"], 1, "huge: no such recogniser; use pocketsphinx, a Whisper of"),
+        (["--baseline", "original=cp {input} {output}"], 1, "original: names two codecs; give"),
+        (["--baseline", "mine"], 1, "mine: no codec; give NAME='COMMAND {input} {output}'"),
     ],
 )
 def test_a_wrong_wish_is_refused_in_one_line(
@@ -265,7 +270,9 @@ def test_a_recording_that_cannot_be_read_is_named(tiny_model: Path, tmp_path: Pa
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     (tmp_path / "manifest.csv").write_text("path,speaker,split\nbad.wav,anna,test\n")
     with pytest.raises(AudioError, match=r"bad\.wav: "):
-        comparison.compare(tmp_path, tmp_path / "report", model=str(tiny_model))
+        comparison.compare(
+            tmp_path, tmp_path / "report", model=str(tiny_model), recognizer="pocketsphinx"
+        )
 
 
 def test_a_missing_library_is_told_before_anything_is_measured(

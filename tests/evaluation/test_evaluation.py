@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from recordings import SAID, SAID_S, spoken, write
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError, VqcodecError
 from vqcodec.evaluation import cache, comparison, conversion, recognition, report, summary
-from vqcodec.evaluation.baselines import Coded
+from vqcodec.evaluation.external import Coded
 from vqcodec.evaluation.page import Example, Player, page
-from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE, UndefinedMetricError
+from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE
+from vqcodec.evaluation.recognizers import Recognizer
 from vqcodec.evaluation.summary import WORD_ERROR_RATE
 
 
@@ -41,29 +43,19 @@ def test_case_and_punctuation_do_not_matter() -> None:
 
 
 def test_a_recording_is_understood_and_its_silence_is_not(waveform: np.ndarray) -> None:
-    errors, words = recognition.word_errors(SAID.upper(), waveform)
+    errors, words, _ = recognition.word_errors(SAID.upper(), waveform, Recognizer())
     assert words == 9
     assert errors <= 2
-    assert recognition.word_errors(SAID, np.zeros_like(waveform)) == (9, 9)
-    assert recognition.word_errors(SAID, waveform[:100]) == (9, 9)
-
-
-def test_words_put_in_count_as_errors(waveform: np.ndarray) -> None:
-    whole = recognition.word_errors(SAID, waveform)
-    assert recognition.word_errors("numbers", waveform).errors > whole.errors + 6
+    silence = np.zeros_like(waveform)
+    assert recognition.word_errors(SAID, silence, Recognizer()) == (9, 9, 0)
+    assert recognition.word_errors(SAID, waveform[:100], Recognizer()) == (9, 9, 0)
 
 
 def test_what_was_recognised_before_does_not_matter(waveform: np.ndarray) -> None:
     hiss = 0.3 * np.random.default_rng(0).standard_normal(SAMPLE_RATE)
-    first = recognition.transcribe(waveform[:SAMPLE_RATE])
-    recognition.transcribe(hiss)
-    assert recognition.transcribe(waveform[:SAMPLE_RATE]) == first
-
-
-@pytest.mark.parametrize("text", ["", " -- !"])
-def test_without_words_there_is_no_word_error_rate(waveform: np.ndarray, text: str) -> None:
-    with pytest.raises(UndefinedMetricError, match="the corpus does not tell what is said"):
-        recognition.word_errors(text, waveform)
+    first = Recognizer().transcribe(waveform[:SAMPLE_RATE])
+    Recognizer().transcribe(hiss)
+    assert Recognizer().transcribe(waveform[:SAMPLE_RATE]) == first
 
 
 def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,22 +76,52 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 
 def row(**values: Any) -> dict[str, Any]:
     scores = {metric.name: 0.5 for metric in METRICS}
-    return {"codec": "x", "kbit/s": 1.0, **scores, "word errors": 0, "words": 1, **values}
+    words = {"words": 1, "word errors": 0, "words put in": 0}
+    return {"codec": "x", "kbit/s": 1.0, **scores, **words, **values}
 
 
 def test_word_errors_are_summed_before_they_are_divided() -> None:
     rows = [row(**{"word errors": 1, "words": 1}), row(**{"word errors": 0, "words": 9})]
-    assert summary.word_error_rate(rows) == (10.0, 2)
+    assert summary.word_error_rate(rows)[:2] == (10.0, 2)
+
+
+def test_word_errors_stand_beside_those_of_the_same_originals() -> None:
+    missing = row(**{"word errors": None, "words": None, "words put in": None})
+    ours = [row(**{"word errors": n, "words": 9}) for n in (3, 5, 9)] + [missing]
+    originals = [row(**{"word errors": n, "words": 9}) for n in (1, 3, 2)] + [missing]
+    ratio = summary.word_error_ratio(ours, originals)
+    assert ratio[:2] == (pytest.approx(17 / 6), 3)
+    assert ratio.interval is not None
+    assert 5 / 3 <= ratio.interval.low < 17 / 6 < ratio.interval.high <= 9 / 2
+    faultless = [{**one, "word errors": 0} for one in originals]
+    assert summary.word_error_ratio(ours, faultless) == (None, 0, None)
+
+
+def test_words_put_in_stand_apart() -> None:
+    rows = [row(**{"word errors": 4, "words put in": 3, "words": 10})]
+    table = summary.table_row(summary.summarised(rows, rows))
+    assert table["WER (%) ↓"] == "40.0"
+    assert table["words put in (%) ↓"] == "30.0"
+
+
+def test_measures_that_were_trained_on_are_marked() -> None:
+    table = summary.table_row(summary.summarised([row()], [row()]))
+    marked = {name.split(" †")[0] for name in table if "†" in name}
+    assert marked == {
+        *("STOI", "F0 correlation", "F0 error (cents)", "voicing error", "mel distance"),
+    }
+    assert "loss" in summary.TRAINED_ON_NOTE
 
 
 def test_a_mean_over_some_files_says_so() -> None:
     rows = [
         row(STOI=0.25),
-        row(STOI=None, **{"word errors": None, "words": None}),
+        row(STOI=None, **{"word errors": None, "words": None, "words put in": None}),
         row(STOI=0.75, **{"PESQ-WB": None}),
     ]
-    table = summary.table_row(summary.summarise([{**one, "DNSMOS": None} for one in rows]))
-    assert table["STOI ↑"] == "0.500 (2 of 3 files)"
+    rows = [{**one, "DNSMOS": None} for one in rows]
+    table = summary.table_row(summary.summarise(rows, rows))
+    assert table["STOI † ↑"] == "0.500 [0.250, 0.750] (2 of 3 files)"
     assert table["PESQ-WB ↑"] == "0.500 (2 of 3 files)"
     assert table["ESTOI ↑"] == "0.500"
     assert table["DNSMOS ↑"] == "-"
@@ -198,6 +220,7 @@ def test_recordings_beyond_the_limit_still_say_what_a_voice_is_like(
         conversion, "map_in_processes", lambda _, tasks, **__: [found(t) for t in tasks]
     )
     options = {"speakers": ["anna", "p225"], "model": str(tiny_model), "limit": 1}
+    options["recognizer"] = "pocketsphinx"
     conversion.convert_pairs(tmp_path, tmp_path / "report", **options)
     rows = list(csv.DictReader((tmp_path / "report" / "conversion.csv").read_text().splitlines()))
     assert [row["file"] for row in rows] == ["a0", "p0"]
@@ -234,7 +257,7 @@ def test_names_and_texts_cannot_break_the_page() -> None:
 
 @pytest.fixture
 def setting(tiny_model: Path) -> cache.Setup:
-    return cache.prepare_setup(str(tiny_model), "fast")
+    return cache.prepare_setup(str(tiny_model), "fast", "pocketsphinx")
 
 
 @pytest.fixture
@@ -268,11 +291,11 @@ def test_it_is_the_codecs_silence_that_cannot_be_measured(
     row = row_of(Coded(np.zeros_like(waveform), 0))
     reasons = [f"{metric.name}: the decoded recording is silent" for metric in METRICS]
     assert row["undefined"].split("; ") == reasons
-    assert (row["word errors"], row["words"]) == (9, 9)
+    assert (row["word errors"], row["words"], row["words put in"]) == (9, 9, 0)
 
 
 def test_a_setting_knows_the_best_decoder_and_refuses_another(tiny_model: Path) -> None:
-    assert cache.prepare_setup(str(tiny_model), None).decoder == "fast"
+    assert cache.prepare_setup(str(tiny_model), None, "pocketsphinx").decoder == "fast"
     with pytest.raises(
         VqcodecError, match="model tiny has no decoder 'slow'; it has fast, wavenet"
     ):
@@ -285,12 +308,12 @@ def test_whatever_changes_a_result_changes_its_file(
     stem = cache.cache_stem(setting, utterance(speech), "opus-6")
     moved = tmp_path / "moved.wav"
     moved.write_bytes(speech.read_bytes())
-    model = cache.Setup(str(tmp_path), setting.model_digest, setting.decoder, setting.versions)
+    model = replace(setting, model=str(tmp_path))
     assert cache.cache_stem(model, utterance(moved), "opus-6") == stem
 
     louder = tmp_path / "louder.wav"
     louder.write_bytes(speech.read_bytes()[:-1] + b"\1")
-    digest, versions = setting.model_digest, setting.versions
+    other_weights = replace(setting.recognizer, digest="0")
     stems = {
         stem,
         cache.cache_stem(setting, utterance(louder), "opus-6"),
@@ -298,17 +321,27 @@ def test_whatever_changes_a_result_changes_its_file(
         cache.cache_stem(setting, utterance(speech, speaker="other"), "opus-6"),
         cache.cache_stem(setting, utterance(speech, name="b"), "opus-6"),
         cache.cache_stem(setting, utterance(speech), "opus_6"),
-        cache.cache_stem(cache.Setup("", "0", "fast", versions), utterance(speech), "opus-6"),
-        cache.cache_stem(cache.Setup("", digest, "wavenet", versions), utterance(speech), "opus-6"),
-        cache.cache_stem(
-            cache.Setup("", digest, "fast", {"pesq": "9"}), utterance(speech), "opus-6"
+        cache.cache_stem(setting, utterance(speech), "opus-6", made_by="another"),
+        *(
+            cache.cache_stem(replace(setting, **change), utterance(speech), "opus-6")
+            for change in (
+                {"model_digest": "0"},
+                {"decoder": "wavenet"},
+                {"versions": {"pesq": "9"}},
+                {"recognizer": other_weights},
+                {"recognizer": replace(setting.recognizer, versions=("pocketsphinx 9",))},
+            )
         ),
+        cache.cache_stem(setting, replace(utterance(speech), language="de"), "opus-6"),
     }
-    assert len(stems) == 9
+    assert len(stems) == 13
+    moved_weights = replace(setting.recognizer, folder="elsewhere", remark="not there")
+    same = replace(setting, recognizer=moved_weights)
+    assert cache.cache_stem(same, utterance(speech), "opus-6") == stem
     # Whose work it is not, does not change it.
     others = {
         cache.cache_stem(model, utterance(speech), "opus-6", is_by_model=False)
-        for model in (setting, cache.Setup("", "0", "wavenet", versions))
+        for model in (setting, replace(setting, model_digest="0", decoder="wavenet"))
     }
     assert len(others) == 1
     strange = cache.cache_stem(setting, utterance(speech, name="../\u00e4 b%/" + "c" * 300), "x")
@@ -343,13 +376,15 @@ def late(task: tuple[int, float]) -> int:
 
 
 def test_results_come_in_the_order_of_the_tasks() -> None:
-    progress: list[tuple[int, int]] = []
+    progress: list[cache.Progress] = []
     tasks = [(1, 0.5), (2, 0.0), (3, 0.0)]
     results = cache.map_in_processes(
-        late, tasks, jobs=2, on_progress=lambda *numbers: progress.append(numbers)
+        late, tasks, jobs=2, name_of=lambda task: f"no. {task[0]}", on_progress=progress.append
     )
     assert results == [1, 2, 3]
-    assert progress == [(1, 3), (2, 3), (3, 3)]
+    assert [now[:2] for now in progress] == [(n_done, 3) for n_done in range(4)]
+    assert [now.waiting_for for now in progress[::3]] == ["no. 1, no. 2", ""]
+    assert progress[1].waiting_for.startswith("no. 1")
 
 
 def test_an_error_in_a_process_arrives_as_it_is() -> None:

@@ -40,6 +40,7 @@ def test_an_identical_recording_gets_the_best_values(waveform: np.ndarray) -> No
             "mel distance": 0,
             "MCD (dB)": 0,
             "F0 correlation": 1,
+            "F0 error (cents)": 0,
             "voicing error": 0,
             "speaker similarity": 1,
             "DNSMOS": values["DNSMOS"],
@@ -51,7 +52,7 @@ def test_an_identical_recording_gets_the_best_values(waveform: np.ndarray) -> No
 
 def test_noise_makes_every_measure_worse(waveform: np.ndarray) -> None:
     little, much = (
-        quality.measure(waveform, noisy(waveform, level)).values for level in (0.003, 0.03)
+        quality.measure(waveform, noisy(waveform, level)).values for level in (0.003, 0.1)
     )
     for metric in quality.METRICS:
         better, worse = little[metric.name], much[metric.name]
@@ -68,8 +69,13 @@ def test_mel_distance_is_that_of_the_spectrograms_by_definition(waveform: np.nda
         return np.log(np.maximum(magnitudes @ bands.T, 1e-5))
 
     decoded = noisy(waveform, 0.01)
-    expected = np.abs(log_mel(waveform) - log_mel(decoded)).mean()
+    original, levelled = (
+        one / audio.open_recording((RATE, one)).gain() for one in (waveform, decoded)
+    )
+    gain = np.abs(waveform).max() / np.abs(original).max()
+    expected = np.abs(log_mel(waveform) - log_mel(gain * levelled)).mean()
     assert quality.mel_distance(waveform, decoded) == pytest.approx(expected, rel=1e-4)
+    assert quality.mel_distance(waveform, 0.5 * decoded) == pytest.approx(expected, rel=1e-4)
 
 
 def test_mel_cepstral_distortion_is_the_decibels_of_a_known_filter() -> None:
@@ -143,16 +149,28 @@ def test_silence_gives_none_with_the_reason(waveform: np.ndarray, silent: str) -
     silence = np.zeros_like(waveform)
     pair = (silence, waveform) if silent == "original" else (waveform, silence)
     found = quality.measure(*pair)
-    assert found.values == dict.fromkeys(found.reasons)
+    assert found.values == dict.fromkeys(metric.name for metric in quality.METRICS)
     assert set(found.reasons.values()) == {f"the {silent} is silent"}
 
 
+@pytest.mark.parametrize("offset", [0.1, 2**-15])
+def test_what_16_bits_cannot_tell_from_a_constant_is_silent(
+    waveform: np.ndarray, offset: float
+) -> None:
+    constant = (1e-6 * waveform + offset).astype(np.float32)
+    found = quality.measure(waveform, constant)
+    assert set(found.reasons.values()) == {"the decoded recording is silent"}
+    with pytest.raises(quality.UndefinedMetricError, match="silence has no speaker"):
+        quality.speaker_embedding(constant)
+
+
 def test_what_is_too_short_or_has_no_voice_gives_none_with_the_reason() -> None:
-    hiss = noisy(np.zeros(RATE // 8, np.float32), 1e-6)
+    hiss = noisy(np.zeros(RATE // 8, np.float32), 1e-4)
     reasons = quality.measure(hiss, hiss).reasons
     assert reasons["STOI"] == reasons["ESTOI"] == "less than 0.4 s of sound"
     assert reasons["PESQ-WB"] == "Buffer needs to be at least 1/4 of a second long"
     assert reasons["F0 correlation"] == "fewer than 10 frames are voiced in both"
+    assert reasons["F0 error (cents)"] == reasons["F0 correlation"]
     with pytest.raises(quality.UndefinedMetricError, match="no voice is found"):
         quality.speaker_embedding(hiss[: RATE // 50])
 
@@ -169,7 +187,7 @@ def test_a_missing_library_is_named_with_its_extra(
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(importlib, "import_module", fail)
-    with pytest.raises(VqcodecError, match=r"pystoi: cannot be .*pip install 'vqcodec\[eval\]'"):
+    with pytest.raises(VqcodecError, match=r"resemblyzer: cannot be .*pip install 'vqcodec\[eval\]'"):
         quality.measure(waveform, waveform)
 
 
