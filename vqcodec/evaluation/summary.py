@@ -115,7 +115,8 @@ def table_row(summary: CodecSummary) -> dict[str, str]:
     """A summary as a row of a table, which says so where a mean is not over all files."""
     row = {"codec": summary.codec, "kbit/s": cell(summary.kilobits_per_second, summary.n_files, 2)}
     for name, found in summary.means.items():
-        row[heading(name)] = cell(found, summary.n_files, 1 if "%" in name else 3)
+        decimals = 1 if name.endswith(("(%)", "(cents)")) else 3
+        row[heading(name)] = cell(found, summary.n_files, decimals)
     return row
 
 
