@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from recordings import SAID, SAID_S, spoken, write
 from scipy.stats import entropy
+from vqcodec_cli import display
 from vqcodec_cli.main import main
 
 import vqcodec
@@ -114,6 +115,11 @@ def test_the_summary_has_means_and_says_what_they_are_over(
     mean = np.mean([float(row["PESQ-WB"]) for row in rows if row["codec"] == "narrowband"])
     assert f" {mean:.3f} " in lines["| narrowband"]
     assert "(1 of 2 files)" in lines["| original"]  # that have a text
+    low, high = sorted(float(row["PESQ-WB"]) for row in rows if row["codec"] == "narrowband")
+    assert f" {mean:.3f} [{low:.3f}, {high:.3f}] " in lines["| narrowband"]
+    assert "Recogniser: pocketsphinx (pocketsphinx " in text
+    assert " STOI † ↑ " in text
+    assert "† of a kind with a loss" in text
 
 
 def test_the_page_plays_what_it_links_to(measured: Path) -> None:
@@ -232,6 +238,50 @@ def test_the_decoder_asked_for_decodes(
     assert table(tmp_path / "quality.csv")[1]["codec"] == "vqcodec (wavenet)"
 
 
+@pytest.mark.usefixtures("in_this_process")
+def test_a_codec_of_the_users_own_stands_in_the_table(
+    corpus: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = []
+
+    def measure(reference: np.ndarray, decoded: np.ndarray) -> Measured:
+        heard.append(np.abs(reference - decoded).max())
+        return Measured({metric.name: 0.5 for metric in METRICS}, {})
+
+    monkeypatch.setattr(comparison, "measure", measure)
+    codecs = ["same=cp {input} {output}", "counted=cp {input} {output}; head -c 99 {input} >{bits}"]
+    options = [word for codec in codecs for word in ("--baseline", codec)]
+    command = arguments(corpus, tiny_model, tmp_path, "--limit", "1", *options)
+    assert main(command) == 0
+    rows = table(tmp_path / "quality.csv")[-2:]
+    assert [row["codec"] for row in rows] == ["same", "counted"]
+    bits_per_second = 8 * 99 / float(rows[1]["seconds"])
+    assert rows[0]["kbit/s"] == ""
+    assert float(rows[1]["kbit/s"]) == pytest.approx(bits_per_second / 1000, rel=1e-5)
+    assert max(heard[-2:]) < 2**-14
+    assert "| same | - | " in (tmp_path / "quality.md").read_text()
+    assert main([word.replace("-c 99", "-c 50") for word in command]) == 0
+    assert len(heard) == 6  # only what was changed is measured again
+
+
+def test_a_log_has_a_line_now_and_then_with_what_is_waited_for(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0, 1, 2, 10, 32, 40, 62, 63])
+    monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
+    with display.progress_of_report("measuring") as tell:
+        tell(cache.Progress(0, 0, "the weights"))
+        for n_done, waiting_for in enumerate(("a, b", "b", "c", "d, e", "e", "")):
+            tell(cache.Progress(n_done, 5, waiting_for))
+    assert capsys.readouterr().err.splitlines() == [
+        "waiting for the weights",
+        "measuring: 0 of 5, at a, b",
+        "measuring: 2 of 5, 1 min left, at c",
+        "measuring: 4 of 5, 1 min left, at e",
+        "measuring: 5 of 5",
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
@@ -246,7 +296,8 @@ def test_the_decoder_asked_for_decodes(
         (["--conversion", "--baseline", "x=y"], 2, "--baseline does not go with --conversion; see"),
         (["--recognizer", "huge"], 1, "huge: no such recogniser; use pocketsphinx, a Whisper of"),
         (["--baseline", "original=cp {input} {output}"], 1, "original: names two codecs; give"),
-        (["--baseline", "mine"], 1, "mine: no codec; give NAME='COMMAND {input} {output}'"),
+        (["--baseline", "mine"], 1, "mine: no such reference codec; use codec2-MODE"),
+        (["--baseline", "mine=x"], 1, "mine=x: no codec; give NAME='COMMAND {input} {output}'"),
     ],
 )
 def test_a_wrong_wish_is_refused_in_one_line(

@@ -122,20 +122,20 @@ def test_another_voice_is_less_similar_than_the_same() -> None:
     assert woman @ again > woman @ man + 0.1
 
 
-@pytest.mark.parametrize("lag_ms", [-50, -7, 0, 23, 50])
+@pytest.mark.parametrize("lag_ms", [-100, -7, 0, 69, 100])
 def test_align_finds_a_known_lag(waveform: np.ndarray, lag_ms: int) -> None:
     lag = lag_ms * RATE // 1000
     moved = np.pad(waveform, (lag, 0)) if lag > 0 else waveform[-lag:]
     aligned = alignment.align(waveform, noisy(moved, 0.003))
     assert aligned.lag == lag
     assert len(aligned.waveform) == len(waveform)
-    inside = slice(800, -800)
+    inside = slice(1600, -1600)
     assert np.abs(aligned.waveform - waveform)[inside].max() < 0.02
 
 
-def test_align_looks_no_further_than_50_ms(waveform: np.ndarray) -> None:
-    late = np.pad(waveform, (51 * RATE // 1000, 0))
-    assert alignment.align(waveform, late).lag <= 50 * RATE // 1000
+def test_align_looks_no_further_than_100_ms(waveform: np.ndarray) -> None:
+    late = np.pad(waveform, (101 * RATE // 1000, 0))
+    assert alignment.align(waveform, late).lag <= 100 * RATE // 1000
 
 
 def test_align_leaves_silence_where_it_is(waveform: np.ndarray) -> None:

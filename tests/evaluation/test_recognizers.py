@@ -150,6 +150,7 @@ def test_a_language_that_it_does_not_know_gives_no_number(
             recognition.word_errors("text", waveform, found, "xx")
 
 
+@pytest.mark.optional
 @pytest.mark.skipif(not WHISPER, reason="VQCODEC_TEST_WHISPER names no Whisper to listen with")
 def test_whisper_hears_what_is_said_and_nothing_in_silence(waveform: np.ndarray) -> None:
     found = find_recognizer(WHISPER)

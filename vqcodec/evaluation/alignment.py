@@ -9,7 +9,7 @@ import numpy as np
 from vqcodec.evaluation.quality import SAMPLE_RATE
 from vqcodec.extras import library
 
-MAX_LAG_MS = 50
+MAX_LAG_MS = 100
 _HOP_LENGTH, _N_FFT = SAMPLE_RATE // 1000, 512  # 1 ms, 32 ms
 
 
@@ -26,7 +26,7 @@ class Aligned(NamedTuple):
 
 
 def align(reference: np.ndarray, decoded: np.ndarray) -> Aligned:
-    """Remove a delay of at most 50 ms.
+    """Remove a delay of at most 100 ms.
 
     The lag is the peak of the cross-correlation of log-mel spectrograms, 1 ms to a frame. (That of
     the waveforms has its peak anywhere within pitch periods of the truth for codecs that keep no

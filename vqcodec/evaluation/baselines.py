@@ -48,7 +48,7 @@ def baseline(name: str) -> Baseline:
     raise VqcodecError(
         f"{name}: no such reference codec; use codec2-MODE with a mode of "
         f"{' '.join(CODEC2_MODES)}, opus-KBITS with {_OPUS_BITRATES[0]} to {_OPUS_BITRATES[-1]}, "
-        "or narrowband"
+        "narrowband, or a codec of your own as NAME=CODEC"
     )
 
 

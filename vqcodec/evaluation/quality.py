@@ -219,8 +219,9 @@ def speaker_embedding(waveform: np.ndarray) -> np.ndarray:
     encoder = _voice_encoder()
     if not len(waveform) or np.ptp(waveform) < 2 * _SILENCE:
         raise UndefinedMetricError("silence has no speaker")
-    # resemblyzer's voice detector works on 16-bit samples, which would wrap.
-    voiced = library("resemblyzer").preprocess_wav(np.clip(waveform, -1, 1))
+    # The encoder hears the level, too; the voice detector works on 16-bit samples, which would wrap.
+    levelled = np.clip(waveform / np.float32(_gain(waveform)), -1, 1)
+    voiced = library("resemblyzer").preprocess_wav(levelled)
     if not len(voiced):
         raise UndefinedMetricError("no voice is found")
     embedding: np.ndarray = encoder.embed_utterance(voiced)
