@@ -219,7 +219,7 @@ def speaker_embedding(waveform: np.ndarray) -> np.ndarray:
     encoder = _voice_encoder()
     if not len(waveform) or np.ptp(waveform) < 2 * _SILENCE:
         raise UndefinedMetricError("silence has no speaker")
-    # The encoder hears the level, too; the voice detector works on 16-bit samples, which would wrap.
+    # The encoder hears the level, too; the voice detector, of 16-bit samples, would let them wrap.
     levelled = np.clip(waveform / np.float32(_gain(waveform)), -1, 1)
     voiced = library("resemblyzer").preprocess_wav(levelled)
     if not len(voiced):
