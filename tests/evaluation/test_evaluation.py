@@ -99,13 +99,13 @@ def test_word_errors_stand_beside_those_of_the_same_originals() -> None:
 
 def test_words_put_in_stand_apart() -> None:
     rows = [row(**{"word errors": 4, "words put in": 3, "words": 10})]
-    table = summary.table_row(summary.summarised(rows, rows))
+    table = summary.table_row(summary.summarise(rows, rows))
     assert table["WER (%) ↓"] == "40.0"
     assert table["words put in (%) ↓"] == "30.0"
 
 
 def test_measures_that_were_trained_on_are_marked() -> None:
-    table = summary.table_row(summary.summarised([row()], [row()]))
+    table = summary.table_row(summary.summarise([row()], [row()]))
     marked = {name.split(" †")[0] for name in table if "†" in name}
     assert marked == {
         *("STOI", "F0 correlation", "F0 error (cents)", "voicing error", "mel distance"),
