@@ -121,6 +121,14 @@ def leakage(
     max_clips: Annotated[
         int, typer.Option(min=1, help="Recordings used of a speaker in train and in test.")
     ] = 20,
+    recognizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="Also count the words wrong in what is decoded; see eval.",
+            show_default="no words",
+        ),
+    ] = None,
 ) -> None:
     """Measure how much of the voice is left in the codes.
 
@@ -130,11 +138,14 @@ def leakage(
     Example: vqcodec leakage corpus/ -o report/
     """
     from vqcodec.evaluation.leakage import leakage as measured
+    from vqcodec.evaluation.recognizers import find_recognizer
 
-    clips = {"min_clips": min_clips, "max_clips": max_clips}
+    options: dict[str, Any] = {"min_clips": min_clips, "max_clips": max_clips}
+    if recognizer is not None:
+        options["recognizer"] = find_recognizer(recognizer)
     with progress_bar("listening") as on_progress:
         codec = load_codec(model, False, device)
-        text = measured(corpus, output, codec, on_progress=on_progress, **clips)
+        text = measured(corpus, output, codec, on_progress=on_progress, **options)
     _show(text, output)
 
 

@@ -19,8 +19,10 @@ import vqcodec
 from vqcodec import Codes
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError, VqcodecError
-from vqcodec.evaluation import leakage
-from vqcodec.evaluation.leakage import HISTOGRAM, MFCCS, VECTORS, Measurement
+from vqcodec.evaluation import leakage, reliance
+from vqcodec.evaluation.leakage import HISTOGRAM, MFCCS, VECTORS
+from vqcodec.evaluation.recognizers import Recognizer
+from vqcodec.evaluation.reliance import Measurement
 
 N_CODES = 250
 
@@ -141,9 +143,11 @@ def test_the_decoder_is_given_right_and_wrong_codes_and_voices(
         made = clip(speaker, codes, np.zeros((len(codes), 3)), np.zeros(len(codes)))
         return replace(made, codes=replace(made.codes, speaker=speaker))
 
-    monkeypatch.setattr(leakage, "load", lambda *_: hiss)
+    monkeypatch.setattr(reliance, "load", lambda *_: hiss)
     split = [said("a", np.arange(8)), said("a", np.arange(8)[::-1]), said("b", np.arange(10, 15))]
-    found = leakage._decoder_reliance(SimpleNamespace(decode=decode), split)
+    pairs = [(one.utterance, one.codes) for one in split]
+    found, misheard = reliance.measure_reliance(SimpleNamespace(decode=decode), pairs)
+    assert not misheard  # without a recogniser
 
     own, foreign = list(range(8)), [10, 11, 12, 13, 14, 10, 11, 12]
     shuffled, voice = decoded.pop(2)
@@ -163,6 +167,24 @@ def test_the_decoder_is_given_right_and_wrong_codes_and_voices(
     )
 
 
+def test_words_are_counted_where_somebody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Listener(Recognizer):
+        def transcribe(self, waveform: np.ndarray, language: str = "en") -> str:
+            return "one too"
+
+    hiss = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    monkeypatch.setattr(reliance, "load", lambda *_: hiss)
+    pairs = []
+    for speaker, text in (("a", "one two"), ("b", "one too three four"), ("b", "")):
+        made = clip(speaker, np.arange(8), np.zeros((8, 3)), np.zeros(8))
+        pairs.append((replace(made.utterance, speaker=speaker, text=text), made.codes))
+    codec = SimpleNamespace(decode=lambda *_, **__: hiss)
+    distances, misheard = reliance.measure_reliance(codec, pairs, Listener())
+    assert [one.given for one in misheard] == [one.given for one in distances]
+    assert {one.n_test for one in distances} == {3}
+    assert {(one.value, one.n_test, one.low, one.high) for one in misheard} == {(50, 2, 50, 50)}
+
+
 def test_the_report_of_a_corpus(
     corpus: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,7 +200,11 @@ def test_the_report_of_a_corpus(
     # A man and a woman, whom spectra tell apart.
     told = table["speaker, recording", MFCCS]
     assert (float(told["value"]), float(told["chance"]), told["n_test"]) == (1, 0.5, "4")
+    assert (float(told["low"]), float(told["high"])) == (1, 1)
+    windows = table["speaker, 1 s", HISTOGRAM]
+    assert float(windows["low"]) <= float(windows["value"]) <= float(windows["high"])
     assert float(table["log F0", MFCCS]["value"]) > 0.2
+    assert "mel distance † ↓" in page
     assert all(float(row["value"]) > 0 for row in rows if row["measure"] == "mel distance")
 
     again = tmp_path / "again"

@@ -69,13 +69,8 @@ def test_mel_distance_is_that_of_the_spectrograms_by_definition(waveform: np.nda
         return np.log(np.maximum(magnitudes @ bands.T, 1e-5))
 
     decoded = noisy(waveform, 0.01)
-    original, levelled = (
-        one / audio.open_recording((RATE, one)).gain() for one in (waveform, decoded)
-    )
-    gain = np.abs(waveform).max() / np.abs(original).max()
-    expected = np.abs(log_mel(waveform) - log_mel(gain * levelled)).mean()
+    expected = np.abs(log_mel(waveform) - log_mel(decoded)).mean()
     assert quality.mel_distance(waveform, decoded) == pytest.approx(expected, rel=1e-4)
-    assert quality.mel_distance(waveform, 0.5 * decoded) == pytest.approx(expected, rel=1e-4)
 
 
 def test_mel_cepstral_distortion_is_the_decibels_of_a_known_filter() -> None:

@@ -15,7 +15,7 @@ import soundfile
 import vqcodec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
-from vqcodec.evaluation import alignment, comparison, conversion, leakage, quality
+from vqcodec.evaluation import alignment, comparison, conversion, leakage, quality, reliance
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -143,9 +143,10 @@ def test_leakage_leaves_a_short_clip_out_of_its_means(tiny_model: Path, tmp_path
             leakage._listen(codec, Utterance(tmp_path / f"{name}.wav", name, speaker, "test", ""))
             for name, speaker in speakers.items()
         ]
-    found = leakage._decoder_reliance(codec, heard)
+    pairs = [(one.utterance, one.codes) for one in heard]
+    found, _ = reliance.measure_reliance(codec, pairs)
     assert {one.n_test for one in found} == {2}
     assert leakage._decoded_cells(found[0], found[0].value, 3)["files"] == "2 of 3"
-    another = replace(heard[2].utterance, speaker="x")
+    another = replace(heard[2].utterance, speaker="x"), heard[2].codes
     with pytest.raises(DataError, match="all its recordings are silent or far too short"):
-        leakage._decoder_reliance(codec, [heard[2], replace(heard[2], utterance=another)])
+        reliance.measure_reliance(codec, [pairs[2], another])

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +20,12 @@ from vqcodec.audio import load
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
-from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, mel_distance, track_pitch
+from vqcodec.evaluation.bootstrap import ratio_interval
+from vqcodec.evaluation.quality import track_pitch
+from vqcodec.evaluation.recognizers import Recognizer
+from vqcodec.evaluation.reliance import Measurement, measure_reliance
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
+from vqcodec.evaluation.summary import TRAINED_ON_NOTE, heading
 from vqcodec.extras import library
 from vqcodec.format.codes import Codes
 from vqcodec.inference.encoding import Progress
@@ -47,31 +51,9 @@ _NOTES = (
     "fitted to the training recordings and scored on test recordings of the same speakers. "
     "Chance is the share of the most frequent speaker, or R² of a constant. A probe also hears "
     "microphone and room where every speaker has his own.\n\n"
-    "Mel distance in nepers between the original and what is decoded, means over files."
+    "Mel distance in nepers between the original and what is decoded, means over files. In "
+    "brackets the interval that holds a value with 95 % confidence (bootstrap over recordings)."
 )
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One line of the report.
-
-    Attributes:
-        target: what is told: the speaker, the pitch, or the original's spectrogram.
-        given: from what.
-        measure: `accuracy` or `R²`, higher is more leakage, or `mel distance` in nepers.
-        value: of it.
-        chance: what knowing nothing gives; None where that has no meaning.
-        n_train: recordings, windows or frames that the probe is fitted to; None without a probe.
-        n_test: those that it is scored on.
-    """
-
-    target: str
-    given: str
-    measure: str
-    value: float
-    chance: float | None
-    n_train: int | None
-    n_test: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +78,7 @@ def leakage(
     *,
     min_clips: int = MIN_CLIPS,
     max_clips: int = MAX_CLIPS,
+    recognizer: Recognizer | None = None,
     on_progress: Progress | None = None,
 ) -> str:
     """Measure how much of the voice is in the codes; write leakage.csv and leakage.md.
@@ -107,6 +90,7 @@ def leakage(
         codec: whose codes.
         min_clips: recordings that a speaker must have in either split to take part.
         max_clips: of a speaker in either split that are used.
+        recognizer: of the words in what is decoded; none are counted when None.
         on_progress: called with the share done, in [0, 1].
 
     Returns:
@@ -127,16 +111,22 @@ def leakage(
     first, second = heard[: len(train)], heard[len(train) :]
     probed = [*_speaker_probes(first, second), *_pitch_probes(first, second)]
     to_decode = spread(second, MAX_DECODED)
-    decoded = _decoder_reliance(codec, to_decode)
-    table = [_decoded_cells(one, decoded[0].value, len(to_decode)) for one in decoded]
+    decoded = [(clip.utterance, clip.codes) for clip in to_decode]
+    distances, misheard = measure_reliance(codec, decoded, recognizer)
+    table = [_decoded_cells(one, distances[0].value, len(to_decode)) for one in distances]
+    for row, one in zip(table, misheard, strict=False):
+        row["WER (%) ↓"] = one.text(1)
     text = (
         f"Model {codec.name} ({codec.fingerprint.hex()}); {len(train)} training and {len(test)} "
         f"test recordings of {len({each.speaker for each in test})} speakers.\n\n"
         f"{markdown_table([_cells(one) for one in probed])}\n"
         f"{markdown_table(table)}\n"
-        f"{_NOTES}\n"
+        f"{_NOTES}\n\n{TRAINED_ON_NOTE}\n"
     )
-    write_report(output, "leakage", [vars(one) for one in [*probed, *decoded]], text)
+    if recognizer is not None:
+        text += f"\n{recognizer.about()}\n"
+    rows = [vars(one) for one in [*probed, *distances, *misheard]]
+    write_report(output, "leakage", rows, text)
     return text
 
 
@@ -191,38 +181,61 @@ def _speaker_probes(train: Sequence[_Recording], test: Sequence[_Recording]) -> 
     found = []
     for target, window_s in (("speaker, recording", None), ("speaker, 1 s", _WINDOW_S)):
         first, second = (_pieces(split, window_s) for split in (train, test))
-        if len({name for name, _ in first}) < 2 or not second:
+        if len({piece.speaker for piece in first}) < 2 or not second:
             raise DataError(
                 f"too few recordings are of {_WINDOW_S:g} s or more: a probe needs those of two "
                 "speakers in train, and one in test"
             )
-        names = Counter(name for name, _ in second)
+        names = Counter(piece.speaker for piece in second)
         chance = max(names.values()) / len(second)
         for given in (HISTOGRAM, VECTORS, MFCCS):
             probe = library("sklearn.linear_model").LogisticRegression(max_iter=_MAX_ITERATIONS)
             fitted, scored = (
-                (np.stack([statistics[given] for _, statistics in part]), [who for who, _ in part])
+                (
+                    np.stack([piece.statistics[given] for piece in part]),
+                    [piece.speaker for piece in part],
+                )
                 for part in (first, second)
             )
-            score = _probe_score(probe, fitted, scored)
+            is_right = _fit(probe, fitted).predict(scored[0]) == np.array(scored[1])
+            rights, pieces = Counter[int](), Counter(piece.recording for piece in second)
+            for piece, one in zip(second, is_right, strict=True):
+                rights[piece.recording] += bool(one)
+            interval = ratio_interval([rights[i] for i in pieces], list(pieces.values()))
+            score = float(is_right.mean())
             found.append(
-                Measurement(target, given, "accuracy", score, chance, len(first), len(second))
+                Measurement(
+                    target,
+                    given,
+                    "accuracy",
+                    score,
+                    chance,
+                    len(first),
+                    len(second),
+                    *(interval or ()),
+                )
             )
     return found
 
 
-def _pieces(
-    split: Sequence[_Recording], window_s: float | None
-) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """Speaker and statistics of every recording, or of every whole window of it."""
+class _Piece(NamedTuple):
+    """What a probe of the speaker is given of a recording, which has a number."""
+
+    recording: int
+    speaker: str
+    statistics: dict[str, np.ndarray]
+
+
+def _pieces(split: Sequence[_Recording], window_s: float | None) -> list[_Piece]:
+    """All recordings, or every whole window of them."""
     found = []
-    for clip in split:
+    for number, clip in enumerate(split):
         n_codes = clip.codes.n_codes
         frame_rate = clip.codes.sample_rate / clip.codes.hop_length
         length = round(window_s * frame_rate) if window_s else n_codes
         for start in range(0, n_codes - length + 1, length):
             part = slice(start, start + length)
-            found.append((clip.utterance.speaker, _statistics(clip, part)))
+            found.append(_Piece(number, clip.utterance.speaker, _statistics(clip, part)))
     return found
 
 
@@ -248,7 +261,7 @@ def _pitch_probes(train: Sequence[_Recording], test: Sequence[_Recording]) -> li
     ):
         for given in (VECTORS, MFCCS):
             first, second = (_voiced(split, given, offsets) for split in (train, test))
-            score = _probe_score(library("sklearn.linear_model").Ridge(), first, second)
+            score = float(_fit(library("sklearn.linear_model").Ridge(), first).score(*second))
             found.append(
                 Measurement(target, given, "R²", score, 0.0, len(first[1]), len(second[1]))
             )
@@ -294,57 +307,10 @@ def _voiced(
 # Probes
 
 
-def _probe_score(probe: Any, train: _Labelled, test: _Labelled) -> float:
-    """Accuracy of a classifier, R² of a regression, on inputs and what is to be told of them."""
+def _fit(probe: Any, train: _Labelled) -> Any:
+    """A probe that has learnt what is to be told of inputs, which it standardises."""
     scaler = library("sklearn.preprocessing").StandardScaler()
-    pipeline = library("sklearn.pipeline").make_pipeline(scaler, probe)
-    return float(pipeline.fit(*train).score(*test))
-
-
-# Decoding
-
-
-def _decoder_reliance(codec: Codec, split: Sequence[_Recording]) -> list[Measurement]:
-    """Mel distance with the right and the wrong codes and voices, the right ones first."""
-    rng = np.random.default_rng(0)
-    distances: dict[str, list[float]] = {}
-    for index, clip in enumerate(split):
-        rotated = [*split[index + 1 :], *split[:index]]
-        other = next(
-            (each for each in rotated if each.utterance.speaker != clip.utterance.speaker), None
-        )
-        assert other is not None  # there are two speakers
-        codes, n_codes = clip.codes, clip.codes.n_codes
-        shuffled = replace(codes, codes=codes.codes[:, rng.permutation(n_codes)])
-        foreign = replace(
-            codes, codes=other.codes.codes[:, np.arange(n_codes) % other.codes.n_codes]
-        )
-        variants = {
-            "true codes, own voice": codes,
-            "true codes, another's voice": replace(codes, speaker=other.codes.speaker),
-            "codes shuffled in time, own voice": shuffled,
-            "another recording's codes, own voice": foreign,
-            "another recording's codes and voice": replace(foreign, speaker=other.codes.speaker),
-        }
-        reference = load(clip.utterance.path, SAMPLE_RATE)
-        try:
-            own = {
-                name: mel_distance(reference, codec.decode(variant, sample_rate=SAMPLE_RATE))
-                for name, variant in variants.items()
-            }
-        except UndefinedMetricError:
-            continue
-        for name, distance in own.items():
-            distances.setdefault(name, []).append(distance)
-    if not distances:
-        raise DataError(
-            f"split {split[0].utterance.split}: all its recordings are silent or far too short; "
-            "give recordings of speech"
-        )
-    return [
-        Measurement("original", name, "mel distance", float(np.mean(all_)), None, None, len(all_))
-        for name, all_ in distances.items()
-    ]
+    return library("sklearn.pipeline").make_pipeline(scaler, probe).fit(*train)
 
 
 # The page
@@ -355,7 +321,7 @@ def _cells(one: Measurement) -> dict[str, str]:
         "told": one.target,
         "from": one.given,
         "measure": one.measure,
-        "value": f"{one.value:.3f}",
+        "value": one.text(),
         "chance": f"{one.chance:.3f}",
         "fitted to": str(one.n_train),
         "scored on": str(one.n_test),
@@ -365,7 +331,7 @@ def _cells(one: Measurement) -> dict[str, str]:
 def _decoded_cells(one: Measurement, right: float, n_files: int) -> dict[str, str]:
     return {
         "decoded from": one.given,
-        "mel distance ↓": f"{one.value:.3f}",
+        heading("mel distance"): one.text(),
         "more than the right ones": f"{one.value - right:+.3f}",
         "files": str(one.n_test) if one.n_test == n_files else f"{one.n_test} of {n_files}",
     }

@@ -97,8 +97,7 @@ def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Mean absolute difference of log-mel spectrograms in nepers, from 0; lower is better.
 
     80 mel bands of magnitudes in windows of 64 ms every 16 ms, natural logarithm, floor 1e-5: the
-    spectrogram of Kong, Kim, Bae 2020 (HiFi-GAN, arXiv 2010.05646), section 2.3, at 16 kHz. The
-    decoded speech is brought to the original's level.
+    spectrogram of Kong, Kim, Bae 2020 (HiFi-GAN, arXiv 2010.05646), section 2.3, at 16 kHz.
     """
     _check(reference, decoded)
     feature = library("librosa").feature
@@ -116,7 +115,7 @@ def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
                 1e-5,
             )
         )
-        for waveform in (reference, _levelled(reference, decoded))
+        for waveform in (reference, decoded)
     )
     return float(np.abs(first - second).mean())
 
@@ -124,11 +123,10 @@ def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
 def mel_cepstral_distortion(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Mean distance of mel cepstra c1 to c24 in dB, from 0; lower is better.
 
-    10 / ln 10 · sqrt(2 Σ (difference)²), frame by frame on the aligned audio at the original's
-    level, over the frames less than 40 dB below the original's loudest, for without c0 the noise of
-    pauses would count like speech. The cepstra are those of spectral envelopes by CheapTrick every
-    5 ms (Morise 2015), as in pyworld, not below the rounding noise of 16-bit samples. A narrow band
-    costs much.
+    10 / ln 10 · sqrt(2 Σ (difference)²), frame by frame on the aligned audio, over the frames less
+    than 40 dB below the original's loudest, for without c0 the noise of pauses would count like
+    speech. The cepstra are those of spectral envelopes by CheapTrick every 5 ms (Morise 2015), as
+    in pyworld, not below the rounding noise of 16-bit samples. A narrow band costs much.
 
     Source: Kubichek 1993, Mel-cepstral distance measure for objective speech quality assessment,
     IEEE Pacific Rim Conference.
@@ -136,8 +134,7 @@ def mel_cepstral_distortion(reference: np.ndarray, decoded: np.ndarray) -> float
     _check(reference, decoded)
     level = library("librosa").feature.rms(y=reference, frame_length=400, hop_length=80)[0]
     is_loud = level > 10 ** (-_DYNAMIC_RANGE_DB / 20) * level.max()
-    first, second = _mel_cepstra(reference), _mel_cepstra(_levelled(reference, decoded))
-    difference = (first - second)[is_loud, 1:]
+    difference = (_mel_cepstra(reference) - _mel_cepstra(decoded))[is_loud, 1:]
     # WORLD's coefficients of the log power are those of the log amplitude times sqrt(2).
     return float(10 / np.log(10) * np.sqrt((difference**2).sum(axis=1)).mean())
 
@@ -238,12 +235,15 @@ class Metric:
         function: (reference, decoded) -> value; raises `UndefinedMetricError`.
         is_trained_on: whether a loss of training, or of the search of `Codec.encode`, is of its
             kind, which makes it no impartial judge.
+        is_of_level: whether it would hear how loud a codec is: `measure` gives it what was decoded
+            at the original's level.
     """
 
     name: str
     higher_is_better: bool
     function: Callable[[np.ndarray, np.ndarray], float]
     is_trained_on: bool = False
+    is_of_level: bool = False
 
 
 METRICS = (
@@ -254,8 +254,8 @@ METRICS = (
     Metric("STOI", True, stoi, is_trained_on=True),
     Metric("ESTOI", True, estoi),
     Metric("PESQ-WB", True, pesq_wb),
-    Metric("mel distance", False, mel_distance, is_trained_on=True),
-    Metric("MCD (dB)", False, mel_cepstral_distortion),
+    Metric("mel distance", False, mel_distance, is_trained_on=True, is_of_level=True),
+    Metric("MCD (dB)", False, mel_cepstral_distortion, is_of_level=True),
     Metric("DNSMOS", True, dnsmos),
 )
 
@@ -281,7 +281,10 @@ def measure(reference: np.ndarray, decoded: np.ndarray) -> Measured:
     Raises:
         VqcodecError: the lengths differ, or the extra `eval` is not installed.
     """
-    return measure_each({each.name: partial(each.function, reference, decoded) for each in METRICS})
+    forms = {False: decoded, True: decoded * np.float32(_gain(reference) / _gain(decoded))}
+    return measure_each(
+        {each.name: partial(each.function, reference, forms[each.is_of_level]) for each in METRICS}
+    )
 
 
 def _stoi(reference: np.ndarray, decoded: np.ndarray, *, extended: bool) -> float:
@@ -368,11 +371,6 @@ def _check(reference: np.ndarray, decoded: np.ndarray) -> None:
         # A constant, too: what a measure of it would say is chance.
         if np.ptp(waveform) < 2 * _SILENCE:
             raise UndefinedMetricError(f"the {name} is silent")
-
-
-def _levelled(reference: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-    """The decoded waveform with the active speech level of the reference."""
-    return decoded * np.float32(_gain(reference) / _gain(decoded))
 
 
 def _gain(waveform: np.ndarray) -> float:

@@ -1,0 +1,131 @@
+"""How much a decoder leans on the codes: what it makes of wrong ones, and of wrong voices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vqcodec.audio import load
+from vqcodec.codec import Codec
+from vqcodec.data.corpora import Utterance
+from vqcodec.errors import DataError
+from vqcodec.evaluation.bootstrap import Interval, ratio_interval
+from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, mel_distance
+from vqcodec.evaluation.recognition import WordErrors, word_errors
+from vqcodec.evaluation.recognizers import Recognizer
+from vqcodec.evaluation.summary import Mean, cell
+from vqcodec.format.codes import Codes
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of the report.
+
+    Attributes:
+        target: what is told: the speaker, the pitch, or the original's spectrogram.
+        given: from what.
+        measure: `accuracy` or `R²`, higher is more leakage, or `mel distance` in nepers.
+        value: of it.
+        chance: what knowing nothing gives; None where that has no meaning.
+        n_train: recordings, windows or frames that the probe is fitted to; None without a probe.
+        n_test: those that it is scored on.
+        low: of the interval that holds a mean over recordings with 95 % confidence, else None.
+        high: of it.
+    """
+
+    target: str
+    given: str
+    measure: str
+    value: float
+    chance: float | None
+    n_train: int | None
+    n_test: int
+    low: float | None = None
+    high: float | None = None
+
+    def text(self, decimals: int = 3) -> str:
+        """The value with its interval."""
+        interval = None if self.low is None or self.high is None else Interval(self.low, self.high)
+        return cell(Mean(self.value, self.n_test, interval), self.n_test, decimals)
+
+
+def measure_reliance(
+    codec: Codec,
+    split: Sequence[tuple[Utterance, Codes]],
+    recognizer: Recognizer | None = None,
+) -> tuple[list[Measurement], list[Measurement]]:
+    """Mel distances with the right and the wrong codes and voices, the right ones first.
+
+    Beside them the percentages of words wrong, if there is a recogniser and there are texts.
+    """
+    rng = np.random.default_rng(0)
+    distances: dict[str, list[float]] = {}
+    misheard: dict[str, list[WordErrors]] = {}
+    for index, (utterance, codes) in enumerate(split):
+        rotated = [*split[index + 1 :], *split[:index]]
+        other = next((codes for who, codes in rotated if who.speaker != utterance.speaker), None)
+        assert other is not None  # there are two speakers
+        n_codes = codes.n_codes
+        shuffled = replace(codes, codes=codes.codes[:, rng.permutation(n_codes)])
+        foreign = replace(codes, codes=other.codes[:, np.arange(n_codes) % other.n_codes])
+        variants = {
+            "true codes, own voice": codes,
+            "true codes, another's voice": replace(codes, speaker=other.speaker),
+            "codes shuffled in time, own voice": shuffled,
+            "another recording's codes, own voice": foreign,
+            "another recording's codes and voice": replace(foreign, speaker=other.speaker),
+        }
+        reference = load(utterance.path, SAMPLE_RATE)
+        decoded = {
+            name: codec.decode(variant, sample_rate=SAMPLE_RATE)
+            for name, variant in variants.items()
+        }
+        with suppress(UndefinedMetricError):
+            own = {name: mel_distance(reference, one) for name, one in decoded.items()}
+            for name, distance in own.items():
+                distances.setdefault(name, []).append(distance)
+        if recognizer is None:
+            continue
+        text, language = utterance.text, utterance.language
+        with suppress(UndefinedMetricError):
+            for name, one in decoded.items():
+                errors = word_errors(text, one, recognizer, language)
+                misheard.setdefault(name, []).append(errors)
+    if not distances:
+        raise DataError(
+            f"split {split[0][0].split}: all its recordings are silent or far too short; "
+            "give recordings of speech"
+        )
+    return (
+        [
+            _over_recordings("original", name, "mel distance", all_, [1.0] * len(all_))
+            for name, all_ in distances.items()
+        ],
+        [
+            _over_recordings(
+                "words",
+                name,
+                "WER",
+                [100.0 * one.errors for one in all_],
+                [one.words for one in all_],
+            )
+            for name, all_ in misheard.items()
+        ],
+    )
+
+
+def _over_recordings(
+    target: str,
+    given: str,
+    measure: str,
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+) -> Measurement:
+    """A ratio of sums over recordings, without a probe, with its interval."""
+    value = float(sum(numerators) / sum(denominators))
+    interval = ratio_interval(numerators, denominators)
+    n_files = len(numerators)
+    return Measurement(target, given, measure, value, None, None, n_files, *(interval or ()))
