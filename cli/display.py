@@ -159,9 +159,17 @@ def _text(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value / 1e6:.4g} million" if value >= 1e6 else f"{value:.6g}"
     if isinstance(value, Mapping):
-        return "\n".join(f"{name}: {_text(entry)}" for name, entry in value.items()) or "-"
+        entries = {name: _inline(entry) for name, entry in value.items()}
+        return "\n".join(f"{name}: {entry}" for name, entry in entries.items()) or "-"
     if isinstance(value, list):
         return ", ".join(map(_text, value)) or "-"
     return str(value)
+
+
+def _inline(value: Any) -> str:
+    """What stands in a line of a table's cell."""
+    if not isinstance(value, Mapping):
+        return _text(value)
+    return ", ".join(f"{name.replace('_', ' ')} {_text(entry)}" for name, entry in value.items())

@@ -69,6 +69,7 @@ def describe(header: ModelHeader) -> dict[str, Any]:
     from pydantic import ValidationError
 
     from vqcodec.models.config import ModelConfig
+    from vqcodec.models.cost import latency_ms, part_costs
 
     try:
         config = ModelConfig.model_validate_json(header.config)
@@ -78,6 +79,7 @@ def describe(header: ModelHeader) -> dict[str, Any]:
     quantizer = config.quantizer
     frame_rate = config.sample_rate / config.hop_length
     bits_per_code = (quantizer.codebook_size - 1).bit_length()
+    costs = part_costs(config, header.shapes)
     decoders = {"fast": config.fast, "wavenet": config.wavenet}
     return {
         "name": header.name,
@@ -93,6 +95,8 @@ def describe(header: ModelHeader) -> dict[str, Any]:
         "decoders": [name for name, part in decoders.items() if part is not None],
         "speaker": config.speaker.kind,
         "n_voices": len(header.voices),
+        "cost": {part: cost._asdict() for part, cost in costs.items()},
+        "latency_ms": latency_ms(config, costs),
         # The whole recipe would bury the licence and the figures.
         "provenance": {
             key: value

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -51,7 +52,12 @@ def test_info_of_a_model_is_what_models_lists(run, tiny_model, monkeypatch):
     assert model["size_bytes"] == tiny_model.stat().st_size
     assert model["decoders"] == ["fast", "wavenet"]
     assert (model["frame_rate"], model["bits_per_second"]) == (125, 1125)
-    assert model["fingerprint"] in run("models").stdout
+    assert set(model["cost"]) == {"encoder", "quantizer", "speaker", "fast", "wavenet"}
+    assert model["cost"]["encoder"]["look_ahead_ms"] == pytest.approx(149, abs=0.5)
+    assert set(model["latency_ms"]) == {"fast", "wavenet"}
+    text = run("models").stdout
+    assert model["fingerprint"] in text
+    assert re.search(r"wavenet: parameters \d+, macs per second [\d.]+ million", text)
 
 
 def test_info_of_what_is_none_of_these(run, tmp_path):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from training_data import RECIPES
 
 from vqcodec.errors import ConfigError
-from vqcodec.models import encoder
 from vqcodec.models.config import ModelConfig
+from vqcodec.models.receptive_field import encoder_context
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import load_recipe, read_recipe
@@ -85,7 +85,7 @@ def test_bit_rates(name: str, bits: int) -> None:
 def test_the_causal_recipe_waits_as_long_as_it_says() -> None:
     model = load_recipe(RECIPES / "causal.yaml").model
     assert model.fast is not None
-    assert encoder.context(model.encoder)[1] == 0
+    assert encoder_context(model.encoder)[1] == 0
     wait = model.hop_length + VQVAE(model).fast.look_ahead
     assert 1000 * wait / model.sample_rate == 20
 

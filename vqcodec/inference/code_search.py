@@ -22,10 +22,10 @@ from vqcodec.errors import VqcodecError
 from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.inference import chunking
 from vqcodec.inference.decoding import run_decoder
-from vqcodec.models import encoder
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.loss_config import LONGEST_WINDOW, STOI_SECONDS, LossConfig
 from vqcodec.models.quantizer import VectorQuantizer
+from vqcodec.models.receptive_field import encoder_context
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import WaveformLoss
 
@@ -62,7 +62,7 @@ def searched_blocks(
     """
     config = model.config
     search = CodeSearch(model, None if tables is None else partial(_costs, tables), STEPS)
-    heard = [-(-n // config.hop_length) for n in encoder.context(config.encoder)]
+    heard = [-(-n // config.hop_length) for n in encoder_context(config.encoder)]
     decoded = search.fast.context
     grid = chunking.chunks(
         blocks,

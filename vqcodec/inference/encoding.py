@@ -23,7 +23,7 @@ from vqcodec.errors import AudioError, SpeakerError
 from vqcodec.format.header import StreamMetadata
 from vqcodec.format.streaming import Blocks
 from vqcodec.inference import chunking
-from vqcodec.models import encoder
+from vqcodec.models.receptive_field import encoder_context
 from vqcodec.models.speaker import SpeakerTable, to_grid, to_int8
 from vqcodec.models.vqvae import VQVAE
 
@@ -57,7 +57,7 @@ def code_blocks(
         (Q, n) uint16.
     """
     hop_length, quantizer = model.config.hop_length, model.quantizer
-    before, after = (-(-n // hop_length) for n in encoder.context(model.config.encoder))
+    before, after = (-(-n // hop_length) for n in encoder_context(model.config.encoder))
     grid = chunking.chunks(
         blocks,
         # Codes without margins cannot be settled, so their chunks never move.

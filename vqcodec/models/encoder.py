@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqcodec.models.config import EncoderConfig
+from vqcodec.models.receptive_field import padding
 
 RESIDUAL_GAIN = 0.3
 # Speech leaves the loudness normalisation at an RMS of about .06; networks start best near 1.
@@ -88,7 +89,7 @@ class Filterbank(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = stride
-        self.padding = _padding(kernel_length, stride, causal)
+        self.padding = padding(kernel_length, stride, causal)
         n_linear = n_filters // 2
         low = torch.linspace(40.0, 1000.0, n_linear + 1)[:-1]
         top = 0.48 * sample_rate
@@ -152,7 +153,7 @@ class StridedConv(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, stride: int, causal: bool) -> None:
         super().__init__()
-        self.padding = _padding(2 * stride, stride, causal)
+        self.padding = padding(2 * stride, stride, causal)
         self.conv = nn.Conv1d(channels, out_channels, 2 * stride, stride)
         kaiming_init_(self)
 
@@ -193,32 +194,3 @@ def build_encoder(config: EncoderConfig, dim: int, sample_rate: int) -> nn.Modul
     if config.paper:
         return PaperEncoder(config, dim)
     return FilterbankEncoder(config, dim, sample_rate)
-
-
-def _padding(kernel: int, stride: int, causal: bool) -> tuple[int, int]:
-    """Zeros before and after T inputs that make T / stride outputs."""
-    excess = kernel - stride
-    return (excess, 0) if causal else (excess // 2, (excess + 1) // 2)
-
-
-def context(config: EncoderConfig) -> tuple[int, int]:
-    """Samples before, and samples after its hop, that one latent vector sees."""
-    if config.paper:
-        layers = [(4, 2)] * len(config.strides)
-    else:
-        first, *later = config.strides
-        units = [(1 + 2 * dilation, 1) for dilation in config.dilations]
-        layers = [(config.kernel_length, first)]
-        for stride in later:
-            layers += [*units, (2 * stride, stride)]
-        layers += units
-    before, after, rate = 0, 0, 1
-    for kernel, stride in layers:
-        left, right = _padding(kernel, stride, config.causal)
-        before, after, rate = before + left * rate, after + right * rate, rate * stride
-    return before, after
-
-
-def receptive_field(config: EncoderConfig) -> int:
-    """Samples that one latent vector sees."""
-    return sum(context(config)) + config.hop_length

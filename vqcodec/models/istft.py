@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vqcodec.models.config import IstftDecoderConfig
 from vqcodec.models.interfaces import Condition
+from vqcodec.models.receptive_field import istft_reach
 from vqcodec.models.streams import StreamInputs
 
 
@@ -96,12 +97,12 @@ class IstftDecoder(nn.Module):
 
         A causal decoder has only the inverse STFT's: half of what its window exceeds a hop.
         """
-        return _reach(self.config, self.hop_length)[0] + self.streams.reach * self.hop_length
+        return istft_reach(self.config, self.hop_length)[0] + self.streams.reach * self.hop_length
 
     @property
     def context(self) -> tuple[int, int]:
         """Codes before, and codes after its own, that the samples of a code's hop depend on."""
-        backward, forward = _reach(self.config, self.hop_length)
+        backward, forward = istft_reach(self.config, self.hop_length)
         before, after = -(-forward // self.hop_length), -(-backward // self.hop_length)
         return before + self.streams.reach, after + self.streams.reach
 
@@ -167,13 +168,3 @@ def _as_product(convolution: nn.Conv1d, x: Tensor) -> Tensor:
     return F.linear(
         taps.transpose(1, 2).flatten(2), convolution.weight.flatten(1), convolution.bias
     )
-
-
-def _reach(config: IstftDecoderConfig, hop_length: int) -> tuple[int, int]:
-    """Samples before and after the hop of a code that its latent takes part in."""
-    frame_hop = hop_length // config.upsample
-    window = (config.n_fft - frame_hop) // 2
-    forward = backward = (config.kernel_size // 2) * (hop_length + config.n_layers * frame_hop)
-    if config.causal:
-        backward, forward = 0, 2 * forward
-    return window + backward, window + forward

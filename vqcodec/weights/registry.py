@@ -26,6 +26,7 @@ class ModelHeader:
         voices: names of the voices.
         config: what it is made of, as JSON.
         provenance: as `checkpoint.Checkpoint` has it.
+        shapes: of what it holds, by name.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class ModelHeader:
     voices: tuple[str, ...]
     config: str
     provenance: dict[str, Any]
+    shapes: dict[str, list[int]]
 
     @property
     def name(self) -> str:
@@ -49,6 +51,7 @@ def read_header(path: Path) -> ModelHeader:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
         if metadata.get("format") != FORMAT:
             raise CheckpointError(f"{path}: not a {FORMAT} file")
         check_version(path, metadata)
@@ -58,6 +61,7 @@ def read_header(path: Path) -> ModelHeader:
             tuple(name for name in json.loads(metadata["voices"]) if name.isprintable()),
             metadata["config"],
             dict(json.loads(metadata["provenance"])),
+            shapes,
         )
     except (
         *(SafetensorError, OSError, LookupError, TypeError, ValueError),

@@ -1,0 +1,39 @@
+"""What the outputs of the networks depend on, from their configuration alone: knows no torch."""
+
+from __future__ import annotations
+
+from vqcodec.models.config import EncoderConfig, IstftDecoderConfig
+
+
+def padding(kernel: int, stride: int, causal: bool) -> tuple[int, int]:
+    """Zeros before and after T inputs of a convolution that make T / stride outputs."""
+    excess = kernel - stride
+    return (excess, 0) if causal else (excess // 2, (excess + 1) // 2)
+
+
+def encoder_context(config: EncoderConfig) -> tuple[int, int]:
+    """Samples before, and samples after its hop, that one latent vector sees."""
+    if config.paper:
+        layers = [(4, 2)] * len(config.strides)
+    else:
+        first, *later = config.strides
+        units = [(1 + 2 * dilation, 1) for dilation in config.dilations]
+        layers = [(config.kernel_length, first)]
+        for stride in later:
+            layers += [*units, (2 * stride, stride)]
+        layers += units
+    before, after, rate = 0, 0, 1
+    for kernel, stride in layers:
+        left, right = padding(kernel, stride, config.causal)
+        before, after, rate = before + left * rate, after + right * rate, rate * stride
+    return before, after
+
+
+def istft_reach(config: IstftDecoderConfig, hop_length: int) -> tuple[int, int]:
+    """Samples before and after the hop of a code that its latent takes part in."""
+    frame_hop = hop_length // config.upsample
+    window = (config.n_fft - frame_hop) // 2
+    forward = backward = (config.kernel_size // 2) * (hop_length + config.n_layers * frame_hop)
+    if config.causal:
+        backward, forward = 0, 2 * forward
+    return window + backward, window + forward
