@@ -29,8 +29,8 @@ class Cost(NamedTuple):
 
     Attributes:
         parameters: that are learnt.
-        macs_per_second: multiply-accumulates for a second of audio, two operations (FLOP) each; of the
-            speaker encoder, for a second that it listens to.
+        macs_per_second: multiply-accumulates for a second of audio, two operations (FLOP) each;
+            of the speaker encoder, for a second that it listens to.
         look_ahead_ms: of audio after its own, beyond the hop of a code, that an output waits for;
             None where that is no fixed time.
     """
@@ -73,7 +73,7 @@ def latency_ms(config: ModelConfig, costs: Mapping[str, Cost]) -> dict[str, floa
     What `stream_encode` and `stream_decode` add are the codes that they take at a time.
     """
     before = 1000 * (config.hop_length + encoder_context(config.encoder)[1]) / config.sample_rate
-    waits = {name: costs[name].look_ahead_ms for name in config.decoders}
+    waits = {name: costs[name].look_ahead_ms for name in config.decoders if name in costs}
     return {name: None if wait is None else before + wait for name, wait in waits.items()}
 
 
