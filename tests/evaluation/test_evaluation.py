@@ -189,7 +189,8 @@ def test_voices_are_those_with_enough_recordings(tmp_path: Path) -> None:
 def test_a_voice_is_reached_in_the_mean(
     similarities: list[tuple[float, float]], reached: str, nearer: str
 ) -> None:
-    same = dict.fromkeys(["original to target", "F0 correlation"], 0.5)
+    measures = (*conversion._AGAINST_SOURCE, conversion._PITCH_DISTANCE)
+    same = dict.fromkeys(["original to target", *measures], 0.5)
     errors = {f"word errors{of}": 0 for of in ("", " of reconstruction", " of original")}
     names = {"source": "p225", "target": "anna", "words": 1}
     table = conversion._pair(
@@ -212,9 +213,9 @@ def test_recordings_beyond_the_limit_still_say_what_a_voice_is_like(
     (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
 
     def found(task: conversion._Task) -> conversion._Found:
-        embedding = np.array(voices[task.utterance.name])
-        record = {"embedding": embedding, "F0 correlation": None, "WER": None, "undefined": ""}
-        return conversion._Found(embedding, record, record, dict.fromkeys(task.targets, record))
+        undefined = dict.fromkeys([*conversion._AGAINST_SOURCE, "mean pitch", "WER"])
+        record = {"embedding": voices[task.utterance.name], **undefined, "undefined": ""}
+        return conversion._Found(record, record, record, dict.fromkeys(task.targets, record))
 
     monkeypatch.setattr(
         conversion, "map_in_processes", lambda _, tasks, **__: [found(t) for t in tasks]

@@ -121,11 +121,12 @@ def test_conversions_of_a_short_clip_count_for_nobody(tiny_model: Path, tmp_path
     assert rows["a"]["original to target"]
     assert not any(rows["c"][name] for name in ("original to target", "to target", "to source"))
     with pytest.raises(DataError, match="anna: no voice is found in any recording; name other"):
-        conversion._centre("anna", [])
+        conversion._person("anna", [])
 
 
 def test_a_pair_without_a_voice_is_neither_reached_nor_missed() -> None:
-    names = ("original to target", "to target", "to source", "F0 correlation", "words")
+    measures = (*conversion._AGAINST_SOURCE, conversion._PITCH_DISTANCE)
+    names = ("original to target", "to target", "to source", *measures, "words")
     errors = [f"word errors{of}" for of in ("", " of reconstruction", " of original")]
     row = {"source": "a", "target": "b", **dict.fromkeys([*names, *errors])}
     table = conversion._pair([row])

@@ -21,6 +21,7 @@ from vqcodec.files import AUDIO_SUFFIXES, files_below
 SPLITS = ("train", "valid", "test", "test_unseen")
 
 _MANIFEST_COLUMNS = ("path", "speaker", "split")
+_SEXES = {"f": "female", "m": "male"}
 _MIN_UTTERANCES_TO_SPLIT = 10
 _VCTK_RECORDINGS = ("wav48", "wav48_silence_trimmed")
 _LIBRISPEECH_SPLITS = {"train": "train", "dev": "valid", "test": "test_unseen"}
@@ -39,6 +40,8 @@ class Utterance:
             ``test_unseen`` speakers who are nowhere else.
         text: What is said, or an empty string where the corpus does not tell.
         language: Of the text, a code of ISO 639-1.
+        sex: Of the speaker, ``female`` or ``male``, or an empty string where the corpus does not
+            tell.
     """
 
     path: Path
@@ -47,6 +50,7 @@ class Utterance:
     split: str
     text: str
     language: str = "en"
+    sex: str = ""
 
 
 def utterances(root: str | Path) -> list[Utterance]:
@@ -145,8 +149,8 @@ def folder(root: str | Path) -> list[Utterance]:
     Without a manifest, every WAV, FLAC, Ogg, Opus and MP3 file at any depth below
     ``root/<speaker>/`` is an utterance of that speaker. ``root/manifest.csv`` decides where it
     exists: its columns are ``path`` (relative to root), ``speaker``, ``split`` and, if wanted,
-    ``text`` and ``language`` (ISO 639-1, English without it); others are ignored. The name is the
-    path below root without its suffix.
+    ``text``, ``language`` (ISO 639-1, English without it) and ``sex`` (of which the first letter
+    counts); others are ignored. The name is the path below root without its suffix.
 
     Raises:
         DataError: No recording is found, two differ in their suffix alone, or the manifest lacks
@@ -257,7 +261,10 @@ def _manifest_utterance(manifest: Path, line: int, row: dict[str, str | None]) -
     if not path.is_file():
         raise DataError(f"{where}: no file {relative}; correct the path or remove the line")
     name = Path(relative).with_suffix("").as_posix()
-    return Utterance(path, name, speaker, split, row.get("text") or "", row.get("language") or "en")
+    language, sex = row.get("language") or "en", (row.get("sex") or "")[:1].lower()
+    return Utterance(
+        path, name, speaker, split, row.get("text") or "", language, _SEXES.get(sex, "")
+    )
 
 
 def _hashed_split(name: str, n_utterances: int) -> str:

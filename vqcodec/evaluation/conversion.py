@@ -26,11 +26,13 @@ from vqcodec.evaluation.cache import (
     prepare_setup,
     read_or_make,
 )
+from vqcodec.evaluation.pitch_and_level import level_in_pauses, level_in_speech, mean_pitch
 from vqcodec.evaluation.quality import (
     SAMPLE_RATE,
     f0_correlation,
     measure_each,
     speaker_embedding,
+    voicing_error,
 )
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.evaluation.summary import TRAINED_ON_NOTE, cell, heading, mean, word_error_rate
@@ -38,13 +40,45 @@ from vqcodec.models import DecoderName
 
 MIN_RECORDINGS = 6
 
+_PITCH_DISTANCE = "pitch distance (semitones)"
+_AGAINST_SOURCE = (
+    *("F0 correlation", "voicing error"),
+    *("level in speech (dB)", "level in pauses (dB)"),
+)
+_SEXES = {"female": "women", "male": "men"}
+
 _NOTES = (
     "Means over files of the cosine between speaker embeddings: of the original and the target "
-    "(what no conversion gives), of the converted recording and the target, and of the converted "
-    "recording and the source. Target and source are the means of their own recordings. F0 "
-    "correlation is with the source. WER: what a recogniser mishears, all errors over all words, "
+    "(what two different people have, and no conversion gives), of the converted recording and the "
+    "target, and of the converted recording and the source. Target and source are the means of "
+    "their own recordings. F0 correlation, voicing error and levels, where the source speaks and "
+    "where it pauses, are against the source; the pitch distance is that of the mean pitch from "
+    "the target's, whatever its sign. WER: what a recogniser mishears, all errors over all words, "
     "in the conversion, in the plain reconstruction and in the original."
 )
+
+
+class _Person(NamedTuple):
+    """What a speaker is like, in the mean over the recordings.
+
+    Attributes:
+        embedding: (256,) of length 1.
+        mean_pitch: in semitones above 1 Hz; None where no recording has one.
+    """
+
+    embedding: np.ndarray
+    mean_pitch: float | None
+
+    def similarity(self, voice: dict[str, Any]) -> float | None:
+        """Cosine to the embedding of a recording."""
+        embedding = voice["embedding"]
+        return None if embedding is None else float(np.asarray(embedding) @ self.embedding)
+
+    def pitch_distance(self, voice: dict[str, Any]) -> float | None:
+        """How far the mean pitch of a recording lies from theirs, in semitones."""
+        if voice["mean pitch"] is None or self.mean_pitch is None:
+            return None
+        return abs(voice["mean pitch"] - self.mean_pitch)
 
 
 class _Task(NamedTuple):
@@ -58,9 +92,9 @@ class _Task(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What became of a recording: records as `_measured` makes them."""
+    """What became of a recording: records of `_of_voice` and as `_measured` makes them."""
 
-    embedding: np.ndarray | None
+    voice: dict[str, Any]
     original: dict[str, Any]
     reconstruction: dict[str, Any]
     conversions: dict[str, dict[str, Any]]
@@ -112,8 +146,7 @@ def convert_pairs(
     names = list(dict.fromkeys(speakers)) or _voices(corpus, split, list(codec.voices))
     if len(names) < 2:
         raise DataError(f"{corpus}: a conversion needs two voices, not {len(names)}; name more")
-    for name in names:
-        codec.speaker(name)
+    known = {name: codec.speaker(name).info.sex or "" for name in names}
     tasks = []
     for name in names:
         recordings = clips(corpus, split, speaker=name)
@@ -131,17 +164,11 @@ def convert_pairs(
         on_progress=on_progress,
     )
     rows = _all_rows([task.utterance for task in tasks], found)
-    pairs = [
-        _pair([row for row in rows if (row["source"], row["target"]) == pair])
-        for pair in itertools.permutations(names, 2)
-    ]
-    n_reached = sum(pair["target > source"] == "yes" for pair in pairs)
-    overall = {**_pair(rows), "source": "all", "target": "all"}
-    overall["target > source"] = f"{n_reached} of {len(pairs)}"
+    told = {task.utterance.speaker: task.utterance.sex for task in tasks if task.utterance.sex}
     of_what = made_of.about() + (", refined codes" if refine else "")
     text = (
         f"Split {split}; {of_what}.\n\n"
-        f"{markdown_table([*pairs, overall])}\n{_NOTES}\n\n"
+        f"{markdown_table(_table(rows, names, known | told))}\n{_NOTES}\n\n"
         f"{TRAINED_ON_NOTE}\n\n"
         f"{made_of.recognizer.about()}\n\n"
         f"Measured with {made_of.measured_with()}.\n"
@@ -178,19 +205,23 @@ def _work_on(task: _Task) -> _Found:
 
         return record(f"{what}, refined" if task.refine else what, said)
 
-    def voice() -> dict[str, Any]:
-        return measure_each({"embedding": lambda: speaker_embedding(reference()).tolist()}).values
-
-    embedding = record("voice", voice)["embedding"]
-    embedding = None if embedding is None else np.asarray(embedding)
+    voice = record("voice", lambda: measure_each(_of_voice(reference())).values)
     if not task.targets:
-        return _Found(embedding, {}, {}, {})
+        return _Found(voice, {}, {}, {})
     return _Found(
-        embedding,
+        voice,
         record("recognised", lambda: _measured(task, reference(), reference())),
         converted("reconstructed", None),
         {name: converted(f"as {name}", name) for name in task.targets},
     )
+
+
+def _of_voice(waveform: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Measures of who speaks, and how high."""
+    return {
+        "embedding": lambda: speaker_embedding(waveform).tolist(),
+        "mean pitch": partial(mean_pitch, waveform),
+    }
 
 
 def _measured(task: _Task, reference: np.ndarray, waveform: np.ndarray) -> dict[str, Any]:
@@ -198,8 +229,11 @@ def _measured(task: _Task, reference: np.ndarray, waveform: np.ndarray) -> dict[
     aligned = align(reference, waveform).waveform
     found = measure_each(
         {
-            "embedding": lambda: speaker_embedding(waveform).tolist(),
+            **_of_voice(waveform),
             "F0 correlation": partial(f0_correlation, reference, aligned),
+            "voicing error": partial(voicing_error, reference, aligned),
+            "level in speech (dB)": partial(level_in_speech, reference, aligned),
+            "level in pauses (dB)": partial(level_in_pauses, reference, aligned),
             "WER": partial(task.setup.listen, task.utterance, aligned),
         }
     )
@@ -208,46 +242,41 @@ def _measured(task: _Task, reference: np.ndarray, waveform: np.ndarray) -> dict[
 
 def _all_rows(utterances: Sequence[Utterance], found: Sequence[_Found]) -> list[dict[str, Any]]:
     """The rows of the CSV file."""
-    voices: dict[str, list[np.ndarray]] = {utterance.speaker: [] for utterance in utterances}
+    voices: dict[str, list[dict[str, Any]]] = {utterance.speaker: [] for utterance in utterances}
     for utterance, one in zip(utterances, found, strict=True):
-        if one.embedding is not None:
-            voices[utterance.speaker].append(one.embedding)
-    centres = {name: _centre(name, own) for name, own in voices.items()}
+        voices[utterance.speaker].append(one.voice)
+    people = {name: _person(name, own) for name, own in voices.items()}
     pairs = zip(utterances, found, strict=True)
-    return [row for utterance, one in pairs for row in _rows(utterance, one, centres)]
+    return [row for utterance, one in pairs for row in _rows(utterance, one, people)]
 
 
-def _centre(name: str, embeddings: Sequence[np.ndarray]) -> np.ndarray:
-    """A speaker as the mean of the embeddings (256,) of the recordings, of length 1."""
+def _person(name: str, voices: Sequence[dict[str, Any]]) -> _Person:
+    embeddings = [voice["embedding"] for voice in voices if voice["embedding"] is not None]
     if not embeddings:
         raise DataError(f"{name}: no voice is found in any recording; name other speakers")
     centre = np.mean(embeddings, axis=0)
     direction: np.ndarray = centre / np.linalg.norm(centre)
-    return direction
+    return _Person(direction, mean(voices, "mean pitch").value)
 
 
-def _cosine(embedding: np.ndarray | None, centre: np.ndarray) -> float | None:
-    return None if embedding is None else float(embedding @ centre)
-
-
-def _rows(
-    utterance: Utterance, found: _Found, centres: dict[str, np.ndarray]
-) -> list[dict[str, Any]]:
+def _rows(utterance: Utterance, found: _Found, people: dict[str, _Person]) -> list[dict[str, Any]]:
     """A row of the CSV file for every target."""
     rows = []
-    for target, record in found.conversions.items():
-        voice = None if record["embedding"] is None else np.asarray(record["embedding"])
+    source = people[utterance.speaker]
+    for name, record in found.conversions.items():
+        target = people[name]
         forms = {"": record, " of reconstruction": found.reconstruction}
         forms[" of original"] = found.original
         rows.append(
             {
                 "file": utterance.name,
                 "source": utterance.speaker,
-                "target": target,
-                "original to target": _cosine(found.embedding, centres[target]),
-                "to target": _cosine(voice, centres[target]),
-                "to source": _cosine(voice, centres[utterance.speaker]),
-                "F0 correlation": record["F0 correlation"],
+                "target": name,
+                "original to target": target.similarity(found.voice),
+                "to target": target.similarity(record),
+                "to source": source.similarity(record),
+                **{measure: record[measure] for measure in _AGAINST_SOURCE},
+                _PITCH_DISTANCE: target.pitch_distance(record),
                 # Words are those of the text: as many in every form.
                 **{
                     f"word errors{of}": form["WER"] and form["WER"][0] for of, form in forms.items()
@@ -257,6 +286,39 @@ def _rows(
             }
         )
     return rows
+
+
+def _table(
+    rows: Sequence[dict[str, Any]], names: Sequence[str], sexes: dict[str, str]
+) -> list[dict[str, str]]:
+    """A row for each pair, for each direction between the sexes, and for all."""
+    pairs = {
+        pair: [row for row in rows if (row["source"], row["target"]) == pair]
+        for pair in itertools.permutations(names, 2)
+    }
+    directions = {
+        (source, target): {
+            (a, b): own for (a, b), own in pairs.items() if (sexes[a], sexes[b]) == (source, target)
+        }
+        for source, target in itertools.product(_SEXES, repeat=2)
+    }
+    return [
+        *map(_pair, pairs.values()),
+        *(
+            _several(list(own.values()), _SEXES[source], _SEXES[target])
+            for (source, target), own in directions.items()
+            if own
+        ),
+        _several(list(pairs.values()), "all", "all"),
+    ]
+
+
+def _several(pairs: Sequence[list[dict[str, Any]]], source: str, target: str) -> dict[str, str]:
+    """The rows of several pairs as a row of the summary."""
+    n_reached = sum(_pair(rows)["target > source"] == "yes" for rows in pairs)
+    whole = _pair([row for rows in pairs for row in rows])
+    reached = f"{n_reached} of {len(pairs)}"
+    return {**whole, "source": source, "target": target, "target > source": reached}
 
 
 def _pair(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -269,7 +331,10 @@ def _pair(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     reached = sum(row["to target"] - row["to source"] for row in defined) > 0
     table["target > source"] = ("yes" if reached else "no") if defined else "-"
     table["nearer to target"] = f"{nearer} of {len(defined)}"
-    table[heading("F0 correlation")] = cell(mean(rows, "F0 correlation"), len(rows), 3)
+    for name in (*_AGAINST_SOURCE, _PITCH_DISTANCE):
+        is_level = "dB" in name  # best at 0
+        title = name if is_level else heading(name)
+        table[title] = cell(mean(rows, name), len(rows), 1 if is_level else 3)
     for of in ("", " of reconstruction", " of original"):
         rate = word_error_rate(rows, f"word errors{of}")
         table[f"WER{of} (%)"] = cell(rate, len(rows), 1)

@@ -23,11 +23,11 @@ from vqcodec.errors import VqcodecError
 from vqcodec.extras import library
 
 SAMPLE_RATE = 16000
+MIN_VOICED_FRAMES = 10
+ROUNDING_NOISE = 2**-30 / 12  # variance, of 16-bit samples
 
 _LONGEST_WINDOW = 1024  # of `mel_distance`
-_MIN_VOICED_FRAMES = 10
 _N_MEL_CEPSTRUM = 24
-_ROUNDING_NOISE = 2**-30 / 12  # variance, of 16-bit samples
 _SILENCE = 2**-16  # peak: what 16-bit samples round to 0
 _DYNAMIC_RANGE_DB = 40  # of `mel_cepstral_distortion`, as STOI has it
 
@@ -84,7 +84,7 @@ def pesq_wb(reference: np.ndarray, decoded: np.ndarray) -> float:
         UndefinedMetricError: no utterance is found, under 0.25 s, or silence.
     """
     pesq = library("pesq")
-    _check(reference, decoded)
+    check_pair(reference, decoded)
     try:
         return float(pesq.pesq(SAMPLE_RATE, reference, decoded, "wb"))
     except pesq.PesqError as error:
@@ -99,7 +99,7 @@ def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
     80 mel bands of magnitudes in windows of 64 ms every 16 ms, natural logarithm, floor 1e-5: the
     spectrogram of Kong, Kim, Bae 2020 (HiFi-GAN, arXiv 2010.05646), section 2.3, at 16 kHz.
     """
-    _check(reference, decoded)
+    check_pair(reference, decoded)
     feature = library("librosa").feature
     first, second = (
         np.log(
@@ -131,7 +131,7 @@ def mel_cepstral_distortion(reference: np.ndarray, decoded: np.ndarray) -> float
     Source: Kubichek 1993, Mel-cepstral distance measure for objective speech quality assessment,
     IEEE Pacific Rim Conference.
     """
-    _check(reference, decoded)
+    check_pair(reference, decoded)
     level = library("librosa").feature.rms(y=reference, frame_length=400, hop_length=80)[0]
     is_loud = level > 10 ** (-_DYNAMIC_RANGE_DB / 20) * level.max()
     difference = (_mel_cepstra(reference) - _mel_cepstra(decoded))[is_loud, 1:]
@@ -158,7 +158,7 @@ def voicing_error(reference: np.ndarray, decoded: np.ndarray) -> float:
 
     Voicing is that of F0 by DIO (Morise, Yokomori, Ozawa 2016, WORLD), as in pyworld.
     """
-    _check(reference, decoded)
+    check_pair(reference, decoded)
     first, second = track_pitch(reference).f0, track_pitch(decoded).f0
     return float(((first > 0) != (second > 0)).mean())
 
@@ -189,7 +189,7 @@ def dnsmos(reference: np.ndarray, decoded: np.ndarray) -> float:
         reference: not listened to.
         decoded: (T,).
     """
-    _check(reference, decoded)
+    check_pair(reference, decoded)
     levelled = np.clip(decoded / _gain(decoded), -1, 1)
     found = _dnsmos()(levelled, SAMPLE_RATE, is_personalized_MOS=False)
     return float(found["ovrl_mos"])
@@ -201,7 +201,7 @@ def speaker_similarity(reference: np.ndarray, decoded: np.ndarray) -> float:
     Raises:
         UndefinedMetricError: no voice is found in one of them.
     """
-    _check(reference, decoded)
+    check_pair(reference, decoded)
     return float(speaker_embedding(reference) @ speaker_embedding(decoded))
 
 
@@ -289,7 +289,7 @@ def measure(reference: np.ndarray, decoded: np.ndarray) -> Measured:
 
 def _stoi(reference: np.ndarray, decoded: np.ndarray, *, extended: bool) -> float:
     pystoi = library("pystoi")
-    _check(reference, decoded)
+    check_pair(reference, decoded)
     fault = UndefinedMetricError("less than 0.4 s of sound")
     if len(reference) < 0.4 * SAMPLE_RATE:  # of which pystoi fails where it is not a frame
         raise fault
@@ -318,11 +318,11 @@ def _repeatable_draws() -> Iterator[None]:
 
 def _voiced_log_f0(reference: np.ndarray, decoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log F0 of the frames that are voiced in both, in nepers: (n,) and (n,)."""
-    _check(reference, decoded)
+    check_pair(reference, decoded)
     first, second = track_pitch(reference).f0, track_pitch(decoded).f0
     both = (first > 0) & (second > 0)
-    if both.sum() < _MIN_VOICED_FRAMES:
-        raise UndefinedMetricError(f"fewer than {_MIN_VOICED_FRAMES} frames are voiced in both")
+    if both.sum() < MIN_VOICED_FRAMES:
+        raise UndefinedMetricError(f"fewer than {MIN_VOICED_FRAMES} frames are voiced in both")
     return np.log(first[both]), np.log(second[both])
 
 
@@ -354,12 +354,13 @@ def _mel_cepstra(waveform: np.ndarray) -> np.ndarray:
     samples = waveform.astype(np.float64)
     envelopes = pyworld.cheaptrick(samples, *track_pitch(waveform), SAMPLE_RATE)
     # Else the depth of a resampler's stop band would count.
-    audible = np.maximum(envelopes, _ROUNDING_NOISE)
+    audible = np.maximum(envelopes, ROUNDING_NOISE)
     cepstra: np.ndarray = pyworld.code_spectral_envelope(audible, SAMPLE_RATE, _N_MEL_CEPSTRUM + 1)
     return cepstra
 
 
-def _check(reference: np.ndarray, decoded: np.ndarray) -> None:
+def check_pair(reference: np.ndarray, decoded: np.ndarray) -> None:
+    """Raise `UndefinedMetricError` of silence or what is short, `VqcodecError` of two lengths."""
     if reference.ndim != 1 or reference.shape != decoded.shape:
         raise VqcodecError(
             f"waveforms of shapes {reference.shape} and {decoded.shape} cannot be compared; "
