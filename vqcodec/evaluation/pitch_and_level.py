@@ -27,7 +27,8 @@ _LOUDEST = 0.95  # quantile: one click shall not decide
 def mean_pitch(waveform: np.ndarray) -> float:
     """Mean of log F0 over voiced frames, in semitones above 1 Hz: 12 are twice as high.
 
-    The highest and the lowest tenth are left out, for among them are the octaves mistaken. F0 every 5 ms by DIO and StoneMask (Morise, Yokomori, Ozawa 2016, WORLD), as in pyworld.
+    The highest and the lowest tenth are left out, for among them are the octaves mistaken. F0 is
+    found every 5 ms by DIO and StoneMask (Morise, Yokomori, Ozawa 2016, WORLD), as in pyworld.
 
     Raises:
         UndefinedMetricError: silence, or fewer than ten voiced frames.
