@@ -50,6 +50,19 @@ ConvertedVoices = Annotated[
 ]
 
 
+Conditions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CONDITION,...",
+        help="Measure in these, too: noise-DB, babble-DB, room, telephone, dc, quiet.",
+    ),
+]
+Generations = Annotated[
+    int | None,
+    typer.Option(min=2, help="Code what was decoded again, so often in all; measure each."),
+]
+
+
 def evaluate(
     corpus: opt.Corpus,
     output: opt.Report = REPORT,
@@ -65,6 +78,8 @@ def evaluate(
     ] = False,
     baselines: Baselines = None,
     baseline: OwnCodecs = None,
+    degrade: Conditions = None,
+    generations: Generations = None,
     recognizer: Listener = None,
     limit: Annotated[
         int | None,
@@ -85,7 +100,13 @@ def evaluate(
     """
     if speakers is not None and not conversion:
         raise typer.BadParameter("--speakers goes with --conversion")
-    for name, is_given in (("--baselines", baselines is not None), ("--baseline", baseline)):
+    of_codecs = {
+        "--baselines": baselines is not None,
+        "--baseline": bool(baseline),
+        "--degrade": degrade is not None,
+        "--generations": generations is not None,
+    }
+    for name, is_given in of_codecs.items():
         if is_given and conversion:
             raise typer.BadParameter(f"{name} does not go with --conversion")
     options: dict[str, Any] = {
@@ -106,6 +127,7 @@ def evaluate(
             from vqcodec.evaluation.comparison import compare
 
             codecs = _names(BASELINES if baselines is None else baselines) + (baseline or [])
+            options |= {"conditions": _names(degrade), "generations": generations or 1}
             text = compare(corpus, output, baselines=codecs, **options)
     _show(text, output)
 

@@ -101,10 +101,19 @@ class Setup:
         """The versions, in a line."""
         return ", ".join(f"{name} {version}" for name, version in self.versions.items())
 
-    def encode(self, utterance: Utterance, *, refine: bool) -> Codes:
-        """The codes of a recording; a model with a speaker table is told who speaks."""
+    def encode(
+        self, utterance: Utterance, *, refine: bool, heard: np.ndarray | None = None
+    ) -> Codes:
+        """The codes of a recording; a model with a speaker table is told who speaks.
+
+        Args:
+            utterance: the recording.
+            refine: see `Codec.encode`.
+            heard: (T,) at the rate that is measured at, what is coded instead of the file.
+        """
+        source = utterance.path if heard is None else (SAMPLE_RATE, heard)
         speaker = None if self.codec().hears_speakers else utterance.speaker
-        return self.codec().encode(utterance.path, speaker=speaker, refine=refine)
+        return self.codec().encode(source, speaker=speaker, refine=refine)
 
     def listen(self, utterance: Utterance, waveform: np.ndarray) -> WordErrors:
         """What is misheard in a form (T,) of a recording; raises as `word_errors`."""

@@ -6,7 +6,7 @@ Results do not depend on how many processes work, nor on how often the run was i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,22 +24,41 @@ from vqcodec.evaluation.baselines import baseline
 from vqcodec.evaluation.cache import (
     OnProgress,
     Setup,
-    cache_stem,
     map_in_processes,
     prepare_setup,
     read_or_make,
 )
-from vqcodec.evaluation.external import Coded, external_codec
+from vqcodec.evaluation.degradation import CLEAN, check_condition, needs_babblers
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import SAMPLE_RATE, measure, measure_each
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import TRAINED_ON_NOTE, summarise, table_row
+from vqcodec.evaluation.summary import (
+    TRAINED_ON_NOTE,
+    CodecSummary,
+    cell,
+    mean,
+    summarise,
+    table_row,
+)
+from vqcodec.evaluation.treatments import (
+    ORIGINAL,
+    Treatment,
+    all_treatments,
+    babblers,
+    codec_title,
+    our_label,
+    stem,
+    treat,
+)
 from vqcodec.files import write_atomically
 from vqcodec.models import DecoderName
 from vqcodec.models.codebook_usage import CollapseMonitor
+from vqcodec.models.cost import latency_ms, part_costs
+from vqcodec.weights.registry import read_header
 
-ORIGINAL = "original"
 N_EXAMPLES = 8
+
+_CODES_KEPT = "codes kept (%)"
 
 _NOTES = (
     "Means over files, in brackets the interval that holds them with 95 % confidence (bootstrap "
@@ -50,16 +69,19 @@ _NOTES = (
     "and of the original's 16-bit samples. ↑ higher is better, ↓ lower. DNSMOS, which hears all "
     "at one level, is blind to naturalness. All but STOI and F0 punish a narrow band, which Codec "
     "2 has and Opus under 9 kbit/s; how much, the line `narrowband` tells, which is the original "
-    "at 8 kHz."
+    "at 8 kHz. A condition is that of the recording before it is coded; all are scored against the "
+    "clean one. A generation is coded from what the one before it decoded, and the codes kept are "
+    "those of the first that it has in their places."
 )
 
 
 class _Task(NamedTuple):
-    """What a process is to do: one recording through every codec."""
+    """What a process is to do: one recording through every codec, in every condition."""
 
     utterance: Utterance
     setup: Setup
-    codecs: tuple[str, ...]
+    treatments: tuple[Treatment, ...]
+    behind: tuple[Utterance, ...]  # who babbles, if anybody
     output: Path
     is_example: bool
 
@@ -73,6 +95,8 @@ def compare(
     decoder: DecoderName | None = None,
     refine: bool = False,
     baselines: Sequence[str] = (),
+    conditions: Sequence[str] = (),
+    generations: int = 1,
     limit: int | None = None,
     jobs: int = 1,
     recognizer: str | None = None,
@@ -80,8 +104,9 @@ def compare(
 ) -> str:
     """Send recordings through a model and reference codecs, and measure what comes out.
 
-    Writes quality.csv (a line for each file and codec), quality.md, rate.png and index.html, which
-    plays examples. Files that were measured before by the same model and setting are not again.
+    Writes quality.csv (a line for each file, codec and condition), quality.md, rate.png and
+    index.html, which plays examples. Files that were measured before by the same model and setting
+    are not again.
 
     Args:
         corpus: a folder as `vqcodec.data.corpora.utterances` lists it, or the manifest.csv in it.
@@ -91,6 +116,9 @@ def compare(
         decoder: the model's best when None.
         refine: whether to measure refined codes, too (`Codec.encode`).
         baselines: reference codecs, as `vqcodec.evaluation.baselines.baseline` names them.
+        conditions: that every codec is measured in, too, against the clean recording (see
+            `vqcodec.evaluation.degradation`).
+        generations: how often to code what was decoded before; each is measured.
         limit: files at most, spread over the split.
         jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.
         recognizer: as `vqcodec.evaluation.recognizers.find_recognizer` names it.
@@ -106,20 +134,27 @@ def compare(
         OSError: the folder cannot be written.
     """
     _check_names(baselines)
-    folder = corpus.resolve()
-    if folder in output.resolve().parents and not (folder / "manifest.csv").is_file():
-        raise VqcodecError(
-            f"{output}: lies in the corpus, which its examples would then be part of; name a "
-            "folder beside it"
-        )
+    for condition in conditions:
+        check_condition(condition)
+    _check_place(corpus, output)
     made_of = prepare_setup(model, decoder, recognizer, on_progress)
-    utterances = clips(corpus, split, limit=limit)
+    everybody = clips(corpus, split)
+    utterances = everybody if limit is None else spread(everybody, limit)
     ours = our_label(made_of.decoder)
     refined = [our_label(made_of.decoder, refined=True)] if refine else []
     codecs = (ORIGINAL, ours, *refined, *baselines)
-    played = _played(utterances)
+    treatments = all_treatments(codecs, ours, conditions=conditions, generations=generations)
+    has_babble, played = any(map(needs_babblers, conditions)), _played(utterances)
     tasks = [
-        _Task(utterance, made_of, codecs, output, utterance in played) for utterance in utterances
+        _Task(
+            utterance=each,
+            setup=made_of,
+            treatments=treatments,
+            behind=babblers(each, everybody) if has_babble else (),
+            output=output,
+            is_example=each in played,
+        )
+        for each in utterances
     ]
     records = map_in_processes(
         _measure_recording,
@@ -130,23 +165,24 @@ def compare(
     )
 
     rows = [record["row"] for found in records for record in found]
-    codes = [
-        record["codes"] for found in records for record in found if record["row"]["codec"] == ours
-    ]
-    by_codec = {label(name): [r for r in rows if r["codec"] == label(name)] for name in codecs}
-    summaries = [summarise(own, by_codec[ORIGINAL]) for own in by_codec.values()]
-    table = [table_row(summary) for summary in summaries]
+    by_treatment = dict(zip(treatments, zip(*records, strict=True), strict=True))
+    rows_of = {each: [one["row"] for one in found] for each, found in by_treatment.items()}
+    originals = rows_of[Treatment(ORIGINAL)]
+    summaries = {each: summarise(own, originals) for each, own in rows_of.items()}
+    table = _table(rows_of, summaries)
     notes = [
         _about(made_of, split, rows),
-        _codebook(made_of.codec(), codes),
+        _codebook(made_of.codec(), [one["codes"] for one in by_treatment[Treatment(ours)]]),
+        _cost(made_of),
         made_of.recognizer.about(),
         f"{TRAINED_ON_NOTE} {_NOTES}",
         f"Measured with {made_of.measured_with()}.",
     ]
     text = "\n\n".join([notes[0], markdown_table(table).rstrip(), *notes[1:]]) + "\n"
     write_report(output, "quality", rows, text)
+    plotted = [summaries[Treatment(codec)] for codec in codecs]
     write_atomically(
-        output / "rate.png", plots.rates(summaries, ours=(ours, *refined), original=ORIGINAL)
+        output / "rate.png", plots.rates(plotted, ours=(ours, *refined), original=ORIGINAL)
     )
     examples = [
         _example(task, found) for task, found in zip(tasks, records, strict=True) if task.is_example
@@ -155,60 +191,42 @@ def compare(
     return text
 
 
-def label(codec: str) -> str:
-    """What tables call a codec, which may be the user's NAME=ACTION."""
-    return codec.partition("=")[0].strip()
+def _check_place(corpus: Path, output: Path) -> None:
+    folder = corpus.resolve()
+    if folder in output.resolve().parents and not (folder / "manifest.csv").is_file():
+        raise VqcodecError(
+            f"{output}: lies in the corpus, which its examples would then be part of; name a "
+            "folder beside it"
+        )
 
 
 def _check_names(baselines: Sequence[str]) -> None:
     """Whether all are there, and each has a name of its own."""
-    counts = Counter([ORIGINAL, *map(label, baselines)])
+    counts = Counter([ORIGINAL, *map(codec_title, baselines)])
     for name in baselines:
         baseline(name)
-        if counts[label(name)] > 1:
-            raise VqcodecError(f"{label(name)}: names two codecs; give one another name")
-
-
-def our_label(decoder: DecoderName, *, refined: bool = False) -> str:
-    """Our name in the tables."""
-    return f"vqcodec ({decoder}, refined)" if refined else f"vqcodec ({decoder})"
+        if counts[codec_title(name)] > 1:
+            raise VqcodecError(f"{codec_title(name)}: names two codecs; give one another name")
 
 
 def _measure_recording(task: _Task) -> list[dict[str, Any]]:
-    """What was found out with every codec; examples are left in the folder to be played."""
+    """What was found out by every treatment; examples are left in the folder to be played."""
     found = []
-    for codec in task.codecs:
-        stem = _stem(task, codec)
-        examples = _example_paths(task.output, stem) if task.is_example else []
-        make = partial(_measure_codec, task, codec, examples)
-        found.append(read_or_make(task.output / "cache" / f"{stem}.json", make, also=examples))
+    for treatment in task.treatments:
+        name = stem(treatment, task.setup, task.utterance, task.behind)
+        examples = _example_paths(task, treatment)
+        make = partial(_measure_treated, task, treatment, examples)
+        found.append(read_or_make(task.output / "cache" / f"{name}.json", make, also=examples))
     return found
 
 
-def _stem(task: _Task, codec: str) -> str:
-    decoder = task.setup.decoder
-    is_ours = codec in (our_label(decoder), our_label(decoder, refined=True))
-    made_by = external_codec(codec).digest() if "=" in codec else ""
-    return cache_stem(
-        task.setup, task.utterance, label(codec), is_by_model=is_ours, made_by=made_by
-    )
-
-
-def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> dict[str, Any]:
+def _measure_treated(
+    task: _Task, treatment: Treatment, example_paths: Sequence[Path]
+) -> dict[str, Any]:
     """A row of the CSV file and, of our codec, the codes (Q, N)."""
     utterance = task.utterance
     reference = load(utterance.path, SAMPLE_RATE)
-    codes, decoder = None, task.setup.decoder
-    refined = our_label(decoder, refined=True)
-    if codec == ORIGINAL:
-        coded = Coded(reference, 2 * len(reference))
-    elif codec in (our_label(decoder), refined):
-        made = task.setup.encode(utterance, refine=codec == refined)
-        coded = Coded(task.setup.decode(made), len(made.to_bytes()))
-        codes = made.codes.tolist()
-    else:
-        coded = baseline(codec)(reference)
-
+    coded, codes, kept = treat(treatment, task.setup, utterance, task.behind)
     seconds = len(reference) / SAMPLE_RATE
     aligned = align(reference, coded.waveform)
     scores = measure(reference, aligned.waveform)
@@ -218,10 +236,12 @@ def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> di
     row = {
         "file": utterance.name,
         "speaker": utterance.speaker,
-        "codec": label(codec),
+        "codec": treatment.title,
+        "condition": treatment.condition,
         "seconds": seconds,
         "kbit/s": None if coded.n_bytes is None else 8 * coded.n_bytes / seconds / 1000,
         "lag (ms)": 1000 * aligned.lag / SAMPLE_RATE,
+        _CODES_KEPT: None if kept is None else 100 * kept,
         "words": words,
         "word errors": errors,
         "words put in": insertions,
@@ -230,7 +250,25 @@ def _measure_codec(task: _Task, codec: str, example_paths: Sequence[Path]) -> di
     }
     for path in example_paths:
         _write_example(path, aligned.waveform)
-    return {"row": row, "codes": codes}
+    return {"row": row, "codes": None if codes is None else codes.tolist()}
+
+
+def _table(
+    rows_of: Mapping[Treatment, Sequence[dict[str, Any]]],
+    summaries: Mapping[Treatment, CodecSummary],
+) -> list[dict[str, str]]:
+    """A row for each treatment; condition and codes kept have columns where there are any."""
+    has_conditions = any(treatment.condition != CLEAN for treatment in rows_of)
+    has_generations = any(treatment.generation > 1 for treatment in rows_of)
+    table = []
+    for treatment, rows in rows_of.items():
+        row = table_row(summaries[treatment])
+        if has_conditions:
+            row = {"codec": row.pop("codec"), "condition": treatment.condition, **row}
+        if has_generations:
+            row[f"{_CODES_KEPT} ↑"] = cell(mean(rows, _CODES_KEPT), len(rows), 1)
+        table.append(row)
+    return table
 
 
 def _played(utterances: Sequence[Utterance]) -> list[Utterance]:
@@ -244,8 +282,12 @@ def _played(utterances: Sequence[Utterance]) -> list[Utterance]:
     return spread(turns[: max(N_EXAMPLES, len(occurrence))], N_EXAMPLES)
 
 
-def _example_paths(output: Path, stem: str) -> list[Path]:
-    return [output / "examples" / f"{stem}{suffix}" for suffix in (".wav", ".png")]
+def _example_paths(task: _Task, treatment: Treatment) -> list[Path]:
+    """What is to be played: every codec's first generation, of what was clean."""
+    if not task.is_example or treatment != Treatment(treatment.codec):
+        return []
+    name = stem(treatment, task.setup, task.utterance, task.behind)
+    return [task.output / "examples" / f"{name}{suffix}" for suffix in (".wav", ".png")]
 
 
 def _write_example(path: Path, waveform: np.ndarray) -> None:
@@ -260,8 +302,10 @@ def _write_example(path: Path, waveform: np.ndarray) -> None:
 
 def _example(task: _Task, found: Sequence[dict[str, Any]]) -> Example:
     players = []
-    for codec, record in zip(task.codecs, found, strict=True):
-        paths = _example_paths(task.output, _stem(task, codec))
+    for treatment, record in zip(task.treatments, found, strict=True):
+        paths = _example_paths(task, treatment)
+        if not paths:
+            continue
         audio, image = (path.relative_to(task.output).as_posix() for path in paths)
         row = record["row"]
         scores = [
@@ -296,3 +340,17 @@ def _codebook(codec: Codec, codes: Sequence[list[list[int]]]) -> str:
         f"Codebook: perplexity {usage.perplexity:.1f} of {quantizer.codebook_size}, "
         f"{usage.used:.1%} of the codes used."
     )
+
+
+def _cost(made_of: Setup) -> str:
+    """What each part of the model costs."""
+    config = made_of.codec().config
+    costs = part_costs(config, read_header(Path(made_of.model)).shapes)
+    parts = [
+        f"{part} {cost.parameters / 1e6:.2f} million parameters, "
+        f"{cost.macs_per_second / 1e6:.1f} million multiply-accumulates"
+        for part, cost in costs.items()
+    ]
+    latency = latency_ms(config, costs)[made_of.decoder]
+    waits = "" if latency is None else f" Algorithmic latency: {latency:.0f} ms."
+    return f"Cost of a second of audio: {'; '.join(parts)}.{waits}"

@@ -137,4 +137,4 @@ def _by_telephone(waveform: np.ndarray) -> np.ndarray:
     levels = np.round(compressed * 127) / 127
     expanded = np.sign(levels) * np.expm1(np.abs(levels) * math.log1p(_MU)) / _MU
     wide = soxr.resample(expanded.astype(np.float32), _TELEPHONE_RATE, SAMPLE_RATE)
-    return np.resize(np.pad(wide, (0, max(0, len(waveform) - len(wide)))), len(waveform))
+    return np.pad(wide, (0, max(0, len(waveform) - len(wide))))[: len(waveform)]
