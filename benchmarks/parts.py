@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 import vqcodec
 from vqcodec.evaluation.baselines import baseline
 from vqcodec.inference.wavenet import sampler_for
 from vqcodec.inference.wavenet.reference import ReferenceSampler
+from vqcodec.models.cost import part_costs
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.wavenet import SILENCE, WaveNet
 
@@ -85,21 +85,17 @@ def noise(codec: vqcodec.Codec, seconds: float) -> np.ndarray:
     return 0.1 * np.random.default_rng(0).standard_normal(n_samples, dtype=np.float32)
 
 
-def macs_of(codec: vqcodec.Codec, call: Callable[[Tensor, Tensor, Tensor], object]) -> float:
-    """Multiplications and additions for a second; `call` gets a waveform, latents, a speaker."""
-    n_codes = codec.sample_rate // codec.hop_length
-    shapes = (1, n_codes * codec.hop_length), (1, codec.config.quantizer.dim, n_codes)
-    arguments = [torch.zeros(shape, device=codec.device) for shape in shapes]
-    arguments.append(torch.zeros(1, codec.config.speaker.dim, device=codec.device))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        call(*arguments)
-    return counter.get_total_flops() / 2
+def macs_of(codec: vqcodec.Codec, *parts: str) -> float:
+    """Multiplications and additions of parts for a second."""
+    shapes = {name: weight.shape for name, weight in codec.model.state_dict().items()}
+    costs = part_costs(codec.config, shapes)
+    return sum(costs[part].macs_per_second for part in parts)
 
 
 def encoding(codec: vqcodec.Codec, request: Request) -> Part:
     """From an array to codes."""
     samples, voice = noise(codec, request.seconds), next(iter(codec.voices))
-    macs = macs_of(codec, lambda waveform, *_: codec.model.encode(waveform))
+    macs = macs_of(codec, "encoder", "quantizer")
     return Part(
         request.seconds, lambda: codec.encode(samples, codec.sample_rate, speaker=voice), macs
     )
@@ -112,10 +108,8 @@ def _encoded(codec: vqcodec.Codec, seconds: float) -> vqcodec.Codes:
 
 def fast_decoding(codec: vqcodec.Codec, request: Request) -> Part:
     """From codes to an array, by the fast decoder."""
-    fast = codec.model.fast
-    assert fast is not None
     codes = _encoded(codec, request.seconds)
-    macs = macs_of(codec, lambda _, latents, speaker: fast(latents, speaker))
+    macs = macs_of(codec, "fast")
     return Part(request.seconds, lambda: codec.decode(codes, decoder="fast"), macs)
 
 
@@ -134,11 +128,7 @@ def live_conversion(codec: vqcodec.Codec, request: Request) -> Part:
 def _wavenet(codec: vqcodec.Codec) -> tuple[WaveNet, float]:
     wavenet = codec.model.wavenet
     assert wavenet is not None
-
-    def forward(waveform: Tensor, latents: Tensor, speaker: Tensor) -> Tensor:
-        return wavenet(wavenet.to_levels(waveform), Condition(latents, speaker))
-
-    return wavenet, macs_of(codec, forward)
+    return wavenet, macs_of(codec, "wavenet")
 
 
 def lanes(codec: vqcodec.Codec, n_lanes: int) -> Part:

@@ -292,6 +292,8 @@ def test_a_log_has_a_line_now_and_then_with_what_is_waited_for(
         (["--conversion", "--speakers", "anna"], 1, "a conversion needs two voices, not 1"),
         (["--conversion", "--speakers", "anna,eve"], 1, "eve: neither a voice nor a recording"),
         (["--speakers", "anna,p225"], 2, "--speakers goes with --conversion; see vqcodec eval"),
+        (["--degrade", "dc,hall"], 1, "hall: no such condition; use noise-DB or babble-DB"),
+        (["--conversion", "--degrade", "dc"], 2, "--degrade does not go with --conversion; see"),
         (["--conversion", "--baselines", ""], 2, "--baselines does not go with --conversion; see"),
         (["--conversion", "--baseline", "x=y"], 2, "--baseline does not go with --conversion; see"),
         (["--recognizer", "huge"], 1, "huge: no such recogniser; use pocketsphinx, a Whisper of"),

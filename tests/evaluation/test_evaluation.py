@@ -17,12 +17,21 @@ from recordings import SAID, SAID_S, spoken, write
 
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError, VqcodecError
-from vqcodec.evaluation import cache, comparison, conversion, recognition, report, summary
+from vqcodec.evaluation import (
+    cache,
+    comparison,
+    conversion,
+    recognition,
+    report,
+    summary,
+    treatments,
+)
 from vqcodec.evaluation.external import Coded
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE
 from vqcodec.evaluation.recognizers import Recognizer
 from vqcodec.evaluation.summary import WORD_ERROR_RATE
+from vqcodec.evaluation.treatments import Treatment
 
 
 def utterance(path: Path, name: str = "a", speaker: str = "anna", text: str = "") -> Utterance:
@@ -269,9 +278,9 @@ def row_of(
     path = write(tmp_path / "a.wav", waveform)
 
     def row_of(coded: Coded) -> dict[str, Any]:
-        monkeypatch.setattr(comparison, "baseline", lambda name: lambda reference: coded)
-        task = comparison._Task(utterance(path, text=SAID), setting, (), tmp_path, False)
-        row: dict[str, Any] = comparison._measure_codec(task, "any", [])["row"]
+        monkeypatch.setattr(treatments, "baseline", lambda name: lambda reference: coded)
+        task = comparison._Task(utterance(path, text=SAID), setting, (), (), tmp_path, False)
+        row: dict[str, Any] = comparison._measure_treated(task, Treatment("any"), [])["row"]
         return row
 
     return row_of
