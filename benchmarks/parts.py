@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import vqcodec
 from vqcodec.evaluation.baselines import baseline

@@ -13,6 +13,7 @@ import multiprocessing
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -28,7 +29,7 @@ import torch
 import vqcodec
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
-from vqcodec.errors import VqcodecError
+from vqcodec.errors import RecordingWarning, VqcodecError
 from vqcodec.evaluation.quality import SAMPLE_RATE
 from vqcodec.evaluation.recognition import WordErrors, word_errors
 from vqcodec.evaluation.recognizers import Recognizer, find_recognizer
@@ -113,7 +114,10 @@ class Setup:
         """
         source = utterance.path if heard is None else (SAMPLE_RATE, heard)
         speaker = None if self.codec().hears_speakers else utterance.speaker
-        return self.codec().encode(source, speaker=speaker, refine=refine)
+        with warnings.catch_warnings():
+            if heard is not None:  # that it is unlike speech is what is to be measured
+                warnings.simplefilter("ignore", RecordingWarning)
+            return self.codec().encode(source, speaker=speaker, refine=refine)
 
     def listen(self, utterance: Utterance, waveform: np.ndarray) -> WordErrors:
         """What is misheard in a form (T,) of a recording; raises as `word_errors`."""
