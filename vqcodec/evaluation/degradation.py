@@ -2,8 +2,8 @@
 
 All are synthesized here, apart from any training, and drawn anew for every recording by its name:
 
-    noise-DB    pink noise, DB below the speech: every octave is as loud
-    babble-DB   six recordings of other people in the same split at a time, DB below the speech
+    noise-DB    pink noise (every octave is as loud), DB below the recording by mean powers
+    babble-DB   six recordings of other people in the same split at a time, DB below likewise
     room        a room of half a second's reverberation, as loud as the direct sound
     telephone   300 to 3400 Hz at 8 kHz, in the 8 bits of mu-law (ITU-T G.711, as the curve)
     dc          a tenth of full scale added
