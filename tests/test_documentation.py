@@ -26,7 +26,7 @@ from vqcodec.training.recipe_files import packaged_recipes, read_recipe, validat
 PAGES = ["README.md", "samples/README.md", "benchmarks/README.md"]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 PAGES.remove("docs/how-to-add.md")  # test_how_to_add.py does what it says
-FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```([^`\n]+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:vqcodec|python|make|pip|torchrun) [^`]+)`")
 LINK = re.compile(r"\]\(([^)#:\s]+)[^):]*\)")
 # What a reader of the page has made by then, or lies where it was unpacked; and what takes minutes.

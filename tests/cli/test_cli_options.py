@@ -193,8 +193,8 @@ OPTIONS: list[tuple[str, Received]] = [
     ),
     ("eval corpus --baselines=", {COMPARE: {"baselines": []}}),
     (
-        "eval corpus --baselines=opus-6 --baseline a=f.py:f --baseline 'b=c {input} {output}'",
-        {COMPARE: {"baselines": ["opus-6", "a=f.py:f", "b=c {input} {output}"]}},
+        "eval corpus --baselines=opus-6 --baseline a=f.py:f --baseline b={input}{output}",
+        {COMPARE: {"baselines": ["opus-6", "a=f.py:f", "b={input}{output}"]}},
     ),
     ("eval corpus --recognizer tiny", {COMPARE: {"recognizer": "tiny"}}),
     ("eval corpus --conversion --recognizer tiny", {CONVERT_PAIRS: {"recognizer": "tiny"}}),

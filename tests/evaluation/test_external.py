@@ -145,7 +145,7 @@ def example(title: str, folder: Path) -> Path:
 def test_encodec_stands_in_the_table(
     waveform: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encodec = pytest.importorskip("encodec")
+    encodec = pytest.importorskip("encodec", reason="encodec is not installed")
     untrained = partial(encodec.EncodecModel.encodec_model_24khz, pretrained=False)
     monkeypatch.setattr(encodec.EncodecModel, "encodec_model_24khz", untrained)
     path = example("encodec_codec.py", tmp_path)
@@ -159,7 +159,7 @@ def test_encodec_stands_in_the_table(
 def test_descript_audio_codec_stands_in_the_table(
     waveform: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dac = pytest.importorskip("dac")
+    dac = pytest.importorskip("dac", reason="descript-audio-codec is not installed")
     rates = {"encoder_rates": [2, 4, 5, 8], "decoder_rates": [8, 5, 4, 2]}
     small = dac.DAC(encoder_dim=8, decoder_dim=64, n_codebooks=12, sample_rate=RATE, **rates)
     torch.manual_seed(0)
