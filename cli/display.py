@@ -38,7 +38,7 @@ def progress_bar(label: str) -> Iterator[OnProgress]:
     from rich.progress import TimeRemainingColumn as TimeLeft
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeLeft(),

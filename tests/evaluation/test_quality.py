@@ -8,6 +8,8 @@ from pathlib import Path
 
 import librosa
 import numpy as np
+import pesq
+import pystoi
 import pytest
 from command_line import ROOT, Run, needs
 from recordings import spoken
@@ -168,6 +170,23 @@ def test_what_is_too_short_or_has_no_voice_gives_none_with_the_reason() -> None:
     assert reasons["F0 error (cents)"] == reasons["F0 correlation"]
     with pytest.raises(quality.UndefinedMetricError, match="no voice is found"):
         quality.speaker_embedding(hiss[: RATE // 50])
+
+
+def test_what_libraries_make_of_silence_and_of_20_ms_is_no_number(waveform: np.ndarray) -> None:
+    silence, short = np.zeros_like(waveform), waveform[8000 : 8000 + RATE // 50]
+    with pytest.raises(ValueError, match="NaN"):
+        pesq.pesq(RATE, waveform, silence, "wb")
+    with pytest.raises(np.exceptions.AxisError):
+        pystoi.stoi(short, short, RATE)
+    estoi = {pystoi.stoi(waveform, silence, RATE, extended=True) for _ in range(2)}
+    assert len(estoi) == 2
+    for pair in ((waveform, silence), (short, short)):
+        assert set(quality.measure(*pair).values.values()) == {None}
+
+
+def test_what_is_not_finite_is_undefined() -> None:
+    found = quality.measure_each({"a": lambda: float("nan"), "b": lambda: 1.0})
+    assert found == ({"a": None, "b": 1.0}, {"a": "no finite number comes out"})
 
 
 def test_a_pair_of_two_lengths_is_refused(waveform: np.ndarray) -> None:

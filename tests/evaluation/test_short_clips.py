@@ -126,7 +126,8 @@ def test_conversions_of_a_short_clip_count_for_nobody(tiny_model: Path, tmp_path
 
 def test_a_pair_without_a_voice_is_neither_reached_nor_missed() -> None:
     measures = (*conversion._AGAINST_SOURCE, conversion._PITCH_DISTANCE)
-    names = ("original to target", "to target", "to source", *measures, "words")
+    similarities = ("original to target", "to target", "to source")
+    names = (*similarities, *measures, "words", "words put in")
     errors = [f"word errors{of}" for of in ("", " of reconstruction", " of original")]
     row = {"source": "a", "target": "b", **dict.fromkeys([*names, *errors])}
     table = conversion._pair([row])

@@ -35,7 +35,16 @@ from vqcodec.evaluation.quality import (
     voicing_error,
 )
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import TRAINED_ON_NOTE, cell, heading, mean, word_error_rate
+from vqcodec.evaluation.summary import (
+    INSERTION_RATE,
+    TRAINED_ON_NOTE,
+    WORD_ERROR_RATIO,
+    cell,
+    heading,
+    mean,
+    word_error_rate,
+    word_error_ratio,
+)
 from vqcodec.models import DecoderName
 
 MIN_RECORDINGS = 6
@@ -54,7 +63,9 @@ _NOTES = (
     "their own recordings. F0 correlation, voicing error and levels, where the source speaks and "
     "where it pauses, are against the source; the pitch distance is that of the mean pitch from "
     "the target's, whatever its sign. WER: what a recogniser mishears, all errors over all words, "
-    "in the conversion, in the plain reconstruction and in the original."
+    "in the conversion, in the plain reconstruction and in the original; words put in are of the "
+    "conversion. In brackets the interval that holds a value with 95 % confidence (bootstrap over "
+    "files)."
 )
 
 
@@ -282,6 +293,7 @@ def _rows(utterance: Utterance, found: _Found, people: dict[str, _Person]) -> li
                     f"word errors{of}": form["WER"] and form["WER"][0] for of, form in forms.items()
                 },
                 "words": record["WER"] and record["WER"][1],
+                "words put in": record["WER"] and record["WER"][2],
                 "undefined": record["undefined"],
             }
         )
@@ -338,4 +350,7 @@ def _pair(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     for of in ("", " of reconstruction", " of original"):
         rate = word_error_rate(rows, f"word errors{of}")
         table[f"WER{of} (%)"] = cell(rate, len(rows), 1)
+    errors, originals = ([row[f"word errors{of}"] for row in rows] for of in ("", " of original"))
+    table[WORD_ERROR_RATIO] = cell(word_error_ratio(errors, originals), len(rows), 3)
+    table[INSERTION_RATE] = cell(word_error_rate(rows, "words put in"), len(rows), 1)
     return table

@@ -87,7 +87,7 @@ def pesq_wb(reference: np.ndarray, decoded: np.ndarray) -> float:
     check_pair(reference, decoded)
     try:
         return float(pesq.pesq(SAMPLE_RATE, reference, decoded, "wb"))
-    except pesq.PesqError as error:
+    except (pesq.PesqError, ValueError) as error:
         reason = error.args[0]
         text = reason.decode() if isinstance(reason, bytes) else str(reason)
         raise UndefinedMetricError(text) from error
@@ -266,6 +266,8 @@ def measure_each(measures: Mapping[str, Callable[[], Any]]) -> Measured:
     for name, measure in measures.items():
         try:
             found.values[name] = measure()
+            if isinstance(found.values[name], float) and not np.isfinite(found.values[name]):
+                raise UndefinedMetricError("no finite number comes out")
         except UndefinedMetricError as error:
             found.values[name], found.reasons[name] = None, str(error)
     return found

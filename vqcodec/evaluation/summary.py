@@ -74,19 +74,17 @@ def word_error_rate(rows: Sequence[Mapping[str, Any]], column: str = "word error
     return Mean(100 * found.value, found.n_files, interval)
 
 
-def word_error_ratio(
-    rows: Sequence[Mapping[str, Any]], originals: Sequence[Mapping[str, Any]]
-) -> Mean:
-    """All errors of a codec over those in the originals of the same files, where both are defined.
+def word_error_ratio(errors: Sequence[int | None], originals: Sequence[int | None]) -> Mean:
+    """All errors over those in the originals of the same files, where both are defined.
 
     Args:
-        rows: of the codec.
-        originals: of the same files in the same order.
+        errors: in each file.
+        originals: in the originals of the same files, in the same order.
     """
     pairs = [
-        (row["word errors"], original["word errors"])
-        for row, original in zip(rows, originals, strict=True)
-        if row["word errors"] is not None and original["word errors"] is not None
+        (ours, theirs)
+        for ours, theirs in zip(errors, originals, strict=True)
+        if ours is not None and theirs is not None
     ]
     return _ratio([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
 
@@ -104,7 +102,9 @@ def summarise(
     """The rows of one codec in one, beside those of the originals of the same files."""
     means = {
         WORD_ERROR_RATE: word_error_rate(rows),
-        WORD_ERROR_RATIO: word_error_ratio(rows, originals),
+        WORD_ERROR_RATIO: word_error_ratio(
+            *([row["word errors"] for row in of] for of in (rows, originals))
+        ),
         INSERTION_RATE: word_error_rate(rows, "words put in"),
         **{metric.name: mean(rows, metric.name) for metric in METRICS},
     }
