@@ -331,6 +331,15 @@ def test_enrolling_a_voice(model_file, samples, tmp_path):
         vqcodec.load(model_file, voices=tmp_path / "none.json")
 
 
+def test_a_warning_of_a_voice_points_at_the_caller(model_file, samples):
+    codec, clip = vqcodec.load(model_file, device="cpu", voices=False), samples[:8000]
+    with pytest.warns(RecordingWarning, match="the voice may be off") as heard:
+        codec.speaker(clip, 16_000)
+    with pytest.warns(RecordingWarning, match="the voice may be off") as enrolled:
+        codec.enroll("mia", [clip], sample_rate=16_000)
+    assert {warning.filename for told in (heard, enrolled) for warning in told} == {__file__}
+
+
 def test_a_long_reference_is_heard_to_its_end(codec, samples):
     """Four seconds of a voice and four of another, an octave higher and at the same level."""
     pieces = [np.resize(one, 64_000) for one in (samples, samples[::2])]

@@ -45,7 +45,8 @@ def heard(model: VQVAE, recording: Recording, device: torch.device) -> Speaker:
     if seconds < ENOUGH_S:
         _warn(
             f"{recording.name}: has only {seconds:.2g} s of sound: the voice may be off; "
-            f"{ENOUGH_S:.0f} s or more are better"
+            f"{ENOUGH_S:.0f} s or more are better",
+            n_between=2,
         )
     return Speaker(vector)
 
@@ -165,6 +166,6 @@ def _seconds(recording: Recording, gain: float) -> np.ndarray:
     return seconds
 
 
-def _warn(message: str) -> None:
-    # At the caller of `Codec.speaker` or `Codec.enroll`.
-    warnings.warn(message, RecordingWarning, stacklevel=4)
+def _warn(message: str, n_between: int = 1) -> None:
+    # At the caller of `Codec.speaker` or `Codec.enroll`, so many calls above this module.
+    warnings.warn(message, RecordingWarning, stacklevel=3 + n_between)
