@@ -457,6 +457,13 @@ def test_impossible_draws_are_refused(codec, codes, choice):
         codec.decode(codes, decoder="wavenet", **choice)
 
 
+def test_a_misspelt_choice_is_refused_before_any_work(codec):
+    with pytest.raises(TypeError, match="sede"):
+        codec.decode([], sede=1)
+    with pytest.raises(TypeError, match="sede"):
+        codec.convert("missing.wav", speaker="anna", sede=1)
+
+
 def test_a_model_without_a_name_is_no_model():
     with pytest.raises(CheckpointError, match="no such model"):
         vqcodec.load("")

@@ -393,10 +393,11 @@ class Codec:
             SpeakerError, AudioError: see `speaker`.
             VqcodecError: the model has no such decoder, or the seed or temperature is impossible.
         """
+        how = DecodeOptions(**options)
         if isinstance(codes, list | tuple):
             voice = None if speaker is None else self.speaker(speaker)
             return [self.decode(item, speaker=voice, **options) for item in codes]
-        blocks, rate = self._decoded(codes, speaker, DecodeOptions(**options))
+        blocks, rate = self._decoded(codes, speaker, how)
         n_samples = resampled_length(codes.n_samples, codes.original_sample_rate, rate)
         return np.concatenate(list(resample_blocks(blocks, self.sample_rate, rate, n_samples)))
 
@@ -512,6 +513,7 @@ class Codec:
         Raises:
             AudioError, SpeakerError: as in `encode` and `decode`.
         """
+        DecodeOptions(**options)  # what is wrong with them is said before hours of encoding
         voice = self.speaker(speaker, None if knows_its_rate(speaker) else sample_rate)
         if is_list(source):
             return [
