@@ -20,7 +20,7 @@ from vqcodec.evaluation.quality import (
 _FRAME_LENGTH, _HOP_LENGTH = SAMPLE_RATE // 40, SAMPLE_RATE // 100  # 25 ms, 10 ms
 _MIN_FRAMES = 10
 # Below the loudest frames: what is nearer is speech, what is further a pause, the rest neither.
-_SPEECH_DB, _PAUSE_DB = 25.0, 35.0
+_SPEECH_DB, _PAUSE_DB = 25.0, 30.0
 _LOUDEST = 0.95  # quantile: one click shall not decide
 
 
@@ -57,7 +57,7 @@ def level_in_speech(reference: np.ndarray, decoded: np.ndarray) -> float:
 def level_in_pauses(reference: np.ndarray, decoded: np.ndarray) -> float:
     """As `level_in_speech` where the original pauses: positive if noise or a hum fills them.
 
-    Pauses are frames more than 35 dB softer than its loud ones; a noisy original has none.
+    Pauses are frames more than 30 dB softer than its loud ones; a noisy original has none.
 
     Raises:
         UndefinedMetricError: silence, or fewer than ten such frames.
