@@ -163,7 +163,8 @@ def test_directions_between_the_sexes_stand_apart() -> None:
     base = dict.fromkeys([*conversion._AGAINST_SOURCE, conversion._PITCH_DISTANCE], 0.5)
     errors = {f"word errors{of}": 1 for of in ("", " of reconstruction", " of original")}
     rows = [
-        {"source": a, "target": b, "original to target": 0.5, "to source": 0.6, "words": 4}
+        {"source": a, "target": b, "original to target": 0.5, "to source": 0.6}
+        | {"words": 4, "words put in": 0}
         | {"to target": 0.9 if a == "tom" else 0.4}
         | base
         | errors
