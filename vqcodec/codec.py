@@ -507,8 +507,8 @@ class Codec:
             options: as in `decode`.
 
         Returns:
-            (T,) at the rate of the source unless told otherwise: a tensor for a tensor, else an
-            array; for a list, a list.
+            (T,) at the rate of the source: a tensor for a tensor, else an array; for a list, a
+            list.
 
         Raises:
             AudioError, SpeakerError: as in `encode` and `decode`.
