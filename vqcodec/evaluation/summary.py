@@ -130,8 +130,8 @@ def cell(found: Mean, n_files: int, decimals: int) -> str:
     """A mean as text, with its interval, and the number of files it is over where not all."""
     if found.value is None:
         return "-"
-    interval = ""
-    if found.interval is not None and found.interval.low < found.interval.high:
-        interval = f" [{found.interval.low:.{decimals}f}, {found.interval.high:.{decimals}f}]"
+    ends = [f"{end:.{decimals}f}" for end in found.interval or ()]
+    # Of what is the same in all files, such as a recording's likeness to itself, rounding is left.
+    interval = f" [{', '.join(ends)}]" if len(set(ends)) == 2 else ""
     missing = f" ({found.n_files} of {n_files} files)" if found.n_files < n_files else ""
     return f"{found.value:.{decimals}f}{interval}{missing}"
