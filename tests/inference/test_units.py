@@ -182,6 +182,7 @@ PLAIN = " ".join(map(str, range(300)))
         ("a.txt", f"a|1 2|{2**62} {2**62}", "durations"),
         ("a.txt", "a|1|1|1", "line 1 has more than"),
         ("a.txt", "a|1\na|2", "two recordings are called a"),
+        ("a.txt", "a|1\n./a|2", "two recordings are called ./a"),
         ("a.txt", "../a|1", "'../a' cannot name a file"),
         ("a.txt", "/a|1", "'/a' cannot name a file"),
         ("a.txt", PLAIN, "repeats were collapsed, and there are no durations: add these"),

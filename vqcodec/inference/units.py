@@ -213,10 +213,12 @@ def _named(
         ValueError: two have one name, or, in all of them, no unit comes twice in a row.
     """
     named: dict[str, ReadUnits] = {}
+    paths: set[Path] = set()  # `a` and `./a` are one
     n_plain = 0
     for name, (units, is_plain), fingerprint in found:
-        if name in named:
+        if Path(name) in paths:
             raise ValueError(f"two recordings are called {name}")
+        paths.add(Path(name))
         if (
             not Path(name).name
             or Path(name).is_absolute()
