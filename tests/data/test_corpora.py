@@ -163,12 +163,13 @@ def test_folder_with_two_files_of_one_name(tmp_path: Path) -> None:
 def test_manifest_decides(tmp_path: Path) -> None:
     touch(tmp_path, "x/1.wav", "x/2.opus", "x/3.wav")
     (tmp_path / "manifest.csv").write_text(
-        "path,sex,speaker,split,text\nx/2.opus,f,eva,test_unseen,\nx/1.wav,m,bob,train,Été\n",
+        "path,age,speaker,sex,split,text,language\n"
+        "x/2.opus,9,eva,F,test_unseen,,\nx/1.wav,8,bob,male,train,Été,fr\n",
         encoding="utf-8-sig",
     )
     assert corpora.folder(tmp_path) == [
-        Utterance(tmp_path / "x/1.wav", "x/1", "bob", "train", "Été"),
-        Utterance(tmp_path / "x/2.opus", "x/2", "eva", "test_unseen", ""),
+        Utterance(tmp_path / "x/1.wav", "x/1", "bob", "train", "Été", "fr", "male"),
+        Utterance(tmp_path / "x/2.opus", "x/2", "eva", "test_unseen", "", "en", "female"),
     ]
 
 
