@@ -144,18 +144,8 @@ def compare(
     refined = [our_label(made_of.decoder, refined=True)] if refine else []
     codecs = (ORIGINAL, ours, *refined, *baselines)
     treatments = all_treatments(codecs, ours, conditions=conditions, generations=generations)
-    has_babble, played = any(map(needs_babblers, conditions)), _played(utterances)
-    tasks = [
-        _Task(
-            utterance=each,
-            setup=made_of,
-            treatments=treatments,
-            behind=babblers(each, everybody) if has_babble else (),
-            output=output,
-            is_example=each in played,
-        )
-        for each in utterances
-    ]
+    people = everybody if any(map(needs_babblers, conditions)) else []
+    tasks = _tasks(utterances, made_of, treatments, people, output)
     records = map_in_processes(
         _measure_recording,
         tasks,
@@ -189,6 +179,28 @@ def compare(
     ]
     write_atomically(output / "index.html", page(notes, table, examples).encode())
     return text
+
+
+def _tasks(
+    utterances: Sequence[Utterance],
+    setup: Setup,
+    treatments: tuple[Treatment, ...],
+    people: Sequence[Utterance],
+    output: Path,
+) -> list[_Task]:
+    """A task for every recording; those of `people` may babble behind it."""
+    played = _played(utterances)
+    return [
+        _Task(
+            utterance=each,
+            setup=setup,
+            treatments=treatments,
+            behind=babblers(each, people) if people else (),
+            output=output,
+            is_example=each in played,
+        )
+        for each in utterances
+    ]
 
 
 def _check_place(corpus: Path, output: Path) -> None:
