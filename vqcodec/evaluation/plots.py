@@ -47,9 +47,8 @@ def rates(summaries: Sequence[CodecSummary], *, ours: Collection[str], original:
             value = summary.means[name].value
             if summary.codec == original and value is not None:
                 axis.axhline(value, color="grey", linestyle="--", label=f"{original}, not coded")
-        fastest = max(rate for _, rate in coded)
-        axis.set(title=title, xlim=(0, 1.1 * fastest))
-        axis.set_xlabel("kbit/s, every byte of the file counted")
+        axis.set(title=title, xscale="log", xlabel="kbit/s, every byte of the file counted")
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.margins(0.1)
         axis.grid(alpha=0.3)
     # A measure may be undefined for some or all.
