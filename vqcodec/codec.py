@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Unpack, cast, overload
 
 import numpy as np
@@ -570,7 +571,7 @@ class Codec:
             self.model,
             codes if isinstance(codes, CodesStream) else [codes.codes],
             vector,
-            options,
+            replace(options, decoder=decoder),
             own=None if own is None else self._speakers.vector(own.vector),
             gain=metadata.gain,
             live=live,

@@ -25,8 +25,7 @@ import soundfile
 from vqcodec.audio import load
 from vqcodec.audio.writing import to_int16
 from vqcodec.errors import VqcodecError
-
-SAMPLE_RATE = 16000
+from vqcodec.evaluation.quality import SAMPLE_RATE
 
 _NAME = re.compile(r"\w[\w.+ -]*")
 

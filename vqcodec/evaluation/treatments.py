@@ -105,13 +105,17 @@ def babblers(utterance: Utterance, everybody: Sequence[Utterance]) -> tuple[Utte
 def treat(
     treatment: Treatment, setup: Setup, utterance: Utterance, behind: Sequence[Utterance]
 ) -> Treated:
-    """Do it.
+    """Bring a recording into a condition, and code and decode it.
 
     Args:
         treatment: what to do.
         setup: of the report.
         utterance: the recording.
         behind: who babbles, if the treatment needs it.
+
+    Raises:
+        AudioError: a recording cannot be read.
+        VqcodecError: a reference codec fails or is not installed.
     """
     codec, condition, generation = treatment
     heard = None

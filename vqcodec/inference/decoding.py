@@ -47,8 +47,8 @@ def speech_blocks(
     layout = {"sample_rate": model.config.sample_rate, "hop_length": model.config.hop_length}
     codes, again = itertools.tee(codes)
     blocks = decoded_blocks(model, codes, speaker, options, live=live)
-    is_fast = (options.decoder or model.config.decoders[0]) == "fast"
-    if own is not None and model.fast is not None and not (is_fast and own.equal(speaker)):
+    is_same = options.decoder == "fast" and own is not None and own.equal(speaker)
+    if own is not None and model.fast is not None and not is_same:
         # What the voice that spoke makes of the codes tells how loud they are to be.
         blocks = followed(blocks, parallel_blocks(model, again, own, live=live), **layout)
     return (block * np.float32(gain) for block in normalised(blocks, gain=gain, **layout))
@@ -68,16 +68,16 @@ def decoded_blocks(
         model: with that decoder, on the device of `speaker`.
         codes: (Q, n) blocks, n free.
         speaker: (1, S).
-        options: of which the sample rate does not matter here.
+        options: they name a decoder; the sample rate does not matter here.
         live: in short chunks, each as soon as its codes are there.
 
     Yields:
         (T,) float32 at normalised level, T a multiple of the hop length.
     """
-    decoder = options.decoder or model.config.decoders[0]
-    if decoder in AUTOREGRESSIVE:
+    assert options.decoder is not None
+    if options.decoder in AUTOREGRESSIVE:
         return sampled_blocks(model, codes, speaker, options, live=live)
-    return parallel_blocks(model, codes, speaker, decoder, live=live)
+    return parallel_blocks(model, codes, speaker, options.decoder, live=live)
 
 
 def parallel_blocks(
