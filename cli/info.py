@@ -29,8 +29,9 @@ def info(
     Example: vqcodec info out.codes
     """
     from vqcodec import list_models
+    from vqcodec.weights.hub import is_hub_name
 
-    if file in list_models() or Path(file).suffix == MODEL_SUFFIX:
+    if file in list_models() or is_hub_name(file) or Path(file).suffix == MODEL_SUFFIX:
         from vqcodec.weights.registry import find, read_header
 
         results = describe(read_header(find(file)))
@@ -98,7 +99,7 @@ def _holds_codes(path: Path) -> bool:
 def _describe_codes(path: Path) -> dict[str, Any]:
     from vqcodec.format.codes import read_header
     from vqcodec.format.header import FIELDS, METHODS
-    from vqcodec.weights.registry import maker
+    from vqcodec.weights.registry import maker, pulled
 
     header = read_header(path)
     stored = _fields(header, *(field.name for field in FIELDS if hasattr(header, field.name)))
@@ -111,7 +112,7 @@ def _describe_codes(path: Path) -> dict[str, Any]:
         **stored,
         "method": METHODS[header.method],
         "fingerprint": header.fingerprint.hex(),
-        "model": maker(header.fingerprint),
+        "model": maker(header.fingerprint) or pulled(header.fingerprint),
         "speaker": header.speaker if isinstance(header.speaker, str) else None,
     }
 

@@ -20,6 +20,7 @@ from vqcodec_cli.errors import USAGE_ERROR, message, usage_message
 from vqcodec_cli.evaluate import evaluate, leakage, units_eval
 from vqcodec_cli.info import info, verify
 from vqcodec_cli.jobs import INTERRUPTED
+from vqcodec_cli.models import app as model
 from vqcodec_cli.models import models, speakers
 from vqcodec_cli.prepare import prepare
 from vqcodec_cli.sample import sample, score
@@ -48,6 +49,7 @@ for command in (
     app.command(context_settings=HELP)(command)
 app.command("eval", context_settings=HELP)(evaluate)
 app.add_typer(voices, name="voices", context_settings=HELP)
+app.add_typer(model, name="model", context_settings=HELP)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,9 +1,9 @@
-"""models and speakers: what there is to choose from."""
+"""models and speakers: what there is to choose from; model push and pull: the hub."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from vqcodec_cli.display import show
@@ -14,6 +14,44 @@ from vqcodec.errors import CheckpointError
 if TYPE_CHECKING:
     from vqcodec.weights.registry import ModelHeader
     from vqcodec.weights.voices import VoiceInfo
+
+app = typer.Typer(help="Models on the Hugging Face Hub.")
+HubName = Annotated[str, typer.Argument(metavar="hf://OWNER/NAME", help="Its name on the hub.")]
+
+
+@app.command()
+def pull(name: HubName) -> None:
+    """Fetch a model into the cache of huggingface_hub, where it is found without a network.
+
+    Add @REVISION for a branch, a tag or a commit. What is printed names the commit that came.
+
+    Example: vqcodec model pull hf://anna/voices
+    """
+    from vqcodec.weights import checkpoint, hub
+
+    path = hub.fetch(name)
+    checkpoint.load(path)
+    typer.echo(f"{hub.pinned(path)} → {path}")
+
+
+@app.command()
+def push(
+    model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="The model.")], name: HubName
+) -> None:
+    """Put a model on the hub, with a model card that its file tells; you must be logged in.
+
+    The repository is public, unless you have made a private one of that name before. The file goes
+    as it is, with the recipe that it was trained by.
+
+    Example: vqcodec model push runs/mine/model.safetensors hf://anna/voices
+    """
+    from vqcodec.weights import checkpoint, hub
+    from vqcodec.weights.model_card import model_card
+    from vqcodec.weights.registry import find, read_header
+
+    path = find(model)
+    checkpoint.load(path)
+    typer.echo(f"{model} → {hub.push(path, name, model_card(read_header(path), name))}")
 
 
 def models(as_json: Json = False) -> None:
@@ -70,6 +108,7 @@ def describe(header: ModelHeader) -> dict[str, Any]:
 
     from vqcodec.models.config import ModelConfig
     from vqcodec.models.cost import latency_ms, part_costs
+    from vqcodec.weights.hub import pinned
 
     try:
         config = ModelConfig.model_validate_json(header.config)
@@ -82,7 +121,7 @@ def describe(header: ModelHeader) -> dict[str, Any]:
     costs = part_costs(config, header.shapes)
     decoders = {"fast": config.fast, "wavenet": config.wavenet}
     return {
-        "name": header.name,
+        "name": pinned(header.path) or header.name,
         "path": str(header.path),
         "size_bytes": header.path.stat().st_size,
         "fingerprint": header.fingerprint.hex(),

@@ -19,7 +19,9 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 def model_option(default: str) -> Any:
     """The option for a model that may be left out."""
     return typer.Option(
-        metavar="NAME|FILE", help="A packaged model or a .safetensors file.", show_default=default
+        metavar="NAME|FILE",
+        help="A packaged model, a .safetensors file, or hf://OWNER/NAME.",
+        show_default=default,
     )
 
 

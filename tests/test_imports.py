@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # stands for its modules, except for those that have a line of their own.
 LAYERS = [
     ["vqcodec.errors", "vqcodec.files", "vqcodec.extras", "vqcodec.compilation"],
-    ["vqcodec.audio", "vqcodec.weights.registry"],
+    ["vqcodec.audio", "vqcodec.weights.registry", "vqcodec.weights.hub"],
     ["vqcodec.format"],
     ["vqcodec.models"],
     ["vqcodec.weights"],

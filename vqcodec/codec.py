@@ -58,7 +58,8 @@ def load(
     """Load a codec.
 
     Args:
-        model: name of a packaged model, or path of a model file; the default model when None.
+        model: name of a packaged model, path of a model file, or `hf://owner/name@revision` of
+            one on the Hugging Face Hub; the default model when None.
         device: `auto`, `cpu` or `cuda`.
         voices: a voices file whose voices are added to the model's; when None, the one that
             `vqcodec enroll` keeps them in, if there is one; False for none.

@@ -16,6 +16,7 @@ EXTRAS = {
         *("onnxruntime", "pocketsphinx", "jiwer", "matplotlib"),
     ),
     "asr": ("faster_whisper",),
+    "hub": ("huggingface_hub",),
 }
 
 

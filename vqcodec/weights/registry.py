@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from vqcodec.errors import CheckpointError
+from vqcodec.weights import hub
 
 DEFAULT_MODEL = "speech-1k"
 FORMAT, VERSION = "vqcodec-model", 2
@@ -97,16 +99,28 @@ def maker(fingerprint: bytes) -> str | None:
     return None
 
 
+def pulled(fingerprint: bytes) -> str | None:
+    """Pinned name of a model in the hub's cache that makes codes of this fingerprint, if any."""
+    for path in hub.cached():
+        with suppress(CheckpointError):  # other software has its models there, too
+            if read_header(path).fingerprint == fingerprint:
+                return hub.pinned(path)
+    return None
+
+
 def find(name: str | Path | None) -> Path:
-    """Path of a model given by packaged name or by path.
+    """Path of a model given by packaged name, by path or by its name on the hub.
 
     Raises:
-        CheckpointError: neither exists.
+        CheckpointError: none of these exists, or the hub cannot be reached.
+        VqcodecError: it is on the hub, and the extra `hub` is not installed.
     """
     models = packaged()
     name = DEFAULT_MODEL if name is None else name
     if str(name) in models:
         return models[str(name)]
+    if hub.is_hub_name(str(name)):
+        return hub.fetch(str(name))
     if Path(name).is_file():
         return Path(name)
     raise CheckpointError(
