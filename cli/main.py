@@ -24,6 +24,7 @@ from vqcodec_cli.models import app as model
 from vqcodec_cli.models import models, speakers
 from vqcodec_cli.prepare import prepare
 from vqcodec_cli.sample import sample, score
+from vqcodec_cli.serve import serve
 from vqcodec_cli.train import recipes, train
 from vqcodec_cli.transcode import convert, decode, encode
 from vqcodec_cli.units import units
@@ -45,6 +46,7 @@ for command in (
     *(prepare, train, recipes),
     *(sample, score),
     *(units, units_eval, leakage),
+    serve,
 ):
     app.command(context_settings=HELP)(command)
 app.command("eval", context_settings=HELP)(evaluate)

@@ -30,7 +30,9 @@ FENCED = re.compile(r"^```([^`\n]+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:vqcodec|python|make|pip|torchrun) [^`]+)`")
 LINK = re.compile(r"\]\(([^)#:\s]+)[^):]*\)")
 # What a reader of the page has made by then, or lies where it was unpacked; and what takes minutes.
-NOT_RUN = re.compile(r"(data|runs|corpus|labels|VCTK-Corpus-0.92)(/|$)|hf://|train$|--tune$")
+NOT_RUN = re.compile(
+    r"(data|runs|corpus|labels|VCTK-Corpus-0.92)(/|$)|hf://|train$|serve$|studio$|--tune$"
+)
 OTHER_PROGRAMS = {"arecord", "aplay", "nc"}
 
 

@@ -21,12 +21,15 @@ LAYERS = [
     ["vqcodec.data"],
     ["vqcodec.inference"],
     ["vqcodec.codec", "vqcodec.prior", "vqcodec"],
+    ["vqcodec.serving"],
     ["vqcodec.evaluation"],
     ["vqcodec.training"],
     ["vqcodec_cli", "vqcodec.__main__"],
 ]
 APART = [  # may not import each other, whichever stands higher
     ("vqcodec.evaluation", "vqcodec.training"),
+    ("vqcodec.serving", "vqcodec.evaluation"),
+    ("vqcodec.serving", "vqcodec.training"),
     ("vqcodec.inference", "vqcodec.data"),
     ("vqcodec.models", "vqcodec.format"),
     ("vqcodec.models", "vqcodec.files"),

@@ -17,6 +17,7 @@ EXTRAS = {
     ),
     "asr": ("faster_whisper",),
     "hub": ("huggingface_hub",),
+    "web": ("fastapi", "gradio", "python_multipart", "uvicorn"),
 }
 
 

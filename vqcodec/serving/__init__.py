@@ -1,0 +1,1 @@
+"""The codec over HTTP: what `vqcodec serve` and `vqcodec studio` offer."""

@@ -1,0 +1,232 @@
+"""The HTTP interface of `vqcodec serve`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import PurePath
+from typing import IO, Annotated, Any
+
+from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+import vqcodec
+from vqcodec.errors import VqcodecError
+from vqcodec.models import DecoderName
+from vqcodec.serving.admission import Admission
+from vqcodec.serving.service import Service, TooLongError, Upload, told
+
+BLOCK_BYTES = 1 << 16
+
+
+class Error(BaseModel):
+    """What went wrong, and what to do about it, in one line."""
+
+    error: str
+
+
+class Health(BaseModel):
+    """How the server is.
+
+    Attributes:
+        model: its name.
+        fingerprint: of the model, which code files name.
+        voices: names to give as `speaker`.
+        n_open: requests in work or waiting.
+        max_open: requests of which one more is refused.
+    """
+
+    model: str
+    fingerprint: str
+    voices: list[str]
+    n_open: int
+    max_open: int
+
+
+class Codes(StreamingResponse):
+    """A code file."""
+
+    media_type = "application/octet-stream"
+
+
+class Sound(StreamingResponse):
+    """A WAV: 16 bit, mono, as long as the recording."""
+
+    media_type = "audio/wav"
+
+
+class UnitsLine(StreamingResponse):
+    """A line `name|17 402 9`."""
+
+    media_type = "text/plain; charset=utf-8"
+
+
+Voice = Annotated[str | None, Form(description="A voice's name; /health lists them.")]
+Decoder = Annotated[DecoderName | None, Form(description="The model's best if left out.")]
+Seed = Annotated[int, Form(ge=0, description="Of the WaveNet's draws.")]
+Temperature = Annotated[float, Form(ge=0, allow_inf_nan=False, description="Of the same.")]
+Rate = Annotated[
+    int | None, Form(ge=1000, le=192_000, description="Of the WAV in Hz; the recording's own.")
+]
+_ERROR = Error.model_json_schema()
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"description": what, "content": {"application/json": {"schema": _ERROR}}}
+    for status, what in (
+        (400, "The file, a voice or an option cannot be used"),
+        (413, "The file is too large or lasts too long"),
+        (422, "A field is missing or impossible"),
+        (429, "Too many requests are waiting"),
+    )
+}
+
+
+def app(service: Service, *, max_open: int, max_bytes: int) -> Admission:
+    """The ASGI application.
+
+    Args:
+        service: what does the work.
+        max_open: requests at a time, in work or waiting.
+        max_bytes: of a request.
+    """
+    pool, turn = ThreadPoolExecutor(1, "vqcodec"), asyncio.Lock()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        pool.shutdown(wait=False, cancel_futures=True)
+
+    # The pages of documentation would fetch their scripts from elsewhere; /openapi.json does not.
+    api = FastAPI(
+        title="vqcodec",
+        description="A neural speech codec and voice converter.",
+        version=vqcodec.__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    admission = Admission(api, max_open=max_open, max_bytes=max_bytes)
+    _tell_errors(api)
+
+    async def answer(
+        request: Request, answer_class: type[StreamingResponse], work: Callable[[], IO[bytes]]
+    ) -> Response:
+        """The result of some work, when it has its turn; of nobody's who has left."""
+        async with turn:
+            if await request.is_disconnected():
+                return Response(status_code=499)
+            loop = asyncio.get_running_loop()
+            file, warnings = await loop.run_in_executor(pool, partial(told, work))
+        headers = {"Content-Length": str(_size(file))}
+        if warnings:
+            headers["X-Warning"] = "; ".join(warnings).encode("ascii", "backslashreplace").decode()
+        return answer_class(_blocks(file), headers=headers)
+
+    @api.get("/health")
+    async def health() -> Health:
+        """Say what is served, and how many are waiting."""
+        codec = service.codec
+        return Health(
+            model=codec.name,
+            fingerprint=codec.fingerprint.hex(),
+            voices=sorted(codec.voices),
+            n_open=admission.n_open,
+            max_open=max_open,
+        )
+
+    @api.post("/encode", response_class=Codes, responses=REFUSALS)
+    async def encode(request: Request, file: UploadFile, speaker: Voice = None) -> Response:
+        """Make codes of a recording: WAV, FLAC, Ogg, MP3 or AIFF."""
+        return await answer(request, Codes, partial(service.encode, _upload(file), speaker))
+
+    @api.post("/decode", response_class=Sound, responses=REFUSALS)
+    async def decode(
+        request: Request,
+        file: UploadFile,
+        speaker: Voice = None,
+        reference: UploadFile | None = None,
+        decoder: Decoder = None,
+        seed: Seed = 0,
+        temperature: Temperature = 1.0,
+        sample_rate: Rate = None,
+    ) -> Response:
+        """Make a recording of codes, in their own voice, a known one, or that of a recording."""
+        options = {"decoder": decoder, "seed": seed, "temperature": temperature}
+        options["sample_rate"] = sample_rate
+        voice = None if reference is None else _upload(reference)
+        work = partial(service.decode, _upload(file), speaker, voice, **options)
+        return await answer(request, Sound, work)
+
+    @api.post("/convert", response_class=Sound, responses=REFUSALS)
+    async def convert(
+        request: Request,
+        file: UploadFile,
+        speaker: Voice = None,
+        reference: UploadFile | None = None,
+        decoder: Decoder = None,
+        seed: Seed = 0,
+        temperature: Temperature = 1.0,
+        sample_rate: Rate = None,
+    ) -> Response:
+        """Say the same in another voice: a known one, or that of a recording."""
+        options = {"decoder": decoder, "seed": seed, "temperature": temperature}
+        options["sample_rate"] = sample_rate
+        voice = None if reference is None else _upload(reference)
+        work = partial(service.convert, _upload(file), speaker, voice, **options)
+        return await answer(request, Sound, work)
+
+    @api.post("/units", response_class=UnitsLine, responses=REFUSALS)
+    async def units(
+        request: Request,
+        file: UploadFile,
+        dedup: Annotated[bool, Form(description="Collapse repeats, and add durations.")] = False,
+    ) -> Response:
+        """Write the codes of a recording or of a code file as phoneme-like units."""
+        work = partial(service.units, _upload(file), dedup=dedup)
+        return await answer(request, UnitsLine, work)
+
+    return admission
+
+
+def _tell_errors(api: FastAPI) -> None:
+    """Answer every error with one line in JSON."""
+
+    @api.exception_handler(VqcodecError)
+    async def refused(_: Request, error: VqcodecError) -> JSONResponse:
+        return _error(413 if isinstance(error, TooLongError) else 400, str(error))
+
+    @api.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        faults = (f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
+        return _error(422, "; ".join(faults))
+
+    @api.exception_handler(StarletteHTTPException)
+    async def failed(_: Request, error: HTTPException) -> JSONResponse:
+        return _error(error.status_code, error.detail)
+
+    @api.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> JSONResponse:
+        return _error(500, f"this is a bug ({type(error).__name__}); the server's log has it")
+
+
+def _error(status: int, text: str) -> JSONResponse:
+    return JSONResponse({"error": " ".join(text.split())}, status)
+
+
+def _upload(file: UploadFile) -> Upload:
+    return Upload(PurePath(file.filename or "file").name, file.file)
+
+
+def _size(file: IO[bytes]) -> int:
+    size = file.seek(0, 2)
+    file.seek(0)
+    return size
+
+
+def _blocks(file: IO[bytes]) -> Any:
+    with file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
