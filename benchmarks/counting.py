@@ -11,7 +11,7 @@ import torch
 from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError
-from vqcodec.models.speaker import from_int8
+from vqcodec.models.speaker_vector import from_int8
 from vqcodec.prior import Prior
 from vqcodec.training.prior_data import CodedClip, encode_clips
 

@@ -15,6 +15,7 @@ import typer
 from command import run
 from counting import Predictor, coded_splits, counting_models, prior_model
 
+import vqcodec
 from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import CheckpointError
@@ -25,7 +26,6 @@ from vqcodec.format.header import CHUNK_LENGTH, NGRAM_DIGEST_LENGTH, pack_header
 from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.prior import load
 from vqcodec.training.prior_data import CodedClip
-from vqcodec.weights import checkpoint
 
 PACKED, NGRAM = "packed bits", "ngram-ans"
 
@@ -143,11 +143,11 @@ def main(
 ) -> None:
     """Measure bits per code, file sizes and speed; write entropy.csv and entropy.md."""
     torch.set_num_threads(1)
-    loaded = checkpoint.load(model)
-    codec, ngram_model = Codec(loaded), loaded.tables
+    codec = vqcodec.load(model, device="cpu", voices=False)
+    ngram_model = codec.tables
     if ngram_model is None:
         raise CheckpointError(
-            f"{loaded.name}: has no n-gram model; fit it with tools/models.py package --train-data"
+            f"{codec.name}: has no n-gram model; fit it with tools/models.py package --train-data"
         )
     names = splits.split(",")
     coded = coded_splits(codec, PreparedData(data), names, codes)

@@ -21,11 +21,11 @@ import torch
 
 import vqcodec
 from vqcodec.evaluation.baselines import baseline
-from vqcodec.inference.wavenet import sampler_for
 from vqcodec.inference.wavenet.reference import ReferenceSampler
 from vqcodec.models.cost import part_costs
 from vqcodec.models.interfaces import Condition
-from vqcodec.models.wavenet import SILENCE, WaveNet
+from vqcodec.models.mu_law import SILENCE
+from vqcodec.models.wavenet import WaveNet
 
 PEAK = "product"
 LANES_PER_CORE = 16
@@ -132,18 +132,16 @@ def _wavenet(codec: vqcodec.Codec) -> tuple[WaveNet, float]:
 
 def lanes(codec: vqcodec.Codec, n_lanes: int) -> Part:
     """The WaveNet alone with several recordings of a second side by side."""
-    wavenet, macs = _wavenet(codec)
-    n_codes = codec.sample_rate // codec.hop_length
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(n_lanes, codec.config.quantizer.dim, n_codes, generator=generator)
-    speaker = torch.zeros(n_lanes, codec.config.speaker.dim, device=codec.device)
-    with torch.no_grad():
-        condition = wavenet.per_code(Condition(latents.to(codec.device), speaker))
-    sampler = sampler_for(codec.device)
+    _, macs = _wavenet(codec)
+    quantizer, n_codes = codec.config.quantizer, codec.sample_rate // codec.hop_length
+    shape = n_lanes, quantizer.n_codebooks, n_codes
+    codes = np.random.default_rng(0).integers(quantizer.codebook_size, size=shape)
+    speaker = np.zeros(codec.config.speaker.dim, np.float32)
+    conditions = [codec.engine.wavenet_condition(lane, speaker) for lane in codes]
+    seeds = [[lane] for lane in range(n_lanes)]
 
     def call() -> object:
-        blocks = list(sampler(wavenet, seeds=list(range(n_lanes))).blocks(condition))
-        return torch.cat(blocks, dim=1).cpu()
+        return codec.engine.sample(conditions, seeds=seeds, temperature=1.0)
 
     return Part(n_lanes * n_codes * codec.hop_length / codec.sample_rate, call, macs)
 

@@ -56,9 +56,9 @@ def verify(
     """
     tables = None
     if model is not None:
-        from vqcodec.weights import checkpoint
+        from vqcodec.weights import model_file
 
-        tables = checkpoint.load(model).tables
+        tables = model_file.read(model).tables
     n_bad = 0
     for file in files:
         paths = files_below(file, (CODES_SUFFIX,)) if file.is_dir() else [file]
@@ -78,9 +78,9 @@ def verify(
 
 def _check(path: Path, tables: NgramModel | None) -> None:
     if path.suffix == MODEL_SUFFIX:
-        from vqcodec.weights import checkpoint
+        from vqcodec.weights import model_file
 
-        checkpoint.load(path)
+        model_file.read(path).weights()
     else:
         from vqcodec import Codes
 

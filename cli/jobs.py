@@ -177,8 +177,9 @@ def _serve(
     signal.signal(signal.SIGTERM, end)
     for other in inherited:
         other.close()  # or it would not be known that nobody is there to ask
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+    from vqcodec.inference.chunking import compute_alone
+
+    compute_alone()
     stderr = io.StringIO()
     try:
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -95,16 +94,17 @@ def files_at_a_time(jobs: int | None) -> int:
     """How many files to work on at a time: as the user says, or one for each available core."""
     if jobs is not None:
         return jobs
-    # A process may be confined to some of the cores; not every system can say to which.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from vqcodec.inference.chunking import available_cores
+
+    return available_cores()
 
 
 def is_gpu(device: DeviceName) -> bool:
     """Whether that is, or finds, a GPU."""
     if device == "auto":
-        import torch
+        from vqcodec.inference.engines import has_gpu
 
-        return torch.cuda.is_available()
+        return has_gpu()
     return device == "cuda"
 
 

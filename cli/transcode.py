@@ -299,7 +299,7 @@ def _held_rate(target: str, sample_rate: int) -> int:
 
 def _announced(codec: Codec, decoder: opt.Decoder) -> AbstractContextManager[None]:
     """Say when the sampler is being compiled, if the work needs it."""
-    if (decoder or codec.decoders[0]) != "wavenet" or codec.device.type != "cpu":
+    if (decoder or codec.decoders[0]) != "wavenet" or codec.device != "cpu":
         return nullcontext()
     return compilation_notice()
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor
 
+import vqcodec
 from vqcodec.audio import open_recording
 from vqcodec.audio.analysis import pitches, seconds_of_sound
 from vqcodec.codec import Codec
@@ -80,8 +81,7 @@ def package(
     origin = without_folders({**loaded.provenance, **json.loads(provenance.read_text())})
     tables = loaded.tables
     if train_data is not None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        tables = fitted(Codec(loaded, device=device), PreparedData(train_data), codes)
+        tables = fitted(vqcodec.load(model, voices=False), PreparedData(train_data), codes)
     target = WEIGHTS / f"{name}.safetensors"
     fingerprint = checkpoint.save(target, loaded.model, kept, origin, tables)
     size = target.stat().st_size

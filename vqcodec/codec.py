@@ -8,15 +8,14 @@ threads or blocks are involved.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Unpack, cast, overload
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from vqcodec.audio import open_recording, open_writer
+from vqcodec.audio import Recording, open_recording, open_writer
 from vqcodec.audio.recording import knows_its_rate
 from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.audio.soundfiles import checked_rate
@@ -27,6 +26,7 @@ from vqcodec.format.streaming import CodesStream
 from vqcodec.inference import enrolment
 from vqcodec.inference.decoding import speech_blocks
 from vqcodec.inference.encoding import Progress, listened, live_codes
+from vqcodec.inference.engines import Engine, has_gpu, torch_engine
 from vqcodec.inference.recordings import encode_recording
 from vqcodec.inference.sources import (
     ConvertCall,
@@ -36,6 +36,7 @@ from vqcodec.inference.sources import (
     Source,
     Sources,
     is_list,
+    is_tensor,
     open_reference,
     to_numpy,
 )
@@ -43,10 +44,17 @@ from vqcodec.inference.speakers import Speakers
 from vqcodec.inference.units import unit_array
 from vqcodec.models import DecoderName
 from vqcodec.models.interfaces import DecodeKeywords, DecodeOptions, SynthesisKeywords
-from vqcodec.weights import checkpoint
-from vqcodec.weights.checkpoint import Checkpoint
+from vqcodec.models.speaker_vector import from_int8
+from vqcodec.weights import model_file
+from vqcodec.weights.model_file import ModelFile
 from vqcodec.weights.registry import maker
 from vqcodec.weights.voices import Speaker, VoicesFile, check_name, default_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vqcodec.inference.engines.pytorch import TorchEngine
+    from vqcodec.models.vqvae import VQVAE
 
 
 def load(
@@ -70,23 +78,23 @@ def load(
     """
     if device not in ("auto", "cpu", "cuda"):
         raise VqcodecError(f"device {device}: choose auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not has_gpu():
         raise VqcodecError("device cuda: torch sees no GPU; use device cpu")
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = checkpoint.load(None if model is None else str(model))
+        device = "cuda" if has_gpu() else "cpu"
+    file = model_file.read(None if model is None else str(model))
     if voices and not os.path.exists(voices):
         raise SpeakerError(f"{voices}: no such voices file; vqcodec enroll makes one")
     enrolled = None if voices is False else VoicesFile(voices or default_path())
-    return Codec(loaded, device=device, enrolled=enrolled)
+    return Codec(file, torch_engine(file, device), enrolled)
 
 
 class Codec:
     """A model that is ready for use.
 
     Args:
-        loaded: a model file.
-        device: `cpu` or `cuda`.
+        file: of the model.
+        engine: of the model.
         enrolled: further voices.
 
     Attributes:
@@ -95,21 +103,16 @@ class Codec:
         fingerprint: 8 bytes; code files name it.
         provenance: how it was trained.
         tables: of the entropy coder, if it has them.
+        engine: what runs the networks.
+        device: `cpu` or `cuda`.
     """
 
-    def __init__(
-        self,
-        loaded: Checkpoint,
-        *,
-        device: str = "cpu",
-        enrolled: VoicesFile | None = None,
-    ) -> None:
-        self.name, self.config = loaded.name, loaded.config
-        self.fingerprint, self.provenance = loaded.fingerprint, loaded.provenance
-        self.tables = loaded.tables
-        self.device = torch.device(device)
-        self.model = loaded.model.to(self.device)
-        self._speakers = Speakers(loaded, self.model, enrolled)
+    def __init__(self, file: ModelFile, engine: Engine, enrolled: VoicesFile | None = None) -> None:
+        self.name, self.config = file.name, file.config
+        self.fingerprint, self.provenance = file.fingerprint, file.provenance
+        self.tables = file.tables
+        self.engine, self.device, self._file = engine, engine.device, file
+        self._speakers = Speakers(file, engine, enrolled)
         self.sample_rate, self.hop_length = self.config.sample_rate, self.config.hop_length
 
     def __repr__(self) -> str:
@@ -130,12 +133,22 @@ class Codec:
     @property
     def decoders(self) -> tuple[DecoderName, ...]:
         """Those the model has, the best first: `fast`, `wavenet`."""
-        return tuple(self.model.decoders)
+        return self.config.decoders
 
     @property
     def hears_speakers(self) -> bool:
         """Whether it can tell a voice from a recording, or knows but those of a table."""
         return self.config.speaker.kind == "encoder"
+
+    @property
+    def model(self) -> VQVAE:
+        """The networks in PyTorch, which is imported when they are first asked for."""
+        return self._torch.model
+
+    @cached_property
+    def _torch(self) -> TorchEngine:
+        """The engine for what follows gradients."""
+        return cast("TorchEngine", self.engine)
 
     # Encoding
 
@@ -193,13 +206,17 @@ class Codec:
         gain = recording.gain()
         speakers = self._speakers
         mark = speakers.heard_in(recording, gain) if speaker is None else speakers.mark(speaker)
+        search = None
+        if refine:
+            from vqcodec.inference.code_search import searched_blocks
+
+            vector = from_int8(self.voices[mark].vector if isinstance(mark, str) else mark)
+            search = partial(searched_blocks, self._torch, speaker=vector, tables=self.tables)
         codes = encode_recording(
-            self.model,
+            self.engine,
             recording,
             gain,
-            speakers.vector(self.voices[mark].vector if isinstance(mark, str) else mark),
-            refine=refine,
-            tables=self.tables,
+            search=search,
             is_packaged=maker(self.fingerprint) is not None,
             on_progress=on_progress,
         )
@@ -281,7 +298,7 @@ class Codec:
         metadata = StreamMetadata(
             n_codebooks=self.config.quantizer.n_codebooks, **self._layout(rate, gain, mark)
         )
-        return CodesStream(metadata, live_codes(self.model, heard, metadata, self.device))
+        return CodesStream(metadata, live_codes(self.engine, heard, metadata))
 
     def _layout(self, rate: int, gain: float, mark: str | np.ndarray) -> dict[str, Any]:
         return {
@@ -350,16 +367,23 @@ class Codec:
             raise SpeakerError(f"{name}: give a list of recordings to enroll from")
         recordings = [open_reference(clip, sample_rate) for clip in clips]
         voice = enrolment.enrolled(
-            self.model,
+            self.engine,
             name,
             recordings,
-            self.device,
             known=list(self.voices.values()),
-            tune=tune,
-            on_progress=on_progress,
+            tune=self._tuned(on_progress) if tune else None,
         )
         self.voices[name] = voice
         return voice
+
+    def _tuned(
+        self, on_progress: Progress | None
+    ) -> Callable[[Sequence[Recording], np.ndarray], np.ndarray]:
+        from vqcodec.inference import voice_tuning
+
+        return lambda recordings, vector: (
+            voice_tuning.tune(self._torch, recordings, vector, on_progress=on_progress).vector
+        )
 
     # Decoding
 
@@ -383,7 +407,7 @@ class Codec:
         Args:
             codes: of this model; or a list of these.
             speaker: another voice than the codes' own: see `speaker`. If they tell their own, the
-                decoder is led away from that (`models.speaker.guided`).
+                decoder is led away from that (`models.speaker_vector.guided`).
             options: `decoder`, `seed`, `temperature` and `sample_rate`, see `DecodeOptions`.
 
         Returns:
@@ -525,7 +549,11 @@ class Codec:
         own = None if self.hears_speakers else voice
         codes = self.encode(cast(Source, source), sample_rate, speaker=own, refine=refine)
         samples = self.decode(codes, speaker=voice, **options)
-        return torch.from_numpy(samples) if isinstance(source, Tensor) else samples
+        if is_tensor(source):
+            from torch import from_numpy
+
+            return from_numpy(samples)
+        return samples
 
     def check(self, codes: StreamMetadata) -> None:
         """Refuse codes of another model.
@@ -569,11 +597,11 @@ class Codec:
             )
         vector, own = self._speakers.told(metadata, speaker), self._speakers.of(metadata)
         blocks = speech_blocks(
-            self.model,
+            self.engine,
             codes if isinstance(codes, CodesStream) else [codes.codes],
             vector,
             replace(options, decoder=decoder),
-            own=None if own is None else self._speakers.vector(own.vector),
+            own=None if own is None else from_int8(own.vector),
             gain=metadata.gain,
             live=live,
         )

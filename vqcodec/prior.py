@@ -17,7 +17,7 @@ from vqcodec.format.codes import Codes
 from vqcodec.inference import chunking
 from vqcodec.inference.encoding import Progress
 from vqcodec.models.code_transformer import CodeTransformer
-from vqcodec.models.speaker import from_int8
+from vqcodec.models.speaker_vector import from_int8
 from vqcodec.weights import prior_checkpoint
 from vqcodec.weights.voices import Speaker
 
@@ -127,7 +127,7 @@ class Prior:
         # On a lone thread the codes do not depend on how many the machine has. Few at a time, and
         # one after another, so that an interrupt finds an end.
         pieces = [min(CODES_AT_A_TIME, n_new - n) for n in range(0, n_new, CODES_AT_A_TIME)]
-        for _ in chunking.map_in_order(generate, pieces, codec.device, live=True):
+        for _ in chunking.map_in_order(generate, pieces, codec.engine.n_threads, live=True):
             if on_progress:
                 on_progress((len(codes) - n_given) / n_new)
         return Codes(
@@ -178,7 +178,9 @@ class Prior:
         sequence = torch.from_numpy(codes.codes[0].astype(np.int64)).to(self.codec.device)
         vector = torch.from_numpy(from_int8(speaker)).to(self.codec.device)
         (found,) = chunking.map_in_order(
-            lambda sequence: self.model.bits(sequence, vector), [sequence], self.codec.device
+            lambda sequence: self.model.bits(sequence, vector),
+            [sequence],
+            self.codec.engine.n_threads,
         )
         bits: np.ndarray = found.cpu().numpy()
         return bits

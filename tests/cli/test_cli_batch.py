@@ -161,13 +161,14 @@ def test_processes_end_with_whoever_asks_for_their_work(tmp_path: Path) -> None:
 
 def test_a_caller_with_one_thread_computes_in_its_own() -> None:
     pool = chunking.lone_threads(2)
-    device = torch.device("cpu")
 
     def call(_: int) -> bool:
         own = threading.get_ident()
         return all(
             ident == own
-            for ident in chunking.map_in_order(lambda _: threading.get_ident(), range(3), device)
+            for ident in chunking.map_in_order(
+                lambda _: threading.get_ident(), range(3), chunking.thread_count()
+            )
         )
 
     assert list(pool.map(call, range(4))) == [True] * 4

@@ -12,7 +12,7 @@ import pytest
 import torch
 from training_data import MODEL, data_section, small_recipe
 
-from vqcodec.codec import Codec
+import vqcodec
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
 from vqcodec.data.dataset import NOT_ENCODED, SegmentSampler, speaker_names
 from vqcodec.data.encoded import read_encoded
@@ -21,7 +21,7 @@ from vqcodec.errors import CodesError, DataError
 from vqcodec.format.codes import Codes
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.interfaces import Condition
-from vqcodec.models.speaker import guided
+from vqcodec.models.speaker_vector import guided
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import trainer
 from vqcodec.training.objective import Objective
@@ -45,7 +45,7 @@ def encoded(data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Enc
     model = VQVAE(ModelConfig.model_validate(MODEL))
     model.quantizer.initialized.fill_(True)
     checkpoint.save(root / "model.safetensors", model, {}, provenance={})
-    codec = Codec(checkpoint.load(root / "model.safetensors"))
+    codec = vqcodec.load(root / "model.safetensors", device="cpu", voices=False)
     for clip in data.clips[1:]:
         path = root / "codes" / f"{clip.name}.codes"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,13 +16,13 @@ import torch
 
 from vqcodec.inference import chunking
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture(autouse=True)
 def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """None have been started yet, and torch has as many afterwards as before."""
-    monkeypatch.setattr(chunking, "_kept_threads", cache(chunking.lone_threads))
+    monkeypatch.setattr(
+        chunking, "_kept_threads", cache(lambda n_threads, _: chunking.lone_threads(n_threads))
+    )
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -54,7 +54,9 @@ def test_work_is_shared_in_order_by_threads_that_compute_alone() -> None:
         return number, torch.get_num_threads(), threading.get_ident()
 
     torch.set_num_threads(3)
-    numbers, counts, threads = zip(*chunking.map_in_order(work, range(30), CPU), strict=True)
+    numbers, counts, threads = zip(
+        *chunking.map_in_order(work, range(30), chunking.thread_count()), strict=True
+    )
     assert numbers == tuple(range(30))
     assert set(counts) == {1}
     assert 1 < len(set(threads)) <= 3
@@ -63,7 +65,7 @@ def test_work_is_shared_in_order_by_threads_that_compute_alone() -> None:
 def test_the_thread_count_of_the_caller_stays() -> None:
     """In this thread and, which torch counts apart, in those that start later."""
     torch.set_num_threads(3)
-    results = chunking.map_in_order(abs, range(9), CPU)
+    results = chunking.map_in_order(abs, range(9), chunking.thread_count())
     assert next(results) == 0
     counts: list[int] = []
     observer = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
@@ -78,11 +80,11 @@ def test_calls_from_many_threads_leave_each_its_count() -> None:
 
     def caller() -> None:
         for _ in range(20):
-            list(chunking.map_in_order(abs, range(3), CPU))
+            list(chunking.map_in_order(abs, range(3), chunking.thread_count()))
         counts.append(torch.get_num_threads())
 
     torch.set_num_threads(2)
-    list(chunking.map_in_order(abs, range(3), CPU))
+    list(chunking.map_in_order(abs, range(3), chunking.thread_count()))
     callers = [threading.Thread(target=caller) for _ in range(8)]
     for each in callers:
         each.start()
@@ -103,9 +105,9 @@ def test_a_fault_is_raised_and_ends_the_work() -> None:
 
     torch.set_num_threads(2)
     with pytest.raises(ValueError, match="three"):
-        list(chunking.map_in_order(work, itertools.count(), CPU))
+        list(chunking.map_in_order(work, itertools.count(), chunking.thread_count()))
     # By the same threads, after whatever they were still at.
-    list(chunking.map_in_order(abs, range(4), CPU))
+    list(chunking.map_in_order(abs, range(4), chunking.thread_count()))
     assert len(begun) <= 3 + 2 * 2
 
 
@@ -122,18 +124,18 @@ def test_an_interrupt_while_threads_start_leaves_none_waiting(
     torch.set_num_threads(2)
     before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
-        next(chunking.map_in_order(abs, range(2), CPU))
+        next(chunking.map_in_order(abs, range(2), chunking.thread_count()))
     assert set(threading.enumerate()) <= before
     assert torch.get_num_threads() == 2
 
 
 def _in_a_child(results: multiprocessing.Queue[list[int]]) -> None:
-    results.put(list(chunking.map_in_order(abs, [-1, -2], CPU)))
+    results.put(list(chunking.map_in_order(abs, [-1, -2], chunking.thread_count())))
 
 
 def test_a_forked_process_has_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # it is the module's own that are left behind
-    list(chunking.map_in_order(abs, [1], CPU))
+    list(chunking.map_in_order(abs, [1], chunking.thread_count()))
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     child = context.Process(target=_in_a_child, args=(results,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ from vqcodec.inference.wavenet.cpu import CpuSampler, choose, set_condition, ste
 from vqcodec.inference.wavenet.reference import ReferenceSampler
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.interfaces import Condition
-from vqcodec.models.wavenet import SILENCE, WaveNet
+from vqcodec.models.mu_law import SILENCE
+from vqcodec.models.wavenet import WaveNet
 from vqcodec.weights import checkpoint
 
 DIM, SPEAKER_DIM, HOP_LENGTH = 16, 64, 32
@@ -47,11 +48,24 @@ def make_condition(wavenet: WaveNet, n_lanes: int, n_codes: int) -> tuple[torch.
     return latents, speaker, wavenet.per_code(Condition(latents, speaker))
 
 
-def forced_logits(sampler: CpuSampler, levels: np.ndarray, condition: torch.Tensor) -> np.ndarray:
+def sampler(wavenet: WaveNet, seeds: Iterable[int], **options: float) -> CpuSampler:
+    state = {name: tensor.numpy() for name, tensor in wavenet.state_dict().items()}
+    return CpuSampler(state, wavenet.config, wavenet.hop_length, seeds=list(seeds), **options)
+
+
+def sampled(
+    wavenet: WaveNet, condition: torch.Tensor, seeds: Iterable[int], **options: float
+) -> np.ndarray:
+    """(B, T) waveforms, all at once."""
+    blocks = sampler(wavenet, seeds, **options).blocks(condition.numpy())
+    return np.concatenate(list(blocks), axis=1)
+
+
+def forced_logits(kernel: CpuSampler, levels: np.ndarray, condition: torch.Tensor) -> np.ndarray:
     """(B, 256, T) logits of the kernel when it is told the levels (B, T)."""
-    (group,), hop_length = sampler.groups, sampler.wavenet.hop_length
+    (group,), hop_length = kernel.groups, kernel.hop_length
     n_lanes, width = len(levels), len(group.state.levels)
-    padded = np.zeros((sampler.n_inputs, width), np.float32)
+    padded = np.zeros((kernel.n_inputs, width), np.float32)
     padded[-1] = 1
     logits = []
     for index in range(levels.shape[1]):
@@ -73,8 +87,7 @@ def test_logits_are_those_of_the_module(preset: str, n_lanes: int) -> None:
     levels = torch.randint(0, 256, (n_lanes, 5 * wavenet.hop_length))
     expected = wavenet(levels, Condition(latents, speaker))
     assert expected.std() > 0.05
-    sampler = CpuSampler(wavenet, seeds=range(n_lanes))
-    got = forced_logits(sampler, levels.numpy(), condition)
+    got = forced_logits(sampler(wavenet, range(n_lanes)), levels.numpy(), condition)
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-4)
 
 
@@ -88,47 +101,43 @@ def threads() -> Iterator[None]:
 def test_samples_do_not_depend_on_company_or_threads(threads: None) -> None:
     wavenet = make_wavenet("default")
     *_, condition = make_condition(wavenet, 19, n_codes=4)
-    alone = [
-        torch.cat(list(CpuSampler(wavenet, seeds=[seed]).blocks(condition[seed : seed + 1])), 1)
-        for seed in (0, 3, 17)
-    ]
+    alone = [sampled(wavenet, condition[seed : seed + 1], [seed]) for seed in (0, 3, 17)]
     for n_threads in (1, 2, 4):
         torch.set_num_threads(n_threads)
-        together = torch.cat(list(CpuSampler(wavenet, seeds=range(19)).blocks(condition)), 1)
+        together = sampled(wavenet, condition, range(19))
         for seed, single in zip((0, 3, 17), alone, strict=True):
-            assert torch.equal(together[seed], single[0])
+            assert np.array_equal(together[seed], single[0])
 
 
 def test_going_on_equals_sampling_at_once() -> None:
     wavenet = make_wavenet("small, odd widths")
     *_, condition = make_condition(wavenet, 2, n_codes=60)
-    whole = torch.cat(list(CpuSampler(wavenet, seeds=[4, 5]).blocks(condition)), 1)
-    sampler = CpuSampler(wavenet, seeds=[4, 5])
-    parts = [block for n in (range(7), range(7, 60)) for block in sampler.blocks(condition[:, n])]
-    assert torch.equal(torch.cat(parts, 1), whole)
-    other = torch.cat(list(CpuSampler(wavenet, seeds=[4, 6]).blocks(condition)), 1)
-    assert torch.equal(other[0], whole[0])
-    assert not torch.equal(other[1], whole[1])
+    whole = sampled(wavenet, condition, [4, 5])
+    kernel = sampler(wavenet, [4, 5])
+    parts = [
+        block for n in (range(7), range(7, 60)) for block in kernel.blocks(condition[:, n].numpy())
+    ]
+    assert np.array_equal(np.concatenate(parts, 1), whole)
+    other = sampled(wavenet, condition, [4, 6])
+    assert np.array_equal(other[0], whole[0])
+    assert not np.array_equal(other[1], whole[1])
 
 
 def test_it_begins_like_the_plain_sampler() -> None:
     # Until rounding lets one draw fall on the other side, both walk the same path.
     wavenet = make_wavenet("small, odd widths")
     *_, condition = make_condition(wavenet, 3, n_codes=2)
-    fast = torch.cat(list(CpuSampler(wavenet, seeds=[1, 2, 3]).blocks(condition)), 1)
-    plain = torch.cat(list(ReferenceSampler(wavenet, seeds=[1, 2, 3]).blocks(condition)), 1)
-    assert torch.allclose(fast[:, :20], plain[:, :20], atol=1e-5)
-    coldest = [
-        torch.cat(list(kind(wavenet, seeds=[1, 2, 3], temperature=0).blocks(condition)), 1)
-        for kind in (CpuSampler, ReferenceSampler)
-    ]
-    assert torch.allclose(*coldest, atol=1e-5)
+    for temperature, n_samples in ((1.0, 20), (0.0, None)):
+        fast = sampled(wavenet, condition, [1, 2, 3], temperature=temperature)
+        plain = ReferenceSampler(wavenet, seeds=[1, 2, 3], temperature=temperature)
+        expected = torch.cat(list(plain.blocks(condition)), 1).numpy()
+        np.testing.assert_allclose(fast[:, :n_samples], expected[:, :n_samples], atol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_levels_follow_the_distribution(temperature: float) -> None:
     wavenet = make_wavenet("small, odd widths")
-    state = CpuSampler(wavenet, seeds=range(16)).groups[0].state
+    state = sampler(wavenet, range(16)).groups[0].state
     rng = np.random.default_rng(0)
     state.logits[:] = rng.normal(0, 1, (256, 1))
     counts = np.zeros(256)

@@ -14,6 +14,7 @@ import vqcodec
 from vqcodec import audio
 from vqcodec.errors import SpeakerError
 from vqcodec.inference import voice_tuning
+from vqcodec.inference.engines.pytorch import TorchEngine
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.speaker import from_int8
 from vqcodec.models.vqvae import VQVAE
@@ -38,7 +39,7 @@ def long(tmp_path: Path) -> Path:
 
 def tuned(codec: vqcodec.Codec, path: Path, start: np.ndarray) -> voice_tuning.Tuned:
     recordings = [audio.open_recording(path)]
-    return voice_tuning.tune(codec.model, recordings, start, device=codec.device)
+    return voice_tuning.tune(codec.engine, recordings, start)
 
 
 def test_tuning_brings_what_it_has_not_heard_nearer_and_changes_the_vector_alone(
@@ -48,9 +49,7 @@ def test_tuning_brings_what_it_has_not_heard_nearer_and_changes_the_vector_alone
     weights = {name: tensor.clone() for name, tensor in codec.model.state_dict().items()}
     shares: list[float] = []
     recordings = [audio.open_recording(long)]
-    found = voice_tuning.tune(
-        codec.model, recordings, start, device=codec.device, on_progress=shares.append
-    )
+    found = voice_tuning.tune(codec.engine, recordings, start, on_progress=shares.append)
     assert found.after < found.before
     assert found.vector.dtype == np.int8
     assert not np.array_equal(found.vector, start)
@@ -84,9 +83,7 @@ def test_two_seconds_are_needed(codec: vqcodec.Codec, long: Path, tmp_path: Path
         tuned(codec, short, start)
     # The two seconds may lie in two recordings.
     recordings = [audio.open_recording(short)] * 2
-    assert voice_tuning.tune(codec.model, recordings, start, device=codec.device).vector.shape == (
-        64,
-    )
+    assert voice_tuning.tune(codec.engine, recordings, start).vector.shape == (64,)
 
 
 def test_a_model_without_the_fast_decoder_cannot_tune(codec: vqcodec.Codec, long: Path) -> None:
@@ -94,7 +91,7 @@ def test_a_model_without_the_fast_decoder_cannot_tune(codec: vqcodec.Codec, long
     model = VQVAE(ModelConfig.model_validate(config)).eval()
     start = np.zeros(64, np.int8)
     with pytest.raises(SpeakerError, match="no fast decoder to tune a voice by"):
-        voice_tuning.tune(model, [audio.open_recording(long)], start, device=codec.device)
+        voice_tuning.tune(TorchEngine(model), [audio.open_recording(long)], start)
 
 
 def test_enrolling_with_tuning(

@@ -7,7 +7,8 @@ from vqcodec.errors import ConfigError
 from vqcodec.models.config import IstftDecoderConfig, ModelConfig
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.istft import IstftDecoder
-from vqcodec.models.streams import KERNEL_SIZE, build_streams
+from vqcodec.models.receptive_field import STREAM_KERNEL_SIZE
+from vqcodec.models.streams import build_streams
 
 CONFIG = IstftDecoderConfig(channels=16, n_layers=1)
 
@@ -29,7 +30,7 @@ def test_a_stream_changes_nothing_until_it_is_trained_and_then_what_it_reaches()
     decoder.streams.convolutions["melody"].weight.fill_(0.1)
     assert torch.equal(decoder(Condition(latents, speaker)), expected)  # zeros are no news
     before, after = decoder.context
-    assert (before, after) == tuple(n + KERNEL_SIZE // 2 for n in plain.context)
+    assert (before, after) == tuple(n + STREAM_KERNEL_SIZE // 2 for n in plain.context)
     other = melody.clone()
     other[..., 20] += 1
     moved = decoder(told) != decoder(Condition(latents, speaker, {"melody": other}))

@@ -10,7 +10,8 @@ from scipy import stats
 from vqcodec.inference.wavenet.reference import ReferenceSampler
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.interfaces import Condition
-from vqcodec.models.wavenet import N_LEVELS, SILENCE, WaveNet
+from vqcodec.models.mu_law import N_LEVELS, SILENCE
+from vqcodec.models.wavenet import WaveNet
 
 DIM, SPEAKER_DIM, HOP_LENGTH = 4, 6, 8
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,6 @@ from functools import cache
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 LENGTH = 500  # codes
 LIVE_LENGTH = 25  # codes: 0.2 s of the default model
 _starting = threading.Lock()
+_own = threading.local()
 
 
 class Chunk(NamedTuple):
@@ -72,27 +73,24 @@ def chunks(
 def map_in_order(
     function: Callable[[Item], Result],
     items: Iterable[Item],
-    device: torch.device,
+    n_threads: int,
     *,
     live: bool = False,
 ) -> Iterator[Result]:
-    """`map`, on a CPU over as many threads as torch has; each call computes on one thread.
-
-    A caller for whom torch has but one thread computes in its own: as many such callers, each of
-    `lone_threads`, use as many cores.
+    """`map`, over threads each of which computes alone; a single one is the caller's own.
 
     Args:
         function: what to do; it may not call `map_in_order`, whose threads it would wait for.
         items: with what.
-        device: a CPU or a GPU.
+        n_threads: `Engine.n_threads`.
         live: give each result before asking for the next item.
     """
-    if device.type != "cpu" or torch.get_num_threads() == 1:
+    if n_threads == 1:
         yield from map(function, items)
         return
     with _starting:
-        n_threads = torch.get_num_threads()
-        pool = _kept_threads(n_threads)
+        # Threads that started before torch was there let it use them all.
+        pool = _kept_threads(n_threads, "torch" in sys.modules)
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -106,14 +104,38 @@ def map_in_order(
             future.cancel()
 
 
+def thread_count() -> int:
+    """Over how many threads a caller on a CPU is to spread its chunks.
+
+    One for a caller that computes alone: as many such callers use as many cores. Else as many as
+    torch has been told to use, where it is loaded; else `OMP_NUM_THREADS`, or one for each core
+    that this process may use.
+    """
+    if getattr(_own, "is_alone", False):
+        return 1
+    if torch := sys.modules.get("torch"):
+        with _starting:
+            n_threads: int = torch.get_num_threads()
+        return n_threads
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() and int(told) else available_cores()
+
+
+def available_cores() -> int:
+    """Cores that this process may use: it may be confined to some of them."""
+    # Not every system can say to which.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def lone_threads(n_threads: int) -> ThreadPoolExecutor:
-    """Threads on each of which torch computes alone; elsewhere its thread count stays.
+    """Threads each of which computes alone; elsewhere torch's thread count stays.
 
     All of them start before this returns: while they start, a thread that meets torch for the
     first time may take their count for its own.
     """
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(n_threads, initializer=_compute_alone)
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    pool = ThreadPoolExecutor(n_threads, initializer=compute_alone)
     all_started = threading.Barrier(n_threads)
     try:
         wait([pool.submit(all_started.wait) for _ in range(n_threads)])
@@ -123,15 +145,24 @@ def lone_threads(n_threads: int) -> ThreadPoolExecutor:
         pool.shutdown()
         raise
     finally:
-        torch.set_num_threads(before)
+        if torch:
+            torch.set_num_threads(before)
     return pool
 
 
-_kept_threads = cache(lone_threads)
+@cache
+def _kept_threads(n_threads: int, with_torch: bool) -> ThreadPoolExecutor:
+    return lone_threads(n_threads)
+
+
 os.register_at_fork(after_in_child=_kept_threads.cache_clear)  # threads do not survive it
 
 
-def _compute_alone() -> None:
-    torch.set_num_threads(1)
-    # A thread adopts the count that holds at its first look, and set_num_threads sets it for all.
-    torch.get_num_threads()
+def compute_alone() -> None:
+    """Keep what this thread computes to the thread."""
+    _own.is_alone = True
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+        # A thread adopts the count that holds at its first look, and set_num_threads sets it for
+        # all.
+        torch.get_num_threads()

@@ -21,7 +21,7 @@ from torch import Tensor
 from vqcodec.errors import VqcodecError
 from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.inference import chunking
-from vqcodec.inference.decoding import run_decoder
+from vqcodec.inference.engines.pytorch import TorchEngine, run_decoder
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.loss_config import LONGEST_WINDOW, STOI_SECONDS, LossConfig
 from vqcodec.models.quantizer import VectorQuantizer
@@ -38,9 +38,9 @@ STEPS_PER_COSTS = 5  # they change little from step to step
 
 
 def searched_blocks(
-    model: VQVAE,
+    engine: TorchEngine,
     blocks: Iterable[np.ndarray],
-    speaker: Tensor,
+    speaker: np.ndarray,
     *,
     tables: NgramModel | None,
 ) -> Iterator[np.ndarray]:
@@ -49,9 +49,9 @@ def searched_blocks(
     The same recording gives the same codes on one CPU, for any number of threads.
 
     Args:
-        model: with a fast decoder, on the device of `speaker`.
+        engine: of a model with a fast decoder.
         blocks: (T,) float32 at the model's rate and normalised level.
-        speaker: (1, S) what the decoder will be told.
+        speaker: (S,) what the decoder will be told.
         tables: of the entropy coder, by which codes have a cost; without them none has.
 
     Yields:
@@ -60,8 +60,8 @@ def searched_blocks(
     Raises:
         VqcodecError: the model has no fast decoder, or another quantizer than `vq`.
     """
-    config = model.config
-    search = CodeSearch(model, None if tables is None else partial(_costs, tables), STEPS)
+    config = engine.config
+    search = CodeSearch(engine.model, None if tables is None else partial(_costs, tables), STEPS)
     heard = [-(-n // config.hop_length) for n in encoder_context(config.encoder)]
     decoded = search.fast.context
     grid = chunking.chunks(
@@ -73,10 +73,10 @@ def searched_blocks(
 
     def searched(chunk: chunking.Chunk) -> np.ndarray:
         """The codes that a chunk keeps, (1, n)."""
-        codes = search(torch.from_numpy(chunk.data)[None].to(speaker.device), speaker)
+        codes = search(engine.tensor(chunk.data), engine.tensor(speaker))
         return codes[0, :, chunk.start : chunk.end].cpu().numpy().astype(np.uint16)
 
-    return chunking.map_in_order(searched, grid, speaker.device)
+    return chunking.map_in_order(searched, grid, engine.n_threads)
 
 
 class CodeSearch:

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-import torch
 
 from vqcodec.audio.analysis import MAX_REFERENCES, REFERENCE_SECONDS
 from vqcodec.audio.offset import FRAME_SECONDS, frame_length, regroup, without_offset
@@ -23,9 +22,8 @@ from vqcodec.errors import AudioError, SpeakerError
 from vqcodec.format.header import StreamMetadata
 from vqcodec.format.streaming import Blocks
 from vqcodec.inference import chunking
+from vqcodec.inference.engines import Engine
 from vqcodec.models.receptive_field import encoder_context
-from vqcodec.models.speaker import SpeakerTable, to_grid, to_int8
-from vqcodec.models.vqvae import VQVAE
 
 Progress = Callable[[float], None]
 
@@ -36,9 +34,8 @@ SOUND_POWER = 1e-5  # mean square: -50 dB full scale
 
 
 def code_blocks(
-    model: VQVAE,
+    engine: Engine,
     blocks: Iterable[np.ndarray],
-    device: torch.device,
     *,
     live: bool = False,
     distances: list[np.ndarray] | None = None,
@@ -46,9 +43,8 @@ def code_blocks(
     """Encode.
 
     Args:
-        model: on `device`.
+        engine: of the model.
         blocks: (T,) float32 at the model's rate and normalised level.
-        device: a CPU or a GPU.
         live: in short chunks, each as soon as it is heard; the codes are the same.
         distances: gets those of every block of latents to their codes, (n,), squared: for
             `is_unlike_speech`.
@@ -56,49 +52,43 @@ def code_blocks(
     Yields:
         (Q, n) uint16.
     """
-    hop_length, quantizer = model.config.hop_length, model.quantizer
-    before, after = (-(-n // hop_length) for n in encoder_context(model.config.encoder))
+    config, hop_length = engine.config, engine.config.hop_length
+    before, after = (-(-n // hop_length) for n in encoder_context(config.encoder))
     grid = chunking.chunks(
         blocks,
         # Codes without margins cannot be settled, so their chunks never move.
-        length=chunking.LIVE_LENGTH if live and quantizer.has_margins else chunking.LENGTH,
+        length=chunking.LIVE_LENGTH if live and config.quantizer.has_margins else chunking.LENGTH,
         context=(before, after),
         step=hop_length,
     )
 
-    @torch.no_grad()
     def encode(chunk: chunking.Chunk) -> tuple[np.ndarray, np.ndarray]:
-        waveform = torch.from_numpy(chunk.data)[None].to(device)
-        indices, margins, squares = quantizer.margins(model.norm(model.encoder(waveform)))
-        for frame in (margins[0] < DOUBT).nonzero()[:, 0].tolist():
+        codes, margins, squares = engine.encode_chunk(chunk.data)
+        for frame in np.flatnonzero(margins < DOUBT).tolist():
             if chunk.start <= frame < chunk.end:
-                indices[0, :, frame] = settle(waveform, frame)
+                codes[:, frame] = settle(chunk.data, frame)
         span = slice(chunk.start, chunk.end)
-        codes = indices[0, :, span].cpu().numpy().astype(np.uint16)
-        return codes, squares[0, span].cpu().numpy()
+        return codes[:, span].astype(np.uint16), squares[span]
 
-    def settle(waveform: torch.Tensor, frame: int) -> torch.Tensor:
+    def settle(waveform: np.ndarray, frame: int) -> np.ndarray:
         """The code of a frame from just what it sees, wherever the chunk lay."""
         first = max(frame - before, 0)
-        seen = waveform[:, first * hop_length : (frame + after + 1) * hop_length]
-        return model.encode(seen)[0, :, frame - first]
+        seen = waveform[first * hop_length : (frame + after + 1) * hop_length]
+        return engine.encode_chunk(seen).codes[:, frame - first]
 
-    for codes, squares in chunking.map_in_order(encode, grid, device, live=live):
+    for codes, squares in chunking.map_in_order(encode, grid, engine.n_threads, live=live):
         if distances is not None:
             distances.append(squares)
         yield codes
 
 
-def live_codes(
-    model: VQVAE, blocks: Iterable[np.ndarray], metadata: StreamMetadata, device: torch.device
-) -> Blocks:
+def live_codes(engine: Engine, blocks: Iterable[np.ndarray], metadata: StreamMetadata) -> Blocks:
     """Encode a recording while it is being made.
 
     Args:
-        model: on `device`.
+        engine: of the model.
         blocks: (T,) float32 at the recording's own rate and level.
         metadata: of the recording.
-        device: a CPU or a GPU.
 
     Returns:
         A generator as of a `CodesStream`.
@@ -121,7 +111,7 @@ def live_codes(
         centred, *rates, lambda: resampled_length(n_samples, *rates) if has_ended else None
     )
     normalised = (block / np.float32(metadata.gain) for block in resampled)
-    yield from code_blocks(model, normalised, device, live=True)
+    yield from code_blocks(engine, normalised, live=True)
     if not n_samples:
         raise AudioError("stream: holds no samples; record it again")
     return n_samples
@@ -169,47 +159,32 @@ def listened(
     return mono, open_recording(beginning, sample_rate)
 
 
-def speaker_vectors(
-    model: VQVAE, recording: Recording, *, gain: float, device: torch.device
-) -> torch.Tensor:
+def speaker_vectors(engine: Engine, recording: Recording, *, gain: float) -> np.ndarray:
     """Hear who speaks in each of the first pieces of a recording.
 
     Args:
-        model: on `device`.
+        engine: of the model.
         recording: of any rate.
         gain: of the recording.
-        device: a CPU or a GPU.
 
     Returns:
-        (n, 64) on the CPU, n from 1 to 16.
+        (n, 64) float32, n from 1 to 16.
 
     Raises:
         AudioError: the recording cannot be read.
         SpeakerError: the model has only a table of speakers.
     """
-    if isinstance(model.speaker, SpeakerTable):
+    if engine.config.speaker.kind == "table":
         raise SpeakerError(
             f"{recording.name}: the model knows speakers only by name; "
             "say who speaks with --speaker"
         )
-    sample_rate = model.config.sample_rate
+    sample_rate = engine.config.sample_rate
     length = round(REFERENCE_SECONDS * sample_rate)
-    pieces: list[torch.Tensor] = []
+    pieces: list[np.ndarray] = []
     for piece in recording.speech(sample_rate, length, gain):
         if pieces and (len(piece) < length // 2 or len(pieces) == MAX_REFERENCES):
             break
         # The mel spectrogram needs a window's worth of samples.
-        padded = np.pad(piece / np.float32(gain), (0, max(0, length // 8 - len(piece))))
-        pieces.append(torch.from_numpy(padded)[None])
-
-    @torch.no_grad()
-    def vector(piece: torch.Tensor) -> torch.Tensor:
-        heard: torch.Tensor = model.speaker(piece.to(device))
-        return heard.cpu()
-
-    return torch.cat(list(chunking.map_in_order(vector, pieces, device)))
-
-
-def mean_vector(vectors: torch.Tensor) -> np.ndarray:
-    """Speaker vectors (n, 64) -> the stored form of their mean, (64,) int8."""
-    return to_int8(to_grid(vectors.mean(0, keepdim=True))[0])
+        pieces.append(np.pad(piece / np.float32(gain), (0, max(0, length // 8 - len(piece)))))
+    return np.stack(list(chunking.map_in_order(engine.speaker_vector, pieces, engine.n_threads)))

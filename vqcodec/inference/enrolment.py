@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from vqcodec.audio import Recording
 from vqcodec.audio.analysis import pitches, seconds_of_sound
 from vqcodec.errors import RecordingWarning, SpeakerError
-from vqcodec.inference import voice_tuning
-from vqcodec.inference.encoding import Progress, mean_vector, speaker_vectors
-from vqcodec.models.speaker import from_int8
-from vqcodec.models.vqvae import VQVAE
+from vqcodec.inference.encoding import speaker_vectors
+from vqcodec.inference.engines import Engine
+from vqcodec.models.speaker_vector import from_int8, mean_vector
 from vqcodec.weights.voices import Speaker, VoiceInfo
 
 ENOUGH_S, ENOUGH_TO_ENROLL_S = 3.0, 10.0
@@ -24,13 +22,12 @@ UNLIKE = 0.6
 SHORTEST_PIECE_S, FEWEST_VOICES = 1.0, 8
 
 
-def heard(model: VQVAE, recording: Recording, device: torch.device) -> Speaker:
+def heard(engine: Engine, recording: Recording) -> Speaker:
     """Who speaks in a reference recording.
 
     Args:
-        model: on `device`.
+        engine: of the model.
         recording: of any rate.
-        device: a CPU or a GPU.
 
     Raises:
         SpeakerError: the recording is silent, or the model has only a table of speakers.
@@ -40,7 +37,7 @@ def heard(model: VQVAE, recording: Recording, device: torch.device) -> Speaker:
         RecordingWarning: it has less than 3 s of sound.
     """
     gain = recording.gain()
-    vector = mean_vector(speaker_vectors(model, recording, gain=gain, device=device))
+    vector = mean_vector(speaker_vectors(engine, recording, gain=gain))
     seconds = _seconds(recording, gain).sum()
     if seconds < ENOUGH_S:
         _warn(
@@ -52,29 +49,25 @@ def heard(model: VQVAE, recording: Recording, device: torch.device) -> Speaker:
 
 
 def enrolled(
-    model: VQVAE,
+    engine: Engine,
     name: str,
     recordings: Sequence[Recording],
-    device: torch.device,
     *,
     known: Sequence[Speaker],
-    tune: bool = False,
-    on_progress: Progress | None = None,
+    tune: Callable[[Sequence[Recording], np.ndarray], np.ndarray] | None = None,
 ) -> Speaker:
     """A new voice from recordings of one person; see `Codec.enroll`.
 
     Args:
-        model: on `device`.
+        engine: of the model.
         name: of the voice.
         recordings: one or more.
-        device: a CPU or a GPU.
         known: voices that the model knows already, which tell how unlike each other people are.
-        tune: as in `Codec.enroll`.
-        on_progress: as in `Codec.enroll`.
+        tune: of the recordings and a vector (64,) int8, a better one.
     """
     gains = [recording.gain() for recording in recordings]
     pairs = list(zip(recordings, gains, strict=True))
-    clips = [speaker_vectors(model, one, gain=gain, device=device) for one, gain in pairs]
+    clips = [speaker_vectors(engine, one, gain=gain) for one, gain in pairs]
     sound = [_seconds(*pair) for pair in pairs]
     seconds = float(np.concatenate(sound).sum())
     if seconds < ENOUGH_TO_ENROLL_S:
@@ -82,15 +75,13 @@ def enrolled(
             f"{name}: has only {seconds:.1f} s of sound: the voice may be off; half a minute is "
             "better"
         )
-    strangers = unlike([one.numpy() for one in clips], sound, known)
+    strangers = unlike(clips, sound, known)
     if strangers:
         _warn(_doubt(name, recordings, strangers))
     stored = [mean_vector(vectors) for vectors in clips]
-    vector = mean_vector(torch.from_numpy(np.stack([from_int8(one) for one in stored])))
+    vector = mean_vector(np.stack([from_int8(one) for one in stored]))
     if tune:
-        vector = voice_tuning.tune(
-            model, recordings, vector, device=device, on_progress=on_progress
-        ).vector
+        vector = tune(recordings, vector)
     voiced = np.concatenate([pitches(*pair) for pair in pairs])
     count = f"{len(recordings)} recording" + "s" * (len(recordings) > 1)
     info = VoiceInfo(

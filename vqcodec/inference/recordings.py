@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-from torch import Tensor
 
 from vqcodec.audio import Recording
 from vqcodec.audio.resampling import resampled_length
 from vqcodec.errors import RecordingWarning
-from vqcodec.format.ngram_coder import NgramModel
-from vqcodec.inference.code_search import searched_blocks
 from vqcodec.inference.encoding import Progress, code_blocks
+from vqcodec.inference.engines import Engine
 from vqcodec.models.config import ModelConfig
-from vqcodec.models.vqvae import VQVAE
 
 BLOCK_LENGTH = 1 << 16  # samples read at a time
 SILENCE = 1e-4  # -80 dB full scale, below which no level is measured
@@ -24,25 +21,21 @@ CLOSEST_SHARE, UNLIKE_SPEECH, LEAST_SECONDS = 0.1, 0.11, 5.0
 
 
 def encode_recording(
-    model: VQVAE,
+    engine: Engine,
     recording: Recording,
     gain: float,
-    speaker: Tensor,
     *,
-    refine: bool,
-    tables: NgramModel | None,
+    search: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]] | None,
     is_packaged: bool,
     on_progress: Progress | None = None,
 ) -> np.ndarray:
     """Encode a whole recording.
 
     Args:
-        model: on the device of `speaker`.
+        engine: of the model.
         recording: of any rate.
         gain: of the recording.
-        speaker: (1, S) what the decoder will be told.
-        refine: search for better codes than the encoder's (inference/code_search.py).
-        tables: of the entropy coder, by which the search knows what codes cost.
+        search: encodes in place of the encoder, as `code_search.searched_blocks` does.
         is_packaged: whether it is known how near speech is to this model's codes.
         on_progress: called with the share done, in [0, 1].
 
@@ -51,12 +44,12 @@ def encode_recording(
 
     Raises:
         AudioError: the recording cannot be read.
-        VqcodecError: the model is not one whose codes can be searched for.
+        VqcodecError: of the search.
 
     Warns:
         RecordingWarning: the recording is silent or unlike speech.
     """
-    sample_rate, hop_length = model.config.sample_rate, model.config.hop_length
+    sample_rate, hop_length = engine.config.sample_rate, engine.config.hop_length
     n_samples = resampled_length(recording.n_samples, recording.sample_rate, sample_rate)
     n_codes, n_done, loudest = -(-n_samples // hop_length), 0, 0.0
 
@@ -69,11 +62,7 @@ def encode_recording(
     parts: list[np.ndarray] = []
     distances: list[np.ndarray] = []
     blocks = normalised_blocks()
-    for part in (
-        searched_blocks(model, blocks, speaker, tables=tables)
-        if refine
-        else code_blocks(model, blocks, speaker.device, distances=distances)
-    ):
+    for part in search(blocks) if search else code_blocks(engine, blocks, distances=distances):
         parts.append(part)
         n_done += part.shape[1]
         if on_progress:
@@ -81,7 +70,7 @@ def encode_recording(
     if loudest < SILENCE:
         _warn(f"{recording.name}: is silent; if it is stereo of opposite phase, give one channel")
     # Measured with the packaged models; other codebooks may be less dense.
-    elif is_packaged and is_unlike_speech(distances, model.config):
+    elif is_packaged and is_unlike_speech(distances, engine.config):
         _warn(
             f"{recording.name}: does not sound like speech but like music or noise, of which the "
             "codes keep little; listen to what is decoded"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import Any, BinaryIO, Required, TypedDict, TypeGuard
+import sys
+from typing import TYPE_CHECKING, Any, BinaryIO, Required, TypedDict, TypeGuard
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vqcodec.audio import Recording, open_recording
 from vqcodec.audio.recording import is_pair, knows_its_rate
 from vqcodec.inference.encoding import Progress
 from vqcodec.models.interfaces import DecodeKeywords, SynthesisKeywords
 from vqcodec.weights.voices import Speaker
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:
+    Tensor = Any
 
 _File = str | os.PathLike[str] | BinaryIO | bytes
 Item = _File | np.ndarray | Tensor | dict[str, Any]
@@ -48,14 +52,20 @@ def is_list(source: Source | Sources) -> TypeGuard[Sources]:
     return isinstance(source, list | tuple) and not is_pair(source)
 
 
+def is_tensor(source: Any) -> TypeGuard[Tensor]:
+    """Whether it is one of torch's: who has one has imported it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(source, torch.Tensor)
+
+
 def to_numpy(source: Any) -> Any:
     """A tensor as an array, in a pair too; all else as it is."""
     if is_pair(source):
         return tuple(map(to_numpy, source))
-    if not isinstance(source, Tensor):
+    if not is_tensor(source):
         return source
     # NumPy has no bfloat16.
-    held = source.float() if source.dtype == torch.bfloat16 else source
+    held = source.float() if str(source.dtype) == "torch.bfloat16" else source
     return held.detach().cpu().numpy()
 
 

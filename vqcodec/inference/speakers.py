@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vqcodec.audio import Recording
 from vqcodec.errors import SpeakerError
 from vqcodec.format.header import StreamMetadata
 from vqcodec.inference import enrolment
-from vqcodec.inference.encoding import mean_vector, speaker_vectors
+from vqcodec.inference.encoding import speaker_vectors
+from vqcodec.inference.engines import Engine
 from vqcodec.inference.sources import Source, open_reference
-from vqcodec.models.speaker import from_int8, guided
-from vqcodec.models.vqvae import VQVAE
-from vqcodec.weights.checkpoint import Checkpoint
+from vqcodec.models.speaker_vector import from_int8, guided, mean_vector
+from vqcodec.weights.model_file import ModelFile
 from vqcodec.weights.registry import maker
 from vqcodec.weights.voices import (
     Speaker,
@@ -32,21 +30,20 @@ class Speakers:
     """Voices by their names, and those that recordings and codes bring along.
 
     Args:
-        loaded: a model file.
-        model: of it, on the device that computes.
+        file: of the model.
+        engine: of the model.
         enrolled: further voices.
 
     Attributes:
         voices: name -> `Speaker`.
     """
 
-    def __init__(self, loaded: Checkpoint, model: VQVAE, enrolled: VoicesFile | None) -> None:
-        self.model, self.model_name, self.fingerprint = model, loaded.name, loaded.fingerprint
-        self.device = next(model.parameters()).device
+    def __init__(self, file: ModelFile, engine: Engine, enrolled: VoicesFile | None) -> None:
+        self.engine, self.model_name, self.fingerprint = engine, file.name, file.fingerprint
         known = packaged_info() if maker(self.fingerprint) else {}
         self.voices = {
             name: Speaker(vector, name, known.get(name, VoiceInfo()))
-            for name, vector in loaded.voices.items()
+            for name, vector in file.voices.items()
         }
         self.enrolled = enrolled
         if enrolled is not None:
@@ -60,7 +57,7 @@ class Speakers:
             return self.voices[who]
         if isinstance(who, str | os.PathLike) and not os.path.exists(who):
             raise self.unknown(str(who))
-        return enrolment.heard(self.model, open_reference(who, sample_rate), self.device)
+        return enrolment.heard(self.engine, open_reference(who, sample_rate))
 
     def unknown(self, name: str) -> SpeakerError:
         """The error for a voice that is not known here: what is known instead."""
@@ -82,8 +79,7 @@ class Speakers:
 
     def heard_in(self, recording: Recording, gain: float) -> np.ndarray:
         """The stored vector, (64,) int8, of who speaks in a recording of some level."""
-        vectors = speaker_vectors(self.model, recording, gain=gain, device=self.device)
-        return mean_vector(vectors)
+        return mean_vector(speaker_vectors(self.engine, recording, gain=gain))
 
     def of(self, codes: StreamMetadata) -> Speaker | None:
         """The voice that codes carry or name; such a name is never taken for a path."""
@@ -91,8 +87,8 @@ class Speakers:
             return Speaker(codes.speaker)
         return self.voices.get(codes.speaker)
 
-    def told(self, codes: StreamMetadata, speaker: Speaker | Source | None) -> Tensor:
-        """What the decoder is told of who speaks, (1, 64).
+    def told(self, codes: StreamMetadata, speaker: Speaker | Source | None) -> np.ndarray:
+        """What the decoder is told of who speaks, (64,) float32.
 
         Args:
             codes: which carry or name a voice of their own.
@@ -103,10 +99,10 @@ class Speakers:
         """
         own = self.of(codes)
         if speaker is not None:
-            target = self.vector(self.find(speaker).vector)
-            return target if own is None else guided(target, self.vector(own.vector))
+            target = from_int8(self.find(speaker).vector)
+            return target if own is None else guided(target, from_int8(own.vector))
         if own is not None:
-            return self.vector(own.vector)
+            return from_int8(own.vector)
         if now := self._renamed(str(codes.speaker)):
             raise SpeakerError(
                 f"these codes name the voice {codes.speaker}, which is called {now} now: give it "
@@ -116,10 +112,6 @@ class Speakers:
             f"these codes name the voice {codes.speaker}, which model {self.model_name} does not "
             "know: load the voices file it is in (--voices), or give another --speaker"
         )
-
-    def vector(self, stored: np.ndarray) -> Tensor:
-        """(64,) int8 -> (1, 64) for the model."""
-        return torch.from_numpy(from_int8(stored))[None].to(self.device)
 
     def _renamed(self, name: str) -> str | None:
         return self.enrolled.renamed(self.fingerprint, name) if self.enrolled else None

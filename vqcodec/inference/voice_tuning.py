@@ -12,12 +12,12 @@ from torch import Tensor
 
 from vqcodec.audio import Recording
 from vqcodec.errors import SpeakerError
-from vqcodec.inference.decoding import run_decoder
 from vqcodec.inference.encoding import Progress, code_blocks
+from vqcodec.inference.engines.pytorch import TorchEngine, run_decoder
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.loss_config import LossConfig
-from vqcodec.models.speaker import from_int8, to_grid, to_int8
-from vqcodec.models.vqvae import VQVAE
+from vqcodec.models.speaker import to_grid
+from vqcodec.models.speaker_vector import from_int8, to_int8
 from vqcodec.models.waveform_loss import WaveformLoss
 
 STEPS, BATCH_SIZE, LEARNING_RATE = 100, 4, 0.05
@@ -42,11 +42,10 @@ class Tuned(NamedTuple):
 
 
 def tune(
-    model: VQVAE,
+    engine: TorchEngine,
     recordings: Sequence[Recording],
     vector: np.ndarray,
     *,
-    device: torch.device,
     on_progress: Progress | None = None,
 ) -> Tuned:
     """Refine a speaker vector, so that decoding his own codes with it comes nearer to him.
@@ -56,21 +55,18 @@ def tune(
     vector on one machine and thread count.
 
     Args:
-        model: on `device`.
+        engine: of the model.
         recordings: of one person.
         vector: (64,) int8 to begin with.
-        device: a CPU or a GPU.
         on_progress: called with the share done, in [0, 1].
 
     Raises:
         AudioError: a recording cannot be read.
         SpeakerError: the model has no fast decoder, or there are no two whole seconds.
     """
-    if model.fast is None:
+    if engine.model.fast is None:
         raise SpeakerError("this model has no fast decoder to tune a voice by; leave --tune out")
-    segments = [
-        segment for recording in recordings for segment in _segments(model, recording, device)
-    ]
+    segments = [segment for recording in recordings for segment in _segments(engine, recording)]
     if len(segments) < 2:
         raise SpeakerError(
             f"{recordings[0].name}: tuning needs two seconds of speech; give longer recordings, "
@@ -79,8 +75,8 @@ def tune(
     rng = np.random.default_rng(0)
     order = rng.permutation(len(segments))
     held_back, heard = np.split(order, [-(-len(order) // _HELD_BACK)])
-    loss = _Loss(model, segments, device)
-    start = torch.from_numpy(from_int8(vector))[None].to(device)
+    loss = _Loss(engine, segments)
+    start = engine.tensor(from_int8(vector))
     refined = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([refined], lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
@@ -93,7 +89,7 @@ def tune(
             on_progress((step + 1) / STEPS)
     before, after = loss.mean(start, held_back), loss.mean(refined, held_back)
     if after < before:
-        return Tuned(to_int8(to_grid(refined.detach())[0]), before, after)
+        return Tuned(to_int8(to_grid(refined.detach())[0].cpu().numpy()), before, after)
     return Tuned(vector, before, before)
 
 
@@ -102,16 +98,16 @@ class _Segment(NamedTuple):
     codes: Tensor  # (Q, N) int64
 
 
-def _segments(model: VQVAE, recording: Recording, device: torch.device) -> list[_Segment]:
+def _segments(engine: TorchEngine, recording: Recording) -> list[_Segment]:
     """The whole seconds of the beginning of a recording."""
-    config = model.config
+    config = engine.config
     n_codes = int(_SEGMENT_S * config.sample_rate) // config.hop_length
     length, gain = n_codes * config.hop_length, recording.gain()
     blocks = itertools.islice(recording.speech(config.sample_rate, length, gain), _MAX_SEGMENTS)
     waveforms = [block / np.float32(gain) for block in blocks if len(block) == length]
     if not waveforms:
         return []
-    codes = np.concatenate(list(code_blocks(model, waveforms, device)), axis=1).astype(np.int64)
+    codes = np.concatenate(list(code_blocks(engine, waveforms)), axis=1).astype(np.int64)
     return [
         _Segment(torch.from_numpy(waveform), torch.from_numpy(own))
         for waveform, own in zip(waveforms, np.split(codes, len(waveforms), axis=1), strict=True)
@@ -121,10 +117,10 @@ def _segments(model: VQVAE, recording: Recording, device: torch.device) -> list[
 class _Loss:
     """The spectral losses of the training, weighted as recipes do by default."""
 
-    def __init__(self, model: VQVAE, segments: Sequence[_Segment], device: torch.device) -> None:
-        self.model, self.segments, self.device = model, segments, device
+    def __init__(self, engine: TorchEngine, segments: Sequence[_Segment]) -> None:
+        self.model, self.segments, self.device = engine.model, segments, engine.device
         self.weights = LossConfig()
-        self.waveform_loss = WaveformLoss(model.config.sample_rate, self.weights).to(device)
+        self.waveform_loss = WaveformLoss(engine.config.sample_rate, self.weights).to(self.device)
 
     def __call__(self, vector: Tensor, rows: np.ndarray) -> Tensor:
         """Vector (1, S), as the decoder would get it once it is stored -> scalar."""

@@ -138,6 +138,11 @@ class QuantizerConfig(Section):
         return self
 
     @property
+    def has_margins(self) -> bool:
+        """Whether the quantizer can tell how sure it is of its codes."""
+        return self.kind == "vq"
+
+    @property
     def n_codebooks(self) -> int:
         """Code sequences per recording."""
         return {
@@ -201,6 +206,11 @@ class WaveNetConfig(Section):
     skip_channels: Width = 64
     condition_channels: Width = 32
     pre_emphasis: Fraction = 0.86
+
+    @property
+    def dilations(self) -> list[int]:
+        """Of every layer, in samples."""
+        return [2**index for index in range(self.layers_per_stack)] * self.n_stacks
 
 
 class ModelConfig(Section):

@@ -10,12 +10,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypedDict
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
 from vqcodec.errors import VqcodecError
 from vqcodec.models import DecoderName
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Quantized(NamedTuple):
@@ -49,8 +50,6 @@ class Margins(NamedTuple):
 
 class Quantizer(Protocol):
     """The bottleneck (models/quantizer.py): latents to codes and back."""
-
-    has_margins: bool
 
     def __call__(self, latents: Tensor) -> Quantized:
         """(B, D, N) -> what it makes of them; in training it may learn from them."""

@@ -82,7 +82,6 @@ class VectorQuantizer(nn.Module):
         config: see `QuantizerConfig`.
     """
 
-    has_margins = True
     codebook: Tensor
     cluster_size: Tensor
     cluster_sum: Tensor
@@ -271,8 +270,6 @@ class LibraryQuantizer(nn.Module):
         config: `kind` chooses; the settings a quantizer does not know are not used. A code is
             dead to the library if fewer than `threshold_ema_dead_code` vectors of a batch take it.
     """
-
-    has_margins = False
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()

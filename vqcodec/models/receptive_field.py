@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from vqcodec.models.config import EncoderConfig, IstftDecoderConfig
+from vqcodec.models.config import EncoderConfig, IstftDecoderConfig, WaveNetConfig
+
+STREAM_KERNEL_SIZE = 9  # codes: of the convolution by which a stream reaches a decoder
+N_CONDITIONERS = 2  # convolutions of kernel 3 between the latents and the WaveNet's layers
 
 
 def padding(kernel: int, stride: int, causal: bool) -> tuple[int, int]:
@@ -37,3 +40,25 @@ def istft_reach(config: IstftDecoderConfig, hop_length: int) -> tuple[int, int]:
     if config.causal:
         backward, forward = 0, 2 * forward
     return window + backward, window + forward
+
+
+def stream_reach(n_streams: int) -> int:
+    """Codes on each side that a code's streams are mixed with."""
+    return STREAM_KERNEL_SIZE // 2 if n_streams else 0
+
+
+def fast_context(config: IstftDecoderConfig, hop_length: int, n_streams: int) -> tuple[int, int]:
+    """Codes before, and codes after its own, that the fast decoder's hop of a code depends on."""
+    backward, forward = istft_reach(config, hop_length)
+    mixed = stream_reach(n_streams)
+    return -(-forward // hop_length) + mixed, -(-backward // hop_length) + mixed
+
+
+def condition_context(n_streams: int) -> int:
+    """Codes on each side that what the WaveNet is told of a code depends on."""
+    return N_CONDITIONERS + stream_reach(n_streams)
+
+
+def wavenet_field(config: WaveNetConfig) -> int:
+    """Samples before the predicted one that it depends on."""
+    return 1 + sum(config.dilations)

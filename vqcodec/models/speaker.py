@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqcodec.models.mel import MelSpectrogram
-
-# Chosen on validation recordings: nearest to the target there (docs/decisions.md).
-GUIDANCE = 0.4
 
 
 class SpeakerEncoder(nn.Module):
@@ -69,25 +65,6 @@ class SpeakerTable(nn.Module):
         return to_grid(self.embedding(index))
 
 
-def guided(target: Tensor, source: Tensor) -> Tensor:
-    """What a decoder is told for a conversion: the target, and away from the source.
-
-    Codes keep something of the voice that spoke them. This makes up for it, as classifier-free
-    guidance (Ho and Salimans 2022, arXiv 2207.12598) leads a sampler away from what it would do
-    unasked.
-
-    Args:
-        target: (B, S) speaker vectors.
-        source: (B, S), of the recordings that were encoded.
-
-    Returns:
-        (B, S) of the targets' lengths: decoders have met no other.
-    """
-    beyond = target + GUIDANCE * (target - source)
-    length = beyond.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    return beyond * (target.norm(dim=-1, keepdim=True) / length)
-
-
 def to_grid(vector: Tensor) -> Tensor:
     """Scale to unit RMS and round to multiples of 1/32 in [-4, 127/32], straight-through.
 
@@ -100,13 +77,3 @@ def to_grid(vector: Tensor) -> Tensor:
     unit = F.normalize(vector, dim=-1) * vector.shape[-1] ** 0.5
     rounded = (unit * 32).round().clamp(-128, 127) / 32
     return unit + (rounded - unit).detach()
-
-
-def to_int8(vector: Tensor) -> np.ndarray:
-    """A speaker vector (S,) on the grid -> its stored form, (S,) int8."""
-    return (vector * 32).round().to(torch.int8).cpu().numpy()
-
-
-def from_int8(stored: np.ndarray) -> np.ndarray:
-    """The stored form (S,) int8 -> the speaker vector (S,) float32."""
-    return stored.astype(np.float32) / 32

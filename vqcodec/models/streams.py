@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from vqcodec.errors import ConfigError
 from vqcodec.models.config import ModelConfig
-
-KERNEL_SIZE = 9  # codes
+from vqcodec.models.receptive_field import STREAM_KERNEL_SIZE, stream_reach
 
 
 class Stream(nn.Module):
@@ -65,7 +64,13 @@ class StreamInputs(nn.Module):
         super().__init__()
         self.convolutions = nn.ModuleDict(
             {
-                name: nn.Conv1d(before, channels, KERNEL_SIZE, padding=KERNEL_SIZE // 2, bias=False)
+                name: nn.Conv1d(
+                    before,
+                    channels,
+                    STREAM_KERNEL_SIZE,
+                    padding=STREAM_KERNEL_SIZE // 2,
+                    bias=False,
+                )
                 for name, before in stream_channels.items()
             }
         )
@@ -75,7 +80,7 @@ class StreamInputs(nn.Module):
     @property
     def reach(self) -> int:
         """Codes on each side that a code's features are mixed with."""
-        return KERNEL_SIZE // 2 if len(self.convolutions) else 0
+        return stream_reach(len(self.convolutions))
 
     def forward(self, x: Tensor, streams: Mapping[str, Tensor]) -> Tensor:
         """Input (B, C, N) and the streams that are known -> (B, C, N)."""

@@ -11,21 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqcodec.compilation import compiled
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.interfaces import Condition
+from vqcodec.models.mu_law import N_LEVELS, OUTPUT_GAIN, SILENCE, to_waveform
+from vqcodec.models.receptive_field import N_CONDITIONERS, condition_context, wavenet_field
 from vqcodec.models.streams import StreamInputs
-
-N_LEVELS = 256
-SILENCE = 128  # the level of sample 0.0
-# Level-normalised speech has an RMS of .06 and peaks below 1; pre-emphasis lowers it by as much
-# again, and mu-law spends its levels on the middle.
-OUTPUT_GAIN = 2.0
 
 
 class GatedLayer(nn.Module):
@@ -98,27 +92,23 @@ class WaveNet(nn.Module):
         self.embedding = nn.Embedding(N_LEVELS, width)
         self.conditioner = nn.ModuleList(
             nn.Conv1d(before, config.condition_channels, 3, padding=1)
-            for before in (dim, config.condition_channels)
+            for before in (dim, *(config.condition_channels,) * (N_CONDITIONERS - 1))
         )
         self.speaker = nn.Linear(speaker_dim, config.condition_channels)
         self.streams = StreamInputs(stream_channels, config.condition_channels)
-        self.layers = nn.ModuleList(
-            GatedLayer(config, 2**index)
-            for _ in range(config.n_stacks)
-            for index in range(config.layers_per_stack)
-        )
+        self.layers = nn.ModuleList(GatedLayer(config, dilation) for dilation in config.dilations)
         self.hidden = nn.Linear(config.skip_channels, N_LEVELS)
         self.logits = nn.Linear(N_LEVELS, N_LEVELS)
 
     @property
     def receptive_field(self) -> int:
         """Samples before the predicted one that it depends on."""
-        return 1 + sum(layer.dilation for layer in self.layers)  # type: ignore[misc]
+        return wavenet_field(self.config)
 
     @property
     def condition_context(self) -> int:
         """Codes on each side that what `per_code` says of a code depends on."""
-        return len(self.conditioner) + self.streams.reach
+        return condition_context(len(self.streams.convolutions))
 
     def per_code(self, condition: Condition) -> Tensor:
         """A condition of N codes -> what the layers are told, (B, N, H), one vector per code."""
@@ -159,32 +149,9 @@ class WaveNet(nn.Module):
         return mu_law_encode(emphasized.clamp(-1, 1))
 
     def to_waveform(self, levels: Tensor, last: Tensor) -> Tensor:
-        """Inverse of `to_levels`, up to the rounding of mu-law.
-
-        Args:
-            levels: (B, T) int64, the continuation of an earlier waveform.
-            last: (B,) the last sample of that waveform; zeros at the start.
-
-        Returns:
-            (B, T) float32.
-        """
-        emphasized = mu_law_decode(levels) / OUTPUT_GAIN
-        filtered = _de_emphasize(
-            emphasized.cpu().numpy(), last.cpu().numpy(), np.float32(self.config.pre_emphasis)
-        )
-        return torch.from_numpy(filtered).to(levels.device)
-
-
-@compiled
-def _de_emphasize(emphasized: np.ndarray, last: np.ndarray, coefficient: np.float32) -> np.ndarray:
-    """Samples (B, T) of y[t] = x[t] + a y[t-1], one by one: the same bits however they are cut."""
-    waveform = np.empty_like(emphasized)
-    for row in range(len(emphasized)):
-        before = last[row]
-        for time in range(emphasized.shape[1]):
-            before = emphasized[row, time] + coefficient * before
-            waveform[row, time] = before
-    return waveform
+        """`mu_law.to_waveform` of tensors."""
+        waveform = to_waveform(levels.cpu().numpy(), last.cpu().numpy(), self.config.pre_emphasis)
+        return torch.from_numpy(waveform).to(levels.device)
 
 
 def mu_law_encode(waveform: Tensor) -> Tensor:
@@ -196,10 +163,3 @@ def mu_law_encode(waveform: Tensor) -> Tensor:
     mu = torch.tensor(N_LEVELS - 1.0)
     compressed = waveform.sign() * (mu * waveform.abs()).log1p() / mu.log1p()
     return ((compressed + 1) / 2 * mu + 0.5).long()
-
-
-def mu_law_decode(levels: Tensor) -> Tensor:
-    """Inverse of `mu_law_encode`: levels int64 in [0, 256) -> float32 samples in [-1, 1]."""
-    mu = torch.tensor(N_LEVELS - 1.0)
-    compressed = levels.float() / mu * 2 - 1.0
-    return compressed.sign() * ((compressed.abs() * mu.log1p()).exp() - 1.0) / mu

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vqcodec.errors import CheckpointError, ConfigError, VqcodecError
 from vqcodec.extras import library
-from vqcodec.inference.decoding import multiplies_bfloat16
+from vqcodec.inference.engines.pytorch import multiplies_bfloat16
 from vqcodec.models.codebook_usage import CodebookUsage
 from vqcodec.training.optimization import learning_rate, make_average, make_optimizer
 from vqcodec.training.recipe import RunConfig

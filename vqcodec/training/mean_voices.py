@@ -9,7 +9,8 @@ import torch
 
 from vqcodec.data.dataset import speaker_names
 from vqcodec.data.prepared import Clip, PreparedData
-from vqcodec.models.speaker import SpeakerTable, to_grid, to_int8
+from vqcodec.models.speaker import SpeakerTable
+from vqcodec.models.speaker_vector import mean_vector, to_int8
 from vqcodec.models.vqvae import VQVAE
 
 MAX_CLIPS, MIN_CLIPS = 30, 8
@@ -33,7 +34,7 @@ def mean_voices(model: VQVAE, data: PreparedData, device: torch.device) -> dict[
         rows = torch.arange(len(speaker_names(clips)), device=device)
         vectors = model.speaker(rows)
         return {
-            name: to_int8(vector)
+            name: to_int8(vector.cpu().numpy())
             for name, vector in zip(speaker_names(clips), vectors, strict=True)
         }
     by_speaker: dict[str, list[Clip]] = defaultdict(list)
@@ -48,7 +49,7 @@ def mean_voices(model: VQVAE, data: PreparedData, device: torch.device) -> dict[
             model.speaker(torch.from_numpy(_beginning(data, clip))[None].to(device))[0]
             for clip in own[:MAX_CLIPS]
         ]
-        voices[name] = to_int8(to_grid(torch.stack(vectors).mean(0, keepdim=True))[0])
+        voices[name] = mean_vector(torch.stack(vectors).cpu().numpy())
     return voices
 
 

@@ -12,7 +12,7 @@ from vqcodec.data.dataset import NOT_ENCODED, Batch
 from vqcodec.data.labels import UNLABELLED
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.mel import MelSpectrogram
-from vqcodec.models.speaker import guided
+from vqcodec.models.speaker_vector import guided
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import MultiResolutionSpectralLoss, WaveformLoss, WaveformLosses
 from vqcodec.models.wavenet import WaveNet

@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save as safetensors_bytes
+from safetensors.numpy import save as safetensors_bytes
 from torch import Tensor
 
 from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import CheckpointError, DataError
 from vqcodec.files import write_atomically
-from vqcodec.models.speaker import from_int8
+from vqcodec.models.speaker_vector import from_int8
 from vqcodec.training.prior_recipe import PriorDataConfig
-from vqcodec.weights.checkpoint import checksum, read_tensors
+from vqcodec.weights.model_file import checksum, read_tensors
 
 FORMAT = "vqcodec-coded-clips"
 IGNORED = -100  # a target that has no loss
@@ -73,15 +73,15 @@ def encode_clips(
                 f"{store}: damaged (its SHA-256 does not match): delete it, and it is made anew"
             )
         if metadata["contents"] == key:
-            codes = tensors["codes"].long().numpy()
-            ends = np.cumsum(tensors["lengths"].numpy())[:-1]
-            found = zip(clips, np.split(codes, ends), tensors["vectors"].numpy(), strict=True)
+            codes = tensors["codes"].astype(np.int64)
+            ends = np.cumsum(tensors["lengths"])[:-1]
+            found = zip(clips, np.split(codes, ends), tensors["vectors"], strict=True)
             return [CodedClip(clip.speaker, own, vector) for clip, own, vector in found]
     coded = [_coded(codec, data, clip) for clip in clips]
     tensors = {
-        "codes": torch.from_numpy(np.concatenate([clip.codes for clip in coded])).int(),
-        "lengths": torch.tensor([len(clip.codes) for clip in coded]),
-        "vectors": torch.from_numpy(np.stack([clip.vector for clip in coded])),
+        "codes": np.concatenate([clip.codes for clip in coded]).astype(np.int32),
+        "lengths": np.array([len(clip.codes) for clip in coded]),
+        "vectors": np.stack([clip.vector for clip in coded]),
     }
     metadata = {"format": FORMAT, "contents": key}
     metadata["sha256"] = checksum(tensors, metadata)

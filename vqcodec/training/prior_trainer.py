@@ -18,7 +18,7 @@ from vqcodec import prior
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError, DataError
 from vqcodec.models.code_transformer import CodeTransformer
-from vqcodec.models.speaker import from_int8
+from vqcodec.models.speaker_vector import from_int8
 from vqcodec.training.loop import UNVALIDATED, Report, Training
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, encode_clips
 from vqcodec.training.prior_recipe import PriorRecipe

@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save as safetensors_bytes
+import numpy as np
+import torch
+from safetensors.numpy import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vqcodec.errors import CheckpointError
 from vqcodec.files import write_atomically
-from vqcodec.weights.checkpoint import checksum, read_tensors
+from vqcodec.weights.model_file import checksum, read_tensors
 
 FORMAT = "vqcodec-training"
 
@@ -28,13 +30,13 @@ def save_state(
         optimizer: its per-parameter state must be tensors.
         progress: JSON.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, np.ndarray] = {}
     for name, module in modules.items():
         for key, tensor in module.state_dict().items():
-            tensors[f"{name}.{key}"] = tensor.detach().cpu().contiguous().clone()
+            tensors[f"{name}.{key}"] = tensor.detach().cpu().numpy()
     for index, entries in optimizer.state_dict()["state"].items():
         for key, tensor in entries.items():
-            tensors[f"optimizer.{index}.{key}"] = tensor.detach().cpu().contiguous()
+            tensors[f"optimizer.{index}.{key}"] = tensor.detach().cpu().numpy()
     metadata = {"format": FORMAT, "progress": json.dumps(progress)}
     metadata["sha256"] = checksum(tensors, metadata)
     write_atomically(path, safetensors_bytes(tensors, metadata))
@@ -46,13 +48,14 @@ def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) 
     Raises:
         CheckpointError: missing, damaged, or of another model.
     """
-    metadata, tensors = read_tensors(path, FORMAT)
+    metadata, arrays = read_tensors(path, FORMAT)
     # States of before it was kept do not have it.
-    if metadata.get("sha256", "") not in ("", checksum(tensors, metadata)):
+    if metadata.get("sha256", "") not in ("", checksum(arrays, metadata)):
         raise CheckpointError(
             f"{path}: damaged (its SHA-256 does not match): restore it from a copy, or begin anew "
             "in another output=FOLDER"
         )
+    tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
     try:
         for name, module in modules.items():
             prefix = f"{name}."

@@ -30,7 +30,8 @@ from vqcodec.training.objective import Losses, Objective
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.session import Processes, open_session
 from vqcodec.weights import checkpoint
-from vqcodec.weights.checkpoint import MEANING, Checkpoint
+from vqcodec.weights.checkpoint import Checkpoint
+from vqcodec.weights.model_file import MEANING
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

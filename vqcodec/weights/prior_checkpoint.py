@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
+from safetensors.numpy import save as safetensors_bytes
 
 from vqcodec.errors import CheckpointError
 from vqcodec.files import write_atomically
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.config import PriorConfig
-from vqcodec.weights.checkpoint import built, checksum, read_tensors
+from vqcodec.weights.checkpoint import built
+from vqcodec.weights.model_file import checksum, finite, read_tensors
 
 FORMAT, VERSION = "vqcodec-prior", 1
 
@@ -47,8 +47,8 @@ def save(
         fingerprint: of the codec.
         provenance: what JSON can hold.
     """
-    tensors = {name: value.half().cpu().contiguous() for name, value in model.state_dict().items()}
-    tensors |= {"histogram": torch.from_numpy(histogram), "typical": torch.from_numpy(typical)}
+    tensors = {name: value.half().cpu().numpy() for name, value in model.state_dict().items()}
+    tensors |= {"histogram": histogram, "typical": typical}
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -94,9 +94,9 @@ def read(path: str | os.PathLike[str]) -> PriorFile:
             )
         if checksum(tensors, metadata) != metadata["sha256"]:
             raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
-        histogram, typical = (tensors.pop(name).numpy() for name in ("histogram", "typical"))
+        histogram, typical = (tensors.pop(name) for name in ("histogram", "typical"))
         config = PriorConfig.model_validate_json(metadata["config"])
-        weights = {name: value.float() for name, value in tensors.items()}
+        weights = finite({name: value.astype(np.float32) for name, value in tensors.items()})
         model = built(lambda: CodeTransformer(config, len(histogram)), weights)
         provenance, fingerprint = json.loads(metadata["provenance"]), metadata["fingerprint"]
     except (KeyError, ValueError, ValidationError, RuntimeError) as error:
@@ -111,7 +111,7 @@ def packaged() -> dict[str, Path]:
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="numpy") as file:
                 found[(file.metadata() or {})["fingerprint"]] = path
         except (SafetensorError, OSError, KeyError) as error:
             raise CheckpointError(

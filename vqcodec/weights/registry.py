@@ -20,14 +20,14 @@ FORMAT, VERSION = "vqcodec-model", 2
 
 @dataclass(frozen=True)
 class ModelHeader:
-    """What a model file says of itself; whether it is whole, `checkpoint.load` finds out.
+    """What a model file says of itself; whether it is whole, `model_file.read` finds out.
 
     Attributes:
         path: of the file.
         fingerprint: 8 bytes; files of codes name it.
         voices: names of the voices.
         config: what it is made of, as JSON.
-        provenance: as `checkpoint.Checkpoint` has it.
+        provenance: as `model_file.ModelFile` has it.
         shapes: of what it holds, by name.
     """
 

@@ -2,16 +2,4 @@
 
 from __future__ import annotations
 
-import torch
-
-
-def sampler_for(device: torch.device) -> type:
-    """The fastest sampler for a device; all have the interface of `ReferenceSampler`."""
-    # Imported here: numba takes a second, and only this decoder needs it.
-    if device.type == "cpu":
-        from vqcodec.inference.wavenet.cpu import CpuSampler
-
-        return CpuSampler
-    from vqcodec.inference.wavenet.graph import GraphSampler
-
-    return GraphSampler
+LANES_PER_THREAD = 16  # segments that are sampled side by side

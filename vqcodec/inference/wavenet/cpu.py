@@ -8,20 +8,20 @@ so a recording's samples are the same bits alone, in any group, and on any numbe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from llvmlite.binding import get_host_cpu_features
-from torch import Tensor
 
 from vqcodec.compilation import compiled
+from vqcodec.inference import chunking
 from vqcodec.inference.wavenet.layout import State, Weights, export_weights, new_state
 from vqcodec.inference.wavenet.tile import VECTOR, accumulate_tile
-from vqcodec.models.wavenet import WaveNet
+from vqcodec.models.config import ModelConfig, WaveNetConfig
+from vqcodec.models.mu_law import to_waveform
 
 # Whether there are 32 registers of 16 sums; AVX2 has 16 of eight, NEON 32 of four.
 HAS_WIDE_REGISTERS = get_host_cpu_features().get("avx512f", False)
@@ -203,7 +203,9 @@ class CpuSampler:
     """State of sampling B recordings side by side; the interface of `ReferenceSampler`.
 
     Args:
-        wavenet: on the CPU.
+        state: the WaveNet's weights by their names in the network.
+        config: of the network.
+        hop_length: samples per code.
         seeds: one for each of the B recordings: the same seed gives the same samples whatever else
             is sampled.
         temperature: 1 samples the model's distribution, 0 takes its peak.
@@ -213,42 +215,48 @@ class CpuSampler:
     FRAMES = 25
 
     def __init__(
-        self, wavenet: WaveNet, *, seeds: Sequence[int | Sequence[int]], temperature: float = 1.0
+        self,
+        state: Mapping[str, np.ndarray],
+        config: WaveNetConfig,
+        hop_length: int,
+        *,
+        seeds: Sequence[int | Sequence[int]],
+        temperature: float = 1.0,
     ) -> None:
-        self.wavenet, self.temperature = wavenet, temperature
+        self.hop_length, self.pre_emphasis = hop_length, config.pre_emphasis
+        self.temperature = temperature
         n_lanes = len(seeds)
         self.generators = [np.random.default_rng(seed) for seed in seeds]
-        self.last = torch.zeros(n_lanes)
-        weights = {width: export_weights(wavenet, width) for _, width in _groups(n_lanes)}
+        self.last = np.zeros(n_lanes, np.float32)
+        weights = {width: export_weights(state, config, width) for _, width in _groups(n_lanes)}
         self.groups = [
             _Group(lanes, weights[width], new_state(weights[width], width))
             for lanes, width in _groups(n_lanes)
         ]
         self.n_inputs = self.groups[0].weights.condition.shape[1]
 
-    def blocks(self, condition: Tensor) -> Iterator[Tensor]:
+    def blocks(self, condition: np.ndarray) -> Iterator[np.ndarray]:
         """Sample the hops of `condition`; call again with what follows to go on.
 
         Args:
-            condition: (B, N, H) of `WaveNet.condition`.
+            condition: (B, N, H) of `WaveNet.per_code`.
 
         Yields:
             (B, n * hop_length) float32 waveform of a few codes.
         """
         n_lanes, n_codes, n_heard = condition.shape
-        hop_length = self.wavenet.hop_length
         conditions = np.zeros((n_codes, self.n_inputs, n_lanes), np.float32)
-        conditions[:, :n_heard] = condition.permute(1, 2, 0).numpy()
+        conditions[:, :n_heard] = condition.transpose(1, 2, 0)
         conditions[:, -1] = 1
-        with ThreadPoolExecutor(min(len(self.groups), torch.get_num_threads())) as pool:
+        with ThreadPoolExecutor(min(len(self.groups), chunking.thread_count())) as pool:
             for start in range(0, n_codes, self.FRAMES):
                 part = conditions[start : start + self.FRAMES]
                 draws = np.stack(
-                    [rng.random((len(part), hop_length)) for rng in self.generators], axis=-1
+                    [rng.random((len(part), self.hop_length)) for rng in self.generators], axis=-1
                 )
                 parts = pool.map(partial(self._sample, conditions=part, draws=draws), self.groups)
-                levels = torch.from_numpy(np.concatenate(list(parts), axis=-1))
-                waveform = self.wavenet.to_waveform(levels.flatten(0, 1).T, self.last)
+                levels = np.concatenate(list(parts), axis=-1).reshape(-1, n_lanes).T
+                waveform = to_waveform(levels, self.last, self.pre_emphasis)
                 self.last = waveform[:, -1]
                 yield waveform
 
@@ -285,3 +293,35 @@ def _groups(n_lanes: int) -> list[tuple[slice, int]]:
         groups.append((slice(start, stop), VECTOR))
         start = stop
     return groups + [(slice(lane, lane + 1), 1) for lane in range(start, n_lanes)]
+
+
+def sampled(
+    state: Mapping[str, np.ndarray],
+    config: ModelConfig,
+    conditions: Sequence[np.ndarray],
+    *,
+    seeds: Sequence[Sequence[int]],
+    temperature: float,
+) -> list[np.ndarray]:
+    """`Engine.sample`.
+
+    Args:
+        state: the WaveNet's weights by their names in the network.
+        config: of the model.
+        conditions: see there, like what follows.
+        seeds: of the draws.
+        temperature: of the draws.
+    """
+    assert config.wavenet is not None
+    sampler = CpuSampler(
+        state, config.wavenet, config.hop_length, seeds=seeds, temperature=temperature
+    )
+    lengths = [len(condition) for condition in conditions]
+    padded = np.zeros((len(lengths), max(lengths), conditions[0].shape[1]), np.float32)
+    for lane, condition in zip(padded, conditions, strict=True):
+        lane[: len(condition)] = condition
+    waveforms = np.concatenate(list(sampler.blocks(padded)), axis=1)
+    return [
+        waveform[: n_codes * config.hop_length]
+        for waveform, n_codes in zip(waveforms, lengths, strict=True)
+    ]

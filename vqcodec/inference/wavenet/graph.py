@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqcodec.models.wavenet import SILENCE, WaveNet
+from vqcodec.models.mu_law import SILENCE
+from vqcodec.models.wavenet import WaveNet
 
 
 class GraphSampler:

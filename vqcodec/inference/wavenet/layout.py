@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from vqcodec.inference.wavenet.tile import VECTOR
-from vqcodec.models.wavenet import N_LEVELS, SILENCE, WaveNet
+from vqcodec.models.config import WaveNetConfig
+from vqcodec.models.mu_law import N_LEVELS, SILENCE
 
 
 class Weights(NamedTuple):
@@ -69,20 +70,28 @@ class State(NamedTuple):
     zeros: np.ndarray
 
 
-def export_weights(wavenet: WaveNet, n_lanes: int) -> Weights:
-    """Copy the weights of a WaveNet into the kernel's layout for groups of `n_lanes`."""
-    config = wavenet.config
+def export_weights(state: Mapping[str, np.ndarray], config: WaveNetConfig, n_lanes: int) -> Weights:
+    """Copy the weights of a WaveNet into the kernel's layout for groups of `n_lanes`.
+
+    Args:
+        state: its weights by their names in the network (models/wavenet.py).
+        config: of the network.
+        n_lanes: 1, or a multiple of 16.
+    """
     channels = config.residual_channels
     width, skip, heard = map(
         _whole_vectors, (channels, config.skip_channels, config.condition_channels)
     )
-    layers: list[Any] = list(wavenet.layers)
+    layers = [f"layers.{index}" for index in range(config.n_stacks * config.layers_per_stack)]
     condition = [
-        _biased(_halves(layer.condition.weight.T, heard, width), _halves(layer.taps.bias, width))
+        _biased(
+            _halves(state[f"{layer}.condition.weight"].T, heard, width),
+            _halves(state[f"{layer}.taps.bias"], width),
+        )
         for layer in layers
     ]
     older, newer = (
-        [_halves(layer.taps.weight[:, tap].T, width, width) for layer in layers]
+        [_halves(state[f"{layer}.taps.weight"][:, tap].T, width, width) for layer in layers]
         for tap in (slice(None, channels), slice(channels, None))
     )
     parts = (slice(None, channels), width), (slice(channels, None), skip)
@@ -90,8 +99,8 @@ def export_weights(wavenet: WaveNet, n_lanes: int) -> Weights:
         np.concatenate(
             [
                 _biased(
-                    _padded(layer.mixed.weight[part].T, width, size),
-                    _padded(layer.mixed.bias[part], size),
+                    _padded(state[f"{layer}.mixed.weight"][part].T, width, size),
+                    _padded(state[f"{layer}.mixed.bias"][part], size),
                 )
                 for part, size in parts
             ],
@@ -100,8 +109,11 @@ def export_weights(wavenet: WaveNet, n_lanes: int) -> Weights:
         for layer in layers
     ]
     hidden, logits = (
-        _biased(_padded(part.weight.T, size, N_LEVELS), _padded(part.bias, N_LEVELS))
-        for part, size in ((wavenet.hidden, skip), (wavenet.logits, N_LEVELS))
+        _biased(
+            _padded(state[f"{part}.weight"].T, size, N_LEVELS),
+            _padded(state[f"{part}.bias"], N_LEVELS),
+        )
+        for part, size in (("hidden", skip), ("logits", N_LEVELS))
     )
 
     def ready(array: np.ndarray) -> np.ndarray:
@@ -111,14 +123,14 @@ def export_weights(wavenet: WaveNet, n_lanes: int) -> Weights:
         )
 
     return Weights(
-        embedding=_padded(wavenet.embedding.weight, N_LEVELS, width).astype(np.float32),
+        embedding=_padded(state["embedding.weight"], N_LEVELS, width).astype(np.float32),
         condition=ready(np.stack(condition)),
         older=ready(np.stack(older)),
         newer=ready(np.stack(newer)),
         mixed=ready(np.stack(mixed)),
         hidden=ready(hidden),
         logits=ready(logits),
-        dilations=np.array([layer.dilation for layer in layers]),
+        dilations=np.array(config.dilations),
     )
 
 
@@ -126,15 +138,15 @@ def _whole_vectors(channels: int) -> int:
     return -(-channels // VECTOR) * VECTOR
 
 
-def _padded(tensor: Tensor, *shape: int) -> np.ndarray:
-    array = tensor.detach().half().cpu().numpy()
+def _padded(array: np.ndarray, *shape: int) -> np.ndarray:
     room = [(0, size - have) for size, have in zip(shape, array.shape, strict=True)]
-    return np.pad(array, room)
+    return np.pad(array.astype(np.float16), room)
 
 
-def _halves(tensor: Tensor, *shape: int) -> np.ndarray:
+def _halves(array: np.ndarray, *shape: int) -> np.ndarray:
     """Filter and gate, padded each for itself; outputs last."""
-    return np.concatenate([_padded(half, *shape) for half in tensor.chunk(2, dim=-1)], axis=-1)
+    halves = np.split(array, 2, axis=-1)
+    return np.concatenate([_padded(half, *shape) for half in halves], axis=-1)
 
 
 def _biased(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:

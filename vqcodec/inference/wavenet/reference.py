@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqcodec.models.wavenet import SILENCE, GatedLayer, WaveNet
+from vqcodec.models.mu_law import SILENCE
+from vqcodec.models.wavenet import GatedLayer, WaveNet
 
 
 class _Queue:
