@@ -18,7 +18,7 @@ from vqcodec import Codes, Speaker, prior
 from vqcodec.errors import CheckpointError, CodesError, SpeakerError, VqcodecError
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.config import PriorConfig
-from vqcodec.models.speaker import from_int8
+from vqcodec.models.speaker_vector import from_int8
 from vqcodec.prior import Prior, _drawn
 from vqcodec.weights import checkpoint, prior_checkpoint
 

@@ -16,7 +16,8 @@ from vqcodec.codec import Codec
 from vqcodec.errors import AudioError, SpeakerError
 from vqcodec.format.codes import Codes
 from vqcodec.format.streaming import CodesStream
-from vqcodec.inference import chunking, decoding, encoding
+from vqcodec.inference import chunking, encoding
+from vqcodec.inference.engines import pytorch
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights import checkpoint
@@ -79,7 +80,7 @@ def test_live_audio_is_the_audio(codec, samples, decoder, sample_rate):
 
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_audio_does_not_depend_on_the_window(codec, samples, bfloat16, monkeypatch):
-    monkeypatch.setattr(decoding, "multiplies_bfloat16", lambda device: bfloat16)
+    monkeypatch.setattr(pytorch, "multiplies_bfloat16", lambda device: bfloat16)
     codes = codec.encode(samples[:30_000], 16_000, speaker="anna")
     whole = codec.decode(codes, decoder="fast")
     monkeypatch.setattr(chunking, "LENGTH", 37)
@@ -90,7 +91,7 @@ def test_bfloat16_is_not_heard(codec, samples, monkeypatch):
     codes = codec.encode(samples[:30_000], 16_000, speaker="anna")
     decoded = {}
     for enabled in (False, True):
-        monkeypatch.setattr(decoding, "multiplies_bfloat16", lambda device, e=enabled: e)
+        monkeypatch.setattr(pytorch, "multiplies_bfloat16", lambda device, e=enabled: e)
         decoded[enabled] = codec.decode(codes, decoder="fast")
     error = np.square(decoded[True] - decoded[False]).mean()
     assert 0 < error < 1e-3 * np.square(decoded[False]).mean()

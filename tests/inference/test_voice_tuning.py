@@ -16,7 +16,7 @@ from vqcodec.errors import SpeakerError
 from vqcodec.inference import voice_tuning
 from vqcodec.inference.engines.pytorch import TorchEngine
 from vqcodec.models.config import ModelConfig
-from vqcodec.models.speaker import from_int8
+from vqcodec.models.speaker_vector import from_int8
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights.voices import VoicesFile
 

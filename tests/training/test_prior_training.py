@@ -21,7 +21,7 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError, ConfigError, DataError
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.config import ModelConfig
-from vqcodec.models.speaker import from_int8
+from vqcodec.models.speaker_vector import from_int8
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.loop import STATE_FILE, Report
 from vqcodec.training.prior_data import IGNORED, CodedClip, CodeSampler, encode_clips

@@ -219,7 +219,8 @@ def _restored(tensors: Arrays) -> dict[str, np.ndarray]:
         scale = tensors.get(name + SCALE, np.ones((), np.float32))
         if scale.ndim and scale.shape != (*tensor.shape[:1], 1):
             raise ValueError(f"{name + SCALE} is {list(scale.shape)}")
-        weights[name] = tensor.astype(np.float32) * scale.astype(np.float32)
+        # Of a lone number, the product is no array.
+        weights[name] = np.asarray(tensor.astype(np.float32) * scale.astype(np.float32))
     return finite(weights)
 
 
