@@ -11,9 +11,9 @@ from vqcodec.inference import chunking
 from vqcodec.inference.engines import Engine
 from vqcodec.inference.loudness import followed, normalised
 from vqcodec.inference.wavenet import segments
-from vqcodec.models import AUTOREGRESSIVE
+from vqcodec.models import AUTOREGRESSIVE, DecoderName
 from vqcodec.models.interfaces import DecodeOptions
-from vqcodec.models.receptive_field import condition_context, fast_context, wavenet_field
+from vqcodec.models.receptive_field import condition_context, wavenet_field
 
 
 def speech_blocks(
@@ -74,24 +74,28 @@ def decoded_blocks(
     assert options.decoder is not None
     if options.decoder in AUTOREGRESSIVE:
         return sampled_blocks(engine, codes, speaker, options, live=live)
-    return parallel_blocks(engine, codes, speaker, live=live)
+    return parallel_blocks(engine, codes, speaker, options.decoder, live=live)
 
 
 def parallel_blocks(
-    engine: Engine, codes: Iterable[np.ndarray], speaker: np.ndarray, *, live: bool = False
+    engine: Engine,
+    codes: Iterable[np.ndarray],
+    speaker: np.ndarray,
+    decoder: DecoderName = "fast",
+    *,
+    live: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Decode with the fast decoder; arguments and result as of `decoded_blocks`."""
-    config, hop_length = engine.config, engine.config.hop_length
-    assert config.fast is not None
+    """Decode in one pass a chunk; arguments and result as of `decoded_blocks`."""
+    hop_length = engine.config.hop_length
     grid = chunking.chunks(
         codes,
         length=chunking.LIVE_LENGTH if live else chunking.LENGTH,
-        context=fast_context(config.fast, hop_length, len(config.streams)),
+        context=engine.decoder_context(decoder),
         step=1,
     )
 
     def decode(chunk: chunking.Chunk) -> np.ndarray:
-        waveform = engine.decode_chunk(chunk.data, speaker)
+        waveform = engine.decode_chunk(decoder, chunk.data, speaker)
         return waveform[chunk.start * hop_length : chunk.end * hop_length]
 
     return chunking.map_in_order(decode, grid, engine.n_threads, live=live)

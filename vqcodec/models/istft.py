@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vqcodec.models.config import IstftDecoderConfig
 from vqcodec.models.interfaces import Condition
-from vqcodec.models.receptive_field import fast_context, istft_reach
+from vqcodec.models.receptive_field import istft_reach
 from vqcodec.models.streams import StreamInputs
 
 
@@ -102,7 +102,9 @@ class IstftDecoder(nn.Module):
     @property
     def context(self) -> tuple[int, int]:
         """Codes before, and codes after its own, that the samples of a code's hop depend on."""
-        return fast_context(self.config, self.hop_length, len(self.streams.convolutions))
+        backward, forward = istft_reach(self.config, self.hop_length)
+        before, after = -(-forward // self.hop_length), -(-backward // self.hop_length)
+        return before + self.streams.reach, after + self.streams.reach
 
     def forward(self, condition: Condition) -> Tensor:
         """A condition of N codes -> waveform (B, N * hop_length), normalised level."""

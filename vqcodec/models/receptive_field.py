@@ -47,13 +47,6 @@ def stream_reach(n_streams: int) -> int:
     return STREAM_KERNEL_SIZE // 2 if n_streams else 0
 
 
-def fast_context(config: IstftDecoderConfig, hop_length: int, n_streams: int) -> tuple[int, int]:
-    """Codes before, and codes after its own, that the fast decoder's hop of a code depends on."""
-    backward, forward = istft_reach(config, hop_length)
-    mixed = stream_reach(n_streams)
-    return -(-forward // hop_length) + mixed, -(-backward // hop_length) + mixed
-
-
 def condition_context(n_streams: int) -> int:
     """Codes on each side that what the WaveNet is told of a code depends on."""
     return N_CONDITIONERS + stream_reach(n_streams)

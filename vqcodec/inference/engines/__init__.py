@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from vqcodec.models import DecoderName
 from vqcodec.models.config import ModelConfig
 from vqcodec.weights.model_file import ModelFile
 
@@ -64,12 +65,20 @@ class Engine(Protocol):
     def speaker_vector(self, reference: np.ndarray) -> np.ndarray:
         """(T,) float32 at normalised level, a window's worth or more -> (S,) float32."""
 
+    def decoder_context(self, decoder: DecoderName) -> tuple[int, int]:
+        """`Decoder.context` of a decoder that makes a waveform in one pass."""
+
     def decode_chunk(
-        self, codes: np.ndarray, speaker: np.ndarray, streams: Streams = NO_STREAMS
+        self,
+        decoder: DecoderName,
+        codes: np.ndarray,
+        speaker: np.ndarray,
+        streams: Streams = NO_STREAMS,
     ) -> np.ndarray:
-        """The fast decoder.
+        """Run a decoder that makes a waveform in one pass.
 
         Args:
+            decoder: by name.
             codes: (Q, N) integers.
             speaker: (S,) float32.
             streams: (C, N) float32 each, by the names in `ModelConfig.streams`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from vqcodec.inference import chunking
 from vqcodec.inference.engines import NO_STREAMS, Encoded, Streams
 from vqcodec.inference.wavenet import LANES_PER_THREAD
+from vqcodec.models import DecoderName
 from vqcodec.models.interfaces import Condition, Decoder
 from vqcodec.models.vqvae import VQVAE
 
@@ -51,14 +53,21 @@ class TorchEngine:
         vector: np.ndarray = self.model.speaker(self.tensor(reference))[0].cpu().numpy()
         return vector
 
+    def decoder_context(self, decoder: DecoderName) -> tuple[int, int]:
+        """See `Engine`."""
+        return self._decoder(decoder).context
+
     @torch.no_grad()
     def decode_chunk(
-        self, codes: np.ndarray, speaker: np.ndarray, streams: Streams = NO_STREAMS
+        self,
+        decoder: DecoderName,
+        codes: np.ndarray,
+        speaker: np.ndarray,
+        streams: Streams = NO_STREAMS,
     ) -> np.ndarray:
         """See `Engine`."""
-        assert self.model.fast is not None
-        waveform = run_decoder(self.model.fast, self._condition(codes, speaker, streams))
-        return waveform[0].cpu().numpy()
+        condition = self._condition(codes, speaker, streams)
+        return run_decoder(self._decoder(decoder), condition)[0].cpu().numpy()
 
     @torch.no_grad()
     def wavenet_condition(
@@ -102,6 +111,9 @@ class TorchEngine:
     def tensor(self, array: np.ndarray) -> Tensor:
         """An array as a batch of one, on the device."""
         return torch.from_numpy(array)[None].to(self.device)
+
+    def _decoder(self, decoder: DecoderName) -> Decoder:
+        return cast(Decoder, self.model.decoders[decoder])
 
     def _condition(self, codes: np.ndarray, speaker: np.ndarray, streams: Streams) -> Condition:
         return Condition(
