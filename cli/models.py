@@ -27,10 +27,10 @@ def pull(name: HubName) -> None:
 
     Example: vqcodec model pull hf://anna/voices
     """
-    from vqcodec.weights import checkpoint, hub
+    from vqcodec.weights import hub, model_file
 
     path = hub.fetch(name)
-    checkpoint.load(path)
+    model_file.read(path).weights()
     typer.echo(f"{hub.pinned(path)} → {path}")
 
 
@@ -45,12 +45,12 @@ def push(
 
     Example: vqcodec model push runs/mine/model.safetensors hf://anna/voices
     """
-    from vqcodec.weights import checkpoint, hub
+    from vqcodec.weights import hub, model_file
     from vqcodec.weights.model_card import model_card
     from vqcodec.weights.registry import find, read_header
 
     path = find(model)
-    checkpoint.load(path)
+    model_file.read(path).weights()
     typer.echo(f"{model} → {hub.push(path, name, model_card(read_header(path), name))}")
 
 
