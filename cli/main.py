@@ -25,6 +25,7 @@ from vqcodec_cli.models import models, speakers
 from vqcodec_cli.prepare import prepare
 from vqcodec_cli.sample import sample, score
 from vqcodec_cli.serve import serve
+from vqcodec_cli.studio import studio
 from vqcodec_cli.train import recipes, train
 from vqcodec_cli.transcode import convert, decode, encode
 from vqcodec_cli.units import units
@@ -46,7 +47,7 @@ for command in (
     *(prepare, train, recipes),
     *(sample, score),
     *(units, units_eval, leakage),
-    serve,
+    *(serve, studio),
 ):
     app.command(context_settings=HELP)(command)
 app.command("eval", context_settings=HELP)(evaluate)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 
 from vqcodec.errors import VqcodecError
 
-PATIENCE_S = 30
-"""For requests under way when the server is to end."""
 
-
-def listen(app: Any, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+def listen(
+    app: Any, host: str, port: int, on_ready: Callable[[str], None], *, patience_s: int = 30
+) -> None:
     """Serve an ASGI application until SIGINT or SIGTERM.
 
     Args:
@@ -22,10 +22,12 @@ def listen(app: Any, host: str, port: int, on_ready: Callable[[str], None]) -> N
         host: a name or address of this machine.
         port: 0 for any that is free.
         on_ready: called with the address of the server when connections are taken.
+        patience_s: for requests under way when it is to end.
 
     Raises:
         VqcodecError: the port is taken, or the host is another's.
         KeyboardInterrupt: at the end, after a SIGINT.
+        SystemExit: at the end, after a SIGTERM, so that what is open is closed.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -38,6 +40,14 @@ def listen(app: Any, host: str, port: int, on_ready: Callable[[str], None]) -> N
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         on_ready(f"http://{shown}:{listening.getsockname()[1]}")
         config = uvicorn.Config(
-            app, log_level="error", access_log=False, timeout_graceful_shutdown=PATIENCE_S
+            app, log_level="error", access_log=False, timeout_graceful_shutdown=patience_s
         )
-        uvicorn.Server(config).run([listening])
+        before = signal.signal(signal.SIGTERM, _leave)
+        try:
+            uvicorn.Server(config).run([listening])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
