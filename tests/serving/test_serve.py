@@ -280,5 +280,15 @@ def test_a_taken_port_is_told_in_a_line(
     assert done.stderr.count("\n") == 1
 
 
+def test_the_load_is_measured(run_script: Run, tmp_path: Path) -> None:
+    done = run_script("benchmarks/load.py", "--clients", "3", "--seconds", "2", "-o", tmp_path)
+    assert done.status == 0, done.stderr
+    assert "| other errors | 0 |" in done.stdout
+    assert (tmp_path / "load.md").read_text() in done.stdout
+    answers = (tmp_path / "load.csv").read_text().splitlines()[1:]
+    assert answers
+    assert all(",200," in line for line in answers)
+
+
 def test_only_warnings_about_recordings_are_told(service: Service) -> None:
     assert told(lambda: 3) == (3, [])

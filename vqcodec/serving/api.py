@@ -1,14 +1,14 @@
 """The HTTP interface of `vqcodec serve`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import PurePath
 from typing import IO, Annotated, Any
 
-from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi import Depends, FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 import vqcodec
 from vqcodec.errors import VqcodecError
 from vqcodec.models import DecoderName
+from vqcodec.models.interfaces import DecodeKeywords
 from vqcodec.serving.admission import Admission
 from vqcodec.serving.service import Service, TooLongError, Upload, told
 
@@ -72,6 +73,24 @@ Temperature = Annotated[float, Form(ge=0, allow_inf_nan=False, description="Of t
 Rate = Annotated[
     int | None, Form(ge=1000, le=192_000, description="Of the WAV in Hz; the recording's own.")
 ]
+
+
+def _decode_options(
+    decoder: Decoder = None,
+    seed: Seed = 0,
+    temperature: Temperature = 1.0,
+    sample_rate: Rate = None,
+) -> DecodeKeywords:
+    """The fields that say how to decode."""
+    return {
+        "decoder": decoder,
+        "seed": seed,
+        "temperature": temperature,
+        "sample_rate": sample_rate,
+    }
+
+
+Options = Annotated[DecodeKeywords, Depends(_decode_options)]
 _ERROR = Error.model_json_schema()
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "content": {"application/json": {"schema": _ERROR}}}
@@ -84,6 +103,37 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
+class Worker:
+    """Does the work of one request at a time."""
+
+    def __init__(self) -> None:
+        self._pool, self._turn = ThreadPoolExecutor(1, "vqcodec"), asyncio.Lock()
+
+    async def answer(
+        self, request: Request, kind: type[StreamingResponse], work: Callable[[], IO[bytes]]
+    ) -> Response:
+        """The result of some work, when it has its turn; of nobody's who has left.
+
+        Args:
+            request: whose work it is.
+            kind: of the answer.
+            work: makes a file, at its start, which is closed when it has been sent.
+        """
+        async with self._turn:
+            if await request.is_disconnected():
+                return Response(status_code=499)
+            loop = asyncio.get_running_loop()
+            file, warnings = await loop.run_in_executor(self._pool, partial(told, work))
+        headers = {"Content-Length": str(_size(file))}
+        if warnings:
+            headers["X-Warning"] = "; ".join(warnings).encode("ascii", "backslashreplace").decode()
+        return kind(_blocks(file), headers=headers)
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
 def app(service: Service, *, max_open: int, max_bytes: int) -> Admission:
     """The ASGI application.
 
@@ -92,12 +142,12 @@ def app(service: Service, *, max_open: int, max_bytes: int) -> Admission:
         max_open: requests at a time, in work or waiting.
         max_bytes: of a request.
     """
-    pool, turn = ThreadPoolExecutor(1, "vqcodec"), asyncio.Lock()
+    worker = Worker()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        pool.shutdown(wait=False, cancel_futures=True)
+        worker.close()
 
     # The pages of documentation would fetch their scripts from elsewhere; /openapi.json does not.
     api = FastAPI(
@@ -109,21 +159,6 @@ def app(service: Service, *, max_open: int, max_bytes: int) -> Admission:
         lifespan=lifespan,
     )
     admission = Admission(api, max_open=max_open, max_bytes=max_bytes)
-    _tell_errors(api)
-
-    async def answer(
-        request: Request, answer_class: type[StreamingResponse], work: Callable[[], IO[bytes]]
-    ) -> Response:
-        """The result of some work, when it has its turn; of nobody's who has left."""
-        async with turn:
-            if await request.is_disconnected():
-                return Response(status_code=499)
-            loop = asyncio.get_running_loop()
-            file, warnings = await loop.run_in_executor(pool, partial(told, work))
-        headers = {"Content-Length": str(_size(file))}
-        if warnings:
-            headers["X-Warning"] = "; ".join(warnings).encode("ascii", "backslashreplace").decode()
-        return answer_class(_blocks(file), headers=headers)
 
     @api.get("/health")
     async def health() -> Health:
@@ -137,46 +172,44 @@ def app(service: Service, *, max_open: int, max_bytes: int) -> Admission:
             max_open=max_open,
         )
 
+    _offer(api, service, worker)
+    _tell_errors(api)
+    return admission
+
+
+def _offer(api: FastAPI, service: Service, worker: Worker) -> None:
+    """Add the four kinds of work."""
+
     @api.post("/encode", response_class=Codes, responses=REFUSALS)
     async def encode(request: Request, file: UploadFile, speaker: Voice = None) -> Response:
         """Make codes of a recording: WAV, FLAC, Ogg, MP3 or AIFF."""
-        return await answer(request, Codes, partial(service.encode, _upload(file), speaker))
+        return await worker.answer(request, Codes, partial(service.encode, _upload(file), speaker))
 
     @api.post("/decode", response_class=Sound, responses=REFUSALS)
     async def decode(
         request: Request,
         file: UploadFile,
+        options: Options,
         speaker: Voice = None,
         reference: UploadFile | None = None,
-        decoder: Decoder = None,
-        seed: Seed = 0,
-        temperature: Temperature = 1.0,
-        sample_rate: Rate = None,
     ) -> Response:
         """Make a recording of codes, in their own voice, a known one, or that of a recording."""
-        options = {"decoder": decoder, "seed": seed, "temperature": temperature}
-        options["sample_rate"] = sample_rate
         voice = None if reference is None else _upload(reference)
         work = partial(service.decode, _upload(file), speaker, voice, **options)
-        return await answer(request, Sound, work)
+        return await worker.answer(request, Sound, work)
 
     @api.post("/convert", response_class=Sound, responses=REFUSALS)
     async def convert(
         request: Request,
         file: UploadFile,
+        options: Options,
         speaker: Voice = None,
         reference: UploadFile | None = None,
-        decoder: Decoder = None,
-        seed: Seed = 0,
-        temperature: Temperature = 1.0,
-        sample_rate: Rate = None,
     ) -> Response:
         """Say the same in another voice: a known one, or that of a recording."""
-        options = {"decoder": decoder, "seed": seed, "temperature": temperature}
-        options["sample_rate"] = sample_rate
         voice = None if reference is None else _upload(reference)
         work = partial(service.convert, _upload(file), speaker, voice, **options)
-        return await answer(request, Sound, work)
+        return await worker.answer(request, Sound, work)
 
     @api.post("/units", response_class=UnitsLine, responses=REFUSALS)
     async def units(
@@ -186,9 +219,7 @@ def app(service: Service, *, max_open: int, max_bytes: int) -> Admission:
     ) -> Response:
         """Write the codes of a recording or of a code file as phoneme-like units."""
         work = partial(service.units, _upload(file), dedup=dedup)
-        return await answer(request, UnitsLine, work)
-
-    return admission
+        return await worker.answer(request, UnitsLine, work)
 
 
 def _tell_errors(api: FastAPI) -> None:
@@ -226,7 +257,7 @@ def _size(file: IO[bytes]) -> int:
     return size
 
 
-def _blocks(file: IO[bytes]) -> Any:
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
     with file:
         while block := file.read(BLOCK_BYTES):
             yield block

@@ -106,8 +106,7 @@ def _told(name: str) -> Iterator[None]:
         raise _UnreachableError(f"{name}: the hub answers {status}; try again later") from None
     except (errors.HTTPError, errors.LocalEntryNotFoundError, ConnectionError):
         raise _UnreachableError(
-            f"{name}: the hub cannot be reached, and the model is not in the cache; connect and "
-            "try again"
+            f"{name}: the hub cannot be reached; connect and try again"
         ) from None
 
 
