@@ -126,6 +126,14 @@ assert not [name for name in sys.modules if name.startswith(higher)]
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_the_command_line_starts_without_what_few_commands_need() -> None:
+    script = """
+import sys, vqcodec, vqcodec_cli.main
+assert not {"torch", "huggingface_hub", "fastapi", "gradio", "uvicorn"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_no_two_modules_share_a_name() -> None:
     # `vqcodec units` is a command and inference/units.py what it calls: commands do not count.
     names = [name.rpartition(".")[2] for name in MODULES if name.startswith("vqcodec.")]
