@@ -15,10 +15,10 @@ from vqcodec import Codec, Codes
 from vqcodec.audio import load
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
-from vqcodec.evaluation import cache, comparison, treatments
+from vqcodec.evaluation import cache, comparison
 from vqcodec.evaluation.degradation import degrade
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE, Measured, stoi
-from vqcodec.evaluation.treatments import Treatment, babblers, our_label, treat
+from vqcodec.evaluation.treatments import Recording, Treatment, babblers, our_label
 
 OURS = our_label("fast")
 
@@ -92,8 +92,24 @@ def test_every_codec_is_measured_in_every_condition(
 
 
 @pytest.mark.usefixtures("_quick")
-def test_every_generation_is_measured(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_every_generation_is_measured_and_made_once(
+    corpus: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked = []
+    encode, decode = Codec.encode, Codec.decode
+
+    def count_encode(*given: Any, **options: Any) -> Codes:
+        worked.append("encode")
+        return encode(*given, **options)
+
+    def count_decode(*given: Any, **options: Any) -> np.ndarray:
+        worked.append("decode")
+        return decode(*given, **options)
+
+    monkeypatch.setattr(Codec, "encode", count_encode)
+    monkeypatch.setattr(Codec, "decode", count_decode)
     rows = compared(corpus, tmp_path / "report", tiny_model, generations=3)
+    assert worked == ["encode", "decode"] * 3
     codecs = ["original", OURS, f"{OURS}, generation 2", f"{OURS}, generation 3"]
     assert [row["codec"] for row in rows] == codecs
     kept = [row["codes kept (%)"] for row in rows]
@@ -121,11 +137,9 @@ def test_a_perfect_codec_keeps_all_codes(
 
 def test_a_generation_keeps_many_codes_and_the_next_fewer(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", spoken("slt", 0.0, 1.5))
-    setup, who = cache.prepare_setup("speech-1k", "fast", "pocketsphinx"), utterance(path)
-    kept = [
-        treat(Treatment(OURS, generation=generation), setup, who, ()).codes_kept
-        for generation in (1, 2, 3)
-    ]
+    setup = cache.prepare_setup("speech-1k", "fast", "pocketsphinx")
+    recording = Recording(setup, utterance(path), ())
+    kept = [recording.treat(Treatment(OURS, generation=n)).codes_kept for n in (1, 2, 3)]
     assert kept[0] is None
     assert 0.3 < kept[2] < kept[1] < 1  # by chance it would be under .02
 
@@ -148,8 +162,8 @@ def test_a_condition_is_what_the_codec_hears(
         return encode(self, source, *rest, **options)
 
     monkeypatch.setattr(Codec, "encode", listen)
-    clean = treat(Treatment(OURS), setup, utterance(path), ())
-    quiet = treat(Treatment(OURS, "quiet"), setup, utterance(path), ())
+    recording = Recording(setup, utterance(path), ())
+    clean, quiet = (recording.treat(Treatment(OURS, name)) for name in ("clean", "quiet"))
     assert heard[0] == path
     stored = load(path, SAMPLE_RATE)
     assert np.array_equal(heard[1][1], degrade(stored, "quiet", "a"))
@@ -163,7 +177,7 @@ def test_whatever_is_done_has_a_file_of_its_own(tiny_model: Path, tmp_path: Path
     setup = cache.prepare_setup(str(tiny_model), "fast", "pocketsphinx")
     behind = [utterance(path)], [utterance(other)]
     names = {
-        treatments.stem(treatment, setup, utterance(path), one)
+        Recording(setup, utterance(path), one).stem(treatment)
         for treatment in (
             *(Treatment(OURS), Treatment(OURS, generation=2), Treatment(OURS, "dc")),
             *(

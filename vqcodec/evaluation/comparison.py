@@ -42,13 +42,12 @@ from vqcodec.evaluation.summary import (
 )
 from vqcodec.evaluation.treatments import (
     ORIGINAL,
+    Recording,
     Treatment,
     all_treatments,
     babblers,
     codec_title,
     our_label,
-    stem,
-    treat,
 )
 from vqcodec.files import write_atomically
 from vqcodec.models import DecoderName
@@ -84,6 +83,10 @@ class _Task(NamedTuple):
     behind: tuple[Utterance, ...]  # who babbles, if anybody
     output: Path
     is_example: bool
+
+    def recording(self) -> Recording:
+        """To be treated."""
+        return Recording(self.setup, self.utterance, self.behind)
 
 
 def compare(
@@ -223,22 +226,23 @@ def _check_names(baselines: Sequence[str]) -> None:
 
 def _measure_recording(task: _Task) -> list[dict[str, Any]]:
     """What was found out by every treatment; examples are left in the folder to be played."""
+    recording = task.recording()
     found = []
     for treatment in task.treatments:
-        name = stem(treatment, task.setup, task.utterance, task.behind)
-        examples = _example_paths(task, treatment)
-        make = partial(_measure_treated, task, treatment, examples)
+        name = recording.stem(treatment)
+        examples = _example_paths(task, treatment, name)
+        make = partial(_measure_treated, task, recording, treatment, examples)
         found.append(read_or_make(task.output / "cache" / f"{name}.json", make, also=examples))
     return found
 
 
 def _measure_treated(
-    task: _Task, treatment: Treatment, example_paths: Sequence[Path]
+    task: _Task, recording: Recording, treatment: Treatment, example_paths: Sequence[Path]
 ) -> dict[str, Any]:
     """A row of the CSV file and, of our codec, the codes (Q, N)."""
     utterance = task.utterance
     reference = load(utterance.path, SAMPLE_RATE)
-    coded, codes, kept = treat(treatment, task.setup, utterance, task.behind)
+    coded, codes, kept = recording.treat(treatment)
     seconds = len(reference) / SAMPLE_RATE
     aligned = align(reference, coded.waveform)
     scores = measure(reference, aligned.waveform)
@@ -294,11 +298,10 @@ def _played(utterances: Sequence[Utterance]) -> list[Utterance]:
     return spread(turns[: max(N_EXAMPLES, len(occurrence))], N_EXAMPLES)
 
 
-def _example_paths(task: _Task, treatment: Treatment) -> list[Path]:
+def _example_paths(task: _Task, treatment: Treatment, name: str) -> list[Path]:
     """What is to be played: every codec's first generation, of what was clean."""
     if not task.is_example or treatment != Treatment(treatment.codec):
         return []
-    name = stem(treatment, task.setup, task.utterance, task.behind)
     return [task.output / "examples" / f"{name}{suffix}" for suffix in (".wav", ".png")]
 
 
@@ -313,9 +316,9 @@ def _write_example(path: Path, waveform: np.ndarray) -> None:
 
 
 def _example(task: _Task, found: Sequence[dict[str, Any]]) -> Example:
-    players = []
+    recording, players = task.recording(), []
     for treatment, record in zip(task.treatments, found, strict=True):
-        paths = _example_paths(task, treatment)
+        paths = _example_paths(task, treatment, recording.stem(treatment))
         if not paths:
             continue
         audio, image = (path.relative_to(task.output).as_posix() for path in paths)

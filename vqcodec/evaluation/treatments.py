@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from vqcodec.evaluation.degradation import (
 )
 from vqcodec.evaluation.external import Coded, external_codec
 from vqcodec.evaluation.quality import SAMPLE_RATE
+from vqcodec.format.codes import Codes
 from vqcodec.models import DecoderName
 
 ORIGINAL = "original"
@@ -102,56 +104,74 @@ def babblers(utterance: Utterance, everybody: Sequence[Utterance]) -> tuple[Utte
     return tuple(drawn[:N_BABBLERS])
 
 
-def treat(
-    treatment: Treatment, setup: Setup, utterance: Utterance, behind: Sequence[Utterance]
-) -> Treated:
-    """Bring a recording into a condition, and code and decode it.
+class Recording:
+    """One recording and what is done to it; what several treatments share is done once."""
 
-    Args:
-        treatment: what to do.
-        setup: of the report.
-        utterance: the recording.
-        behind: who babbles, if the treatment needs it.
+    def __init__(self, setup: Setup, utterance: Utterance, behind: Sequence[Utterance]) -> None:
+        """Read nothing yet.
 
-    Raises:
-        AudioError: a recording cannot be read.
-        VqcodecError: a reference codec fails or is not installed.
-    """
-    codec, condition, generation = treatment
-    heard = None
-    if condition != CLEAN:
-        voices = [load(each.path, SAMPLE_RATE) for each in behind if needs_babblers(condition)]
-        heard = degrade(load(utterance.path, SAMPLE_RATE), condition, utterance.name, voices)
-    if not _is_ours(treatment, setup):
-        waveform = load(utterance.path, SAMPLE_RATE) if heard is None else heard
-        is_original = codec == ORIGINAL
-        coded = Coded(waveform, 2 * len(waveform)) if is_original else baseline(codec)(waveform)
-        return Treated(coded._replace(waveform=turned_up(coded.waveform, condition)))
-    is_refined = codec == our_label(setup.decoder, refined=True)
-    first = codes = setup.encode(utterance, refine=is_refined, heard=heard)
-    for _ in range(generation - 1):
-        codes = setup.encode(utterance, refine=is_refined, heard=setup.decode(codes))
-    kept = _share_kept(first.codes, codes.codes) if generation > 1 else None
-    coded = Coded(turned_up(setup.decode(codes), condition), len(codes.to_bytes()))
-    return Treated(coded, codes.codes, kept)
+        Args:
+            setup: of the report.
+            utterance: the recording.
+            behind: who babbles, if a treatment needs it.
+        """
+        self._setup, self._utterance, self._behind = setup, utterance, behind
+        self._degraded, self._coded = cache(self._degrade), cache(self._code)
 
+    def treat(self, treatment: Treatment) -> Treated:
+        """Bring it into a condition, and code and decode it.
 
-def stem(
-    treatment: Treatment, setup: Setup, utterance: Utterance, behind: Sequence[Utterance]
-) -> str:
-    """What the file is called in which its result is kept; arguments as of `treat`."""
-    what = treatment.title
-    made_by = external_codec(treatment.codec).digest() if "=" in treatment.codec else ""
-    if treatment.condition != CLEAN:
-        what = f"{what}, {treatment.condition}"
-    if needs_babblers(treatment.condition):
-        made_by += "".join(file_digest(each.path) for each in behind)
-    is_ours = _is_ours(treatment, setup)
-    return cache_stem(setup, utterance, what, is_by_model=is_ours, made_by=made_by)
+        Raises:
+            AudioError: a recording cannot be read.
+            VqcodecError: a reference codec fails or is not installed.
+        """
+        codec, condition, generation = treatment
+        if not self._is_ours(codec):
+            waveform = self._degraded(condition)
+            coded = Coded(waveform, 2 * len(waveform))
+            if codec != ORIGINAL:  # which may write into what it is given
+                coded = baseline(codec)(waveform.copy())
+            return Treated(coded._replace(waveform=turned_up(coded.waveform, condition)))
+        codes, waveform = self._coded(treatment)
+        first, _ = self._coded(treatment._replace(generation=1))
+        kept = _share_kept(first.codes, codes.codes) if generation > 1 else None
+        coded = Coded(turned_up(waveform, condition), len(codes.to_bytes()))
+        return Treated(coded, codes.codes, kept)
 
+    def stem(self, treatment: Treatment) -> str:
+        """What the file is called in which the result of a treatment is kept."""
+        what = treatment.title
+        made_by = external_codec(treatment.codec).digest() if "=" in treatment.codec else ""
+        if treatment.condition != CLEAN:
+            what = f"{what}, {treatment.condition}"
+        if needs_babblers(treatment.condition):
+            made_by += "".join(file_digest(each.path) for each in self._behind)
+        is_ours = self._is_ours(treatment.codec)
+        return cache_stem(self._setup, self._utterance, what, is_by_model=is_ours, made_by=made_by)
 
-def _is_ours(treatment: Treatment, setup: Setup) -> bool:
-    return treatment.codec in (our_label(setup.decoder), our_label(setup.decoder, refined=True))
+    def _is_ours(self, codec: str) -> bool:
+        return codec in (our_label(self._setup.decoder, refined=flag) for flag in (False, True))
+
+    def _degrade(self, condition: str) -> np.ndarray:
+        waveform = load(self._utterance.path, SAMPLE_RATE)
+        if condition == CLEAN:
+            return waveform
+        voices = [
+            load(each.path, SAMPLE_RATE) for each in self._behind if needs_babblers(condition)
+        ]
+        return degrade(waveform, condition, self._utterance.name, voices)
+
+    def _code(self, treatment: Treatment) -> tuple[Codes, np.ndarray]:
+        """Our codec's codes, and what is decoded of them."""
+        codec, condition, generation = treatment
+        heard = None
+        if generation > 1:
+            _, heard = self._coded(treatment._replace(generation=generation - 1))
+        elif condition != CLEAN:
+            heard = self._degraded(condition)
+        is_refined = codec == our_label(self._setup.decoder, refined=True)
+        codes = self._setup.encode(self._utterance, refine=is_refined, heard=heard)
+        return codes, self._setup.decode(codes)
 
 
 def _share_kept(first: np.ndarray, last: np.ndarray) -> float:
