@@ -276,7 +276,8 @@ def row_of(
     def row_of(coded: Coded) -> dict[str, Any]:
         monkeypatch.setattr(treatments, "baseline", lambda name: lambda reference: coded)
         task = comparison._Task(utterance(path, text=SAID), setting, (), (), tmp_path, False)
-        row: dict[str, Any] = comparison._measure_treated(task, Treatment("any"), [])["row"]
+        found = comparison._measure_treated(task, task.recording(), Treatment("any"), [])
+        row: dict[str, Any] = found["row"]
         return row
 
     return row_of

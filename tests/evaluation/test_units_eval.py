@@ -116,6 +116,36 @@ def test_units_that_are_the_phones_are_perfect_and_constant_ones_worthless() -> 
     assert constant.cluster_purity == 1
 
 
+def test_measures_have_intervals_over_recordings() -> None:
+    rng = np.random.default_rng(0)
+
+    def found(n_recordings: int) -> unit_measures.UnitScores:
+        # Two of three frames have the unit that is their phone.
+        phones = rng.integers(0, 3, (n_recordings, 30))
+        units = [np.where(rng.random(30) < 2 / 3, own, rng.integers(0, 3, 30)) for own in phones]
+        clips = [clip(own.tolist(), is_training=not i) for i, own in enumerate(phones)]
+        frames = unit_measures.Frames(clips, CLASSES, 100.0)
+        unit_set = unit_measures.UnitSet("x", units, np.eye(3))
+        return unit_measures.score(frames, unit_set, has_silence=True)
+
+    few, many = found(11), found(101)
+    for name in ("many_to_one", "many_to_one_in_sample", "cluster_purity", "pnmi", "v_measure"):
+        wide, narrow = few.intervals[name], many.intervals[name]
+        assert wide is not None
+        assert narrow is not None
+        assert wide.low < getattr(few, name) < wide.high
+        assert narrow.low < getattr(many, name) < narrow.high
+        assert np.ptp(narrow) < 0.6 * np.ptp(wide)
+    majority = unit_measures.score_majority(
+        unit_measures.Frames(
+            [clip([1], is_training=True), clip([1, 2], is_training=False)], CLASSES, 1
+        ),
+        has_silence=True,
+    )
+    assert (majority.many_to_one, majority.pnmi) == (0.5, None)
+    assert majority.intervals["many_to_one"] is None  # of one recording
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), min_size=2, max_size=40))
 def test_v_measure_and_pnmi_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     phones, codes = ([pair[i] for pair in pairs] for i in (0, 1))
@@ -150,12 +180,12 @@ APART = 1 - np.eye(4)
 
 
 def items(says: dict[str, dict[int, list[list[int]]]]) -> list[Item]:
-    """Speaker -> phone -> units of each saying, all in one context."""
+    """Speaker -> phone -> units of each saying, all in one context, a recording for each."""
     return [
-        Item(phone, (7, 7), speaker, np.array(said))
+        Item(phone, (7, 7), speaker, number, np.array(said))
         for speaker, phones in says.items()
         for phone, sayings in phones.items()
-        for said in sayings
+        for number, said in enumerate(sayings)
     ]
 
 
@@ -180,7 +210,7 @@ def test_abx_needs_two_sayings_in_one_context() -> None:
     assert abx(once, APART, across=False) == ABX(None, 0, 0)
     assert abx(once, APART, across=True) == ABX(None, 0, 0)
     twice = items({"anna": {0: [[0], [0]]}})
-    elsewhere = Item(1, (7, 8), "anna", np.array([1]))
+    elsewhere = Item(1, (7, 8), "anna", 0, np.array([1]))
     assert abx([*twice, elsewhere], APART, across=False) == ABX(None, 0, 0)
 
 
@@ -195,6 +225,25 @@ def test_abx_is_bounded_and_reproducible() -> None:
     assert first != abx(items(says), APART, across=True, seed=1)
     assert (first.n_pairs, first.n_triples) == (6, 12 * 10)
     assert first.error == pytest.approx(0.5, abs=0.15)
+
+
+def test_abx_has_an_interval_over_recordings() -> None:
+    """In every second recording a phone is said like another."""
+
+    def found(n_recordings: int) -> ABX:
+        said = [
+            Item(phone, (7, number), "anna", number, np.array([phone if number % 2 else 1]))
+            for number in range(n_recordings)
+            for phone in (0, 0, 1, 1)
+        ]
+        return abx(said, APART, across=False)
+
+    few, many = found(8), found(80)
+    assert few.error == many.error == 0.25
+    assert few.interval is not None
+    assert many.interval is not None
+    assert 0 <= few.interval.low < many.interval.low < 0.25 < many.interval.high < few.interval.high
+    assert found(1).interval is None
 
 
 def cheapest(first: list[int], second: list[int], distances: np.ndarray) -> float:
@@ -338,6 +387,9 @@ def test_units_eval_reports_units_and_baselines(
     assert float(mfccs["many_to_one"]) > float(commonest["many_to_one"]) + 0.1
     assert float(mfccs["pnmi"]) > 0.3
     assert commonest["pnmi"] == commonest["abx_within"] == ""
+    for name in ("many_to_one", "pnmi"):
+        low, value, high = (float(mfccs[f"{name}{end}"]) for end in ("_low", "", "_high"))
+        assert low < value < high, name
     assert float(mfccs["abx_across"]) <= 0.5
     for name in ("phones", "usage", "codebook"):
         assert (output / f"units_{name}.png").read_bytes().startswith(b"\x89PNG")

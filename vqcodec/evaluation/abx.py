@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vqcodec.compilation import compiled
+from vqcodec.evaluation.bootstrap import Interval, share_intervals
 
 MAX_CELLS = 20_000
 TRIPLES_PER_CELL = 10
@@ -25,12 +26,14 @@ class Item(NamedTuple):
         phone: class of the middle phone.
         context: classes of the phones before and after it.
         speaker: who says it.
+        recording: its number, in which it is said.
         units: (N,) int64 of the three phones, N > 0.
     """
 
     phone: int
     context: tuple[int, int]
     speaker: str
+    recording: int
     units: np.ndarray
 
 
@@ -41,11 +44,13 @@ class ABX(NamedTuple):
         error: 0 to 0.5, where 0.5 is chance; None without any pair of phones.
         n_pairs: ordered pairs of phones.
         n_triples: of A, B and X that were compared.
+        interval: that holds the error with 95 % confidence, by a bootstrap over recordings.
     """
 
     error: float | None
     n_pairs: int
     n_triples: int
+    interval: Interval | None = None
 
 
 class _Cell(NamedTuple):
@@ -83,18 +88,37 @@ def abx(items: Sequence[Item], distances: np.ndarray, *, across: bool, seed: int
     cells = _cells(items, across=across)
     if len(cells) > MAX_CELLS:
         cells = [cells[i] for i in np.sort(rng.choice(len(cells), MAX_CELLS, replace=False))]
-    errors: dict[tuple[int, int], list[float]] = defaultdict(list)
-    n_triples = 0
-    for cell in cells:
-        wrong = [
-            _wrong(cell.a[a].units, cell.b[b].units, cell.x[x].units, distances)
-            for a, b, x in _triples(cell, rng)
-        ]
-        errors[cell.pair].append(float(np.mean(wrong)))
-        n_triples += len(wrong)
-    if not errors:
+    triples = [
+        (number, cell.a[a], cell.b[b], cell.x[x])
+        for number, cell in enumerate(cells)
+        for a, b, x in _triples(cell, rng)
+    ]
+    if not triples:
         return ABX(None, 0, 0)
-    return ABX(float(np.mean([np.mean(own) for own in errors.values()])), len(errors), n_triples)
+    cell_of = np.array([number for number, *_ in triples])
+    wrong = np.array([_wrong(a.units, b.units, x.units, distances) for _, a, b, x in triples])
+    pairs, pair_of = np.unique([cell.pair for cell in cells], axis=0, return_inverse=True)
+    recordings = [[item.recording for item in said] for _, *said in triples]
+    who, recording_of = np.unique(recordings, return_inverse=True)
+
+    def error(weights: np.ndarray) -> list[float]:
+        """Where a triple counts as often as its three recordings are drawn together."""
+        counts = weights[recording_of].prod(axis=1)
+        of_cell = _means(cell_of, wrong, counts, len(cells))
+        of_pair = _means(pair_of, of_cell, ~np.isnan(of_cell), len(pairs))
+        return [float(np.nanmean(of_pair)) if np.isfinite(of_pair).any() else np.nan]
+
+    (value,), (interval,) = error(np.ones(len(who))), share_intervals(error, len(who))
+    return ABX(value, len(pairs), len(wrong), interval)
+
+
+def _means(
+    groups: np.ndarray, values: np.ndarray, weights: np.ndarray, n_groups: int
+) -> np.ndarray:
+    """Weighted means by group; NaN of a group without weight."""
+    total = np.bincount(groups, np.where(weights, values, 0) * weights, n_groups)
+    of_groups = np.bincount(groups, weights, n_groups)
+    return np.divide(total, of_groups, out=np.full(n_groups, np.nan), where=of_groups > 0)
 
 
 def _cells(items: Sequence[Item], *, across: bool) -> list[_Cell]:

@@ -38,6 +38,11 @@ class Mean(NamedTuple):
     n_files: int
     interval: Interval | None = None
 
+    def in_percent(self) -> Mean:
+        """A share, times 100."""
+        interval = self.interval and Interval(*(100 * end for end in self.interval))
+        return Mean(self.value and 100 * self.value, self.n_files, interval)
+
 
 @dataclass(frozen=True)
 class CodecSummary:
@@ -67,11 +72,7 @@ def mean(rows: Sequence[Mapping[str, Any]], column: str) -> Mean:
 def word_error_rate(rows: Sequence[Mapping[str, Any]], column: str = "word errors") -> Mean:
     """All errors over all words (the column `words`), in percent, where both are defined."""
     defined = [row for row in rows if row[column] is not None]
-    found = _ratio([row[column] for row in defined], [row["words"] for row in defined])
-    if found.value is None:
-        return found
-    interval = found.interval and Interval(*(100 * end for end in found.interval))
-    return Mean(100 * found.value, found.n_files, interval)
+    return _ratio([row[column] for row in defined], [row["words"] for row in defined]).in_percent()
 
 
 def word_error_ratio(errors: Sequence[int | None], originals: Sequence[int | None]) -> Mean:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +20,13 @@ from vqcodec.data.labels import (
 )
 from vqcodec.errors import CodesError, DataError
 from vqcodec.evaluation.abx import ABX, Item, abx, cosine_distances
+from vqcodec.evaluation.bootstrap import Interval, share_intervals
 from vqcodec.extras import library
 from vqcodec.inference.units import NOBODY, Units
 
 _MFCC_HOP_S = 0.01
 _MFCC_WINDOW_S = 0.025
+_MEASURES = "many_to_one", "many_to_one_in_sample", "cluster_purity", "pnmi", "v_measure"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,8 @@ class UnitScores:
         v_measure: harmonic mean of homogeneity and completeness (Rosenberg, Hirschberg 2007).
         abx_within: ABX error, X said by the speaker of A and B.
         abx_across: ABX error, X said by another.
+        intervals: of the measures but ABX, by name: that hold them with 95 % confidence, by a
+            bootstrap over recordings.
     """
 
     units: str
@@ -102,6 +107,7 @@ class UnitScores:
     v_measure: float | None = None
     abx_within: ABX | None = None
     abx_across: ABX | None = None
+    intervals: dict[str, Interval | None] = field(default_factory=dict)
 
 
 def frame_recordings(
@@ -226,34 +232,56 @@ def _normalised(features: np.ndarray) -> np.ndarray:
     return (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-5)
 
 
-def counts(phones: np.ndarray, units: np.ndarray, n_phones: int, n_units: int) -> np.ndarray:
-    """How often each phone meets each unit: (N,) and (N,) -> (n_phones, n_units) int64."""
-    joint = np.bincount(phones * n_units + units, minlength=n_phones * n_units)
-    return joint.reshape(n_phones, n_units)
-
-
 def majority_phones(table: np.ndarray) -> np.ndarray:
     """The commonest phone of every unit, (P, K) -> (K,); of an unseen unit that of all frames."""
     seen = table.sum(axis=0) > 0
     return np.where(seen, table.argmax(axis=0), table.sum(axis=1).argmax())
 
 
-def tables(
-    frames: Frames, unit_set: UnitSet, *, has_silence: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """`counts` in the training part and in the scored part."""
+@dataclass(frozen=True, eq=False)
+class LabelledFrames:
+    """The frames of one part that have a phone.
+
+    Attributes:
+        shape: (P, K), numbers of phones and of units.
+        pairs: (M,) int64, phone * K + unit of every frame.
+        recordings: (M,) int64, of which of the N recordings that have such frames.
+    """
+
+    shape: tuple[int, int]
+    pairs: np.ndarray
+    recordings: np.ndarray
+
+    def counts(self, weights: np.ndarray | None = None) -> np.ndarray:
+        """How often each phone meets each unit, (P, K).
+
+        Args:
+            weights: (N,), how often each recording counts; once when None.
+        """
+        of_frames = None if weights is None else weights[self.recordings]
+        return np.bincount(self.pairs, of_frames, int(np.prod(self.shape))).reshape(self.shape)
+
+
+def labelled_frames(
+    frames: Frames, unit_set: UnitSet, *, is_training: bool, has_silence: bool = True
+) -> LabelledFrames:
+    """The phones and units of the training part or of the scored part.
+
+    Raises:
+        DataError: it has no labelled frame.
+    """
+    shape = len(frames.classes), len(unit_set.vectors)
+    silence = UNLABELLED if has_silence else frames.classes.get(SILENCE, UNLABELLED)
     found = []
-    for is_training in (True, False):
-        chosen = [clip.source.is_training == is_training for clip in frames.clips]
-        phones, units = (
-            np.concatenate([part for part, wanted in zip(parts, chosen, strict=True) if wanted])
-            for parts in ([clip.phones for clip in frames.clips], unit_set.units)
-        )
-        kept = phones != UNLABELLED
-        if not has_silence:
-            kept &= phones != frames.classes.get(SILENCE, UNLABELLED)
-        found.append(counts(phones[kept], units[kept], len(frames.classes), len(unit_set.vectors)))
-    return found[0], found[1]
+    for clip, units in zip(frames.clips, unit_set.units, strict=True):
+        kept = (clip.phones != UNLABELLED) & (clip.phones != silence)
+        if clip.source.is_training == is_training and kept.any():
+            found.append(clip.phones[kept] * shape[1] + units[kept])
+    if not found:
+        part = "training" if is_training else "scored"
+        raise DataError(f"the {part} part has no labelled frame; label more recordings")
+    recordings = np.repeat(np.arange(len(found)), [len(own) for own in found])
+    return LabelledFrames(shape, np.concatenate(found), recordings)
 
 
 def score(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> UnitScores:
@@ -262,48 +290,64 @@ def score(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> UnitScores
     Raises:
         DataError: a part has no labelled frame.
     """
-    training, scored = tables(frames, unit_set, has_silence=has_silence)
-    _check_filled(training, scored)
-    n = int(scored.sum())
-    map_to_phone = majority_phones(training)
-    phone, unit = _entropy(scored.sum(axis=1)), _entropy(scored.sum(axis=0))
-    information = phone + unit - _entropy(scored)
     distances = cosine_distances(unit_set.vectors)
     items = list(triphones(frames, unit_set, has_silence=has_silence))
-    return UnitScores(
-        units=unit_set.name,
-        has_silence=has_silence,
-        n_frames=n,
-        many_to_one=float(scored[map_to_phone, np.arange(scored.shape[1])].sum() / n),
-        many_to_one_in_sample=float(scored.max(axis=0).sum() / n),
-        cluster_purity=float(scored.max(axis=1).sum() / n),
-        pnmi=information / phone if phone else None,
-        v_measure=2 * information / (phone + unit) if phone + unit else None,
+    return replace(
+        _score_frames(frames, unit_set, has_silence=has_silence),
         abx_within=abx(items, distances, across=False),
         abx_across=abx(items, distances, across=True),
     )
 
 
-def score_majority(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> UnitScores:
-    """What calling every frame the commonest phone gives; no unit can be worse in sample."""
+def score_majority(frames: Frames, *, has_silence: bool) -> UnitScores:
+    """What calling every frame the commonest phone gives; no unit can be worse in sample.
+
+    Raises:
+        DataError: a part has no labelled frame.
+    """
+    one = [np.zeros_like(clip.codes) for clip in frames.clips]
+    found = _score_frames(
+        frames, UnitSet("commonest phone", one, np.ones((1, 1))), has_silence=has_silence
+    )
+    return replace(found, cluster_purity=None, pnmi=None, v_measure=None)
+
+
+def _score_frames(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> UnitScores:
+    """All but ABX."""
     training, scored = (
-        table.sum(axis=1) for table in tables(frames, unit_set, has_silence=has_silence)
+        labelled_frames(frames, unit_set, is_training=part, has_silence=has_silence)
+        for part in (True, False)
     )
-    _check_filled(training, scored)
-    n = int(scored.sum())
+    phone_of = majority_phones(training.counts())
+
+    def measures(table: np.ndarray) -> list[float]:
+        """Those of `_MEASURES`, NaN where undefined."""
+        n = table.sum()
+        phone, unit = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
+        information = phone + unit - _entropy(table)
+        return [
+            table[phone_of, np.arange(table.shape[1])].sum() / n,
+            table.max(axis=0).sum() / n,
+            table.max(axis=1).sum() / n,
+            information / phone if phone else np.nan,
+            2 * information / (phone + unit) if phone + unit else np.nan,
+        ]
+
+    table = scored.counts()
+    values: dict[str, Any] = {
+        name: None if np.isnan(value) else float(value)
+        for name, value in zip(_MEASURES, measures(table), strict=True)
+    }
+    intervals = share_intervals(
+        lambda weights: measures(scored.counts(weights)), scored.recordings[-1] + 1
+    )
     return UnitScores(
-        units="commonest phone",
+        units=unit_set.name,
         has_silence=has_silence,
-        n_frames=n,
-        many_to_one=float(scored[training.argmax()] / n),
-        many_to_one_in_sample=float(scored.max() / n),
+        n_frames=int(table.sum()),
+        **values,
+        intervals=dict(zip(_MEASURES, intervals, strict=True)),
     )
-
-
-def _check_filled(training: np.ndarray, scored: np.ndarray) -> None:
-    for part, table in (("training", training), ("scored", scored)):
-        if not table.sum():
-            raise DataError(f"the {part} part has no labelled frame; label more recordings")
 
 
 def _entropy(table: np.ndarray) -> float:
@@ -314,7 +358,8 @@ def _entropy(table: np.ndarray) -> float:
 
 def triphones(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> Iterator[Item]:
     """Triphones of the scored part."""
-    for clip, units in zip(frames.clips, unit_set.units, strict=True):
+    parts = zip(frames.clips, unit_set.units, strict=True)
+    for number, (clip, units) in enumerate(parts):
         if clip.source.is_training:
             continue
         intervals = clip.source.intervals
@@ -330,4 +375,5 @@ def triphones(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> Iterat
             before, phone, after = (frames.classes.get(name) for name in names[i - 1 : i + 2])
             said = units[first:last]
             if len(said) and before is not None and phone is not None and after is not None:
-                yield Item(phone, (before, after), clip.source.utterance.speaker, said)
+                speaker = clip.source.utterance.speaker
+                yield Item(phone, (before, after), speaker, number, said)

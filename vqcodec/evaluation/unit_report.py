@@ -11,19 +11,30 @@ from vqcodec.data.labels import LabelledCorpus, read_labelled_corpus
 from vqcodec.evaluation import unit_plots
 from vqcodec.evaluation.abx import ABX
 from vqcodec.evaluation.report import markdown_table, write_report
+from vqcodec.evaluation.summary import Mean, cell
 from vqcodec.evaluation.unit_measures import (
     Frames,
     UnitScores,
     code_units,
     frame_recordings,
+    labelled_frames,
     majority_phones,
     mfcc_units,
     score,
     score_majority,
-    tables,
 )
 from vqcodec.extras import library
 from vqcodec.files import write_atomically
+
+_COLUMNS = {
+    "many_to_one": "many-to-one % ↑",
+    "many_to_one_in_sample": "in sample (phone purity) % ↑",
+    "cluster_purity": "cluster purity % ↑",
+    "pnmi": "PNMI ↑",
+    "v_measure": "V-measure ↑",
+    "abx_within": "ABX within % ↓",
+    "abx_across": "ABX across % ↓",
+}
 
 
 def evaluate(
@@ -60,10 +71,12 @@ def evaluate(
         for has_silence in (True, False)
         for one in (
             *(score(frames, each, has_silence=has_silence) for each in (ours, *theirs)),
-            score_majority(frames, ours, has_silence=has_silence),
+            score_majority(frames, has_silence=has_silence),
         )
     ]
-    training, scored = tables(frames, ours, has_silence=True)
+    training, scored = (
+        labelled_frames(frames, ours, is_training=part).counts() for part in (True, False)
+    )
     names = list(frames.classes)
     images = {
         "units_phones.png": unit_plots.phones(scored, names),
@@ -102,7 +115,8 @@ def page(
         f"training part{': ' + ', '.join(held_out) if held_out else ''}.\n"
         f"Training part (maps and k-means): {learnt} of {len(teachers)} speakers.{unused}\n\n"
         f"{markdown_table([_cells(one) for one in scores])}\n"
-        f"{len(phones)} phone classes: {' '.join(phones)}. "
+        "In brackets the interval that holds a value with 95 % confidence (bootstrap over "
+        f"recordings). {len(phones)} phone classes: {' '.join(phones)}. "
         "docs/models/units-25hz.md says how each column is measured.\n\n"
         + "".join(f"![]({name})\n" for name in images)
     )
@@ -111,32 +125,34 @@ def page(
 def _row(one: UnitScores) -> dict[str, object]:
     """A row of the CSV file."""
     row: dict[str, object] = dataclasses.asdict(one)
-    for key in ("abx_within", "abx_across"):
-        found: ABX | None = getattr(one, key)
-        row[key] = found and found.error
-        row[f"{key}_pairs"] = found and found.n_pairs
-        row[f"{key}_triples"] = found and found.n_triples
+    del row["intervals"]
+    for name in _COLUMNS:
+        row[name], *_ = _mean(one, name)
+    for name in ("abx_within", "abx_across"):
+        found: ABX | None = getattr(one, name)
+        row[f"{name}_pairs"] = found and found.n_pairs
+        row[f"{name}_triples"] = found and found.n_triples
+    for name in _COLUMNS:
+        row[f"{name}_low"], row[f"{name}_high"] = _mean(one, name).interval or (None, None)
     return row
 
 
 def _cells(one: UnitScores) -> dict[str, str]:
     """A row of the table."""
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
-
-    def ratio(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
-
-    return {
+    row = {
         "units": one.units,
         "silence": "with" if one.has_silence else "without",
         "frames": str(one.n_frames),
-        "many-to-one % ↑": percent(one.many_to_one),
-        "in sample (phone purity) % ↑": percent(one.many_to_one_in_sample),
-        "cluster purity % ↑": percent(one.cluster_purity),
-        "PNMI ↑": ratio(one.pnmi),
-        "V-measure ↑": ratio(one.v_measure),
-        "ABX within % ↓": percent(one.abx_within and one.abx_within.error),
-        "ABX across % ↓": percent(one.abx_across and one.abx_across.error),
     }
+    for name, title in _COLUMNS.items():
+        found = _mean(one, name)
+        row[title] = cell(found.in_percent(), 1, 1) if "%" in title else cell(found, 1, 3)
+    return row
+
+
+def _mean(one: UnitScores, name: str) -> Mean:
+    """A measure with its interval."""
+    found: float | ABX | None = getattr(one, name)
+    if isinstance(found, ABX):
+        return Mean(found.error, 1, found.interval)
+    return Mean(found, 1, one.intervals.get(name))
