@@ -72,7 +72,7 @@ def clips(make: Callable[[np.random.Generator, int], leakage._Recording], seed: 
 
 
 def values(found: list[Measurement]) -> dict[tuple[str, str], float]:
-    return {(one.target, one.given): one.value for one in found}
+    return {(one.target, one.given): one.found.value for one in found}
 
 
 def test_codes_that_name_the_speaker_are_found_out_and_others_are_not() -> None:
@@ -154,7 +154,7 @@ def test_the_decoder_is_given_right_and_wrong_codes_and_voices(
     assert (sorted(shuffled), voice) == (own, "a")
     assert shuffled != own
     assert decoded[:4] == [(own, "a"), (own, "b"), (foreign, "a"), (foreign, "b")]
-    distances = {one.given: one.value / np.log(2) for one in found}
+    distances = {one.given: one.found.value / np.log(2) for one in found}
     assert distances == pytest.approx(
         {
             "true codes, own voice": 1,
@@ -182,7 +182,7 @@ def test_words_are_counted_where_somebody_listens(monkeypatch: pytest.MonkeyPatc
     distances, misheard = reliance.measure_reliance(codec, pairs, Listener())
     assert [one.given for one in misheard] == [one.given for one in distances]
     assert {one.n_test for one in distances} == {3}
-    assert {(one.value, one.n_test, one.low, one.high) for one in misheard} == {(50, 2, 50, 50)}
+    assert {(one.found, one.n_test) for one in misheard} == {((50, 2, (50, 50)), 2)}
 
 
 def test_the_report_of_a_corpus(
@@ -203,6 +203,14 @@ def test_the_report_of_a_corpus(
     assert (float(told["low"]), float(told["high"])) == (1, 1)
     windows = table["speaker, 1 s", HISTOGRAM]
     assert float(windows["low"]) <= float(windows["value"]) <= float(windows["high"])
+    pitch = table["log F0", MFCCS]
+    assert float(pitch["low"]) < float(pitch["value"]) < float(pitch["high"])
+    wrong = table["original", "codes shuffled in time, own voice"]
+    right = table["original", "true codes, own voice"]
+    more = float(wrong["value"]) - float(right["value"])
+    assert float(wrong["more value"]) == pytest.approx(more, abs=1e-5)
+    assert float(wrong["more low"]) <= more <= float(wrong["more high"])
+    assert float(right["more value"]) == 0
     assert float(table["log F0", MFCCS]["value"]) > 0.2
     assert "mel distance † ↓" in page
     assert all(float(row["value"]) > 0 for row in rows if row["measure"] == "mel distance")

@@ -148,7 +148,7 @@ def test_leakage_leaves_a_short_clip_out_of_its_means(tiny_model: Path, tmp_path
     pairs = [(one.utterance, one.codes) for one in heard]
     found, _ = reliance.measure_reliance(codec, pairs)
     assert {one.n_test for one in found} == {2}
-    assert leakage._decoded_cells(found[0], found[0].value, 3)["files"] == "2 of 3"
+    assert leakage._decoded_cells(found[0], 3)["files"] == "2 of 3"
     another = replace(heard[2].utterance, speaker="x"), heard[2].codes
     with pytest.raises(DataError, match="all its recordings are silent or far too short"):
         reliance.measure_reliance(codec, [pairs[2], another])

@@ -23,7 +23,8 @@ class Interval(NamedTuple):
 
 
 def ratio_interval(
-    numerators: Sequence[float], denominators: Sequence[float] | None = None
+    numerators: Sequence[float] | np.ndarray,
+    denominators: Sequence[float] | np.ndarray | None = None,
 ) -> Interval | None:
     """The interval of a ratio of sums over recordings, which are drawn with replacement.
 

@@ -20,12 +20,11 @@ from vqcodec.audio import load
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
-from vqcodec.evaluation.bootstrap import ratio_interval
 from vqcodec.evaluation.quality import track_pitch
 from vqcodec.evaluation.recognizers import Recognizer
 from vqcodec.evaluation.reliance import Measurement, measure_reliance
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import TRAINED_ON_NOTE, heading
+from vqcodec.evaluation.summary import TRAINED_ON_NOTE, cell, heading, ratio
 from vqcodec.extras import library
 from vqcodec.format.codes import Codes
 from vqcodec.inference.encoding import Progress
@@ -113,9 +112,9 @@ def leakage(
     to_decode = spread(second, MAX_DECODED)
     decoded = [(clip.utterance, clip.codes) for clip in to_decode]
     distances, misheard = measure_reliance(codec, decoded, recognizer)
-    table = [_decoded_cells(one, distances[0].value, len(to_decode)) for one in distances]
+    table = [_decoded_cells(one, len(to_decode)) for one in distances]
     for row, one in zip(table, misheard, strict=False):
-        row["WER (%) ↓"] = one.text(1)
+        row["WER (%) ↓"] = cell(one.found, one.n_test, 1)
     text = (
         f"Model {codec.name} ({codec.fingerprint.hex()}); {len(train)} training and {len(test)} "
         f"test recordings of {len({each.speaker for each in test})} speakers.\n\n"
@@ -125,7 +124,7 @@ def leakage(
     )
     if recognizer is not None:
         text += f"\n{recognizer.about()}\n"
-    rows = [vars(one) for one in [*probed, *distances, *misheard]]
+    rows = [one.row() for one in [*probed, *distances, *misheard]]
     write_report(output, "leakage", rows, text)
     return text
 
@@ -198,22 +197,10 @@ def _speaker_probes(train: Sequence[_Recording], test: Sequence[_Recording]) -> 
                 for part in (first, second)
             )
             is_right = _fit(probe, fitted).predict(scored[0]) == np.array(scored[1])
-            rights, pieces = Counter[int](), Counter(piece.recording for piece in second)
-            for piece, one in zip(second, is_right, strict=True):
-                rights[piece.recording] += bool(one)
-            interval = ratio_interval([rights[i] for i in pieces], list(pieces.values()))
-            score = float(is_right.mean())
+            _, recordings = np.unique([piece.recording for piece in second], return_inverse=True)
+            accuracy = ratio(np.bincount(recordings, is_right), np.bincount(recordings))
             found.append(
-                Measurement(
-                    target,
-                    given,
-                    "accuracy",
-                    score,
-                    chance,
-                    len(first),
-                    len(second),
-                    *(interval or ()),
-                )
+                Measurement(target, given, "accuracy", accuracy, len(second), chance, len(first))
             )
     return found
 
@@ -261,9 +248,23 @@ def _pitch_probes(train: Sequence[_Recording], test: Sequence[_Recording]) -> li
     ):
         for given in (VECTORS, MFCCS):
             first, second = (_voiced(split, given, offsets) for split in (train, test))
-            score = float(_fit(library("sklearn.linear_model").Ridge(), first).score(*second))
+            inputs, targets, recordings = second
+            missed = _fit(library("sklearn.linear_model").Ridge(), first[:2]).predict(inputs)
+            missed -= targets
+            varied, unexplained = (
+                np.bincount(recordings, np.square(each))
+                for each in (targets - targets.mean(), missed)
+            )
             found.append(
-                Measurement(target, given, "R²", score, 0.0, len(first[1]), len(second[1]))
+                Measurement(
+                    target,
+                    given,
+                    "R²",
+                    ratio(varied - unexplained, varied),
+                    len(targets),
+                    0.0,
+                    len(first[1]),
+                )
             )
     return found
 
@@ -280,12 +281,13 @@ def _mean_log_f0(split: Sequence[_Recording]) -> dict[str, float]:
 
 def _voiced(
     split: Sequence[_Recording], given: str, offsets: dict[str, float]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Frames with their neighbours (M, (2 * context + 1) * D), and log F0 less an offset (M,).
 
-    Of the speakers that have an offset.
+    Of the speakers that have an offset; and the number of the recording of each (M,).
     """
     known = [clip for clip in split if clip.utterance.speaker in offsets]
+    known = [clip for clip in known if np.isfinite(clip.log_f0).any()]
     n_voiced = sum(int(np.isfinite(clip.log_f0).sum()) for clip in known)
     if not n_voiced:
         raise DataError(
@@ -293,15 +295,17 @@ def _voiced(
             "give recordings of speech"
         )
     step = -(-n_voiced // _MAX_FRAMES)
-    inputs, targets = [], []
-    for clip in known:
+    inputs, targets, recordings = [], [], []
+    for number, clip in enumerate(known):
         rows = np.flatnonzero(np.isfinite(clip.log_f0))[::step]
         padded = np.pad(clip.frames[given], ((_CONTEXT, _CONTEXT), (0, 0)), mode="edge")
         seen = rows[:, None] + np.arange(2 * _CONTEXT + 1)
         inputs.append(padded[seen].reshape(len(rows), -1))
         targets.append(clip.log_f0[rows] - offsets[clip.utterance.speaker])
+        recordings.append(np.full(len(rows), number))
     # Latents lie in a space of fewer dimensions: in single precision that is ill-conditioned.
-    return np.concatenate(inputs, dtype=np.float64), np.concatenate(targets)
+    samples = np.concatenate(inputs, dtype=np.float64)
+    return samples, np.concatenate(targets), np.concatenate(recordings)
 
 
 # Probes
@@ -321,17 +325,18 @@ def _cells(one: Measurement) -> dict[str, str]:
         "told": one.target,
         "from": one.given,
         "measure": one.measure,
-        "value": one.text(),
+        "value": cell(one.found, one.found.n_files, 3),
         "chance": f"{one.chance:.3f}",
         "fitted to": str(one.n_train),
         "scored on": str(one.n_test),
     }
 
 
-def _decoded_cells(one: Measurement, right: float, n_files: int) -> dict[str, str]:
+def _decoded_cells(one: Measurement, n_files: int) -> dict[str, str]:
+    assert one.more is not None
     return {
         "decoded from": one.given,
-        heading("mel distance"): one.text(),
-        "more than the right ones": f"{one.value - right:+.3f}",
+        heading("mel distance"): cell(one.found, one.n_test, 3),
+        "more than the right ones": cell(one.more, one.n_test, 3),
         "files": str(one.n_test) if one.n_test == n_files else f"{one.n_test} of {n_files}",
     }

@@ -12,11 +12,10 @@ from vqcodec.audio import load
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
-from vqcodec.evaluation.bootstrap import Interval, ratio_interval
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, mel_distance
 from vqcodec.evaluation.recognition import WordErrors, word_errors
 from vqcodec.evaluation.recognizers import Recognizer
-from vqcodec.evaluation.summary import Mean, cell
+from vqcodec.evaluation.summary import Mean, ratio
 from vqcodec.format.codes import Codes
 
 
@@ -28,28 +27,30 @@ class Measurement:
         target: what is told: the speaker, the pitch, or the original's spectrogram.
         given: from what.
         measure: `accuracy` or `R²`, higher is more leakage, or `mel distance` in nepers.
-        value: of it.
+        found: its value over recordings.
+        n_test: recordings, windows or frames that it is scored on.
         chance: what knowing nothing gives; None where that has no meaning.
-        n_train: recordings, windows or frames that the probe is fitted to; None without a probe.
-        n_test: those that it is scored on.
-        low: of the interval that holds a mean over recordings with 95 % confidence, else None.
-        high: of it.
+        n_train: those that the probe is fitted to; None without a probe.
+        more: how much more it is than that of the right codes and voice, over the same recordings.
     """
 
     target: str
     given: str
     measure: str
-    value: float
-    chance: float | None
-    n_train: int | None
+    found: Mean
     n_test: int
-    low: float | None = None
-    high: float | None = None
+    chance: float | None = None
+    n_train: int | None = None
+    more: Mean | None = None
 
-    def text(self, decimals: int = 3) -> str:
-        """The value with its interval."""
-        interval = None if self.low is None or self.high is None else Interval(self.low, self.high)
-        return cell(Mean(self.value, self.n_test, interval), self.n_test, decimals)
+    def row(self) -> dict[str, object]:
+        """A row of the CSV file."""
+        row = vars(self).copy()
+        for name, prefix in (("found", ""), ("more", "more ")):
+            value, _, interval = row.pop(name) or Mean(None, 0)
+            row[f"{prefix}value"] = value
+            row[f"{prefix}low"], row[f"{prefix}high"] = interval or (None, None)
+        return row
 
 
 def measure_reliance(
@@ -99,33 +100,27 @@ def measure_reliance(
             f"split {split[0][0].split}: all its recordings are silent or far too short; "
             "give recordings of speech"
         )
+    first = next(iter(distances.values()))
     return (
         [
-            _over_recordings("original", name, "mel distance", all_, [1.0] * len(all_))
+            Measurement(
+                "original",
+                name,
+                "mel distance",
+                ratio(all_),
+                len(all_),
+                more=ratio([one - right for one, right in zip(all_, first, strict=True)]),
+            )
             for name, all_ in distances.items()
         ],
         [
-            _over_recordings(
+            Measurement(
                 "words",
                 name,
                 "WER",
-                [100.0 * one.errors for one in all_],
-                [one.words for one in all_],
+                ratio([one.errors for one in all_], [one.words for one in all_]).in_percent(),
+                len(all_),
             )
             for name, all_ in misheard.items()
         ],
     )
-
-
-def _over_recordings(
-    target: str,
-    given: str,
-    measure: str,
-    numerators: Sequence[float],
-    denominators: Sequence[float],
-) -> Measurement:
-    """A ratio of sums over recordings, without a probe, with its interval."""
-    value = float(sum(numerators) / sum(denominators))
-    interval = ratio_interval(numerators, denominators)
-    n_files = len(numerators)
-    return Measurement(target, given, measure, value, None, None, n_files, *(interval or ()))

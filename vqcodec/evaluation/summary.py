@@ -63,16 +63,13 @@ class CodecSummary:
 
 def mean(rows: Sequence[Mapping[str, Any]], column: str) -> Mean:
     """Mean of a column over the rows where it is defined."""
-    values = [row[column] for row in rows if row[column] is not None]
-    if not values:
-        return Mean(None, 0)
-    return Mean(float(np.mean(values)), len(values), ratio_interval(values))
+    return ratio([row[column] for row in rows if row[column] is not None])
 
 
 def word_error_rate(rows: Sequence[Mapping[str, Any]], column: str = "word errors") -> Mean:
     """All errors over all words (the column `words`), in percent, where both are defined."""
     defined = [row for row in rows if row[column] is not None]
-    return _ratio([row[column] for row in defined], [row["words"] for row in defined]).in_percent()
+    return ratio([row[column] for row in defined], [row["words"] for row in defined]).in_percent()
 
 
 def word_error_ratio(errors: Sequence[int | None], originals: Sequence[int | None]) -> Mean:
@@ -87,14 +84,24 @@ def word_error_ratio(errors: Sequence[int | None], originals: Sequence[int | Non
         for ours, theirs in zip(errors, originals, strict=True)
         if ours is not None and theirs is not None
     ]
-    return _ratio([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
+    return ratio([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
 
 
-def _ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Mean:
-    if not sum(denominators):
+def ratio(
+    numerators: Sequence[float] | np.ndarray,
+    denominators: Sequence[float] | np.ndarray | None = None,
+) -> Mean:
+    """A ratio of sums over recordings.
+
+    Args:
+        numerators: (N,), one for each recording.
+        denominators: (N,), of the same; ones, which makes the ratio a mean, when None.
+    """
+    total = len(numerators) if denominators is None else sum(denominators)
+    if not total:
         return Mean(None, 0)
-    value = sum(numerators) / sum(denominators)
-    return Mean(value, len(numerators), ratio_interval(numerators, denominators))
+    interval = ratio_interval(numerators, denominators)
+    return Mean(float(sum(numerators) / total), len(numerators), interval)
 
 
 def summarise(
