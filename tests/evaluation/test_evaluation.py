@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from recordings import SAID, SAID_S, spoken, write
 
+import vqcodec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError, VqcodecError
 from vqcodec.evaluation import (
@@ -32,6 +33,7 @@ from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE
 from vqcodec.evaluation.recognizers import Recognizer
 from vqcodec.evaluation.summary import WORD_ERROR_RATE
 from vqcodec.evaluation.treatments import Treatment
+from vqcodec.inference import decoding
 
 
 def utterance(path: Path, name: str = "a", speaker: str = "anna", text: str = "") -> Utterance:
@@ -307,6 +309,21 @@ def test_a_setting_knows_the_best_decoder_and_refuses_another(tiny_model: Path) 
         VqcodecError, match="model tiny has no decoder 'slow'; it has fast, wavenet"
     ):
         cache.prepare_setup(str(tiny_model), "slow")  # type: ignore[arg-type]
+
+
+def test_a_decoder_computes_the_same_whatever_a_processor_is_built_for(
+    setting: cache.Setup, speech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = setting.encode(utterance(speech), refine=False)
+    plain = vqcodec.load(setting.model, device="cpu", voices=False)
+    decoded = []
+    for is_built in (False, True):
+        monkeypatch.setattr(decoding, "multiplies_bfloat16", lambda device, flag=is_built: flag)
+        decoded.append((setting.decode(codes), plain.decode(codes, sample_rate=SAMPLE_RATE)))
+    (first, users_first), (second, users_second) = decoded
+    assert np.array_equal(first, users_first)
+    assert np.array_equal(first, second)
+    assert not np.array_equal(users_first, users_second)
 
 
 def test_whatever_changes_a_result_changes_its_file(

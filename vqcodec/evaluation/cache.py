@@ -217,7 +217,7 @@ def cache_stem(
         **asdict(setup),
         # Neither the place of its weights nor why it was chosen makes it hear anything else.
         "recognizer": [setup.recognizer.name, setup.recognizer.digest, setup.recognizer.versions],
-        **({} if is_by_model else {"model_digest": None, "decoder": None}),
+        **({"precision": "float32"} if is_by_model else {"model_digest": None, "decoder": None}),
         "model": None,
         "version": _VERSION,
         "name": utterance.name,
@@ -301,4 +301,8 @@ def _end_with_parent() -> None:
 
 @cache
 def _loaded(model: str) -> Codec:
-    return vqcodec.load(model, device="cpu", voices=False)
+    codec = vqcodec.load(model, device="cpu", voices=False)
+    for decoder in codec.model.decoders.values():
+        # Else it multiplies in bfloat16 where a processor can, and other words are misheard there.
+        decoder.forward = torch.autocast("cpu", enabled=False)(decoder.forward)
+    return codec
