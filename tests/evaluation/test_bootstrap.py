@@ -66,4 +66,4 @@ def test_what_says_nothing_of_others_has_no_interval(
     ],
 )
 def test_a_cell_shows_its_interval(interval: Interval | None, n_files: int, text: str) -> None:
-    assert summary.cell(summary.Mean(0.5, 3, interval), n_files, 2) == text
+    assert summary.cell(summary.Mean(0.5, 3, interval, n_files), 2) == text

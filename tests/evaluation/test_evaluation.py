@@ -101,18 +101,18 @@ def test_word_errors_stand_beside_those_of_the_same_originals() -> None:
     assert ratio[:2] == (pytest.approx(17 / 6), 3)
     assert ratio.interval is not None
     assert 5 / 3 <= ratio.interval.low < 17 / 6 < ratio.interval.high <= 9 / 2
-    assert summary.word_error_ratio([3, 5], [0, 0]) == (None, 0, None)
+    assert summary.word_error_ratio([3, 5], [0, 0])[:3] == (None, 0, None)
 
 
 def test_words_put_in_stand_apart() -> None:
     rows = [row(**{"word errors": 4, "words put in": 3, "words": 10})]
-    table = summary.table_row(summary.summarise(rows, rows))
+    table = summary.table_row("x", summary.summarise(rows, rows))
     assert table["WER (%) ↓"] == "40.0"
     assert table["words put in (%) ↓"] == "30.0"
 
 
 def test_measures_that_were_trained_on_are_marked() -> None:
-    table = summary.table_row(summary.summarise([row()], [row()]))
+    table = summary.table_row("x", summary.summarise([row()], [row()]))
     marked = {name.split(" †")[0] for name in table if "†" in name}
     assert marked == {
         *("STOI", "F0 correlation", "F0 error (cents)", "voicing error", "mel distance"),
@@ -127,7 +127,7 @@ def test_a_mean_over_some_files_says_so() -> None:
         row(STOI=0.75, **{"PESQ-WB": None}),
     ]
     rows = [{**one, "DNSMOS": None} for one in rows]
-    table = summary.table_row(summary.summarise(rows, rows))
+    table = summary.table_row("x", summary.summarise(rows, rows))
     assert table["STOI † ↑"] == "0.500 [0.250, 0.750] (2 of 3 files)"
     assert table["PESQ-WB ↑"] == "0.500 (2 of 3 files)"
     assert table["ESTOI ↑"] == "0.500"

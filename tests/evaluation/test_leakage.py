@@ -182,7 +182,7 @@ def test_words_are_counted_where_somebody_listens(monkeypatch: pytest.MonkeyPatc
     distances, misheard = reliance.measure_reliance(codec, pairs, Listener())
     assert [one.given for one in misheard] == [one.given for one in distances]
     assert {one.n_test for one in distances} == {3}
-    assert {(one.found, one.n_test) for one in misheard} == {((50, 2, (50, 50)), 2)}
+    assert {(one.found, one.n_test) for one in misheard} == {((50, 2, (50, 50), 2), 2)}
 
 
 def test_the_report_of_a_corpus(

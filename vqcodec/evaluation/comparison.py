@@ -33,8 +33,9 @@ from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import SAMPLE_RATE, measure, measure_each
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.evaluation.summary import (
+    BIT_RATE,
     TRAINED_ON_NOTE,
-    CodecSummary,
+    Mean,
     cell,
     mean,
     summarise,
@@ -161,8 +162,8 @@ def compare(
     by_treatment = dict(zip(treatments, zip(*records, strict=True), strict=True))
     rows_of = {each: [one["row"] for one in found] for each, found in by_treatment.items()}
     originals = rows_of[Treatment(ORIGINAL)]
-    summaries = {each: summarise(own, originals) for each, own in rows_of.items()}
-    table = _table(rows_of, summaries)
+    means = {each: summarise(own, originals) for each, own in rows_of.items()}
+    table = _table(rows_of, means)
     notes = [
         _about(made_of, split, rows),
         _codebook(made_of.codec(), [one["codes"] for one in by_treatment[Treatment(ours)]]),
@@ -173,7 +174,7 @@ def compare(
     ]
     text = "\n\n".join([notes[0], markdown_table(table).rstrip(), *notes[1:]]) + "\n"
     write_report(output, "quality", rows, text)
-    plotted = [summaries[Treatment(codec)] for codec in codecs]
+    plotted = {codec_title(codec): means[Treatment(codec)] for codec in codecs}
     write_atomically(
         output / "rate.png", plots.rates(plotted, ours=(ours, *refined), original=ORIGINAL)
     )
@@ -255,7 +256,7 @@ def _measure_treated(
         "codec": treatment.title,
         "condition": treatment.condition,
         "seconds": seconds,
-        "kbit/s": None if coded.n_bytes is None else 8 * coded.n_bytes / seconds / 1000,
+        BIT_RATE: None if coded.n_bytes is None else 8 * coded.n_bytes / seconds / 1000,
         "lag (ms)": 1000 * aligned.lag / SAMPLE_RATE,
         _CODES_KEPT: None if kept is None else 100 * kept,
         "words": words,
@@ -271,18 +272,18 @@ def _measure_treated(
 
 def _table(
     rows_of: Mapping[Treatment, Sequence[dict[str, Any]]],
-    summaries: Mapping[Treatment, CodecSummary],
+    means: Mapping[Treatment, Mapping[str, Mean]],
 ) -> list[dict[str, str]]:
     """A row for each treatment; condition and codes kept have columns where there are any."""
     has_conditions = any(treatment.condition != CLEAN for treatment in rows_of)
     has_generations = any(treatment.generation > 1 for treatment in rows_of)
     table = []
     for treatment, rows in rows_of.items():
-        row = table_row(summaries[treatment])
+        row = table_row(treatment.title, means[treatment])
         if has_conditions:
             row = {"codec": row.pop("codec"), "condition": treatment.condition, **row}
         if has_generations:
-            row[f"{_CODES_KEPT} ↑"] = cell(mean(rows, _CODES_KEPT), len(rows), 1)
+            row[f"{_CODES_KEPT} ↑"] = cell(mean(rows, _CODES_KEPT), 1)
         table.append(row)
     return table
 

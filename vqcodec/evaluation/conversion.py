@@ -337,7 +337,7 @@ def _pair(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     """Rows with one source and target as a row of the summary."""
     table = {"source": rows[0]["source"], "target": rows[0]["target"]}
     for name in ("original to target", "to target", "to source"):
-        table[name] = cell(mean(rows, name), len(rows), 3)
+        table[name] = cell(mean(rows, name), 3)
     defined = [row for row in rows if row["to target"] is not None]
     nearer = sum(row["to target"] > row["to source"] for row in defined)
     reached = sum(row["to target"] - row["to source"] for row in defined) > 0
@@ -346,11 +346,11 @@ def _pair(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     for name in (*_AGAINST_SOURCE, _PITCH_DISTANCE):
         is_level = "dB" in name  # best at 0
         title = name if is_level else heading(name)
-        table[title] = cell(mean(rows, name), len(rows), 1 if is_level else 3)
+        table[title] = cell(mean(rows, name), 1 if is_level else 3)
     for of in ("", " of reconstruction", " of original"):
         rate = word_error_rate(rows, f"word errors{of}")
-        table[f"WER{of} (%)"] = cell(rate, len(rows), 1)
+        table[f"WER{of} (%)"] = cell(rate, 1)
     errors, originals = ([row[f"word errors{of}"] for row in rows] for of in ("", " of original"))
-    table[WORD_ERROR_RATIO] = cell(word_error_ratio(errors, originals), len(rows), 3)
-    table[INSERTION_RATE] = cell(word_error_rate(rows, "words put in"), len(rows), 1)
+    table[WORD_ERROR_RATIO] = cell(word_error_ratio(errors, originals), 3)
+    table[INSERTION_RATE] = cell(word_error_rate(rows, "words put in"), 1)
     return table

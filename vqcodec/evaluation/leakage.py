@@ -114,7 +114,7 @@ def leakage(
     distances, misheard = measure_reliance(codec, decoded, recognizer)
     table = [_decoded_cells(one, len(to_decode)) for one in distances]
     for row, one in zip(table, misheard, strict=False):
-        row["WER (%) ↓"] = cell(one.found, one.n_test, 1)
+        row["WER (%) ↓"] = cell(one.found, 1)
     text = (
         f"Model {codec.name} ({codec.fingerprint.hex()}); {len(train)} training and {len(test)} "
         f"test recordings of {len({each.speaker for each in test})} speakers.\n\n"
@@ -325,7 +325,7 @@ def _cells(one: Measurement) -> dict[str, str]:
         "told": one.target,
         "from": one.given,
         "measure": one.measure,
-        "value": cell(one.found, one.found.n_files, 3),
+        "value": cell(one.found, 3),
         "chance": f"{one.chance:.3f}",
         "fitted to": str(one.n_train),
         "scored on": str(one.n_test),
@@ -336,7 +336,7 @@ def _decoded_cells(one: Measurement, n_files: int) -> dict[str, str]:
     assert one.more is not None
     return {
         "decoded from": one.given,
-        heading("mel distance"): cell(one.found, one.n_test, 3),
-        "more than the right ones": cell(one.more, one.n_test, 3),
+        heading("mel distance"): cell(one.found, 3),
+        "more than the right ones": cell(one.more, 3),
         "files": str(one.n_test) if one.n_test == n_files else f"{one.n_test} of {n_files}",
     }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from vqcodec.evaluation.summary import TRAINED_ON_MARK, WORD_ERROR_RATE, CodecSummary
+from vqcodec.evaluation.summary import BIT_RATE, TRAINED_ON_MARK, WORD_ERROR_RATE, Mean
 from vqcodec.extras import library
 
 _PANELS = (
@@ -20,33 +20,28 @@ _PANELS = (
 _LOWEST_DB, _HIGHEST_DB = -90, -20  # of spectrograms: where speech lies below a full-scale sine
 
 
-def rates(summaries: Sequence[CodecSummary], *, ours: Collection[str], original: str) -> bytes:
+def rates(
+    means: Mapping[str, Mapping[str, Mean]], *, ours: Collection[str], original: str
+) -> bytes:
     """Quality against bit rate, a panel for each of four measures.
 
     Args:
-        summaries: one for each codec.
+        means: codec -> column -> mean over files.
         ours: the names of those that are to be seen first.
         original: the name of what was not coded, a line across the panels.
     """
     figure = new_figure(10, 7.5)
     axes = figure.subplots(2, 2).ravel()
-    coded = [
-        (summary, summary.kilobits_per_second.value)
-        for summary in summaries
-        if summary.codec != original and summary.kilobits_per_second.value is not None
-    ]
     for axis, (name, title) in zip(axes, _PANELS, strict=True):
-        for summary, rate in coded:
-            value = summary.means[name].value
-            if value is not None:
-                style = (
-                    {"marker": "*", "markersize": 15} if summary.codec in ours else {"marker": "o"}
-                )
-                axis.plot(rate, value, linestyle="", label=summary.codec, **style)
-        for summary in summaries:
-            value = summary.means[name].value
-            if summary.codec == original and value is not None:
+        for codec, own in means.items():
+            rate, value = own[BIT_RATE].value, own[name].value
+            if value is None:
+                continue
+            if codec == original:
                 axis.axhline(value, color="grey", linestyle="--", label=f"{original}, not coded")
+            elif rate is not None:
+                style = {"marker": "*", "markersize": 15} if codec in ours else {"marker": "o"}
+                axis.plot(rate, value, linestyle="", label=codec, **style)
         axis.set(title=title, xscale="log", xlabel="kbit/s, every byte of the file counted")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.margins(0.1)

@@ -47,7 +47,7 @@ class Measurement:
         """A row of the CSV file."""
         row = vars(self).copy()
         for name, prefix in (("found", ""), ("more", "more ")):
-            value, _, interval = row.pop(name) or Mean(None, 0)
+            value, _, interval, _ = row.pop(name) or Mean(None, 0)
             row[f"{prefix}value"] = value
             row[f"{prefix}low"], row[f"{prefix}high"] = interval or (None, None)
         return row

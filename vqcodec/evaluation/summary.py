@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from vqcodec.evaluation.bootstrap import Interval, ratio_interval
 from vqcodec.evaluation.quality import METRICS
 
+BIT_RATE = "kbit/s"
 WORD_ERROR_RATE = "WER (%)"
 INSERTION_RATE = "words put in (%)"
 WORD_ERROR_RATIO = "WER / original's"
@@ -32,44 +32,31 @@ class Mean(NamedTuple):
         value: None where no file has one.
         n_files: that have one.
         interval: of 95 %; None where there is none.
+        n_all: files, whether or not they have one.
     """
 
     value: float | None
     n_files: int
     interval: Interval | None = None
+    n_all: int = 0
 
     def in_percent(self) -> Mean:
         """A share, times 100."""
         interval = self.interval and Interval(*(100 * end for end in self.interval))
-        return Mean(self.value and 100 * self.value, self.n_files, interval)
-
-
-@dataclass(frozen=True)
-class CodecSummary:
-    """What one codec achieves.
-
-    Attributes:
-        codec: its name.
-        kilobits_per_second: mean over files.
-        n_files: all.
-        means: of every measure, by name.
-    """
-
-    codec: str
-    kilobits_per_second: Mean
-    n_files: int
-    means: dict[str, Mean]
+        return self._replace(value=self.value and 100 * self.value, interval=interval)
 
 
 def mean(rows: Sequence[Mapping[str, Any]], column: str) -> Mean:
     """Mean of a column over the rows where it is defined."""
-    return ratio([row[column] for row in rows if row[column] is not None])
+    found = ratio([row[column] for row in rows if row[column] is not None])
+    return found._replace(n_all=len(rows))
 
 
 def word_error_rate(rows: Sequence[Mapping[str, Any]], column: str = "word errors") -> Mean:
     """All errors over all words (the column `words`), in percent, where both are defined."""
     defined = [row for row in rows if row[column] is not None]
-    return ratio([row[column] for row in defined], [row["words"] for row in defined]).in_percent()
+    found = ratio([row[column] for row in defined], [row["words"] for row in defined])
+    return found.in_percent()._replace(n_all=len(rows))
 
 
 def word_error_ratio(errors: Sequence[int | None], originals: Sequence[int | None]) -> Mean:
@@ -84,7 +71,8 @@ def word_error_ratio(errors: Sequence[int | None], originals: Sequence[int | Non
         for ours, theirs in zip(errors, originals, strict=True)
         if ours is not None and theirs is not None
     ]
-    return ratio([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
+    found = ratio([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
+    return found._replace(n_all=len(errors))
 
 
 def ratio(
@@ -97,34 +85,34 @@ def ratio(
         numerators: (N,), one for each recording.
         denominators: (N,), of the same; ones, which makes the ratio a mean, when None.
     """
-    total = len(numerators) if denominators is None else sum(denominators)
+    n_files = len(numerators)
+    total = n_files if denominators is None else sum(denominators)
     if not total:
-        return Mean(None, 0)
+        return Mean(None, 0, n_all=n_files)
     interval = ratio_interval(numerators, denominators)
-    return Mean(float(sum(numerators) / total), len(numerators), interval)
+    return Mean(float(sum(numerators) / total), n_files, interval, n_files)
 
 
 def summarise(
     rows: Sequence[Mapping[str, Any]], originals: Sequence[Mapping[str, Any]]
-) -> CodecSummary:
-    """The rows of one codec in one, beside those of the originals of the same files."""
-    means = {
+) -> dict[str, Mean]:
+    """The rows of one codec by column, beside those of the originals of the same files."""
+    errors, of_originals = ([row["word errors"] for row in of] for of in (rows, originals))
+    return {
+        BIT_RATE: mean(rows, BIT_RATE),
         WORD_ERROR_RATE: word_error_rate(rows),
-        WORD_ERROR_RATIO: word_error_ratio(
-            *([row["word errors"] for row in of] for of in (rows, originals))
-        ),
+        WORD_ERROR_RATIO: word_error_ratio(errors, of_originals),
         INSERTION_RATE: word_error_rate(rows, "words put in"),
         **{metric.name: mean(rows, metric.name) for metric in METRICS},
     }
-    return CodecSummary(rows[0]["codec"], mean(rows, "kbit/s"), len(rows), means)
 
 
-def table_row(summary: CodecSummary) -> dict[str, str]:
-    """A summary as a row of a table, which says so where a mean is not over all files."""
-    row = {"codec": summary.codec, "kbit/s": cell(summary.kilobits_per_second, summary.n_files, 2)}
-    for name, found in summary.means.items():
-        decimals = 1 if name.endswith(("(%)", "(cents)")) else 3
-        row[heading(name)] = cell(found, summary.n_files, decimals)
+def table_row(codec: str, means: Mapping[str, Mean]) -> dict[str, str]:
+    """What `summarise` finds as a row of a table."""
+    row = {"codec": codec, BIT_RATE: cell(means[BIT_RATE], 2)}
+    for name, found in means.items():
+        if name != BIT_RATE:
+            row[heading(name)] = cell(found, 1 if name.endswith(("(%)", "(cents)")) else 3)
     return row
 
 
@@ -134,12 +122,13 @@ def heading(name: str) -> str:
     return f"{name}{mark} {'↑' if _IS_HIGHER_BETTER.get(name) else '↓'}"
 
 
-def cell(found: Mean, n_files: int, decimals: int) -> str:
+def cell(found: Mean, decimals: int) -> str:
     """A mean as text, with its interval, and the number of files it is over where not all."""
     if found.value is None:
         return "-"
     ends = [f"{end:.{decimals}f}" for end in found.interval or ()]
     # Of what is the same in all files, such as a recording's likeness to itself, rounding is left.
     interval = f" [{', '.join(ends)}]" if len(set(ends)) == 2 else ""
-    missing = f" ({found.n_files} of {n_files} files)" if found.n_files < n_files else ""
+    is_partial = found.n_files < found.n_all
+    missing = f" ({found.n_files} of {found.n_all} files)" if is_partial else ""
     return f"{found.value:.{decimals}f}{interval}{missing}"

@@ -146,7 +146,7 @@ def _cells(one: UnitScores) -> dict[str, str]:
     }
     for name, title in _COLUMNS.items():
         found = _mean(one, name)
-        row[title] = cell(found.in_percent(), 1, 1) if "%" in title else cell(found, 1, 3)
+        row[title] = cell(found.in_percent(), 1) if "%" in title else cell(found, 3)
     return row
 
 
