@@ -29,7 +29,7 @@ from vqcodec.evaluation import (
 )
 from vqcodec.evaluation.external import Coded
 from vqcodec.evaluation.page import Example, Player, page
-from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE
+from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE, UndefinedMetricError
 from vqcodec.evaluation.recognizers import Recognizer
 from vqcodec.evaluation.summary import WORD_ERROR_RATE
 from vqcodec.evaluation.treatments import Treatment
@@ -301,6 +301,17 @@ def test_it_is_the_codecs_silence_that_cannot_be_measured(
     reasons = [f"{metric.name}: the decoded recording is silent" for metric in METRICS]
     assert row["undefined"].split("; ") == reasons
     assert (row["word errors"], row["words"], row["words put in"]) == (9, 9, 0)
+
+
+def test_no_word_is_misheard_in_a_recording_that_holds_none(
+    setting: cache.Setup, waveform: np.ndarray
+) -> None:
+    said = utterance(Path(), text=SAID)
+    silence = np.zeros_like(waveform)
+    assert setting.listen(said, waveform, silence) == (9, 9, 0)  # the codec lost them
+    for original, reason in ((silence, "the original is silent"), (waveform[:320], "less than 64")):
+        with pytest.raises(UndefinedMetricError, match=reason):
+            setting.listen(said, original, original)
 
 
 def test_a_setting_knows_the_best_decoder_and_refuses_another(tiny_model: Path) -> None:

@@ -101,8 +101,8 @@ def test_a_function_may_be_of_an_installed_module(waveform: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("function", "fault"),
     [
-        ("stereo", r"gives no waveform of finite samples, but shape \(2, 16000\)"),
-        ("broken", "gives no waveform of finite samples"),
+        ("stereo", r"gives no waveform \(T,\), but an array of shape \(2, 16000\)"),
+        ("broken", "gives samples that are NaN or infinite; correct it"),
         ("single", "TypeError: .*; correct it, or leave it out"),
     ],
 )

@@ -30,7 +30,7 @@ import vqcodec
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import RecordingWarning, VqcodecError
-from vqcodec.evaluation.quality import SAMPLE_RATE
+from vqcodec.evaluation.quality import SAMPLE_RATE, check_pair
 from vqcodec.evaluation.recognition import WordErrors, word_errors
 from vqcodec.evaluation.recognizers import Recognizer, find_recognizer
 from vqcodec.files import write_atomically
@@ -38,7 +38,7 @@ from vqcodec.format.codes import Codes
 from vqcodec.models import DecoderName
 from vqcodec.weights.registry import find
 
-_VERSION = 3  # of what is kept; raise it where a measure comes to mean something else
+_VERSION = 4  # of what is kept; raise it where a measure comes to mean something else
 
 # What is measured depends on them.
 _LIBRARIES = (
@@ -119,9 +119,17 @@ class Setup:
                 warnings.simplefilter("ignore", RecordingWarning)
             return self.codec().encode(source, speaker=speaker, refine=refine)
 
-    def listen(self, utterance: Utterance, waveform: np.ndarray) -> WordErrors:
-        """What is misheard in a form (T,) of a recording; raises as `word_errors`."""
-        return word_errors(utterance.text, waveform, self.recognizer, utterance.language)
+    def listen(
+        self, utterance: Utterance, reference: np.ndarray, decoded: np.ndarray
+    ) -> WordErrors:
+        """What is misheard in a form (T,) of a recording (T,).
+
+        Raises:
+            UndefinedMetricError: as `word_errors`; the recording is silent or far too short, and
+                what a text says is not in it.
+        """
+        check_pair(reference, reference)
+        return word_errors(utterance.text, decoded, self.recognizer, utterance.language)
 
     def decode(self, codes: Codes, speaker: str | None = None) -> np.ndarray:
         """What its decoder makes of codes, (T,) at the rate that is measured at."""
@@ -217,7 +225,7 @@ def cache_stem(
         **asdict(setup),
         # Neither the place of its weights nor why it was chosen makes it hear anything else.
         "recognizer": [setup.recognizer.name, setup.recognizer.digest, setup.recognizer.versions],
-        **({"precision": "float32"} if is_by_model else {"model_digest": None, "decoder": None}),
+        **({} if is_by_model else {"model_digest": None, "decoder": None}),
         "model": None,
         "version": _VERSION,
         "name": utterance.name,

@@ -247,7 +247,7 @@ def _measure_treated(
     seconds = len(reference) / SAMPLE_RATE
     aligned = align(reference, coded.waveform)
     scores = measure(reference, aligned.waveform)
-    listen = partial(task.setup.listen, utterance, aligned.waveform)
+    listen = partial(task.setup.listen, utterance, reference, aligned.waveform)
     misheard = measure_each({"WER": listen})
     errors, words, insertions = misheard.values["WER"] or (None, None, None)
     row = {

@@ -245,7 +245,7 @@ def _measured(task: _Task, reference: np.ndarray, waveform: np.ndarray) -> dict[
             "voicing error": partial(voicing_error, reference, aligned),
             "level in speech (dB)": partial(level_in_speech, reference, aligned),
             "level in pauses (dB)": partial(level_in_pauses, reference, aligned),
-            "WER": partial(task.setup.listen, task.utterance, aligned),
+            "WER": partial(task.setup.listen, task.utterance, reference, aligned),
         }
     )
     return {**found.values, "undefined": found.undefined}

@@ -75,8 +75,10 @@ class ExternalCodec:
         except Exception as error:  # whatever the user's code raises
             raise self._fault(f"{type(error).__name__}: {error}") from error
         decoded = np.asarray(coded.waveform, np.float32)
-        if decoded.ndim != 1 or not np.isfinite(decoded).all():
-            raise self._fault(f"gives no waveform of finite samples, but shape {decoded.shape}")
+        if decoded.ndim != 1:
+            raise self._fault(f"gives no waveform (T,), but an array of shape {decoded.shape}")
+        if not np.isfinite(decoded).all():
+            raise self._fault("gives samples that are NaN or infinite")
         return Coded(decoded, coded.n_bytes)
 
     def digest(self) -> str:
