@@ -111,7 +111,8 @@ def test_a_report_on_a_short_clip_alone_has_no_numbers(tiny_model: Path, tmp_pat
 
 def test_conversions_of_a_short_clip_count_for_nobody(tiny_model: Path, tmp_path: Path) -> None:
     clips = {"a": ("anna", sample("slt", 2)), "b": ("p225", sample("rms", 2))}
-    root = corpus(tmp_path, **clips, c=("p225", sample("rms", 0.02)))
+    silence = np.zeros(SAMPLE_RATE, np.float32)
+    root = corpus(tmp_path, **clips, c=("p225", sample("rms", 0.02)), d=("anna", silence))
     output = tmp_path.parent / f"{tmp_path.name}-report"
     conversion.convert_pairs(root, output, speakers=["anna", "p225"], **of_what(tiny_model))
     rows = {
@@ -119,7 +120,13 @@ def test_conversions_of_a_short_clip_count_for_nobody(tiny_model: Path, tmp_path
         for row in csv.DictReader((output / "conversion.csv").read_text().splitlines())
     }
     assert rows["a"]["original to target"]
-    assert not any(rows["c"][name] for name in ("original to target", "to target", "to source"))
+    for name in ("c", "d"):
+        numbers = {key: value for key, value in rows[name].items() if key != "undefined"}
+        assert sorted(filter(None, numbers.values())) == sorted(
+            [name, rows[name]["source"], rows[name]["target"]]
+        )
+    heard = quality.measure_each(conversion._of_voice(silence, clips["b"][1]))
+    assert heard.values == {"embedding": None, "mean pitch": None}
     with pytest.raises(DataError, match="anna: no voice is found in any recording; name other"):
         conversion._person("anna", [])
 

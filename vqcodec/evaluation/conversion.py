@@ -29,6 +29,7 @@ from vqcodec.evaluation.cache import (
 from vqcodec.evaluation.pitch_and_level import level_in_pauses, level_in_speech, mean_pitch
 from vqcodec.evaluation.quality import (
     SAMPLE_RATE,
+    check_pair,
     f0_correlation,
     measure_each,
     speaker_embedding,
@@ -216,7 +217,7 @@ def _work_on(task: _Task) -> _Found:
 
         return record(f"{what}, refined" if task.refine else what, said)
 
-    voice = record("voice", lambda: measure_each(_of_voice(reference())).values)
+    voice = record("voice", lambda: measure_each(_of_voice(reference(), reference())).values)
     if not task.targets:
         return _Found(voice, {}, {}, {})
     return _Found(
@@ -227,11 +228,16 @@ def _work_on(task: _Task) -> _Found:
     )
 
 
-def _of_voice(waveform: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """Measures of who speaks, and how high."""
+def _of_voice(reference: np.ndarray, waveform: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Measures of who speaks, and how high; nobody does in what is made of silence."""
+
+    def heard(measure: Callable[[np.ndarray], Any]) -> Any:
+        check_pair(reference, reference)
+        return measure(waveform)
+
     return {
-        "embedding": lambda: speaker_embedding(waveform).tolist(),
-        "mean pitch": partial(mean_pitch, waveform),
+        "embedding": lambda: heard(speaker_embedding).tolist(),
+        "mean pitch": partial(heard, mean_pitch),
     }
 
 
@@ -240,7 +246,7 @@ def _measured(task: _Task, reference: np.ndarray, waveform: np.ndarray) -> dict[
     aligned = align(reference, waveform).waveform
     found = measure_each(
         {
-            **_of_voice(waveform),
+            **_of_voice(reference, waveform),
             "F0 correlation": partial(f0_correlation, reference, aligned),
             "voicing error": partial(voicing_error, reference, aligned),
             "level in speech (dB)": partial(level_in_speech, reference, aligned),
