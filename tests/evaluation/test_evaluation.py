@@ -97,11 +97,11 @@ def test_word_errors_are_summed_before_they_are_divided() -> None:
 
 
 def test_word_errors_stand_beside_those_of_the_same_originals() -> None:
-    ratio = summary.word_error_ratio([3, 5, 9, None], [1, 3, 2, None])
+    ratio = summary.ratio([3, 5, 9, None], [1, 3, 2, None])
     assert ratio[:2] == (pytest.approx(17 / 6), 3)
     assert ratio.interval is not None
     assert 5 / 3 <= ratio.interval.low < 17 / 6 < ratio.interval.high <= 9 / 2
-    assert summary.word_error_ratio([3, 5], [0, 0])[:3] == (None, 0, None)
+    assert summary.ratio([3, 5], [0, 0])[:3] == (None, 0, None)
 
 
 def test_words_put_in_stand_apart() -> None:

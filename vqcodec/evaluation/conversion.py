@@ -43,8 +43,8 @@ from vqcodec.evaluation.summary import (
     cell,
     heading,
     mean,
+    ratio,
     word_error_rate,
-    word_error_ratio,
 )
 from vqcodec.models import DecoderName
 
@@ -357,6 +357,6 @@ def _pair(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
         rate = word_error_rate(rows, f"word errors{of}")
         table[f"WER{of} (%)"] = cell(rate, 1)
     errors, originals = ([row[f"word errors{of}"] for row in rows] for of in ("", " of original"))
-    table[WORD_ERROR_RATIO] = cell(word_error_ratio(errors, originals), 3)
+    table[WORD_ERROR_RATIO] = cell(ratio(errors, originals), 3)
     table[INSERTION_RATE] = cell(word_error_rate(rows, "words put in"), 1)
     return table

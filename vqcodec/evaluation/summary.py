@@ -48,60 +48,47 @@ class Mean(NamedTuple):
 
 def mean(rows: Sequence[Mapping[str, Any]], column: str) -> Mean:
     """Mean of a column over the rows where it is defined."""
-    found = ratio([row[column] for row in rows if row[column] is not None])
-    return found._replace(n_all=len(rows))
+    return ratio([row[column] for row in rows])
 
 
 def word_error_rate(rows: Sequence[Mapping[str, Any]], column: str = "word errors") -> Mean:
     """All errors over all words (the column `words`), in percent, where both are defined."""
-    defined = [row for row in rows if row[column] is not None]
-    found = ratio([row[column] for row in defined], [row["words"] for row in defined])
-    return found.in_percent()._replace(n_all=len(rows))
-
-
-def word_error_ratio(errors: Sequence[int | None], originals: Sequence[int | None]) -> Mean:
-    """All errors over those in the originals of the same files, where both are defined.
-
-    Args:
-        errors: in each file.
-        originals: in the originals of the same files, in the same order.
-    """
-    pairs = [
-        (ours, theirs)
-        for ours, theirs in zip(errors, originals, strict=True)
-        if ours is not None and theirs is not None
-    ]
-    found = ratio([ours for ours, _ in pairs], [theirs for _, theirs in pairs])
-    return found._replace(n_all=len(errors))
+    return ratio([row[column] for row in rows], [row["words"] for row in rows]).in_percent()
 
 
 def ratio(
-    numerators: Sequence[float] | np.ndarray,
-    denominators: Sequence[float] | np.ndarray | None = None,
+    numerators: Sequence[float | None] | np.ndarray,
+    denominators: Sequence[float | None] | np.ndarray | None = None,
 ) -> Mean:
-    """A ratio of sums over recordings.
+    """A ratio of sums over the recordings for which both are defined.
 
     Args:
-        numerators: (N,), one for each recording.
+        numerators: (N,), one for each recording, None where undefined.
         denominators: (N,), of the same; ones, which makes the ratio a mean, when None.
     """
-    n_files = len(numerators)
-    total = n_files if denominators is None else sum(denominators)
-    if not total:
-        return Mean(None, 0, n_all=n_files)
-    interval = ratio_interval(numerators, denominators)
-    return Mean(float(sum(numerators) / total), n_files, interval, n_files)
+    n_all = len(numerators)
+    pairs = [
+        (above, below)
+        for above, below in zip(
+            numerators, [1] * n_all if denominators is None else denominators, strict=True
+        )
+        if above is not None and below is not None
+    ]
+    above, below = ([pair[i] for pair in pairs] for i in (0, 1))
+    if not sum(below):
+        return Mean(None, 0, n_all=n_all)
+    return Mean(float(sum(above) / sum(below)), len(pairs), ratio_interval(above, below), n_all)
 
 
 def summarise(
     rows: Sequence[Mapping[str, Any]], originals: Sequence[Mapping[str, Any]]
 ) -> dict[str, Mean]:
     """The rows of one codec by column, beside those of the originals of the same files."""
-    errors, of_originals = ([row["word errors"] for row in of] for of in (rows, originals))
+    errors = ([row["word errors"] for row in of] for of in (rows, originals))
     return {
         BIT_RATE: mean(rows, BIT_RATE),
         WORD_ERROR_RATE: word_error_rate(rows),
-        WORD_ERROR_RATIO: word_error_ratio(errors, of_originals),
+        WORD_ERROR_RATIO: ratio(*errors),
         INSERTION_RATE: word_error_rate(rows, "words put in"),
         **{metric.name: mean(rows, metric.name) for metric in METRICS},
     }
