@@ -130,7 +130,7 @@ def test_whisper_searches_greedily_and_forgets_what_was_before(
     assert found.transcribe(waveform[:320]) == ""  # 20 ms
     ((folder, made),) = Model.made
     assert folder == found.folder
-    assert made == {"device": "cpu", "compute_type": "int8", "cpu_threads": 1}
+    assert made == {"device": "cpu", "compute_type": "float32", "cpu_threads": 1}
     ((kind, asked),) = Model.asked
     assert kind == np.float32
     assert asked == {

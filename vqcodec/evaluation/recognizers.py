@@ -182,7 +182,8 @@ def _sphinx() -> Any:
 
 @cache
 def _whisper(folder: str) -> Any:
-    # One thread, as each process has; int8 is what every processor does fast.
+    # One thread, as each process has. In int8 it would hear other words on processors without VNNI,
+    # where sums of products saturate.
     return library("faster_whisper").WhisperModel(
-        folder, device="cpu", compute_type="int8", cpu_threads=1
+        folder, device="cpu", compute_type="float32", cpu_threads=1
     )
