@@ -33,7 +33,7 @@ from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE, UndefinedMetricErro
 from vqcodec.evaluation.recognizers import Recognizer
 from vqcodec.evaluation.summary import WORD_ERROR_RATE
 from vqcodec.evaluation.treatments import Treatment
-from vqcodec.inference import decoding
+from vqcodec.inference.engines import pytorch
 
 
 def utterance(path: Path, name: str = "a", speaker: str = "anna", text: str = "") -> Utterance:
@@ -329,7 +329,7 @@ def test_a_decoder_computes_the_same_whatever_a_processor_is_built_for(
     plain = vqcodec.load(setting.model, device="cpu", voices=False)
     decoded = []
     for is_built in (False, True):
-        monkeypatch.setattr(decoding, "multiplies_bfloat16", lambda device, flag=is_built: flag)
+        monkeypatch.setattr(pytorch, "multiplies_bfloat16", lambda device, flag=is_built: flag)
         decoded.append((setting.decode(codes), plain.decode(codes, sample_rate=SAMPLE_RATE)))
     (first, users_first), (second, users_second) = decoded
     assert np.array_equal(first, users_first)

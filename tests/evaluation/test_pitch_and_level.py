@@ -131,7 +131,7 @@ def test_another_voice_moves_similarity_to_target_and_source() -> None:
 
 
 def voice(waveform: np.ndarray) -> dict[str, Any]:
-    return measure_each(conversion._of_voice(waveform)).values
+    return measure_each(conversion._of_voice(waveform, waveform)).values
 
 
 @pytest.mark.parametrize("silent", ["original", "decoded recording"])
