@@ -20,10 +20,10 @@ from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import CheckpointError
 from vqcodec.evaluation.report import markdown_table, write_report
-from vqcodec.format.bit_packing import payload_size
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import CHUNK_LENGTH, NGRAM_DIGEST_LENGTH, pack_header
 from vqcodec.format.ngram_coder import NgramModel
+from vqcodec.format.stream_records import CodeBlock
 from vqcodec.prior import load
 from vqcodec.training.prior_data import CodedClip
 
@@ -64,9 +64,9 @@ def measured(file: Codes, coded: CodedClip, models: dict[str, Predictor]) -> dic
     chunks = chunks_of([file])
     around = len(pack_header(file, n_samples=file.n_samples, index=bytes(8 * len(chunks))))
     payloads = {
-        PACKED: sum(payload_size(chunk.shape[1], file) for chunk in chunks),
+        PACKED: sum(file.payload_size(0, chunk.shape[1]) for chunk in chunks),
         **{name: float(predict(coded).sum()) / 8 for name, predict in models.items()},
-        NGRAM: sum(len(file.tables.encode(chunk)) for chunk in chunks),
+        NGRAM: sum(len(file.tables.encode(CodeBlock(chunk))) for chunk in chunks),
     }
     files = {name: around + NGRAM_DIGEST_LENGTH + size for name, size in payloads.items()}
     files |= {PACKED: around + payloads[PACKED], NGRAM: len(file.to_bytes())}
@@ -104,7 +104,9 @@ def costs_of_chunks(files: dict[str, list[Codes]], ngram_model: NgramModel) -> l
     for length in (25, 125, 500, CHUNK_LENGTH, None):
         line = {"time steps a chunk": str(length or "all")}
         for split, own in files.items():
-            n_bytes = sum(len(ngram_model.encode(chunk)) for chunk in chunks_of(own, length))
+            n_bytes = sum(
+                len(ngram_model.encode(CodeBlock(chunk))) for chunk in chunks_of(own, length)
+            )
             line[f"{split}, bits/code"] = f"{8 * n_bytes / sum(file.n_codes for file in own):.3f}"
         lines.append(line)
     return lines
@@ -117,7 +119,7 @@ def speeds(files: list[Codes], ngram_model: NgramModel, repeats: int) -> dict[st
     times: dict[str, list[float]] = {"encode": [], "decode": []}
     for _ in range(repeats):
         start = time.process_time()
-        payloads = [ngram_model.encode(chunk) for chunk in chunks]
+        payloads = [ngram_model.encode(CodeBlock(chunk)) for chunk in chunks]
         middle = time.process_time()
         for chunk, payload in zip(chunks, payloads, strict=True):
             ngram_model.decode(payload, chunk.shape[1])

@@ -15,7 +15,9 @@ from vqcodec.errors import VqcodecError
 from vqcodec.files import files_below
 
 if TYPE_CHECKING:
+    from vqcodec.format.header import Header
     from vqcodec.format.ngram_coder import NgramModel
+    from vqcodec.format.stream_records import StreamRecord
 
 MODEL_SUFFIX, CODES_SUFFIX = ".safetensors", ".codes"
 
@@ -114,6 +116,18 @@ def _describe_codes(path: Path) -> dict[str, Any]:
         "fingerprint": header.fingerprint.hex(),
         "model": maker(header.fingerprint) or pulled(header.fingerprint),
         "speaker": header.speaker if isinstance(header.speaker, str) else None,
+        **{one.kind: _describe_stream(one, header) for one in header.streams},
+    }
+
+
+def _describe_stream(record: StreamRecord, header: Header) -> dict[str, Any]:
+    symbol_rate = header.sample_rate / header.hop_length / record.codes_per_symbol
+    return {
+        "symbol_rate": symbol_rate,
+        "nominal_bits_per_second": symbol_rate * record.bits_per_symbol,
+        "alphabet_size": record.alphabet_size,
+        "step_cents": record.step,
+        "mean_hz": round(record.reference, 2),
     }
 
 

@@ -229,8 +229,8 @@ def test_bytes_after_the_end_are_refused() -> None:
 def test_other_files_and_other_versions_are_refused_by_name() -> None:
     data = make().to_bytes()
     assert_refused(b"RIFF" + data[4:], "is not a .codes file; make one with vqcodec encode")
-    newer = data[:4] + b"\3" + data[5:]
-    assert_refused(newer, "format version 3, this vqcodec reads 1 to 2; upgrade vqcodec")
+    newer = data[:4] + b"\4" + data[5:]
+    assert_refused(newer, "format version 4, this vqcodec reads 1 to 3; upgrade vqcodec")
     assert_refused(newer[:30], "upgrade vqcodec")
 
 

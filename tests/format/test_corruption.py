@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,30 +12,38 @@ from code_files import METADATA, repeating_model, with_crc
 
 from vqcodec.errors import CodesError
 from vqcodec.format.codes import Codes
-from vqcodec.format.header import StreamMetadata, count_codes, crc32, read_fixed_part
+from vqcodec.format.fields import crc32
+from vqcodec.format.header import StreamMetadata, count_codes, read_fixed_part
+from vqcodec.format.stream_records import CodeBlock, StreamRecord, split
 from vqcodec.format.streaming import Blocks, CodesStream
 
 N_CODES, N_CODEBOOKS, CODEBOOK_SIZE = 1400, 2, 16
-MODEL = repeating_model(N_CODEBOOKS, CODEBOOK_SIZE)
+MODEL = replace(
+    repeating_model(N_CODEBOOKS, CODEBOOK_SIZE), streams={"pitch": repeating_model(1, 64)}
+)
+PITCH = StreamRecord(kind="pitch", codes_per_symbol=4, alphabet_size=64, step=50, reference=200)
 
 
-def blocks(codes: np.ndarray) -> Blocks:
-    yield from np.array_split(codes.astype(np.uint16), 7, axis=1)
+def blocks(codes: np.ndarray, streams: tuple[StreamRecord, ...]) -> Blocks:
+    symbols = {one.kind: (codes[0, ::4] // 3).astype(np.uint16) for one in streams}
+    yield from split(CodeBlock(codes.astype(np.uint16), symbols), streams, 0, 200)
     return codes.shape[1]
 
 
 def whole_files(rng: np.random.Generator) -> dict[bytes, Codes]:
-    """Files of both methods and layouts, with a name and with a vector, and what they hold."""
+    """Files of both methods and layouts, speakers of both forms, with a stream and without."""
     files: dict[bytes, Codes] = {}
     steady, restless = (
         np.repeat(rng.integers(0, CODEBOOK_SIZE, (N_CODEBOOKS, N_CODES // n)), n, axis=1)
         for n in (20, 1)
     )
-    for codes, speaker in product((steady, restless), ("p225", rng.integers(-9, 9, 64, np.int8))):
+    speakers = "p225", rng.integers(-9, 9, 64, np.int8)
+    for codes, speaker, streams in product((steady, restless), speakers, ((), (PITCH,))):
         sizes = {"n_codebooks": N_CODEBOOKS, "codebook_size": CODEBOOK_SIZE}
-        own = {"fingerprint": rng.bytes(8), "speaker": speaker}
+        own = {"fingerprint": rng.bytes(8), "speaker": speaker, "streams": streams}
         stream = io.BytesIO()
-        CodesStream(StreamMetadata(**(METADATA | sizes | own)), blocks(codes)).write(stream)
+        metadata = StreamMetadata(**(METADATA | sizes | own))
+        CodesStream(metadata, blocks(codes, streams)).write(stream)
         read = Codes.from_bytes(stream.getvalue(), tables=MODEL)
         files |= {stream.getvalue(): read, read.to_bytes(): read}
     return files

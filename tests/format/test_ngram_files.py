@@ -16,6 +16,7 @@ from vqcodec.errors import CheckpointError, CodesError
 from vqcodec.format import ngram_coder
 from vqcodec.format.codes import Codes, read_header, read_pipe
 from vqcodec.format.ngram_coder import NgramModel
+from vqcodec.format.stream_records import CodeBlock
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights import checkpoint, registry
@@ -73,7 +74,9 @@ def test_an_encoder_that_does_not_read_back_is_not_believed(monkeypatch):
     codes, packed = make(), make(tables=None).to_bytes()
     monkeypatch.setattr(NgramModel, "encode", lambda self, chunk: b"\1")
     assert codes.to_bytes() == packed
-    monkeypatch.setattr(NgramModel, "decode", lambda self, payload, length: np.zeros((1, length)))
+    monkeypatch.setattr(
+        NgramModel, "decode", lambda self, payload, length, _: CodeBlock(np.zeros((1, length)))
+    )
     assert codes.to_bytes() == packed
 
 

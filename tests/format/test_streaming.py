@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from vqcodec.errors import CodesError
 from vqcodec.format.codes import Codes, read_header, read_pipe
 from vqcodec.format.header import StreamMetadata
+from vqcodec.format.stream_records import CodeBlock
 from vqcodec.format.streaming import Blocks, CodesStream
 
 
@@ -27,7 +28,8 @@ def stream(lengths: list[int], **changes: object) -> CodesStream:
     def blocks() -> Blocks:
         for length in lengths:
             shape = metadata.n_codebooks, length
-            yield rng.integers(0, metadata.codebook_size, shape).astype(np.uint16)
+            codes = rng.integers(0, metadata.codebook_size, shape).astype(np.uint16)
+            yield CodeBlock(codes)
         return sum(lengths)
 
     return CodesStream(metadata, blocks())
@@ -49,8 +51,8 @@ def test_bytes_are_those_of_the_specified_layout():
     codes = np.array([[1, 256, 511]], np.uint16)
 
     def blocks() -> Blocks:
-        yield codes
-        yield codes[:, :1]
+        yield CodeBlock(codes)
+        yield CodeBlock(codes[:, :1])
         return 4
 
     CodesStream(stream([], fingerprint=bytes(8)).metadata, blocks()).write(file)
@@ -103,7 +105,7 @@ def test_a_pipe_gives_every_chunk_before_the_next_has_been_written():
 
     def blocks() -> Blocks:
         for length in left:
-            yield np.zeros((1, length), np.uint16)
+            yield CodeBlock(np.zeros((1, length), np.uint16))
             # `write` has come back for more: what it was given can be read already.
             so_far = read_pipe(io.BytesIO(file.getvalue()), "pipe")
             assert isinstance(so_far, CodesStream)

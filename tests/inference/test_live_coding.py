@@ -15,6 +15,7 @@ from vqcodec import audio
 from vqcodec.codec import Codec
 from vqcodec.errors import AudioError, SpeakerError
 from vqcodec.format.codes import Codes
+from vqcodec.format.stream_records import CodeBlock
 from vqcodec.format.streaming import CodesStream
 from vqcodec.inference import chunking, encoding
 from vqcodec.inference.engines import pytorch
@@ -67,7 +68,7 @@ def test_live_audio_is_the_audio(codec, samples, decoder, sample_rate):
     wanted = codec.decode(codes, decoder=decoder, seed=3, sample_rate=sample_rate)
 
     def blocks():
-        yield from pieces(codes.codes, 10)
+        yield from map(CodeBlock, pieces(codes.codes, 10))
         return codes.n_samples
 
     stream = codec.stream_decode(

@@ -12,6 +12,7 @@ from vqcodec import Codes
 from vqcodec.audio import load as load_audio
 from vqcodec.audio.recording import TARGET_RMS, frame_powers, open_recording
 from vqcodec.codec import Codec
+from vqcodec.format.stream_records import CodeBlock
 from vqcodec.format.streaming import CodesStream
 from vqcodec.inference.loudness import followed, normalised
 
@@ -82,7 +83,7 @@ def test_a_live_conversion_waits_for_one_block_more(codec, spoken):
         nonlocal read
         for start in range(0, spoken.n_codes, 25):
             read = min(start + 25, spoken.n_codes)
-            yield spoken.codes[:, start : start + 25]
+            yield CodeBlock(spoken.codes[:, start : start + 25])
         return spoken.n_samples
 
     for voice, blocks in ((None, 3), ("ls2609", 4)):

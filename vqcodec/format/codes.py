@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from vqcodec.errors import CodesError
 from vqcodec.files import replacing
 from vqcodec.format.bit_packing import pack, unpack
+from vqcodec.format.fields import crc32, damaged
 from vqcodec.format.header import (
     CHUNK_LENGTH,
     MAGIC,
@@ -26,12 +27,11 @@ from vqcodec.format.header import (
     Header,
     Metadata,
     StreamMetadata,
-    crc32,
-    damaged,
     pack_header,
     read_fixed_part,
     unpack_header,
 )
+from vqcodec.format.stream_records import CodeBlock, checked_symbols, joined, split
 from vqcodec.format.streaming import CodesStream, read_stream
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Codes(Metadata):
     Args:
         codes: Integers in [0, codebook_size), shape (n_codebooks, n_codes); kept as a read-only
             uint16 copy.
+        symbols: Of each of `streams`, by its kind, the symbols: integers in [0, alphabet_size),
+            shape (ceil(n_codes / codes_per_symbol),); kept as the codes are.
         tables: N-gram model for the entropy coder; when None, the one of the packaged model that
             the fingerprint names, if any.
 
@@ -57,6 +59,7 @@ class Codes(Metadata):
 
     codes: npt.NDArray[np.uint16]
     n_codebooks: int = field(init=False)
+    symbols: Mapping[str, npt.NDArray[np.uint16]] = field(default_factory=dict, kw_only=True)
     tables: NgramModel | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
@@ -75,14 +78,22 @@ class Codes(Metadata):
                 f"codes must be below the codebook size {self.codebook_size} and not negative, "
                 f"not {codes.min()}..{codes.max()}"
             )
-        codes = codes.astype(np.uint16)
-        codes.setflags(write=False)
-        object.__setattr__(self, "codes", codes)
+        symbols = checked_symbols(self.symbols, self.streams, self.n_codes)
+        self._keep(CodeBlock(codes.astype(np.uint16), symbols))
+
+    def _keep(self, block: CodeBlock) -> None:
+        for array in (block.codes, *block.symbols.values()):
+            array.setflags(write=False)
+        vars(self).update(codes=block.codes, symbols=dict(block.symbols))
 
     if not TYPE_CHECKING:
         # What a call forgets is named, with what else makes codes.
         def __new__(cls, *positional: Any, **given: Any) -> Codes:  # noqa: D102
-            required = {one.name for one in fields(cls) if one.init and one.default is MISSING}
+            required = {
+                one.name
+                for one in fields(cls)
+                if one.init and one.default is one.default_factory is MISSING
+            }
             missing = sorted(required - given.keys() - ({"codes"} if positional else set()))
             if missing and (positional or given):  # without either, it is being unpickled
                 raise CodesError(
@@ -93,23 +104,22 @@ class Codes(Metadata):
 
         def __getattr__(self, name: str) -> Any:
             decode = vars(self).get("_decode")
-            if name != "codes" or decode is None:
+            if name not in ("codes", "symbols") or decode is None:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            codes = decode()
-            codes.setflags(write=False)
-            object.__setattr__(self, "codes", codes)
+            self._keep(decode())
             vars(self).pop("_decode", None)  # two threads may have asked
-            return codes
+            return vars(self)[name]
 
     def __repr__(self) -> str:
         from vqcodec.weights.registry import maker
 
         books = f"{self.n_codebooks} x " if self.n_codebooks > 1 else ""
+        beside = "".join(f" and their {one.kind}" for one in self.streams)
         who = f"speaker {self.speaker}" if isinstance(self.speaker, str) else "a voice of their own"
         model = maker(self.fingerprint) or self.fingerprint.hex()
         return (
             f"<Codes of {self.duration_s:.2f} s: {books}{self.n_codes} codes of "
-            f"{self.bits_per_code} bits, {who}, model {model}>"
+            f"{self.bits_per_code} bits{beside}, {who}, model {model}>"
         )
 
     def __eq__(self, other: object) -> bool:
@@ -133,15 +143,14 @@ class Codes(Metadata):
             payloads = [_encoded(chunk, model) for chunk in self._chunks()]
         except ValueError:
             return packed
-        coded = self._joined(payloads, model.digest)
+        coded = self._joined(payloads, model.digest_with(one.kind for one in self.streams))
         return coded if len(coded) < len(packed) else packed
 
     def _packed(self) -> bytes:
-        return self._joined([pack(chunk, self.bits_per_code) for chunk in self._chunks()])
+        return self._joined([pack(chunk, self) for chunk in self._chunks()])
 
-    def _chunks(self) -> Iterator[npt.NDArray[np.uint16]]:
-        for start in range(0, self.n_codes, CHUNK_LENGTH):
-            yield self.codes[:, start : start + CHUNK_LENGTH]
+    def _chunks(self) -> Iterator[CodeBlock]:
+        return split(CodeBlock(self.codes, self.symbols), self.streams, 0, CHUNK_LENGTH)
 
     def _joined(self, payloads: list[bytes], ngram_digest: bytes = b"") -> bytes:
         index = b"".join(
@@ -204,9 +213,10 @@ class Codes(Metadata):
         Raises:
             CodesError: Whatever the stream raises.
         """
-        codes = np.concatenate(list(stream), axis=1)
+        codes, symbols = joined(stream.blocks())
         assert stream.n_samples is not None
-        return cls(codes, **{**_fields(stream.metadata), "n_samples": stream.n_samples})
+        known = {**_fields(stream.metadata), "n_samples": stream.n_samples}
+        return cls(codes, symbols=symbols, **known)
 
     @classmethod
     def _read(cls, file: BinaryIO, size: int, name: str, tables: NgramModel | None) -> Codes:
@@ -219,7 +229,8 @@ class Codes(Metadata):
         decode = partial(_decoded, payloads, header, name, model)
         known = {**_fields(header), "tables": model}
         if header.method == PACKED_BITS:
-            return cls(decode(), **known)
+            block = decode()
+            return cls(block.codes, symbols=block.symbols, **known)
         # The header has been checked, and the model gives no code that is not in the codebook.
         codes = object.__new__(cls)
         vars(codes).update(known, n_codebooks=header.n_codebooks, _decode=decode)
@@ -310,33 +321,38 @@ def _read_payloads(file: BinaryIO, header: Header, name: str) -> list[bytes]:
     return payloads
 
 
-def _encoded(chunk: npt.NDArray[np.uint16], model: NgramModel) -> bytes:
+def _encoded(chunk: CodeBlock, model: NgramModel) -> bytes:
     """The payload of a chunk, read back.
 
     Raises:
         ValueError: If it does not hold the chunk.
     """
     payload = model.encode(chunk)
-    if not np.array_equal(model.decode(payload, chunk.shape[1]), chunk):
+    lengths = {kind: len(own) for kind, own in chunk.symbols.items()}
+    read = model.decode(payload, chunk.codes.shape[1], lengths)
+    pairs = [(read.codes, chunk.codes), *((read.symbols[k], chunk.symbols[k]) for k in lengths)]
+    if not all(np.array_equal(*pair) for pair in pairs):
         raise ValueError("other codes were read than written")
     return payload
 
 
 def _decoded(
     payloads: list[bytes], header: Header, name: str, model: NgramModel | None
-) -> npt.NDArray[np.uint16]:
+) -> CodeBlock:
     chunks = []
     for number, payload in enumerate(payloads):
-        length = min(header.chunk_length, header.n_codes - number * header.chunk_length)
+        start = number * header.chunk_length
+        end = min(start + header.chunk_length, header.n_codes)
         if header.method == PACKED_BITS:
-            chunks.append(unpack(payload, length, header, name=name, number=number))
+            chunks.append(unpack(payload, start, end, header, name=name, number=number))
             continue
         assert model is not None
+        lengths = {one.kind: one.n_symbols(start, end) for one in header.streams}
         try:
-            chunks.append(model.decode(payload, length))
+            chunks.append(model.decode(payload, end - start, lengths))
         except ValueError as error:
             raise damaged(name, f"has {error} in chunk {number}") from error
-    return np.concatenate(chunks, axis=1)
+    return joined(chunks)
 
 
 def _model_of(header: Header, name: str, given: NgramModel | None) -> NgramModel | None:
@@ -344,7 +360,10 @@ def _model_of(header: Header, name: str, given: NgramModel | None) -> NgramModel
     if header.method == PACKED_BITS:
         return given
     for model in (given, _packaged_model(header)):
-        if model is not None and model.digest == header.ngram_digest:
+        kinds = [one.kind for one in header.streams]
+        if model is None or not set(kinds) <= model.streams.keys():
+            continue
+        if model.digest_with(kinds) == header.ngram_digest:
             if _fits(model, header):
                 return model
             raise damaged(name, "is not laid out as the model that it names")
@@ -356,7 +375,10 @@ def _model_of(header: Header, name: str, given: NgramModel | None) -> NgramModel
 
 def _fits(model: NgramModel, metadata: StreamMetadata) -> bool:
     layout = metadata.n_codebooks, metadata.codebook_size
-    return (model.n_codebooks, model.codebook_size) == layout
+    beside = {kind: own.codebook_size for kind, own in model.streams.items()}
+    return (model.n_codebooks, model.codebook_size) == layout and all(
+        beside.get(one.kind) == one.alphabet_size for one in metadata.streams
+    )
 
 
 def _packaged_model(metadata: StreamMetadata) -> NgramModel | None:

@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
-import struct
 import unicodedata
-import zlib
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from vqcodec.errors import CodesError
+from vqcodec.format.fields import (
+    HeaderField,
+    Number,
+    ceil_div,
+    crc32,
+    damaged,
+    layout,
+    limits,
+    pack_fields,
+    set_normal,
+    set_whole_numbers,
+    unpack_fields,
+)
+from vqcodec.format.stream_records import (
+    RECORD,
+    STREAM_KINDS,
+    StreamRecord,
+    pack_streams,
+    unpack_streams,
+)
 
 MAGIC = b"\x89VQC"
-VERSION = 2
+VERSION = 3
+VERSION_WITHOUT_STREAMS = 2
 PACKED_BITS, NGRAM_ANS = 0, 1
 METHODS = {PACKED_BITS: "packed-bits", NGRAM_ANS: "ngram-ans"}
 CHUNK_LENGTH = 1250
 """Time steps of the chunks that are written, and at most of those of method 1 that are read."""
 NGRAM_DIGEST_LENGTH = 4
 SPEAKER_LENGTH = 64
-
-
-class HeaderField(NamedTuple):
-    """A field of the header's fixed part.
-
-    Attributes:
-        name: Of the field and of the attribute that holds its value.
-        type: In the notation of `struct`.
-        allowed: Least and greatest whole number, or what else the value must be.
-        meaning: In words.
-        less: Subtracted from the value in the file.
-    """
-
-    name: str
-    type: str
-    allowed: tuple[int, int] | str
-    meaning: str
-    less: int = 0
 
 
 FIELDS = (
@@ -60,9 +61,8 @@ FIELDS = (
 """The fixed part in the order of the file: what is packed, unpacked, checked and written in the
 table of docs/format.md follows from this."""
 
-FIXED = struct.Struct("<" + "".join(field.type for field in FIELDS))
-LIMITS = {one.name: one.allowed for one in FIELDS if isinstance(one.allowed, tuple)}
-_GAINS = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))
+FIXED = layout(FIELDS)
+LIMITS = limits(FIELDS)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -75,6 +75,7 @@ class StreamMetadata:
     Args:
         speaker: Name of a voice (1 to 64 bytes of UTF-8, no control characters) or a speaker
             vector, int8, shape (64,).
+        streams: What goes beside the codes, in the order of `STREAM_KINDS`, at most one of a kind.
 
     Raises:
         CodesError: If a field has another type or is out of range.
@@ -88,22 +89,17 @@ class StreamMetadata:
     original_sample_rate: int
     gain: float
     speaker: str | npt.NDArray[np.int8]
+    streams: tuple[StreamRecord, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, (low, high) in LIMITS.items():
-            if not hasattr(self, name):  # a stream has no n_samples
-                continue
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or not low <= value <= high:
-                raise CodesError(f"{name} must be a whole number {low}..{high}, not {value!r}")
-            object.__setattr__(self, name, int(value))
+        set_whole_numbers(self, LIMITS)
         if not isinstance(self.fingerprint, bytes) or len(self.fingerprint) != 8:
             raise CodesError(f"fingerprint must be 8 bytes, not {self.fingerprint!r}")
-        numeric = isinstance(self.gain, (int, float, np.floating))
-        if not numeric or not _GAINS[0] <= self.gain <= _GAINS[1]:
-            raise CodesError(f"gain must be a positive, normal float32, not {self.gain!r}")
-        object.__setattr__(self, "gain", float(np.float32(self.gain)))
+        set_normal(self, "gain")
         object.__setattr__(self, "speaker", _checked_speaker(self.speaker))
+        kinds = [record.kind for record in self.streams]
+        if kinds != [kind for kind in STREAM_KINDS.values() if kind in kinds]:
+            raise CodesError(f"streams must be of different kinds in their order, not {kinds}")
 
     @property
     def bits_per_code(self) -> int:
@@ -112,8 +108,16 @@ class StreamMetadata:
 
     @property
     def nominal_bits_per_second(self) -> float:
-        """Bit rate of the packed codes alone, without header, index and CRCs."""
-        return self.n_codebooks * self.bits_per_code * self.sample_rate / self.hop_length
+        """Bit rate of the packed codes and streams, without header, index and CRCs."""
+        bits: float = self.n_codebooks * self.bits_per_code
+        bits += sum(one.bits_per_symbol / one.codes_per_symbol for one in self.streams)
+        return bits * self.sample_rate / self.hop_length
+
+    def payload_size(self, start: Number, end: Number) -> Number:
+        """Bytes of the time steps from `start` up to `end` in packed bits."""
+        n_bits = (end - start) * self.n_codebooks * self.bits_per_code
+        n_bits += sum(one.n_symbols(start, end) * one.bits_per_symbol for one in self.streams)
+        return ceil_div(n_bits, 8)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -163,10 +167,9 @@ class Header(Metadata):
     @property
     def packed_sizes(self) -> npt.NDArray[np.int64]:
         """Bytes of each chunk's payload in packed bits, shape (n_chunks,)."""
-        lengths = np.full(len(self.chunk_sizes), self.chunk_length)
-        lengths[-1:] -= self.chunk_length * len(lengths) - self.n_codes
-        sizes: npt.NDArray[np.int64] = -(-lengths * self.n_codebooks * self.bits_per_code // 8)
-        return sizes
+        starts = np.arange(len(self.chunk_sizes)) * self.chunk_length
+        ends = np.minimum(starts + self.chunk_length, self.n_codes)
+        return self.payload_size(starts, ends)
 
     @property
     def packed_size(self) -> int:
@@ -184,13 +187,18 @@ class FixedPart(SimpleNamespace):
     Only its form has been checked; n_samples is 0 in a streamed file, which tells it at its end.
 
     Attributes:
-        data: The bytes that were read.
+        data: The bytes that were read: in version 3 also the speaker and the streams.
     """
 
     @property
-    def digest_at(self) -> int:
-        """Bytes before the digest of the n-gram model: the fixed part and the speaker."""
+    def streams_at(self) -> int:
+        """Bytes before the streams: the fixed part and the speaker."""
         return FIXED.size + (self.speaker_length or SPEAKER_LENGTH)
+
+    @property
+    def digest_at(self) -> int:
+        """Bytes before the digest of the n-gram model."""
+        return self.streams_at if self.version < VERSION else len(self.data)
 
     @property
     def index_at(self) -> int:
@@ -216,10 +224,11 @@ class FixedPart(SimpleNamespace):
                 f"{name}: has codes coded by the unknown method {self.method}; upgrade vqcodec"
             )
         known = {one.name: vars(self)[one.name] for one in fields(kind) if hasattr(self, one.name)}
-        data = header[FIXED.size : self.digest_at]
+        data = header[FIXED.size : self.streams_at]
+        streams = unpack_streams(self.data[self.streams_at :], name)
         try:
             speaker = data.decode() if self.speaker_length else np.frombuffer(data, np.int8)
-            return kind(**known, speaker=speaker, **others)
+            return kind(**known, speaker=speaker, streams=streams, **others)
         except UnicodeDecodeError:
             fault = f"speaker must be UTF-8, not {data!r}"
         except CodesError as error:
@@ -228,7 +237,7 @@ class FixedPart(SimpleNamespace):
 
 
 def read_fixed_part(file: BinaryIO, name: str) -> FixedPart:
-    """Read the first 42 bytes of a .codes file.
+    """Read the first 42 bytes of a .codes file, and in version 3 up to the end of its streams.
 
     Raises:
         CodesError: If they are not as docs/format.md demands.
@@ -243,11 +252,16 @@ def read_fixed_part(file: BinaryIO, name: str) -> FixedPart:
         )
     if len(data) < FIXED.size:
         raise damaged(name, f"is cut short: {len(data)} bytes are no whole header")
-    stored = zip(FIELDS, FIXED.unpack(data), strict=True)
-    values = {one.name: value + one.less if one.less else value for one, value in stored}
-    fixed = FixedPart(data=data, **values)
+    fixed = FixedPart(data=data, **unpack_fields(FIELDS, FIXED.unpack(data)))
     if not (fixed.original_sample_rate and fixed.hop_length and fixed.chunk_length):
         raise damaged(name, "is damaged: a rate, hop length or chunk length of 0")
+    if fixed.version == VERSION:
+        fixed.data += file.read(fixed.streams_at + 1 - FIXED.size)
+        n_streams = fixed.data[-1]
+        wanted = fixed.streams_at + 1 + n_streams * RECORD.size
+        fixed.data += file.read(n_streams * RECORD.size)
+        if len(fixed.data) < wanted:
+            raise damaged(name, f"is cut short: {len(fixed.data)} bytes are no whole header")
     return fixed
 
 
@@ -262,14 +276,14 @@ def pack_header(
     speaker_bytes = speaker.encode() if isinstance(speaker, str) else speaker.tobytes()
     values = vars(metadata) | {
         "magic": MAGIC,
-        "version": VERSION,
+        "version": VERSION if metadata.streams else VERSION_WITHOUT_STREAMS,
         "method": NGRAM_ANS if ngram_digest else PACKED_BITS,
         "speaker_length": len(speaker_bytes) if isinstance(speaker, str) else 0,
         "n_samples": n_samples,
         "chunk_length": CHUNK_LENGTH,
     }
-    stored = (values[one.name] - one.less if one.less else values[one.name] for one in FIELDS)
-    header = FIXED.pack(*stored) + speaker_bytes + ngram_digest + index
+    header = FIXED.pack(*pack_fields(FIELDS, values)) + speaker_bytes
+    header += pack_streams(metadata.streams) + ngram_digest + index
     return header + crc32(header)
 
 
@@ -288,7 +302,7 @@ def unpack_header(file: BinaryIO, fixed: FixedPart, size: int, name: str) -> Hea
     # Of each chunk the size, and from version 2 on the CRC-32.
     columns = 1 if fixed.version == 1 else 2
     crc_at = fixed.index_at + 4 * columns * n_chunks
-    data = fixed.data + file.read(crc_at + 4 - FIXED.size)
+    data = fixed.data + file.read(crc_at + 4 - len(fixed.data))
     index = np.frombuffer(data[fixed.index_at : crc_at], "<u4").reshape(n_chunks, columns)
     header = fixed.build(
         Header,
@@ -315,7 +329,7 @@ def unpack_stream_header(
     Raises:
         CodesError: If it is not as docs/format.md demands.
     """
-    data = fixed.data + file.read(fixed.index_at + 4 - FIXED.size)
+    data = fixed.data + file.read(fixed.index_at + 4 - len(fixed.data))
     if len(data) < fixed.index_at + 4:
         raise damaged(name, f"is cut short: {len(data)} bytes are no whole header")
     metadata = fixed.build(StreamMetadata, data, name)
@@ -363,19 +377,3 @@ def count_codes(of: StreamMetadata | FixedPart, n_samples: int) -> int:
     """Time steps of a recording of n_samples, as docs/format.md counts them."""
     model_samples = ceil_div(n_samples * of.sample_rate, of.original_sample_rate)
     return ceil_div(model_samples, of.hop_length)
-
-
-def crc32(*parts: bytes) -> bytes:
-    """CRC-32 of what the parts make together, 4 bytes."""
-    return struct.pack("<I", zlib.crc32(b"".join(parts)))
-
-
-def damaged(name: str, fault: str) -> CodesError:
-    """The error for a file whose bytes are not those that were written."""
-    remedy = "copy it again from its source or encode the recording again"
-    return CodesError(f"{name}: {fault}; {remedy}")
-
-
-def ceil_div(numerator: int, denominator: int) -> int:
-    """ceil(numerator / denominator), exactly."""
-    return -(-numerator // denominator)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import namedtuple
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from math import isqrt, prod
+from types import MappingProxyType
 from typing import Any
 
 import constriction
@@ -24,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from vqcodec.compilation import compiled
 from vqcodec.errors import CheckpointError
 from vqcodec.format.header import NGRAM_DIGEST_LENGTH
+from vqcodec.format.stream_records import CodeBlock
 from vqcodec.weights import registry
 
 PREFIX = "entropy."
@@ -85,6 +87,8 @@ class NgramModel:
         hidden_bias: int16, (Q, G).
         output: int8, (Q, G, K), from the second layer to the logits, to base 2.
         output_bias: int16, (Q, K).
+        streams: Of the streams beside the codes, by their kinds: each a model of its symbols, as
+            of the codes of one codebook.
 
     Raises:
         CheckpointError: If the arrays do not fit together.
@@ -97,6 +101,7 @@ class NgramModel:
     hidden_bias: npt.NDArray[np.int16]
     output: npt.NDArray[np.int8]
     output_bias: npt.NDArray[np.int16]
+    streams: Mapping[str, NgramModel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
@@ -131,16 +136,27 @@ class NgramModel:
 
     @cached_property
     def digest(self) -> bytes:
-        """4 bytes that name the model in the code files that need it."""
+        """4 bytes that name the model in the code files that need it, if those have no streams."""
+        return self.digest_with(())
+
+    def digest_with(self, kinds: Iterable[str]) -> bytes:
+        """4 bytes that name the model in the code files of some kinds of streams."""
         digest = hashlib.sha256()
-        for name, array in self.to_tensors().items():
+        parts = [self._named(PREFIX), *(self.streams[k]._named(f"{PREFIX}{k}.") for k in kinds)]
+        for name, array in (pair for part in parts for pair in part.items()):
             digest.update(f"{name} {list(array.shape)}".encode())
             digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
         return digest.digest()[:NGRAM_DIGEST_LENGTH]
 
     def to_tensors(self) -> dict[str, npt.NDArray[np.integer]]:
-        """The arrays by their names in a model file."""
-        return {PREFIX + name: array for name, array in self.__getstate__().items()}
+        """The arrays, those of streams included, by their names in a model file."""
+        tensors = self._named(PREFIX)
+        for kind, own in self.streams.items():
+            tensors |= own._named(f"{PREFIX}{kind}.")
+        return tensors
+
+    def _named(self, prefix: str) -> dict[str, npt.NDArray[np.integer]]:
+        return {prefix + name: getattr(self, name) for name in _SHAPES}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[np.integer]]) -> NgramModel:
@@ -149,31 +165,41 @@ class NgramModel:
         Raises:
             CheckpointError: If an array is missing, or they do not fit together.
         """
-        names = {PREFIX + name for name in _SHAPES}
-        if tensors.keys() != names:
-            raise _misfit(f"{', '.join(sorted(tensors.keys() ^ names))} missing or unknown")
-        arrays: dict[str, Any] = {name.removeprefix(PREFIX): tensors[name] for name in tensors}
-        return cls(**arrays)
+        parts: dict[str, dict[str, Any]] = {"": {}}
+        for name, array in tensors.items():
+            kind, _, own = name.removeprefix(PREFIX).rpartition(".")
+            parts.setdefault(kind, {})[own] = array
+        for kind, arrays in parts.items():
+            if odd := sorted(arrays.keys() ^ _SHAPES.keys()):
+                prefix = PREFIX + kind + "." * bool(kind)
+                raise _misfit(f"{', '.join(prefix + name for name in odd)} missing or unknown")
+        codes = parts.pop("")
+        return cls(**codes, streams={kind: cls(**arrays) for kind, arrays in parts.items()})
 
     def costs(self, codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
         """Bits (n, Q, K) of every code at every position, after the `codes` (Q, n) before it."""
         bits = np.log2(TOTAL / (self._frequencies_less_1(_time_major(codes)) + 1))
         return bits.astype(np.float32).reshape(-1, self.n_codebooks, self.codebook_size)
 
-    def encode(self, codes: npt.NDArray[np.uint16]) -> bytes:
-        """Encode a chunk of codes (Q, n), below K."""
-        symbols = _time_major(codes)
-        frequencies = self._frequencies_less_1(symbols)
+    def encode(self, chunk: CodeBlock) -> bytes:
+        """Encode a chunk: codes (Q, n) below K, and symbols."""
         coder = _AnsCoder()
-        coder.encode_reverse(symbols.astype(np.int32), _Categorical(perfect=False), frequencies)
+        # What is pushed last is popped first.
+        for kind, symbols in reversed(list(chunk.symbols.items())):
+            self.streams[kind]._push(coder, symbols[None])
+        self._push(coder, chunk.codes)
         # The coder's last word, and it alone, may begin with zeros.
         return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
 
-    def decode(self, payload: bytes, length: int) -> npt.NDArray[np.uint16]:
-        """Decode what `encode` made of a chunk of `length` time steps.
+    def decode(
+        self, payload: bytes, length: int, n_symbols: Mapping[str, int] = MappingProxyType({})
+    ) -> CodeBlock:
+        """Decode what `encode` made of a chunk.
 
-        Returns:
-            Codes, (Q, length).
+        Args:
+            payload: Of the chunk.
+            length: Time steps.
+            n_symbols: Of each stream, in their order.
 
         Raises:
             ValueError: If no codes encode to this payload.
@@ -181,15 +207,26 @@ class NgramModel:
         if payload.endswith(b"\0"):
             raise ValueError("a zero byte at the end of the payload")
         words = np.frombuffer(payload + bytes(-len(payload) % 4), "<u4").astype(np.uint32)
-        coder, sums, weights = _AnsCoder(words), self._start(), self._weights
-        frequencies = np.empty(self.codebook_size)
+        coder = _AnsCoder(words)
+        codes = self._pop(coder, length)
+        symbols = {kind: self.streams[kind]._pop(coder, n)[0] for kind, n in n_symbols.items()}
+        if not coder.is_empty():
+            raise ValueError("a payload that no codes make")
+        return CodeBlock(codes, symbols)
+
+    def _push(self, coder: Any, codes: npt.NDArray[np.uint16]) -> None:
+        symbols = _time_major(codes)
+        frequencies = self._frequencies_less_1(symbols)
+        coder.encode_reverse(symbols.astype(np.int32), _Categorical(perfect=False), frequencies)
+
+    def _pop(self, coder: Any, length: int) -> npt.NDArray[np.uint16]:
+        """Codes (Q, length)."""
+        sums, weights, frequencies = self._start(), self._weights, np.empty(self.codebook_size)
         symbols = np.empty(length * self.n_codebooks, np.uint16)
         for position in range(len(symbols)):
             _predict(weights, sums, position, frequencies)
             symbols[position] = symbol = coder.decode(_Categorical(frequencies, perfect=False))
             _add_context(weights, sums, position, symbol)
-        if not coder.is_empty():
-            raise ValueError("a payload that no codes make")
         return symbols.reshape(length, self.n_codebooks).T
 
     def _frequencies_less_1(self, symbols: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -200,7 +237,7 @@ class NgramModel:
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: a process that gets the model makes what follows from them itself."""
-        return {name: getattr(self, name) for name in _SHAPES}
+        return {name: getattr(self, name) for name in (*_SHAPES, "streams")}
 
     @cached_property
     def _weights(self) -> _Weights:

@@ -10,27 +10,27 @@ import numpy as np
 import numpy.typing as npt
 
 from vqcodec.errors import CodesError
-from vqcodec.format.bit_packing import pack, payload_size, unpack
+from vqcodec.format.bit_packing import pack, unpack
+from vqcodec.format.fields import crc32, damaged
 from vqcodec.format.header import (
     CHUNK_LENGTH,
     LIMITS,
     FixedPart,
     StreamMetadata,
     count_codes,
-    crc32,
-    damaged,
     pack_header,
     unpack_stream_header,
 )
+from vqcodec.format.stream_records import CodeBlock, split
 
-Blocks = Generator[npt.NDArray[np.uint16], None, int]
-"""Yields codes, uint16, shape (n_codebooks, n); returns the samples of the recording."""
+Blocks = Generator[CodeBlock, None, int]
+"""Yields codes and symbols; returns the samples of the recording."""
 
 _LENGTH, _END = struct.Struct("<H"), struct.Struct("<HQ")
 
 
 class CodesStream:
-    """Codes as they come. Iterate over it once: it yields blocks as `Blocks` says.
+    """Codes as they come. Iterate over it once: it yields them, uint16, (n_codebooks, n).
 
     Args:
         metadata: What is known beforehand.
@@ -47,6 +47,14 @@ class CodesStream:
         self._blocks: Blocks | None = blocks
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint16]]:
+        return (block.codes for block in self.blocks())
+
+    def blocks(self) -> Iterator[CodeBlock]:
+        """The codes with what the streams have beside them, once.
+
+        Raises:
+            CodesError: If the stream was iterated over before, and whatever it raises.
+        """
         if self._blocks is None:
             raise CodesError("a stream can be iterated over once; Codes.collect keeps its codes")
         blocks, self._blocks = self._blocks, None
@@ -63,13 +71,13 @@ class CodesStream:
         file.write(header)
         file.flush()
         # Each chunk names the one before it, and the first the header.
-        last = header[-4:]
-        for block in self:
-            for start in range(0, block.shape[1], CHUNK_LENGTH):
-                codes = block[:, start : start + CHUNK_LENGTH]
-                chunk = _LENGTH.pack(codes.shape[1]) + pack(codes, self.metadata.bits_per_code)
+        last, position = header[-4:], 0
+        for block in self.blocks():
+            for part in split(block, self.metadata.streams, position, CHUNK_LENGTH):
+                chunk = _LENGTH.pack(part.codes.shape[1]) + pack(part, self.metadata)
                 last = crc32(last, chunk)
                 file.write(chunk + last)
+            position += block.codes.shape[1]
             file.flush()
         end = _END.pack(0, self.n_samples)
         file.write(end + crc32(last, end))
@@ -100,15 +108,16 @@ def _chunks(
         (length,) = _LENGTH.unpack(start)
         if length > fixed.chunk_length:
             raise damaged(name, f"is damaged: chunk {number} claims {length} time steps")
-        payload = _read(file, payload_size(length, metadata) if length else 8, name)
+        end = n_codes + length
+        payload = _read(file, metadata.payload_size(n_codes, end) if length else 8, name)
         found = _read(file, len(last), name)
         before = number.to_bytes(8, "little") if fixed.version == 1 else last
         if found != crc32(before, start, payload):
             raise damaged(name, f"is damaged: the CRC of chunk {number} differs")
         if not length:
             break
-        yield unpack(payload, length, metadata, name=name, number=number)
-        last, number, n_codes = found, number + 1, n_codes + length
+        yield unpack(payload, n_codes, end, metadata, name=name, number=number)
+        last, number, n_codes = found, number + 1, end
     n_samples = int.from_bytes(payload, "little")
     low, high = LIMITS["n_samples"]
     if not low <= n_samples <= high or count_codes(metadata, n_samples) != n_codes:

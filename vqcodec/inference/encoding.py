@@ -20,6 +20,7 @@ from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.audio.soundfiles import checked_rate
 from vqcodec.errors import AudioError, SpeakerError
 from vqcodec.format.header import StreamMetadata
+from vqcodec.format.stream_records import CodeBlock
 from vqcodec.format.streaming import Blocks
 from vqcodec.inference import chunking
 from vqcodec.inference.engines import Engine
@@ -111,7 +112,7 @@ def live_codes(engine: Engine, blocks: Iterable[np.ndarray], metadata: StreamMet
         centred, *rates, lambda: resampled_length(n_samples, *rates) if has_ended else None
     )
     normalised = (block / np.float32(metadata.gain) for block in resampled)
-    yield from code_blocks(engine, normalised, live=True)
+    yield from map(CodeBlock, code_blocks(engine, normalised, live=True))
     if not n_samples:
         raise AudioError("stream: holds no samples; record it again")
     return n_samples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,4 +173,5 @@ def _tables(network: _Network) -> NgramModel:
         kind = np.int16 if name.endswith("bias") else np.int8
         return network.integers(name).cpu().numpy().astype(kind)
 
-    return NgramModel(**{name: table(name) for name in network.places})
+    arrays: dict[str, Any] = {name: table(name) for name in network.places}
+    return NgramModel(**arrays)
