@@ -25,7 +25,7 @@ PITCH = StreamRecord(kind="pitch", codes_per_symbol=4, alphabet_size=64, step=50
 
 
 def blocks(codes: np.ndarray, streams: tuple[StreamRecord, ...]) -> Blocks:
-    symbols = {one.kind: (codes[0, ::4] // 3).astype(np.uint16) for one in streams}
+    symbols = {one.kind: (codes[0, 3::4] // 3).astype(np.uint16) for one in streams}
     yield from split(CodeBlock(codes.astype(np.uint16), symbols), streams, 0, 200)
     return codes.shape[1]
 

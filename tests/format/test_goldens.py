@@ -42,7 +42,7 @@ def read(path: Path) -> Codes:
 
 
 def with_pitch(codes: Codes) -> Codes:
-    symbols = np.arange(-(-codes.n_codes // 4)) // 7 % 64
+    symbols = np.arange(codes.n_codes // 4) // 7 % 64
     return replace(codes, streams=(PITCH,), symbols={"pitch": symbols})
 
 

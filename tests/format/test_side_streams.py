@@ -37,7 +37,7 @@ def make(
     n_codes: int = 1403, n_codebooks: int = 1, record: StreamRecord = PITCH, **changes
 ) -> Codes:
     rng = np.random.default_rng(n_codes)
-    n_symbols = -(-n_codes // record.codes_per_symbol)
+    n_symbols = n_codes // record.codes_per_symbol
     fields = {
         "codes": rng.integers(0, CODEBOOK, (n_codebooks, n_codes)),
         "codebook_size": CODEBOOK,
@@ -63,7 +63,7 @@ def live(codes: Codes, lengths: list[int]) -> CodesStream:
         for length in lengths:
             part = CodeBlock(
                 whole.codes[:, start : start + length],
-                {"pitch": whole.symbols["pitch"][-(-start // 4) : -(-(start + length) // 4)]},
+                {"pitch": whole.symbols["pitch"][start // 4 : (start + length) // 4]},
             )
             yield part
             start += length
@@ -102,7 +102,7 @@ def test_bytes_are_those_of_the_documented_example() -> None:
                 kind="pitch", codes_per_symbol=2, alphabet_size=64, step=50, reference=200
             ),
         ),
-        symbols={"pitch": np.array([0, 33])},
+        symbols={"pitch": np.array([33])},
     )
     assert codes.to_bytes() == data
     assert Codes.from_bytes(data) == codes
@@ -180,7 +180,7 @@ def test_live_codes_are_those_of_a_file(lengths: list[int]) -> None:
     assert isinstance(stream, CodesStream)
     assert stream.metadata.streams == (PITCH,)
     parts = [len(block.symbols["pitch"]) for block in stream.blocks()]
-    ends = [-(-end // 4) for end in itertools.accumulate(lengths, initial=0)]
+    ends = [end // 4 for end in itertools.accumulate(lengths, initial=0)]
     expected = np.diff(ends).tolist()
     assert sum(parts) == sum(expected)
     if max(lengths) <= 1250:
@@ -189,12 +189,12 @@ def test_live_codes_are_those_of_a_file(lengths: list[int]) -> None:
 
 def test_a_block_is_cut_as_a_file_is() -> None:
     codes = make(100)
-    whole = CodeBlock(codes.codes[:, 10:], {"pitch": codes.symbols["pitch"][3:]})
+    whole = CodeBlock(codes.codes[:, 10:], {"pitch": codes.symbols["pitch"][2:]})
     parts = list(split(whole, (PITCH,), 10, 7))
     assert np.array_equal(np.concatenate([p.codes for p in parts], axis=1), whole.codes)
     for number, part in enumerate(parts):
         start, end = 10 + 7 * number, min(17 + 7 * number, 100)
-        expected = codes.symbols["pitch"][-(-start // 4) : -(-end // 4)]
+        expected = codes.symbols["pitch"][start // 4 : end // 4]
         assert np.array_equal(part.symbols["pitch"], expected)
 
 
@@ -262,10 +262,10 @@ def test_symbols_outside_their_alphabet_are_refused() -> None:
         ({"symbols": {}}, r"must be of the streams \['pitch'\], not of \[\]"),
         ({"streams": ()}, r"must be of the streams \[\], not of \['pitch'\]"),
         ({"streams": (PITCH, PITCH)}, "of different kinds"),
-        ({"symbols": {"pitch": np.zeros(3, int)}}, r"array of integers, \(351,\)"),
-        ({"symbols": {"pitch": np.zeros(351)}}, r"array of integers, \(351,\)"),
-        ({"symbols": {"pitch": np.full(351, 50)}}, r"below 50 and not negative, not 50\.\.50"),
-        ({"symbols": {"pitch": np.full(351, -1)}}, r"not -1\.\.-1"),
+        ({"symbols": {"pitch": np.zeros(3, int)}}, r"array of integers, \(350,\)"),
+        ({"symbols": {"pitch": np.zeros(350)}}, r"array of integers, \(350,\)"),
+        ({"symbols": {"pitch": np.full(350, 50)}}, r"below 50 and not negative, not 50\.\.50"),
+        ({"symbols": {"pitch": np.full(350, -1)}}, r"not -1\.\.-1"),
     ],
 )
 def test_impossible_symbols_are_refused_when_made(changes: dict, match: str) -> None:

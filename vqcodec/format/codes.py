@@ -49,7 +49,7 @@ class Codes(Metadata):
         codes: Integers in [0, codebook_size), shape (n_codebooks, n_codes); kept as a read-only
             uint16 copy.
         symbols: Of each of `streams`, by its kind, the symbols: integers in [0, alphabet_size),
-            shape (ceil(n_codes / codes_per_symbol),); kept as the codes are.
+            shape (n_codes // codes_per_symbol,); kept as the codes are.
         tables: N-gram model for the entropy coder; when None, the one of the packaged model that
             the fingerprint names, if any.
 

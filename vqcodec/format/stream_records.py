@@ -14,7 +14,6 @@ from vqcodec.errors import CodesError
 from vqcodec.format.fields import (
     HeaderField,
     Number,
-    ceil_div,
     damaged,
     layout,
     limits,
@@ -31,7 +30,7 @@ STREAM_FIELDS = (
     HeaderField("kind", "B", (1, len(STREAM_KINDS)), "1: pitch"),
     HeaderField(
         *("codes_per_symbol", "B", (1, 255)),
-        "time steps that a symbol stands for; the last may stand for fewer",
+        "time steps that a symbol stands for",
     ),
     HeaderField("alphabet_size", "H", (2, 65_536), "symbols that there are", less=1),
     HeaderField("step", "H", (1, 65_535), "from a symbol to the next; pitch: cents"),
@@ -76,8 +75,8 @@ class StreamRecord:
         return (self.alphabet_size - 1).bit_length()
 
     def n_symbols(self, start: Number, end: Number) -> Number:
-        """Symbols whose first time step is one of `start` up to `end`."""
-        return ceil_div(end, self.codes_per_symbol) - ceil_div(start, self.codes_per_symbol)
+        """Symbols whose last time step is one of `start` up to `end`."""
+        return end // self.codes_per_symbol - start // self.codes_per_symbol
 
 
 class CodeBlock(NamedTuple):
@@ -85,7 +84,7 @@ class CodeBlock(NamedTuple):
 
     Attributes:
         codes: uint16, shape (n_codebooks, n).
-        symbols: Of each stream, by its kind, those whose first time step is one of these: uint16,
+        symbols: Of each stream, by its kind, those whose last time step is one of these: uint16,
             shape (m,).
     """
 
@@ -140,7 +139,7 @@ def checked_symbols(
         own, shape = symbols[one.kind], (one.n_symbols(0, n_codes),)
         if not isinstance(own, np.ndarray) or own.dtype.kind not in "iu" or own.shape != shape:
             raise CodesError(f"{one.kind} symbols must be a NumPy array of integers, {shape}")
-        if own.min() < 0 or own.max() >= one.alphabet_size:
+        if own.min(initial=0) < 0 or own.max(initial=0) >= one.alphabet_size:
             raise CodesError(
                 f"{one.kind} symbols must be below {one.alphabet_size} and not negative, "
                 f"not {own.min()}..{own.max()}"
