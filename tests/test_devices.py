@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vqcodec.data import perturbation
 from vqcodec.data.dataset import Batch
+from vqcodec.models.pitch import PitchStream
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.adversary import Adversary
 from vqcodec.training.objective import Objective
@@ -46,6 +47,7 @@ def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) ->
         **TINY,
         "speaker": {"kind": speaker},
         "quantizer": {"codebook_update": update},
+        "pitch": {},
     }
     recipe = Recipe.model_validate(
         {"stage": "joint", "model": model, "loss": {"stoi": 1.0, "periodicity": 1.0, "phones": 1.0}}
@@ -69,6 +71,7 @@ def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) ->
             torch.zeros(2, 1, 64, dtype=torch.int64, device="cuda"),
             torch.zeros(2, dtype=torch.bool, device="cuda"),
             torch.empty(2, 0, device="cuda"),
+            {"pitch": torch.empty(2, PitchStream.channels, 64, device="cuda")},
         )
         losses = objective(batch)
         game = adversary(losses.decoded, waveform)

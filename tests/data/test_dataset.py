@@ -9,6 +9,7 @@ from vqcodec.data import corpora
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
 from vqcodec.data.dataset import Batch, SegmentSampler, load_resident_audio, speaker_names
 from vqcodec.data.prepared import Clip, PreparedData, prepare
+from vqcodec.data.stream_tracks import StreamTracks
 from vqcodec.errors import DataError
 
 RATE, HOP = 16000, 128
@@ -39,17 +40,44 @@ def sampler(
     perturbed: float = 0.0,
     converted: float = 0.0,
     resident: torch.Tensor | None = None,
+    dropout: float = 0.5,
+    **perturbation: object,
 ) -> SegmentSampler:
+    how = {"probability": perturbed, "conversion": converted, "stream_dropout": dropout}
     return SegmentSampler(
         data,
         data.clips if clips is None else clips,
         config,
         speakers=speaker_names(data.clips),
         hop_length=HOP,
-        perturbation=PerturbationConfig(probability=perturbed, conversion=converted),
+        perturbation=PerturbationConfig.model_validate(how | perturbation),
         seed=seed,
         resident=resident,
+        tracks=numbered(data),
     )
+
+
+class Plain:
+    """A stream that tells what was heard."""
+
+    channels = 1
+
+    def stored(self, track: np.ndarray) -> np.ndarray:
+        return track
+
+    def features(self, track: np.ndarray) -> np.ndarray:
+        return track[..., None, :]
+
+
+def numbered(data: PreparedData) -> StreamTracks:
+    """Log F0 that tells the code of its clip, a little over that of 120 Hz."""
+    values, spans, end = [], {}, 0
+    for clip in data.clips:
+        n_codes = -(-clip.n_samples // HOP)
+        values.append(4.8 + np.arange(n_codes) / 1024)
+        spans[clip.name], end = (end, end + n_codes), end + n_codes
+    track = np.concatenate(values).astype(np.float32)
+    return StreamTracks({"pitch": track}, spans, {"pitch": Plain()})
 
 
 def place(data: PreparedData, samples: torch.Tensor) -> tuple[Clip, int]:
@@ -63,8 +91,13 @@ def place(data: PreparedData, samples: torch.Tensor) -> tuple[Clip, int]:
     raise AssertionError("not from the data")
 
 
-def equal(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    *plain, streams = batch
+    return [*plain, *streams.values()]
+
+
+def equal(one: Batch, other: Batch) -> bool:
+    return all(map(torch.equal, tensors(one), tensors(other)))
 
 
 @pytest.mark.parametrize("perturbed", [0.0, 0.5])
@@ -85,7 +118,8 @@ def test_processes_share_the_batch_of_one(
     whole = one.batch(3)
     parts = [one.batch(3, rank, 2) for rank in range(2)]
     assert len(parts[0].waveform) == 3
-    assert equal(whole, Batch(*(torch.cat(pair) for pair in zip(*parts, strict=True))))
+    joined = map(torch.cat, zip(*map(tensors, parts), strict=True))
+    assert all(map(torch.equal, tensors(whole), joined))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -113,6 +147,36 @@ def test_resident_audio_makes_the_same_batches(data: PreparedData, workers: int)
 def test_audio_is_resident_where_it_is_wanted_only(data: PreparedData) -> None:
     assert load_resident_audio(data, torch.device("cpu"), wanted=None) is None
     assert load_resident_audio(data, torch.device("cpu"), wanted=False) is None
+
+
+def test_streams_are_those_of_the_segments(data: PreparedData) -> None:
+    batch = sampler(data, dropout=0.0).batch(1)
+    assert batch.streams["pitch"].shape == (6, 1, 32)
+    for waveform, told in zip(batch.waveform, batch.streams["pitch"][:, 0], strict=True):
+        clip, start = place(data, waveform)
+        n_codes = -(-min(clip.n_samples - start, LENGTH) // HOP)
+        codes = (1024 * (told - 4.8)).round()
+        first = int(codes[0])
+        assert abs(first - start / HOP) <= 0.5
+        n_told = min(n_codes, -(-clip.n_samples // HOP) - first)
+        assert codes[:n_told].tolist() == list(range(first, first + n_told))
+        assert not told[n_told:].any()
+
+
+def test_some_segments_are_decoded_without_streams(data: PreparedData) -> None:
+    told = torch.cat([sampler(data).batch(step).streams["pitch"] for step in range(20)])
+    assert 0.3 < told.any(-1).float().mean() < 0.7
+    assert not sampler(data, dropout=1.0).batch(0).streams["pitch"].any()
+
+
+def test_the_encoder_hears_another_melody(data: PreparedData) -> None:
+    plain = sampler(data, perturbed=1.0).batch(2)
+    settings = {"mean_hz": (100.0, 300.0), "contour_scale": (0.0, 1.0), "drift_semitones": 1.0}
+    other = sampler(data, perturbed=1.0, **settings).batch(2)
+    coloured = sampler(data, perturbed=1.0, equalizer_db=3.0).batch(2)
+    assert torch.equal(plain.waveform, other.waveform)
+    for batch in (other, coloured):
+        assert ((batch.encoder_input - plain.encoder_input).abs().amax(1) > 1e-3).all()
 
 
 def test_shapes_and_types(data: PreparedData) -> None:
@@ -145,7 +209,8 @@ def test_who_is_converted_is_not_perturbed_and_hears_of_another_voice(data: Prep
         before, batch = perturbed.batch(step), mixed.batch(step)
         rows = batch.converted
         n_converted += int(rows.sum())
-        assert equal(before._replace(encoder_input=batch.encoder_input)[:6], batch[:6])
+        same = set(Batch._fields) - {"encoder_input", "converted", "target", "streams"}
+        assert all(torch.equal(getattr(before, name), getattr(batch, name)) for name in same)
         assert torch.equal(batch.encoder_input[rows], batch.waveform[rows])
         torch.testing.assert_close(batch.encoder_input[~rows], before.encoder_input[~rows])
         assert batch.target.shape == (6, REFERENCE)

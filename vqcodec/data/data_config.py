@@ -8,6 +8,8 @@ from pydantic import Field
 
 from vqcodec.models.config import Count, Positive, Probability, Section, Weight
 
+Frequency = Annotated[float, Field(gt=20, lt=2000)]
+
 
 class DataConfig(Section):
     """What is trained on: a folder that `vqcodec prepare` made.
@@ -45,9 +47,23 @@ class PerturbationConfig(Section):
             model itself then would, for stages that freeze codes: the decoder learns to give a
             voice to what another has said (back-translation, Sennrich et al. 2016, arXiv
             1511.06709). Validation does not see what it improves: the newest model is kept.
+        mean_hz: range of the mean pitch that a segment is given instead of a shift, for models with
+            a pitch stream: a shift takes low voices lower and high ones higher, where words are
+            lost.
+        contour_scale: range of what the melody of a segment is multiplied by, with such a stream:
+            1 keeps it, 0 is monotone.
+        drift_semitones: root mean square of a slow random melody that is added, with such a stream.
+        equalizer_db: root mean square of a smooth random colour.
+        stream_dropout: probability of not telling decoders the streams of a segment, perturbed or
+            not: they are to decode codes that come without, too.
     """
 
     probability: Probability = 0.0
     pitch_semitones: Weight = 4.0
     formant_ratio: Annotated[float, Field(ge=1, le=2)] = 1.15
     conversion: Probability = 0.0
+    mean_hz: tuple[Frequency, Frequency] | None = None
+    contour_scale: tuple[float, float] = (1.0, 1.0)
+    drift_semitones: Weight = 0.0
+    equalizer_db: Weight = 0.0
+    stream_dropout: Probability = 0.12

@@ -20,9 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
 from vqcodec.data.encoded import EncodedClips
 from vqcodec.data.labels import UNLABELLED
-from vqcodec.data.perturbation import perturb
+from vqcodec.data.perturbation import n_frames, perturb
 from vqcodec.data.phones import PhoneTrack
+from vqcodec.data.pitch_perturbation import equalizers, pitch_shifts
 from vqcodec.data.prepared import Clip, PreparedData
+from vqcodec.data.stream_tracks import StreamTracks
 from vqcodec.errors import DataError
 
 NOT_ENCODED = -1
@@ -44,6 +46,7 @@ class Batch(NamedTuple):
         converted: (B,) bool whose encoder input is to be said in another voice first.
         target: (B, R) a clip of that voice, silence where none is needed; of no width where none
             ever is.
+        streams: what decoders are told, (B, C, N) by the names of the streams.
     """
 
     waveform: Tensor
@@ -54,10 +57,14 @@ class Batch(NamedTuple):
     codes: Tensor
     converted: Tensor
     target: Tensor
+    streams: dict[str, Tensor]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        fields: dict[str, Any] = self._asdict()
+        streams = {name: own.to(device, non_blocking=True) for name, own in self.streams.items()}
+        moved = {n: t.to(device, non_blocking=True) for n, t in fields.items() if n != "streams"}
+        return Batch(**moved, streams=streams)
 
 
 class Draws(NamedTuple):
@@ -72,6 +79,8 @@ class Draws(NamedTuple):
         converted: as `perturbed`, and never both.
         semitones, formant_ratio: see `perturb`.
         code, n_codes: first column of `EncodedClips.codes`, and how many are taken there.
+        values: (B, 2) first value of `StreamTracks`, and how many are told.
+        seed: of what else is drawn.
     """
 
     spans: Tensor
@@ -83,6 +92,8 @@ class Draws(NamedTuple):
     formant_ratio: Tensor
     code: Tensor
     n_codes: Tensor
+    values: Tensor
+    seed: Tensor
 
 
 class SegmentSampler:
@@ -101,6 +112,7 @@ class SegmentSampler:
         phones: of the prepared audio, if they are wanted.
         encoded: recordings of which every other segment is to be decoded from codes that it has;
             such a segment begins where a code does.
+        tracks: of the streams that decoders are told.
 
     Raises:
         DataError: no clips.
@@ -119,6 +131,7 @@ class SegmentSampler:
         resident: Tensor | None = None,
         phones: PhoneTrack | None = None,
         encoded: EncodedClips | None = None,
+        tracks: StreamTracks | None = None,
     ) -> None:
         if not clips:
             raise DataError(f"{config.root}: no training clips; prepare a corpus that has some")
@@ -130,6 +143,7 @@ class SegmentSampler:
         if phones is not None:
             arrays = (phones.starts, phones.phones)
             self.phones = tuple(torch.from_numpy(each).to(self.audio.device) for each in arrays)
+        self.tracks = tracks
         self.places = encoded.places if encoded else {}
         codes = encoded.codes if encoded else np.zeros((1, 1), np.int32)
         self.codes = torch.from_numpy(codes).to(self.audio.device)
@@ -178,7 +192,11 @@ class SegmentSampler:
 
     def read(self, draws: Draws) -> Batch:
         """The batch that was drawn, on the device of the audio."""
-        rows = draws.perturbed.nonzero()[:, 0].to(self.audio.device)
+        chosen = draws.perturbed.nonzero()[:, 0]
+        values = self._values(draws)
+        shifts, equalizer = self._perturbations(draws, values, chosen.numpy())
+        streams = self._streams(draws, values)
+        rows = chosen.to(self.audio.device)
         draws = Draws(*(column.to(self.audio.device, non_blocking=True) for column in draws))
         waveform, reference, target = (
             self._cut(draws.spans[:, i], draws.levels[:, i], length)
@@ -190,14 +208,53 @@ class SegmentSampler:
             encoder_input[rows] = perturb(
                 waveform[rows],
                 self.sample_rate,
-                semitones=draws.semitones[rows],
+                semitones=shifts.to(self.audio.device),
                 formant_ratio=draws.formant_ratio[rows],
+                equalizer=equalizer,
             )
         phones = self._phones(draws.spans[:, 0])
         codes = self._codes(draws.code, draws.n_codes)
         return Batch(
             *(waveform, encoder_input, reference, draws.speaker, phones, codes),
             *(draws.converted, target),
+            streams,
+        )
+
+    def _values(self, draws: Draws) -> dict[str, np.ndarray]:
+        """What was heard for each stream at the codes of segments, (B, N); 0 after their ends."""
+        if self.tracks is None:
+            return {}
+        first, n_values = draws.values.numpy().T[..., None]
+        place = np.arange(self.config.segment_length)
+        is_heard = place < n_values
+        index = first + place * is_heard
+        return {name: track[index] * is_heard for name, track in self.tracks.values.items()}
+
+    def _streams(self, draws: Draws, values: dict[str, np.ndarray]) -> dict[str, Tensor]:
+        """What decoders are told, by `perturbation.stream_dropout` nothing in some rows."""
+        if self.tracks is None:
+            return {}
+        generators = [np.random.default_rng([1, seed]) for seed in draws.seed.tolist()]
+        told = [rng.random() >= self.perturbation.stream_dropout for rng in generators]
+        is_told = np.array(told, np.float32)[:, None, None]
+        features = {name: self.tracks.streams[name].features(own) for name, own in values.items()}
+        return {
+            name: torch.from_numpy(own * is_told).to(self.audio.device, non_blocking=True)
+            for name, own in features.items()
+        }
+
+    def _perturbations(
+        self, draws: Draws, values: dict[str, np.ndarray], rows: np.ndarray
+    ) -> tuple[Tensor, Tensor | None]:
+        """Shifts and colours for the perturbed rows, as `perturb` takes them."""
+        generators = [np.random.default_rng([0, seed]) for seed in draws.seed.numpy()[rows]]
+        shifts = draws.semitones.numpy()[rows]
+        if "pitch" in values and len(rows):
+            contours, frames = values["pitch"][rows], n_frames(self.length)
+            shifts = pitch_shifts(contours, shifts, self.perturbation, generators, frames)
+        equalizer = equalizers(self.perturbation, generators) if len(rows) else None
+        return torch.from_numpy(shifts), (
+            None if equalizer is None else torch.from_numpy(equalizer).to(self.audio.device)
         )
 
     def _phones(self, span: Tensor) -> Tensor:
@@ -257,7 +314,18 @@ class SegmentSampler:
             semitones,
             formant_ratio,
             *codes,
+            self._track(clip, segment),
+            int(rng.integers(1 << 32)),
         )
+
+    def _track(self, clip: Clip, segment: tuple[int, int]) -> tuple[int, int]:
+        """The values of streams that are nearest to the codes of a segment: first and how many."""
+        if self.tracks is None:
+            return NO_CODES
+        first, end = self.tracks.spans[clip.name]
+        start, n_read = segment
+        first = min(first + (start - clip.start + self.hop_length // 2) // self.hop_length, end - 1)
+        return first, min(-(-n_read // self.hop_length), end - first)
 
     def _any_clip(self, rng: np.random.Generator) -> Clip:
         """A clip, by how long it is."""

@@ -213,12 +213,26 @@ class WaveNetConfig(Section):
         return [2**index for index in range(self.layers_per_stack)] * self.n_stacks
 
 
+class PitchConfig(Section):
+    """The stream of voicing and pitch (models/pitch.py).
+
+    Attributes:
+        codes_per_symbol: of the quantised contour.
+        alphabet_size: symbols, unvoiced included.
+        step_cents: from a symbol to the next; the speaker's mean is the middle one.
+    """
+
+    codes_per_symbol: Annotated[int, Field(gt=0, le=255)] = 4
+    alphabet_size: Annotated[int, Field(ge=4, le=4096)] = 64
+    step_cents: Annotated[int, Field(gt=0, le=1200)] = 50
+
+
 class ModelConfig(Section):
     """Everything needed to build a model.
 
     Attributes:
         fast, wavenet: the decoders; one of them may be null.
-        streams: names of what decoders are told beside the codes (models/streams.py).
+        pitch: a stream that the decoders are told beside the codes (models/streams.py).
     """
 
     sample_rate: Annotated[int, Field(gt=0, le=384_000)] = 16000
@@ -227,8 +241,8 @@ class ModelConfig(Section):
     speaker: SpeakerConfig = SpeakerConfig()
     fast: IstftDecoderConfig | None = IstftDecoderConfig()
     wavenet: WaveNetConfig | None = WaveNetConfig()
-    # Left out where there are none: the fingerprint of models from before they existed stays.
-    streams: tuple[str, ...] = Field(default=(), exclude_if=operator.not_)
+    # Left out where there is none: the fingerprint of models from before it existed stays.
+    pitch: PitchConfig | None = Field(default=None, exclude_if=operator.not_)
 
     @property
     def hop_length(self) -> int:
@@ -247,6 +261,10 @@ class ModelConfig(Section):
             raise ValueError("a model needs a decoder: fast, wavenet or both")
         if self.fast is not None:
             self._fits_hop(self.fast)
+        if self.pitch is not None and self.sample_rate != 16_000:
+            raise ValueError(
+                f"pitch is tracked at a sample_rate of 16000, not {self.sample_rate}: leave it out"
+            )
         return self
 
     def _fits_hop(self, fast: IstftDecoderConfig) -> None:

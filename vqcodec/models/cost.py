@@ -139,12 +139,10 @@ def _look_ahead(config: ModelConfig, weights: Shapes) -> dict[str, int]:
             if name.startswith(prefix) and len(shape) == 3
         ]
 
-    def streams_reach(decoder: str) -> int:
-        return hop_length * max(kernel_reach(f"{decoder}.streams."), default=0)
-
+    streams = max(kernel_reach("fast.streams."), default=0)
     if config.fast is not None:
-        found["fast"] = istft_reach(config.fast, hop_length)[0] + streams_reach("fast")
+        found["fast"] = istft_reach(config.fast, hop_length, streams)[0]
     if config.wavenet is not None:
-        own = hop_length * sum(kernel_reach("wavenet.conditioner."))
-        found["wavenet"] = own + streams_reach("wavenet")
+        own = sum(kernel_reach("wavenet.conditioner."))
+        found["wavenet"] = hop_length * (own + max(kernel_reach("wavenet.streams."), default=0))
     return found

@@ -68,7 +68,7 @@ class Condition(NamedTuple):
         latents: (B, D, N) of the codes.
         speaker: (B, S) who shall say it.
         streams: further features at the rate of the codes, (B, C, N) each, by the names in
-            `ModelConfig.streams`. What a decoder knows and is not told, it takes for zeros.
+            models/streams.py. What a decoder knows and is not told, it takes for zeros.
     """
 
     latents: Tensor

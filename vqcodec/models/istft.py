@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from vqcodec.models.config import IstftDecoderConfig
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.receptive_field import istft_reach
-from vqcodec.models.streams import StreamInputs
+from vqcodec.models.stream_inputs import StreamInputs, convolved
+
+STREAM_BLOCKS = (0, 4)  # before which a decoder is told of streams
 
 
 class ConvNeXtBlock(nn.Module):
@@ -77,7 +79,6 @@ class IstftDecoder(nn.Module):
         self.config, self.hop_length = config, hop_length
         self.n_fft, self.frame_hop = config.n_fft, hop_length // config.upsample
         self.input = _convolution(config, dim)
-        self.streams = StreamInputs(stream_channels, config.channels)
         # A transposed convolution whose kernel is its stride, written as the product that it is.
         self.upsample = (
             nn.Linear(config.channels, config.upsample * config.channels)
@@ -86,6 +87,13 @@ class IstftDecoder(nn.Module):
         )
         self.blocks = nn.ModuleList(
             ConvNeXtBlock(config, speaker_dim) for _ in range(config.n_layers)
+        )
+        self.streams = nn.ModuleDict(
+            {
+                str(block): StreamInputs(stream_channels, config.channels, config.upsample)
+                for block in STREAM_BLOCKS
+                if block < config.n_layers
+            }
         )
         self.norm = nn.LayerNorm(config.channels)
         self.head = nn.Linear(config.channels, config.n_fft + 2)
@@ -97,22 +105,27 @@ class IstftDecoder(nn.Module):
 
         A causal decoder has only the inverse STFT's: half of what its window exceeds a hop.
         """
-        return istft_reach(self.config, self.hop_length)[0] + self.streams.reach * self.hop_length
+        return self._reach[0]
 
     @property
     def context(self) -> tuple[int, int]:
         """Codes before, and codes after its own, that the samples of a code's hop depend on."""
-        backward, forward = istft_reach(self.config, self.hop_length)
-        before, after = -(-forward // self.hop_length), -(-backward // self.hop_length)
-        return before + self.streams.reach, after + self.streams.reach
+        backward, forward = self._reach
+        return -(-forward // self.hop_length), -(-backward // self.hop_length)
+
+    @property
+    def _reach(self) -> tuple[int, int]:
+        inputs: StreamInputs = self.streams["0"]  # type: ignore[assignment]
+        return istft_reach(self.config, self.hop_length, inputs.reach)
 
     def forward(self, condition: Condition) -> Tensor:
         """A condition of N codes -> waveform (B, N * hop_length), normalised level."""
         latents = condition.latents
-        x = _as_product(self.input, latents)[:, : latents.shape[-1]]
-        x = self.streams(x.transpose(1, 2), condition.streams).transpose(1, 2)
+        x = convolved(self.input, latents)[:, : latents.shape[-1]]
         x = self.upsample(x).reshape(len(x), -1, x.shape[-1]).transpose(1, 2)
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
+            if str(index) in self.streams:
+                x = self.streams[str(index)](x, condition.streams)
             x = block(x, condition.speaker)
         log_magnitude, phase = self.head(self.norm(x.transpose(1, 2))).float().chunk(2, dim=-1)
         magnitude = log_magnitude.clamp(max=self.MAX_LOG_MAGNITUDE).exp()
@@ -155,16 +168,4 @@ def _convolution(config: IstftDecoderConfig, in_channels: int, groups: int = 1) 
     padding = config.kernel_size - 1 if config.causal else config.kernel_size // 2
     return nn.Conv1d(
         in_channels, config.channels, config.kernel_size, padding=padding, groups=groups
-    )
-
-
-def _as_product(convolution: nn.Conv1d, x: Tensor) -> Tensor:
-    """(B, C, N) -> (B, N', C'), one matrix product over the taps of every output.
-
-    Its sums are the same bits for any N, which those of a library's convolution need not be.
-    """
-    padding, kernel_size = int(convolution.padding[0]), convolution.kernel_size[0]
-    taps = F.pad(x, (padding, padding)).unfold(-1, kernel_size, 1)
-    return F.linear(
-        taps.transpose(1, 2).flatten(2), convolution.weight.flatten(1), convolution.bias
     )

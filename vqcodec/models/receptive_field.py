@@ -32,14 +32,21 @@ def encoder_context(config: EncoderConfig) -> tuple[int, int]:
     return before, after
 
 
-def istft_reach(config: IstftDecoderConfig, hop_length: int) -> tuple[int, int]:
-    """Samples before and after the hop of a code that its latent takes part in."""
+def istft_reach(config: IstftDecoderConfig, hop_length: int, streams: int = 0) -> tuple[int, int]:
+    """Samples before and after the hop of a code that it takes part in.
+
+    Args:
+        config: of the decoder.
+        hop_length: samples per code.
+        streams: codes on each side that streams are mixed with before the blocks, as latents are.
+    """
     frame_hop = hop_length // config.upsample
-    window = (config.n_fft - frame_hop) // 2
-    forward = backward = (config.kernel_size // 2) * (hop_length + config.n_layers * frame_hop)
-    if config.causal:
-        backward, forward = 0, 2 * forward
-    return window + backward, window + forward
+    window, half = (config.n_fft - frame_hop) // 2, config.kernel_size // 2
+    backward, forward = (
+        window + max(own, streams) * hop_length + own * config.n_layers * frame_hop
+        for own in ((0, 2 * half) if config.causal else (half, half))
+    )
+    return backward, forward
 
 
 def stream_reach(n_streams: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +10,11 @@ from torch import Tensor, nn
 from vqcodec.models import DecoderName
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.encoder import build_encoder
-from vqcodec.models.interfaces import Condition, Quantized, Quantizer
+from vqcodec.models.interfaces import Quantizer
 from vqcodec.models.istft import IstftDecoder
 from vqcodec.models.quantizer import LatentNorm, build_quantizer
 from vqcodec.models.speaker import SpeakerEncoder, SpeakerTable
-from vqcodec.models.streams import build_streams, stream_channels
+from vqcodec.models.streams import Stream, build_streams
 from vqcodec.models.wavenet import WaveNet
 
 # By their sections of `ModelConfig`, under which their weights are stored.
@@ -23,13 +22,6 @@ DECODERS: dict[DecoderName, Callable[..., nn.Module]] = {
     "fast": IstftDecoder,
     "wavenet": WaveNet,
 }
-
-
-class Bottleneck(NamedTuple):
-    """What leaves the encoder: `quantized` as `Quantized`, and the speaker vectors (B, S)."""
-
-    quantized: Quantized
-    speaker: Tensor
 
 
 class VQVAE(nn.Module):
@@ -55,8 +47,9 @@ class VQVAE(nn.Module):
             if speaker.kind == "encoder"
             else SpeakerTable(n_speakers, speaker.dim)
         )
-        self.streams = build_streams(config)
-        parts = dim, speaker.dim, config.hop_length, stream_channels(self.streams)
+        self.streams: dict[str, Stream] = build_streams(config)
+        channels = {name: stream.channels for name, stream in self.streams.items()}
+        parts = dim, speaker.dim, config.hop_length, channels
         for name, build in DECODERS.items():
             section = getattr(config, name)
             setattr(self, name, None if section is None else build(section, *parts))
@@ -65,28 +58,6 @@ class VQVAE(nn.Module):
     def decoders(self) -> dict[DecoderName, nn.Module]:
         """Those it has, the best first."""
         return {name: getattr(self, name) for name in self.config.decoders}
-
-    def bottleneck(self, waveform: Tensor, reference: Tensor) -> Bottleneck:
-        """Everything before the decoders, with gradients.
-
-        Args:
-            waveform: (B, N * hop_length) at normalised level.
-            reference: (B, T) another clip of each speaker, or (B,) rows of the speaker table.
-        """
-        return Bottleneck(
-            self.quantizer(self.norm(self.encoder(waveform))), self.speaker(reference)
-        )
-
-    def condition(self, latents: Tensor, speaker: Tensor, waveform: Tensor) -> Condition:
-        """What decoders are told in training: the streams are those of the recording itself.
-
-        Args:
-            latents: (B, D, N) of its codes.
-            speaker: (B, S).
-            waveform: (B, N * hop_length) at normalised level.
-        """
-        streams = {name: stream(waveform) for name, stream in self.streams.items()}
-        return Condition(latents, speaker, streams)
 
     @torch.no_grad()
     def encode(self, waveform: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.mu_law import N_LEVELS, OUTPUT_GAIN, SILENCE, to_waveform
 from vqcodec.models.receptive_field import N_CONDITIONERS, condition_context, wavenet_field
-from vqcodec.models.streams import StreamInputs
+from vqcodec.models.stream_inputs import StreamInputs
 
 
 class GatedLayer(nn.Module):

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from vqcodec.data.dataset import NOT_ENCODED, Batch
 from vqcodec.data.labels import UNLABELLED
-from vqcodec.models.interfaces import Condition
+from vqcodec.models.interfaces import Condition, Quantized
 from vqcodec.models.mel import MelSpectrogram
+from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.speaker_vector import guided
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import MultiResolutionSpectralLoss, WaveformLoss, WaveformLosses
@@ -30,6 +31,7 @@ class Losses(NamedTuple):
             those without a label count nothing.
         commitment: the quantizer's own loss, already weighted.
         wavenet: cross-entropy in nats per sample.
+        consistency: see `inconsistency`.
         indices: (B, Q, N) codes of the batch.
         decoded: (B, T) float32 what was made of them in one pass, or None.
     """
@@ -44,6 +46,7 @@ class Losses(NamedTuple):
     phones: Tensor
     commitment: Tensor
     wavenet: Tensor
+    consistency: Tensor
     indices: Tensor
     decoded: Tensor | None
 
@@ -108,13 +111,12 @@ class Objective(nn.Module):
             reference = (
                 batch.speaker if self.model.config.speaker.kind == "table" else batch.reference
             )
-            (quantized, indices, commitment), speaker = self.model.bottleneck(
-                self._converted(batch), reference
-            )
+            (quantized, indices, commitment), consistency = self._quantized(batch)
+            speaker = self.model.speaker(reference)
         if self.freezes_codes:
             indices = torch.where(batch.codes == NOT_ENCODED, indices, batch.codes)
             quantized = self.model.latents(indices)
-        condition = self.model.condition(quantized, speaker, batch.waveform)
+        condition = Condition(quantized, speaker, batch.streams)
         zero = commitment.new_zeros(())
         latent_mel = phones = wavenet = zero
         waveform = WaveformLosses(zero, zero, zero, zero, zero)
@@ -140,6 +142,7 @@ class Objective(nn.Module):
             + self.weights.latent_mel * latent_mel
             + self.weights.phones * phones
             + self.weights.wavenet * wavenet
+            + self.weights.consistency * consistency
             + commitment
         )
         return Losses(
@@ -149,9 +152,31 @@ class Objective(nn.Module):
             phones,
             commitment,
             wavenet,
+            consistency,
             indices,
             decoded,
         )
+
+    def _quantized(self, batch: Batch) -> tuple[Quantized, Tensor]:
+        """What the encoder makes of its input, and how far that is from what it would plainly."""
+        model, heard = self.model, self._converted(batch)
+        is_other = (heard != batch.waveform).any(-1)
+        compares = self.training and self.weights.consistency > 0 and bool(is_other.any())
+        if not compares:
+            quantized = model.quantizer(model.norm(model.encoder(heard)))
+            return quantized, quantized.loss.new_zeros(())
+        plain = batch.waveform[is_other]
+        latents = model.norm(model.encoder(torch.cat([heard, plain])))
+        perturbed, plain = latents[: len(heard)], latents[len(heard) :]
+        quantizer = model.quantizer
+        with torch.autocast(latents.device.type, enabled=False):
+            first, second = plain.float(), perturbed[is_other].float()
+            if isinstance(quantizer, VectorQuantizer):  # the others compare latents as they are
+                first, second = quantizer.project(first), quantizer.project(second)
+            else:
+                first, second = first.transpose(1, 2), second.transpose(1, 2)
+            consistency = inconsistency(first, second)
+        return quantizer(perturbed), consistency
 
     @torch.no_grad()
     def _converted(self, batch: Batch) -> Tensor:
@@ -175,3 +200,22 @@ class Objective(nn.Module):
             shifted = F.pad(waveform, (0, hop_length))[:, hop_length // 2 :]
             frames = self.mel(shifted)[..., : waveform.shape[-1] // hop_length]
             return (frames + MultiResolutionSpectralLoss.FLOOR).log()
+
+
+def inconsistency(plain: Tensor, perturbed: Tensor) -> Tensor:
+    """How far vectors lie from those of the same segment perturbed, over how far any two do.
+
+    Only the plain ones are drawn, to what the perturbation leaves: drawn to each other, all vectors
+    become alike in a few hundred steps, and say nothing.
+
+    Args:
+        plain: (..., D).
+        perturbed: (..., D), held constant.
+
+    Returns:
+        Scalar, 0 where they are the same, about 1 where they have nothing to do with each other.
+    """
+    perturbed = perturbed.detach()
+    flat = perturbed.flatten(0, -2)
+    spread = (flat - flat.mean(0)).square().sum(-1).mean()
+    return (plain - perturbed).square().sum(-1).mean() / (2 * spread)

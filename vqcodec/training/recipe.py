@@ -146,6 +146,13 @@ class Recipe(RunConfig):
                 "perturbation.conversion needs frozen codes, a fast decoder and a speaker encoder: "
                 "leave it out"
             )
+        told = self.perturbation
+        melody = told.mean_hz, told.contour_scale != (1.0, 1.0), told.drift_semitones
+        if told.probability and any(melody) and self.model.pitch is None:
+            faults.append(
+                "perturbation.mean_hz, contour_scale and drift_semitones need model.pitch: add "
+                "pitch: {} to the model, or leave them out"
+            )
         starts_late = self.initial_model is None and self.model.quantizer.kind == "vq"
         if starts_late and self.steps <= self.unquantized_steps:
             faults.append(

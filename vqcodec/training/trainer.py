@@ -15,8 +15,10 @@ from vqcodec.data.dataset import Batch, SegmentSampler, load_resident_audio, spe
 from vqcodec.data.encoded import EncodedClips, read_encoded
 from vqcodec.data.phones import read_phones
 from vqcodec.data.prepared import Clip, PreparedData
+from vqcodec.data.stream_tracks import StreamTracks, load_tracks
 from vqcodec.models.codebook_usage import CodebookUsage, CollapseMonitor
 from vqcodec.models.quantizer import VectorQuantizer
+from vqcodec.models.streams import build_streams
 from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.examples import add_example
 from vqcodec.training.loop import UNVALIDATED, Report, Training, average_losses
@@ -96,6 +98,7 @@ class Trainer(Training[Batch]):
         teaches_phones = recipe.loss.phones > 0 and not recipe.freezes_codes
         self.phones = read_phones(data) if teaches_phones else None
         self.encoded = self._encoded(start)
+        self.tracks = self._tracks()
         clips = data.split("train")
         self.speakers = speaker_names(clips)
         if start is not None and place.rank == 0:
@@ -105,7 +108,7 @@ class Trainer(Training[Batch]):
         if recipe.model.speaker.kind == "table":  # which has no row for an unseen speaker
             valid = [clip for clip in valid if clip.speaker in set(self.speakers)]
         self.unvalidated = None if valid else UNVALIDATED
-        unperturbed = PerturbationConfig(probability=0.0)
+        unperturbed = PerturbationConfig(probability=0.0, stream_dropout=0.0)
         self.validation = self._sampler(valid or clips, unperturbed, seed=1)
         torch.manual_seed(recipe.seed)
         model = build_model(recipe, start, self.speakers)
@@ -153,7 +156,17 @@ class Trainer(Training[Batch]):
             resident=self.resident,
             phones=self.phones,
             encoded=self.encoded,
+            tracks=self.tracks,
         )
+
+    def _tracks(self) -> StreamTracks | None:
+        streams = build_streams(self.recipe.model)
+        if not streams:
+            return None
+        hop_length, is_first = self.recipe.model.hop_length, self.place.rank == 0
+        tracks = load_tracks(self.data, streams, hop_length) if is_first else None
+        self._sum(torch.zeros(1, device=self.place.device))  # the others wait for what it makes
+        return tracks or load_tracks(self.data, streams, hop_length, makes=False)
 
     def _encoded(self, start: Checkpoint | None) -> EncodedClips | None:
         folder = self.recipe.data.codes
@@ -238,7 +251,9 @@ class Trainer(Training[Batch]):
                 add_example(writer, objective, example, self.step)
         # Distances to the recordings do not see what discriminators improve, or what becomes of
         # other voices: the newest model is kept.
-        is_blind = self._is_adversarial() or self.recipe.perturbation.conversion > 0
+        draws_codes = self.recipe.loss.consistency > 0 and not self.recipe.freezes_codes
+        converts = self.recipe.perturbation.conversion > 0
+        is_blind = self._is_adversarial() or converts or draws_codes
         if started and (loss < self.best or (is_blind and math.isfinite(loss))):
             self.best = loss
             if place.rank == 0:
