@@ -1,0 +1,116 @@
+"""Trainings of models that are told the pitch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_data import data_section, model_with, small_recipe
+
+from vqcodec.data.prepared import PreparedData
+from vqcodec.errors import ConfigError
+from vqcodec.training import trainer
+from vqcodec.training.loop import STATE_FILE, Report
+from vqcodec.training.objective import inconsistency
+from vqcodec.training.recipe import Recipe
+from vqcodec.training.recipe_files import load_recipe
+from vqcodec.training.session import Processes
+from vqcodec.training.trainer import Trainer, train
+from vqcodec.weights import checkpoint
+
+MELODY: dict[str, Any] = {
+    "model": {**model_with(), "pitch": {}},
+    "perturbation": {
+        "probability": 0.8,
+        "mean_hz": [90.0, 250.0],
+        "contour_scale": [0.0, 1.0],
+        "drift_semitones": 1.0,
+        "equalizer_db": 2.0,
+    },
+    "loss": {"consistency": 0.3},
+    "optimizer": {"warmup_steps": 0},
+}
+
+
+@pytest.fixture(autouse=True)
+def _few_validation_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 2)
+
+
+def run(recipe: Recipe, *, resume: bool = False) -> tuple[Path, list[Report]]:
+    reports: list[Report] = []
+    return train(recipe, device="cpu", resume=resume, on_report=reports.append), reports
+
+
+def test_one_command_trains_a_model_that_is_told_the_pitch(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    path, reports = run(small_recipe(data, tmp_path, steps=6, **MELODY))
+    assert all(np.isfinite(report.losses["total"]) for report in reports)
+    assert max(report.losses["consistency"] for report in reports) > 0
+    loaded = checkpoint.load(path)
+    assert loaded.config.pitch is not None
+    weights = loaded.model.state_dict()
+    assert weights["fast.streams.0.convolutions.pitch.weight"].any()
+    assert "fast.streams.4.convolutions.pitch.weight" not in weights  # it has but one block
+
+
+def test_a_run_resumes_bit_for_bit(data: PreparedData, tmp_path: Path) -> None:
+    unbroken = small_recipe(data, tmp_path / "unbroken", steps=6, **MELODY)
+    run(unbroken)
+    broken = unbroken.model_copy(update={"output": str(tmp_path / "broken"), "max_minutes": 1e-9})
+    assert len(run(broken)[1]) < 6
+    run(broken.model_copy(update={"max_minutes": 60.0}), resume=True)
+    expected, found = (load_file(Path(recipe.output) / STATE_FILE) for recipe in (unbroken, broken))
+    assert found.keys() == expected.keys()
+    assert [key for key in found if not torch.equal(found[key], expected[key])] == []
+
+
+def test_frozen_codes_keep_their_meaning(data: PreparedData, tmp_path: Path) -> None:
+    before, _ = run(small_recipe(data, tmp_path / "codec", loss={"stoi": 0.0}))
+    recipe = small_recipe(
+        data, tmp_path / "fast", stage="fast", initial_model=str(before), **MELODY | {"steps": 8}
+    )
+    start, after = checkpoint.load(before), checkpoint.load(run(recipe)[0])
+    assert start.config.pitch is None
+    assert after.config.pitch is not None
+    assert after.fingerprint == start.fingerprint
+    assert after.model.state_dict()["fast.streams.0.convolutions.pitch.weight"].any()
+
+
+def test_validation_is_always_told(data: PreparedData, tmp_path: Path) -> None:
+    changes = MELODY | {"perturbation": {"stream_dropout": 1.0}}
+    job = Trainer(
+        small_recipe(data, tmp_path, **changes),
+        Processes(0, 1, torch.device("cpu")),
+        lambda _: None,
+    )
+    assert not job.sampler.batch(0).streams["pitch"].any()
+    assert job.validation.batch(0).streams["pitch"].any(dim=1).float().mean() > 0.7
+
+
+def test_other_melodies_need_a_stream_that_tells_the_true_one(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"drift_semitones need model\.pitch: add pitch: \{\}"):
+        load_recipe("tiny.yaml", ["perturbation={probability: 1.0, contour_scale: [0.0, 1.0]}"])
+
+
+def test_plain_vectors_alone_are_drawn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    plain, perturbed = torch.randn(2, 500, 8, generator=generator).requires_grad_().unbind(0)
+    assert inconsistency(plain, plain).item() == pytest.approx(0)
+    distance = inconsistency(plain, perturbed)
+    assert distance.item() == pytest.approx(1, abs=0.1)
+    assert not torch.autograd.grad(distance, perturbed, allow_unused=True, retain_graph=True)[0]
+    assert torch.autograd.grad(distance, plain)[0].any()
+
+
+def test_segments_of_any_length_are_told(data: PreparedData, tmp_path: Path) -> None:
+    section = data_section(data, segment_length=300)  # longer than some recordings
+    _, reports = run(small_recipe(data, tmp_path, **MELODY | {"data": section}))
+    assert np.isfinite(reports[-1].losses["total"])
