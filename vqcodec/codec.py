@@ -23,7 +23,7 @@ from vqcodec.errors import CodesError, SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import StreamMetadata
 from vqcodec.format.streaming import CodesStream
-from vqcodec.inference import enrolment
+from vqcodec.inference import enrolment, melody
 from vqcodec.inference.decoding import speech_blocks
 from vqcodec.inference.encoding import Progress, listened, live_codes
 from vqcodec.inference.engines import Engine, has_gpu, torch_engine
@@ -206,12 +206,19 @@ class Codec:
         gain = recording.gain()
         speakers = self._speakers
         mark = speakers.heard_in(recording, gain) if speaker is None else speakers.mark(speaker)
+        heard = melody.heard(self.engine, recording, gain)
         search = None
         if refine:
             from vqcodec.inference.code_search import searched_blocks
 
             vector = from_int8(self.voices[mark].vector if isinstance(mark, str) else mark)
-            search = partial(searched_blocks, self._torch, speaker=vector, tables=self.tables)
+            search = partial(
+                searched_blocks,
+                self._torch,
+                voice=melody.Voice(vector, heard.pitch),
+                tables=self.tables,
+                contour=heard.contour,
+            )
         codes = encode_recording(
             self.engine,
             recording,
@@ -223,8 +230,10 @@ class Codec:
         return Codes(
             codes=codes,
             n_samples=recording.n_samples,
+            symbols=heard.symbols,
             tables=self.tables,
             **self._layout(recording.sample_rate, gain, mark),
+            streams=heard.streams,
         )
 
     def codes(
@@ -290,13 +299,19 @@ class Codec:
         """
         rate = self.sample_rate if sample_rate is None else checked_rate("stream", sample_rate)
         mark = None if speaker is None else self._speakers.mark(speaker)
-        heard, beginning = listened(map(to_numpy, blocks), rate, hold=mark is None or gain is None)
+        named = self.voices[mark] if isinstance(mark, str) else None
+        hertz = None if named is None else named.info.pitch_hz
+        listens = self.config.pitch is not None and hertz is None
+        hold = mark is None or gain is None or listens
+        heard, beginning = listened(map(to_numpy, blocks), rate, hold=hold)
         if gain is None:
             gain = beginning.gain()
         if mark is None:
             mark = self._speakers.heard_in(beginning, gain)
         metadata = StreamMetadata(
-            n_codebooks=self.config.quantizer.n_codebooks, **self._layout(rate, gain, mark)
+            n_codebooks=self.config.quantizer.n_codebooks,
+            **self._layout(rate, gain, mark),
+            streams=melody.heard_live(self.engine, beginning, gain, hertz),
         )
         return CodesStream(metadata, live_codes(self.engine, heard, metadata))
 
@@ -408,16 +423,17 @@ class Codec:
             codes: of this model; or a list of these.
             speaker: another voice than the codes' own: see `speaker`. If they tell their own, the
                 decoder is led away from that (`models.speaker_vector.guided`).
-            options: `decoder`, `seed`, `temperature` and `sample_rate`, see `DecodeOptions`.
+            options: `decoder`, `seed`, `temperature`, `sample_rate`, `pitch` and `melody`, see
+                `DecodeOptions`.
 
         Returns:
             (T,) float32; values beyond [-1, 1] are possible where the recording clipped. For a
             list, a list of them.
 
         Raises:
-            CodesError: the codes belong to another model.
+            CodesError: the codes belong to another model, or do not tell a pitch to change.
             SpeakerError, AudioError: see `speaker`.
-            VqcodecError: the model has no such decoder, or the seed or temperature is impossible.
+            VqcodecError: the model has no such decoder, or an option is impossible.
         """
         how = DecodeOptions(**options)
         if isinstance(codes, list | tuple):
@@ -595,13 +611,13 @@ class Codec:
             raise VqcodecError(
                 f"model {self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}"
             )
-        vector, own = self._speakers.told(metadata, speaker), self._speakers.of(metadata)
+        voice, own = self._speakers.told(metadata, speaker, options), self._speakers.own(metadata)
         blocks = speech_blocks(
             self.engine,
-            codes if isinstance(codes, CodesStream) else [codes.codes],
-            vector,
+            melody.rows(codes, self.config),
+            voice,
             replace(options, decoder=decoder),
-            own=None if own is None else from_int8(own.vector),
+            own=own,
             gain=metadata.gain,
             live=live,
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vqcodec.models.config import PitchConfig
-from vqcodec.models.pitch import CENT, UNVOICED, PitchQuantizer, PitchStream, mean_log_f0, moved
+from vqcodec.models.pitch import CENT, UNVOICED, PitchQuantizer, PitchStream, bent, mean_log_f0
 
 MEAN = math.log(120.0)
 
@@ -51,9 +51,11 @@ def test_symbols_of_a_decoded_contour_are_the_same() -> None:
 def test_another_mean_moves_the_contour_and_no_symbol() -> None:
     quantizer = PitchQuantizer(4, 64, 50)
     symbols = quantizer.encode(contour(), MEAN)
-    assert np.array_equal(quantizer.encode(moved(contour(), 1.0), MEAN + 1), symbols)
+    assert np.array_equal(quantizer.encode(bent(contour(), MEAN, MEAN + 1), MEAN + 1), symbols)
     higher = quantizer.decode(symbols, MEAN + 1, 64)
-    assert higher == pytest.approx(moved(quantizer.decode(symbols, MEAN, 64), 1.0), abs=1e-5)
+    assert higher == pytest.approx(
+        bent(quantizer.decode(symbols, MEAN, 64), MEAN, MEAN + 1), abs=1e-5
+    )
 
 
 def test_codes_after_the_last_symbol_are_as_it_says() -> None:
@@ -91,3 +93,11 @@ def test_a_recording_is_stored_about_its_own_mean() -> None:
     assert mean_log_f0(contour()) == pytest.approx(MEAN, abs=0.1)
     assert np.abs(stream.stored(contour()) - contour()).max() < 26 * CENT
     assert not stream.stored(np.zeros(5, np.float32)).any()
+
+
+def test_a_stretch_of_0_is_monotone_and_of_2_moves_twice_as_far() -> None:
+    voiced = contour() != UNVOICED
+    flat, far = (bent(contour(), MEAN, 5.0, stretch) for stretch in (0.0, 2.0))
+    assert np.array_equal(flat != UNVOICED, voiced)
+    assert flat[voiced] == pytest.approx(5.0)
+    assert far[voiced] - 5 == pytest.approx(2 * (contour()[voiced] - MEAN), abs=1e-5)

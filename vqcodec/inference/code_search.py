@@ -10,8 +10,9 @@ vector quantization", IEEE Trans. ASSP 37(1)).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -22,8 +23,10 @@ from vqcodec.errors import VqcodecError
 from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.inference import chunking
 from vqcodec.inference.engines.pytorch import TorchEngine, run_decoder
+from vqcodec.inference.melody import Voice
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.loss_config import LONGEST_WINDOW, STOI_SECONDS, LossConfig
+from vqcodec.models.pitch import Contour
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.receptive_field import encoder_context
 from vqcodec.models.vqvae import VQVAE
@@ -40,9 +43,10 @@ STEPS_PER_COSTS = 5  # they change little from step to step
 def searched_blocks(
     engine: TorchEngine,
     blocks: Iterable[np.ndarray],
-    speaker: np.ndarray,
+    voice: Voice,
     *,
     tables: NgramModel | None,
+    contour: Contour | None = None,
 ) -> Iterator[np.ndarray]:
     """Encode as `encoding.code_blocks` does, but search for codes that decode to more.
 
@@ -51,8 +55,9 @@ def searched_blocks(
     Args:
         engine: of a model with a fast decoder.
         blocks: (T,) float32 at the model's rate and normalised level.
-        speaker: (S,) what the decoder will be told.
+        voice: what the decoder will be told.
         tables: of the entropy coder, by which codes have a cost; without them none has.
+        contour: (N,) of the recording, as it will be told.
 
     Yields:
         (1, n) uint16.
@@ -71,12 +76,17 @@ def searched_blocks(
         step=config.hop_length,
     )
 
-    def searched(chunk: chunking.Chunk) -> np.ndarray:
+    def searched(numbered: tuple[int, chunking.Chunk]) -> np.ndarray:
         """The codes that a chunk keeps, (1, n)."""
-        codes = search(engine.tensor(chunk.data), engine.tensor(speaker))
+        number, chunk = numbered
+        first = number * chunking.LENGTH - chunk.start
+        n_codes = len(chunk.data) // config.hop_length
+        told = None if contour is None else contour[first : first + n_codes]
+        streams = {name: engine.tensor(own) for name, own in voice.streams(told).items()}
+        codes = search(engine.tensor(chunk.data), engine.tensor(voice.vector), streams)
         return codes[0, :, chunk.start : chunk.end].cpu().numpy().astype(np.uint16)
 
-    return chunking.map_in_order(searched, grid, engine.n_threads)
+    return chunking.map_in_order(searched, enumerate(grid), engine.n_threads)
 
 
 class CodeSearch:
@@ -107,17 +117,26 @@ class CodeSearch:
         shortest = max(LONGEST_WINDOW, STOI_SECONDS * sample_rate)
         self.n_samples = int(-(-shortest // hop_length)) * hop_length
 
-    def __call__(self, waveform: Tensor, speaker: Tensor) -> Tensor:
+    def __call__(
+        self,
+        waveform: Tensor,
+        speaker: Tensor,
+        streams: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Tensor:
         """Search from the encoder's codes, for all waveforms together.
 
         Args:
             waveform: (B, N * hop_length) at normalised level.
             speaker: (B, S) what the decoder will be told.
+            streams: (B, C, N) each, which it will be told, too.
 
         Returns:
             (B, 1, N) int64, or more of them where that is too short for the losses.
         """
-        waveform = F.pad(waveform, (0, max(0, self.n_samples - waveform.shape[1])))
+        missing = max(0, self.n_samples - waveform.shape[1])
+        waveform = F.pad(waveform, (0, missing))
+        n_codes = missing // self.model.config.hop_length
+        streams = {name: F.pad(own, (0, n_codes)) for name, own in streams.items()}
         with torch.no_grad():
             vectors = self.quantizer.project(self.model.norm(self.model.encoder(waveform)))
             codes = self.quantizer.nearest(vectors)[:, None]
@@ -130,7 +149,7 @@ class CodeSearch:
             if self.costs is not None and step % STEPS_PER_COSTS == 0:
                 penalty = self.bit_penalty * self.costs(codes[:, 0])
             latents, codes = self.quantizer.quantize(vectors, penalty)
-            decoded = run_decoder(self.fast, Condition(latents, speaker))
+            decoded = run_decoder(self.fast, Condition(latents, speaker, streams))
             loss = self.loss(decoded, waveform).weighted(WEIGHTS)
             if loss.item() < least:
                 least, best = loss.item(), codes

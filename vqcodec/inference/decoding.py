@@ -10,19 +10,21 @@ import numpy as np
 from vqcodec.inference import chunking
 from vqcodec.inference.engines import Engine
 from vqcodec.inference.loudness import followed, normalised
+from vqcodec.inference.melody import Voice, split
 from vqcodec.inference.wavenet import segments
 from vqcodec.models import AUTOREGRESSIVE, DecoderName
 from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.models.receptive_field import condition_context, wavenet_field
+from vqcodec.models.streams import build_streams
 
 
 def speech_blocks(
     engine: Engine,
     codes: Iterable[np.ndarray],
-    speaker: np.ndarray,
+    voice: Voice,
     options: DecodeOptions,
     *,
-    own: np.ndarray | None,
+    own: Voice | None,
     gain: float,
     live: bool = False,
 ) -> Iterator[np.ndarray]:
@@ -31,9 +33,9 @@ def speech_blocks(
     Args:
         engine: as of `decoded_blocks`.
         codes: as of `decoded_blocks`.
-        speaker: as of `decoded_blocks`.
+        voice: as of `decoded_blocks`.
         options: as of `decoded_blocks`.
-        own: (S,) who spoke the codes, if that is known.
+        own: the voice that spoke the codes, if that is known.
         gain: of the recording.
         live: as of `decoded_blocks`.
 
@@ -43,8 +45,8 @@ def speech_blocks(
     config = engine.config
     layout = {"sample_rate": config.sample_rate, "hop_length": config.hop_length}
     codes, again = itertools.tee(codes)
-    blocks = decoded_blocks(engine, codes, speaker, options, live=live)
-    is_same = options.decoder == "fast" and own is not None and np.array_equal(own, speaker)
+    blocks = decoded_blocks(engine, codes, voice, options, live=live)
+    is_same = options.decoder == "fast" and own is not None and own.is_like(voice)
     if own is not None and config.fast is not None and not is_same:
         # What the voice that spoke makes of the codes tells how loud they are to be.
         blocks = followed(blocks, parallel_blocks(engine, again, own, live=live), **layout)
@@ -54,7 +56,7 @@ def speech_blocks(
 def decoded_blocks(
     engine: Engine,
     codes: Iterable[np.ndarray],
-    speaker: np.ndarray,
+    voice: Voice,
     options: DecodeOptions,
     *,
     live: bool = False,
@@ -63,8 +65,8 @@ def decoded_blocks(
 
     Args:
         engine: of a model with that decoder.
-        codes: (Q, n) blocks, n free.
-        speaker: (S,) float32.
+        codes: (Q, n) blocks, n free; or (Q + 1, n) with a contour, see `melody.told_blocks`.
+        voice: that shall say it.
         options: they name a decoder; the sample rate does not matter here.
         live: in short chunks, each as soon as its codes are there.
 
@@ -73,20 +75,20 @@ def decoded_blocks(
     """
     assert options.decoder is not None
     if options.decoder in AUTOREGRESSIVE:
-        return sampled_blocks(engine, codes, speaker, options, live=live)
-    return parallel_blocks(engine, codes, speaker, options.decoder, live=live)
+        return sampled_blocks(engine, codes, voice, options, live=live)
+    return parallel_blocks(engine, codes, voice, options.decoder, live=live)
 
 
 def parallel_blocks(
     engine: Engine,
     codes: Iterable[np.ndarray],
-    speaker: np.ndarray,
+    voice: Voice,
     decoder: DecoderName = "fast",
     *,
     live: bool = False,
 ) -> Iterator[np.ndarray]:
     """Decode in one pass a chunk; arguments and result as of `decoded_blocks`."""
-    hop_length = engine.config.hop_length
+    hop_length, n_codebooks = engine.config.hop_length, engine.config.quantizer.n_codebooks
     grid = chunking.chunks(
         codes,
         length=chunking.LIVE_LENGTH if live else chunking.LENGTH,
@@ -95,7 +97,8 @@ def parallel_blocks(
     )
 
     def decode(chunk: chunking.Chunk) -> np.ndarray:
-        waveform = engine.decode_chunk(decoder, chunk.data, speaker)
+        own, contour = split(chunk.data, n_codebooks)
+        waveform = engine.decode_chunk(decoder, own, voice.vector, voice.streams(contour))
         return waveform[chunk.start * hop_length : chunk.end * hop_length]
 
     return chunking.map_in_order(decode, grid, engine.n_threads, live=live)
@@ -104,7 +107,7 @@ def parallel_blocks(
 def sampled_blocks(
     engine: Engine,
     codes: Iterable[np.ndarray],
-    speaker: np.ndarray,
+    voice: Voice,
     options: DecodeOptions,
     *,
     live: bool = False,
@@ -117,17 +120,18 @@ def sampled_blocks(
     assert config.wavenet is not None
     warm_up = -(-wavenet_field(config.wavenet) // hop_length)
     for_samples, for_power = itertools.tee(codes)
-    parts = segments.cut(_power(engine, for_power, speaker, live=live), warm_up)
+    parts = segments.cut(_power(engine, for_power, voice, live=live), warm_up)
     sampled_parts, joined_parts = itertools.tee(parts)
 
     def condition(heard: tuple[segments.Segment, np.ndarray, int]) -> np.ndarray:
         segment, seen, first = heard
-        told = engine.wavenet_condition(seen, speaker)
+        own, contour = split(seen, config.quantizer.n_codebooks)
+        told = engine.wavenet_condition(own, voice.vector, voice.streams(contour))
         return told[segment.first - first : segment.last - first]
 
     def waveforms() -> Iterator[np.ndarray]:
         n_lanes = 1 if live else engine.n_lanes
-        seen = _seen(sampled_parts, for_samples, condition_context(len(config.streams)))
+        seen = _seen(sampled_parts, for_samples, condition_context(len(build_streams(config))))
         for index in itertools.count(0, n_lanes):
             some = itertools.islice(seen, n_lanes)
             conditions = list(chunking.map_in_order(condition, some, engine.n_threads, live=live))
@@ -157,12 +161,12 @@ def _seen(
 
 
 def _power(
-    engine: Engine, codes: Iterable[np.ndarray], speaker: np.ndarray, *, live: bool
+    engine: Engine, codes: Iterable[np.ndarray], voice: Voice, *, live: bool
 ) -> Iterator[np.ndarray]:
     """(n,) power of each code's audio, in blocks: where a cut is heard least."""
     if engine.config.fast is None:
         for block in codes:
             yield np.ones(block.shape[1], np.float32)
         return
-    for block in parallel_blocks(engine, codes, speaker, live=live):
+    for block in parallel_blocks(engine, codes, voice, live=live):
         yield np.square(block).reshape(-1, engine.config.hop_length).mean(-1)

@@ -24,6 +24,7 @@ from vqcodec.format.stream_records import CodeBlock
 from vqcodec.format.streaming import Blocks
 from vqcodec.inference import chunking
 from vqcodec.inference.engines import Engine
+from vqcodec.inference.melody import record_of, tracked_blocks, with_symbols
 from vqcodec.models.receptive_field import encoder_context
 
 Progress = Callable[[float], None]
@@ -57,8 +58,7 @@ def code_blocks(
     before, after = (-(-n // hop_length) for n in encoder_context(config.encoder))
     grid = chunking.chunks(
         blocks,
-        # Codes without margins cannot be settled, so their chunks never move.
-        length=chunking.LIVE_LENGTH if live and config.quantizer.has_margins else chunking.LENGTH,
+        length=_step(engine, live=live),
         context=(before, after),
         step=hop_length,
     )
@@ -81,6 +81,13 @@ def code_blocks(
         if distances is not None:
             distances.append(squares)
         yield codes
+
+
+def _step(engine: Engine, *, live: bool) -> int:
+    """Codes of a chunk."""
+    # Codes without margins cannot be settled, so their chunks never move.
+    has_margins = engine.config.quantizer.has_margins
+    return chunking.LIVE_LENGTH if live and has_margins else chunking.LENGTH
 
 
 def live_codes(engine: Engine, blocks: Iterable[np.ndarray], metadata: StreamMetadata) -> Blocks:
@@ -112,7 +119,14 @@ def live_codes(engine: Engine, blocks: Iterable[np.ndarray], metadata: StreamMet
         centred, *rates, lambda: resampled_length(n_samples, *rates) if has_ended else None
     )
     normalised = (block / np.float32(metadata.gain) for block in resampled)
-    yield from map(CodeBlock, code_blocks(engine, normalised, live=True))
+    record = record_of(metadata)
+    if record is None:
+        yield from map(CodeBlock, code_blocks(engine, normalised, live=True))
+    else:
+        for_codes, for_pitch = itertools.tee(normalised)
+        codes = code_blocks(engine, for_codes, live=True)
+        contours = tracked_blocks(engine, for_pitch, step=_step(engine, live=True), live=True)
+        yield from with_symbols(codes, contours, record)
     if not n_samples:
         raise AudioError("stream: holds no samples; record it again")
     return n_samples

@@ -45,7 +45,13 @@ def heard(engine: Engine, recording: Recording) -> Speaker:
             f"{ENOUGH_S:.0f} s or more are better",
             n_between=2,
         )
-    return Speaker(vector)
+    if engine.config.pitch is None:
+        return Speaker(vector)
+    return Speaker(vector, info=VoiceInfo(pitch_hz=_median(pitches(recording, gain))))
+
+
+def _median(hertz: np.ndarray) -> float | None:
+    return round(float(np.median(hertz)), 1) if len(hertz) else None
 
 
 def enrolled(
@@ -85,7 +91,7 @@ def enrolled(
     voiced = np.concatenate([pitches(*pair) for pair in pairs])
     count = f"{len(recordings)} recording" + "s" * (len(recordings) > 1)
     info = VoiceInfo(
-        pitch_hz=round(float(np.median(voiced)), 1) if len(voiced) else None,
+        pitch_hz=_median(voiced),
         seconds=round(seconds, 1),
         source=f"enrolled from {count}",
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import numpy as np
 
 from vqcodec.audio import Recording
-from vqcodec.errors import SpeakerError
+from vqcodec.errors import CodesError, SpeakerError
 from vqcodec.format.header import StreamMetadata
+from vqcodec.format.stream_records import StreamRecord
 from vqcodec.inference import enrolment
 from vqcodec.inference.encoding import speaker_vectors
 from vqcodec.inference.engines import Engine
+from vqcodec.inference.melody import Pitch, Voice, record_of
 from vqcodec.inference.sources import Source, open_reference
+from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.models.speaker_vector import from_int8, guided, mean_vector
 from vqcodec.weights.model_file import ModelFile
 from vqcodec.weights.registry import maker
@@ -87,22 +91,50 @@ class Speakers:
             return Speaker(codes.speaker)
         return self.voices.get(codes.speaker)
 
-    def told(self, codes: StreamMetadata, speaker: Speaker | Source | None) -> np.ndarray:
-        """What the decoder is told of who speaks, (64,) float32.
+    def own(self, codes: StreamMetadata) -> Voice | None:
+        """The voice that spoke codes, as it spoke them; None if it is not known."""
+        speaker, record = self.of(codes), self._record(codes)
+        if speaker is None:
+            return None
+        mean = None if record is None else math.log(record.reference)
+        return Voice(from_int8(speaker.vector), None if mean is None else Pitch(mean, mean))
+
+    def told(
+        self, codes: StreamMetadata, speaker: Speaker | Source | None, options: DecodeOptions
+    ) -> Voice:
+        """The voice that decoders are told.
 
         Args:
             codes: which carry or name a voice of their own.
             speaker: another one, see `find`; None for their own.
+            options: how high it shall be, and with how much of the melody.
 
         Raises:
-            SpeakerError: the voice is not known.
+            SpeakerError: the voice is not known, or how high it is, which the options ask for.
+            CodesError: the options ask for a pitch that the codes do not tell.
         """
+        record = self._record(codes)
+        if options.needs_pitch and record is None:
+            whose = "these codes tell" if self.engine.config.pitch else f"{self.model_name} knows"
+            raise CodesError(
+                f"pitch and melody need a pitch stream, and {whose} none: encode the recording "
+                "with a model that has one, or leave them out"
+            )
         own = self.of(codes)
         if speaker is not None:
-            target = from_int8(self.find(speaker).vector)
-            return target if own is None else guided(target, from_int8(own.vector))
+            found = self.find(speaker)
+            vector, hertz = from_int8(found.vector), found.info.pitch_hz
+            if own is not None:
+                vector = guided(vector, from_int8(own.vector))
+            if options.needs_pitch and hertz is None:
+                raise SpeakerError(
+                    f"it is not known how high {found.name or 'that voice'} is, which pitch and "
+                    "melody need: enroll it anew, or leave them out"
+                )
+            return Voice(vector, _pitch(record, hertz, options))
         if own is not None:
-            return from_int8(own.vector)
+            hertz = None if record is None else record.reference
+            return Voice(from_int8(own.vector), _pitch(record, hertz, options))
         if now := self._renamed(str(codes.speaker)):
             raise SpeakerError(
                 f"these codes name the voice {codes.speaker}, which is called {now} now: give it "
@@ -113,5 +145,19 @@ class Speakers:
             "know: load the voices file it is in (--voices), or give another --speaker"
         )
 
+    def _record(self, codes: StreamMetadata) -> StreamRecord | None:
+        """Of the pitch that codes tell, if decoders know what to make of it."""
+        return record_of(codes) if self.engine.config.pitch else None
+
     def _renamed(self, name: str) -> str | None:
         return self.enrolled.renamed(self.fingerprint, name) if self.enrolled else None
+
+
+def _pitch(
+    record: StreamRecord | None, hertz: float | None, options: DecodeOptions
+) -> Pitch | None:
+    """How high a voice of some mean pitch shall be; None where that or the codes' is not known."""
+    if record is None or hertz is None:
+        return None
+    told = math.log(hertz) + options.pitch * math.log(2) / 12
+    return Pitch(math.log(record.reference), told, options.stretch)

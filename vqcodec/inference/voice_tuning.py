@@ -14,8 +14,10 @@ from vqcodec.audio import Recording
 from vqcodec.errors import SpeakerError
 from vqcodec.inference.encoding import Progress, code_blocks
 from vqcodec.inference.engines.pytorch import TorchEngine, run_decoder
+from vqcodec.inference.melody import KIND, tracked_blocks
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.loss_config import LossConfig
+from vqcodec.models.pitch import PitchStream
 from vqcodec.models.speaker import to_grid
 from vqcodec.models.speaker_vector import from_int8, to_int8
 from vqcodec.models.waveform_loss import WaveformLoss
@@ -96,6 +98,7 @@ def tune(
 class _Segment(NamedTuple):
     waveform: Tensor  # (T,) at normalised level
     codes: Tensor  # (Q, N) int64
+    streams: dict[str, Tensor]  # (C, N)
 
 
 def _segments(engine: TorchEngine, recording: Recording) -> list[_Segment]:
@@ -108,9 +111,19 @@ def _segments(engine: TorchEngine, recording: Recording) -> list[_Segment]:
     if not waveforms:
         return []
     codes = np.concatenate(list(code_blocks(engine, waveforms)), axis=1).astype(np.int64)
+    told = {}
+    if config.pitch is not None:
+        contour = np.concatenate(list(tracked_blocks(engine, waveforms, step=n_codes)))
+        stream = PitchStream(config.pitch)
+        told[KIND] = stream.features(stream.stored(contour))
+    parts = [np.split(each, len(waveforms), axis=1) for each in (codes, *told.values())]
     return [
-        _Segment(torch.from_numpy(waveform), torch.from_numpy(own))
-        for waveform, own in zip(waveforms, np.split(codes, len(waveforms), axis=1), strict=True)
+        _Segment(
+            torch.from_numpy(waveform),
+            torch.from_numpy(own),
+            dict(zip(told, map(torch.from_numpy, streams), strict=True)),
+        )
+        for waveform, own, *streams in zip(waveforms, *parts, strict=True)
     ]
 
 
@@ -128,7 +141,11 @@ class _Loss:
         waveforms = torch.stack([self.segments[row].waveform for row in rows]).to(self.device)
         codes = torch.stack([self.segments[row].codes for row in rows]).to(self.device)
         speaker = to_grid(vector).expand(len(rows), -1)
-        output = run_decoder(self.model.fast, Condition(self.model.latents(codes), speaker))
+        told = {
+            name: torch.stack([self.segments[row].streams[name] for row in rows]).to(self.device)
+            for name in self.segments[0].streams
+        }
+        output = run_decoder(self.model.fast, Condition(self.model.latents(codes), speaker, told))
         return self.waveform_loss(output, waveforms).weighted(self.weights)
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypedDict
 
 from vqcodec.errors import VqcodecError
 from vqcodec.models import DecoderName
@@ -91,12 +91,18 @@ class Decoder(Protocol):
         """Codes before, and codes after its own, that the samples of a code's hop depend on."""
 
 
+Melody = Literal["keep", "flat"] | float
+LARGEST_SHIFT, LARGEST_STRETCH = 24.0, 4.0
+
+
 class SynthesisKeywords(TypedDict, total=False):
     """The fields of `DecodeOptions` but the sample rate, as keyword arguments."""
 
     decoder: DecoderName | None
     seed: int
     temperature: float
+    pitch: float
+    melody: Melody
 
 
 class DecodeKeywords(SynthesisKeywords, total=False):
@@ -114,19 +120,47 @@ class DecodeOptions:
         seed: of the WaveNet's draws, 0 or more; the same seed gives the same audio.
         temperature: of the WaveNet's draws, 0 or more; lower is cleaner and duller.
         sample_rate: of the result in Hz; the recording's own when None.
+        pitch: semitones from -24 to 24 by which the voice shall be higher.
+        melody: `keep` the rise and fall of the voice, make it `flat`, or multiply it by a factor
+            from 0 to 4.
 
     Raises:
-        VqcodecError: the seed or the temperature is impossible.
+        VqcodecError: one of them is impossible.
     """
 
     decoder: DecoderName | None = None
     seed: int = 0
     temperature: float = 1.0
     sample_rate: int | None = None
+    pitch: float = 0.0
+    melody: Melody = "keep"
 
     def __post_init__(self) -> None:
+        if not abs(self.pitch) <= LARGEST_SHIFT:
+            raise VqcodecError(
+                f"pitch {self.pitch}: give semitones from -{LARGEST_SHIFT:g} to {LARGEST_SHIFT:g}"
+            )
+        named = self.melody in ("keep", "flat")
+        if not named and not (
+            isinstance(self.melody, int | float) and 0 <= self.melody <= LARGEST_STRETCH
+        ):
+            raise VqcodecError(
+                f"melody {self.melody}: give keep, flat, or a factor from 0 to {LARGEST_STRETCH:g}"
+            )
         if self.seed < 0 or not 0 <= self.temperature < math.inf:
             raise VqcodecError(
                 f"seed {self.seed}, temperature {self.temperature}: the seed must be 0 or more, "
                 "and the temperature 0 or more and finite"
             )
+
+    @property
+    def stretch(self) -> float:
+        """By what the melody is multiplied."""
+        if isinstance(self.melody, str):
+            return {"keep": 1.0, "flat": 0.0}[self.melody]
+        return float(self.melody)
+
+    @property
+    def needs_pitch(self) -> bool:
+        """Whether codes have to tell the pitch."""
+        return self.pitch != 0 or self.stretch != 1

@@ -108,7 +108,8 @@ class PitchStream:
         mean = mean_log_f0(contour)
         return self.quantizer.decode(self.quantizer.encode(contour, mean), mean, len(contour))
 
-    def features(self, contour: Contour) -> npt.NDArray[np.float32]:
+    @staticmethod
+    def features(contour: Contour) -> npt.NDArray[np.float32]:
         """Triangular bins that sum to 1 where it is voiced; elsewhere the last channel is 1.
 
         Args:
@@ -132,6 +133,7 @@ def mean_log_f0(contour: Contour) -> float:
     return float(voiced.mean(dtype=np.float64)) if len(voiced) else math.log(USUAL_HZ)
 
 
-def moved(contour: Contour, by: float) -> Contour:
-    """A contour that is higher or lower by so much log F0; unvoiced stays so."""
-    return np.where(contour != UNVOICED, contour + np.float32(by), np.float32(UNVOICED))
+def bent(contour: Contour, mean: float, new_mean: float, stretch: float = 1.0) -> Contour:
+    """A contour about another mean log F0, what it does about it multiplied; unvoiced stays so."""
+    bends = np.float32(new_mean) + np.float32(stretch) * (contour - np.float32(mean))
+    return np.where(contour != UNVOICED, bends, np.float32(UNVOICED))

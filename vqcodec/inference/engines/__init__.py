@@ -81,7 +81,7 @@ class Engine(Protocol):
             decoder: by name.
             codes: (Q, N) integers.
             speaker: (S,) float32.
-            streams: (C, N) float32 each, by the names in `ModelConfig.streams`.
+            streams: (C, N) float32 each, by the names in models/streams.py.
 
         Returns:
             (N * hop_length,) float32 at normalised level.
