@@ -83,6 +83,19 @@ Decoder = Annotated[
         help="fast: parallel; wavenet: sample by sample.", show_default="the model's best"
     ),
 ]
+Pitch = Annotated[
+    float,
+    typer.Option(
+        min=-24, max=24, metavar="SEMITONES", help="Make the voice higher, or lower if negative."
+    ),
+]
+MelodyText = Annotated[
+    str,
+    typer.Option(
+        metavar="keep|flat|FACTOR",
+        help="What becomes of the rise and fall of the voice; a factor of 2 doubles it.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the WaveNet's draws.")]
 Temperature = Annotated[
     float,

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,10 +22,14 @@ from vqcodec.audio.analysis import pitches, seconds_of_sound
 from vqcodec.codec import Codec
 from vqcodec.data.encoded import read_encoded
 from vqcodec.data.prepared import PreparedData
+from vqcodec.data.stream_tracks import heard_tracks
 from vqcodec.errors import CheckpointError, DataError, VqcodecError
 from vqcodec.files import write_atomically
 from vqcodec.format.ngram_coder import NgramModel
+from vqcodec.format.stream_records import CodeBlock
 from vqcodec.inference.units import NOBODY
+from vqcodec.models.config import ModelConfig
+from vqcodec.models.pitch import PitchStream, mean_log_f0
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import ngram_fit
 from vqcodec.training.recipe_files import load_recipe
@@ -43,6 +48,9 @@ ACCENTS = {
     "p228": "English (Southern England)",
     "p239": "English (South West England)",
 }
+
+# Wider or longer contexts gain less than a bit a second (docs/decisions.md).
+PITCH_TABLES = {"n_context": 8, "width": 16, "units": 64, "steps": 8000}
 
 Model = Annotated[str, typer.Argument(help="A packaged model, or a model file.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")]
@@ -81,7 +89,10 @@ def package(
     origin = without_folders({**loaded.provenance, **json.loads(provenance.read_text())})
     tables = loaded.tables
     if train_data is not None:
-        tables = fitted(vqcodec.load(model, voices=False), PreparedData(train_data), codes)
+        data = PreparedData(train_data)
+        tables = fitted(vqcodec.load(model, voices=False), data, codes)
+        if loaded.config.pitch is not None:
+            tables = replace(tables, streams={"pitch": fitted_to_pitch(loaded.config, data)})
     target = WEIGHTS / f"{name}.safetensors"
     fingerprint = checkpoint.save(target, loaded.model, kept, origin, tables)
     size = target.stat().st_size
@@ -125,6 +136,43 @@ def fitted(codec: Codec, data: PreparedData, refined: Path | None) -> NgramModel
         encoded = read_encoded(refined, data, fingerprint=codec.fingerprint, tables=codec.tables)
         sequences += [encoded.codes[:, start:end] for start, end in encoded.places.values()]
     return ngram_fit.fit(sequences, codec.config.quantizer.codebook_size, device=codec.device)
+
+
+@app.command()
+def pitch_tables(
+    model: Model,
+    train_data: Annotated[Path, typer.Argument(help="A prepared folder.")],
+    output: Output,
+) -> None:
+    """Fit the entropy coder to the pitch of a corpus, for a model that has it for its codes alone.
+
+    So a model whose decoder was given a pitch stream reads the files of before, and writes smaller
+    ones.
+    """
+    loaded = checkpoint.load(model)
+    if loaded.config.pitch is None or loaded.tables is None:
+        raise CheckpointError(f"{model}: has no pitch stream, or no tables for its codes")
+    own = fitted_to_pitch(loaded.config, PreparedData(train_data))
+    tables = replace(loaded.tables, streams={"pitch": own})
+    checkpoint.save(output, loaded.model, loaded.voices, loaded.provenance, tables)
+
+
+def fitted_to_pitch(config: ModelConfig, data: PreparedData) -> NgramModel:
+    """Tables for the symbols of the training split; says what those of validation take by them."""
+    assert config.pitch is not None
+    stream = PitchStream(config.pitch)
+    symbols = defaultdict(list)
+    tracks = heard_tracks(data, "pitch", config.hop_length)
+    for clip, track in zip(data.clips, tracks, strict=True):
+        symbols[clip.split].append(stream.quantizer.encode(track, mean_log_f0(track))[None])
+    size, rate = config.pitch.alphabet_size, config.sample_rate / config.hop_length
+    tables = ngram_fit.fit(symbols["train"], size, **PITCH_TABLES)
+    held_out = [own for own in symbols["valid"] if own.size]
+    n_bits = sum(8 * len(tables.encode(CodeBlock(own))) for own in held_out)
+    seconds = sum(own.size for own in held_out) * config.pitch.codes_per_symbol / rate
+    if held_out:
+        typer.echo(f"pitch: {n_bits / seconds:.1f} bit/s on {len(held_out)} validation recordings")
+    return tables
 
 
 @app.command()

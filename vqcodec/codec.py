@@ -280,7 +280,9 @@ class Codec:
         """Encode a recording while it is being made, in bounded memory.
 
         A code comes when the encoder's look-ahead and a window of 25 codes have been heard:
-        0.35 s of the default model. The codes are those that `encode` gives with the same gain.
+        0.35 s of the default model. The codes are those that `encode` gives with the same gain. A
+        stream of pitch, which takes 0.04 s more, is about the mean pitch of the speaker, or where
+        that is not known, of what is held back.
 
         Args:
             blocks: arrays or tensors of shape (T,) or (channels, T), T free, values in [-1, 1].
@@ -298,9 +300,9 @@ class Codec:
             SpeakerError: as `encode`.
         """
         rate = self.sample_rate if sample_rate is None else checked_rate("stream", sample_rate)
-        mark = None if speaker is None else self._speakers.mark(speaker)
-        named = self.voices[mark] if isinstance(mark, str) else None
-        hertz = None if named is None else named.info.pitch_hz
+        voice = None if speaker is None else self._speakers.find(speaker)
+        mark = None if voice is None else self._speakers.mark(voice)
+        hertz = None if voice is None else voice.info.pitch_hz
         listens = self.config.pitch is not None and hertz is None
         hold = mark is None or gain is None or listens
         heard, beginning = listened(map(to_numpy, blocks), rate, hold=hold)

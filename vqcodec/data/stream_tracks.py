@@ -61,21 +61,32 @@ def load_tracks(
     spans = dict(zip(names, zip([0, *ends[:-1]], ends, strict=True), strict=True))
     values = {}
     for name, stream in streams.items():
-        path = data.root / f"{name}_{hop_length}.safetensors"
-        key = _contents(data)
-        heard = _read(path, key)
-        if heard is None and makes:
-            heard = _heard(data, name, hop_length)
-            try:
-                write_atomically(path, save({"track": heard}, {"contents": key}))
-            except OSError as error:
-                raise DataError(
-                    f"{path}: cannot be written ({error.strerror}); mend that and train again"
-                ) from error
-        if heard is None or len(heard) != ends[-1]:
-            raise DataError(f"{path}: damaged; delete it, and it is made anew")
-        values[name] = np.concatenate([stream.stored(heard[a:b]) for a, b in spans.values()])
+        tracks = heard_tracks(data, name, hop_length, makes=makes)
+        values[name] = np.concatenate([stream.stored(own) for own in tracks])
     return StreamTracks(values, spans, streams)
+
+
+def heard_tracks(
+    data: PreparedData, name: str, hop_length: int, *, makes: bool = True
+) -> list[npt.NDArray[np.float32]]:
+    """What was heard in each recording for the stream of a name, before it is stored.
+
+    Arguments and errors are those of `load_tracks`.
+    """
+    path, key = data.root / f"{name}_{hop_length}.safetensors", _contents(data)
+    heard = _read(path, key)
+    if heard is None and makes:
+        heard = _heard(data, name, hop_length)
+        try:
+            write_atomically(path, save({"track": heard}, {"contents": key}))
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be written ({error.strerror}); mend that and train again"
+            ) from error
+    ends = np.cumsum([-(-clip.n_samples // hop_length) for clip in data.clips])
+    if heard is None or len(heard) != ends[-1]:
+        raise DataError(f"{path}: damaged; delete it, and it is made anew")
+    return np.split(heard, ends[:-1])
 
 
 def _contents(data: PreparedData) -> str:

@@ -111,12 +111,13 @@ def _segments(engine: TorchEngine, recording: Recording) -> list[_Segment]:
     if not waveforms:
         return []
     codes = np.concatenate(list(code_blocks(engine, waveforms)), axis=1).astype(np.int64)
-    told = {}
+    told: dict[str, np.ndarray] = {}
     if config.pitch is not None:
         contour = np.concatenate(list(tracked_blocks(engine, waveforms, step=n_codes)))
         stream = PitchStream(config.pitch)
         told[KIND] = stream.features(stream.stored(contour))
-    parts = [np.split(each, len(waveforms), axis=1) for each in (codes, *told.values())]
+    arrays = [codes, *told.values()]
+    parts = [np.split(array, len(waveforms), axis=1) for array in arrays]
     return [
         _Segment(
             torch.from_numpy(waveform),

@@ -13,3 +13,4 @@ from typing import Literal
 # because a command line that only checks its options imports nothing else.
 DecoderName = Literal["fast", "wavenet"]
 AUTOREGRESSIVE: tuple[DecoderName, ...] = ("wavenet",)
+Melody = Literal["keep", "flat"] | float

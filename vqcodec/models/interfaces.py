@@ -10,10 +10,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
 from vqcodec.errors import VqcodecError
-from vqcodec.models import DecoderName
+from vqcodec.models import DecoderName, Melody
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +91,6 @@ class Decoder(Protocol):
         """Codes before, and codes after its own, that the samples of a code's hop depend on."""
 
 
-Melody = Literal["keep", "flat"] | float
 LARGEST_SHIFT, LARGEST_STRETCH = 24.0, 4.0
 
 
@@ -164,3 +163,16 @@ class DecodeOptions:
     def needs_pitch(self) -> bool:
         """Whether codes have to tell the pitch."""
         return self.pitch != 0 or self.stretch != 1
+
+
+def read_melody(text: str) -> Melody:
+    """A melody as people write it: keep, flat, or a factor.
+
+    Raises:
+        VqcodecError: it is neither.
+    """
+    names: dict[str, Melody] = {"keep": "keep", "flat": "flat"}
+    try:
+        return names[text] if text in names else float(text)
+    except ValueError:
+        raise VqcodecError(f"melody {text}: give keep, flat, or a factor such as 1.5") from None

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 import vqcodec
 from vqcodec.errors import VqcodecError
 from vqcodec.models import DecoderName
-from vqcodec.models.interfaces import DecodeKeywords
+from vqcodec.models.interfaces import DecodeKeywords, read_melody
 from vqcodec.serving.admission import Admission
 from vqcodec.serving.service import Service, TooLongError, Upload, told
 
@@ -70,6 +70,8 @@ Voice = Annotated[str | None, Form(description="A voice's name; /health lists th
 Decoder = Annotated[DecoderName | None, Form(description="The model's best if left out.")]
 Seed = Annotated[int, Form(ge=0, description="Of the WaveNet's draws.")]
 Temperature = Annotated[float, Form(ge=0, allow_inf_nan=False, description="Of the same.")]
+Pitch = Annotated[float, Form(ge=-24, le=24, description="Semitones by which it is higher.")]
+MelodyText = Annotated[str, Form(description="keep, flat, or a factor for its rise and fall.")]
 Rate = Annotated[
     int | None, Form(ge=1000, le=192_000, description="Of the WAV in Hz; the recording's own.")
 ]
@@ -80,6 +82,8 @@ def _decode_options(
     seed: Seed = 0,
     temperature: Temperature = 1.0,
     sample_rate: Rate = None,
+    pitch: Pitch = 0.0,
+    melody: MelodyText = "keep",
 ) -> DecodeKeywords:
     """The fields that say how to decode."""
     return {
@@ -87,6 +91,8 @@ def _decode_options(
         "seed": seed,
         "temperature": temperature,
         "sample_rate": sample_rate,
+        "pitch": pitch,
+        "melody": read_melody(melody),
     }
 
 
