@@ -50,7 +50,7 @@ ACCENTS = {
 }
 
 # Wider or longer contexts gain less than a bit a second (docs/decisions.md).
-PITCH_TABLES = {"n_context": 8, "width": 16, "units": 64, "steps": 8000}
+PITCH_TABLES: dict[str, Any] = {"n_context": 8, "width": 16, "units": 64, "steps": 8000}
 
 Model = Annotated[str, typer.Argument(help="A packaged model, or a model file.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")]
