@@ -87,6 +87,23 @@ def save_tiny_model(path: Path, *, seed: int) -> None:
 
 
 @pytest.fixture(scope="session")
+def told_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_model`, with a pitch stream that its decoders listen to."""
+    path = tmp_path_factory.mktemp("model") / "told.safetensors"
+    torch.manual_seed(0)
+    model = VQVAE(ModelConfig.model_validate({**TINY, "pitch": {}}))
+    model.quantizer.initialized.fill_(True)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".streams." in name:
+                parameter.normal_(std=0.1)
+    rng = np.random.default_rng(0)
+    voices = {name: rng.integers(-60, 61, 64).astype(np.int8) for name in ("p225", "anna")}
+    checkpoint.save(path, model, voices, provenance={})
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model file with random weights and the voices p225 and anna."""
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"

@@ -49,8 +49,8 @@ ACCENTS = {
     "p239": "English (South West England)",
 }
 
-# Wider or longer contexts gain less than a bit a second (docs/decisions.md).
-PITCH_TABLES: dict[str, Any] = {"n_context": 8, "width": 16, "units": 64, "steps": 8000}
+# More units or a longer context gain less than a bit a second (docs/decisions.md).
+PITCH_TABLES: dict[str, Any] = {"n_context": 8, "width": 16, "units": 64, "steps": 6000}
 
 Model = Annotated[str, typer.Argument(help="A packaged model, or a model file.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import TINY
 from recordings import spoken
 
@@ -24,33 +23,14 @@ from vqcodec.inference import chunking, code_search, melody, voice_tuning
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.models.pitch import UNVOICED
-from vqcodec.models.vqvae import VQVAE
-from vqcodec.weights import checkpoint
 from vqcodec.weights.voices import Speaker, VoiceInfo
 
 RATE = 16_000
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model file whose decoders listen to the pitch."""
-    path = tmp_path_factory.mktemp("model") / "told.safetensors"
-    torch.manual_seed(0)
-    model = VQVAE(ModelConfig.model_validate({**TINY, "pitch": {}}))
-    model.quantizer.initialized.fill_(True)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if ".streams." in name:
-                parameter.normal_(std=0.1)
-    rng = np.random.default_rng(0)
-    voices = {name: rng.integers(-60, 61, 64).astype(np.int8) for name in ("p225", "anna")}
-    checkpoint.save(path, model, voices, provenance={})
-    return path
-
-
-@pytest.fixture(scope="module")
-def codec(path: Path) -> Codec:
-    codec = vqcodec.load(path, device="cpu")
+def codec(told_model: Path) -> Codec:
+    codec = vqcodec.load(told_model, device="cpu")
     known = codec.voices["anna"]
     codec.voices["anna"] = Speaker(known.vector, "anna", VoiceInfo(pitch_hz=240.0))
     return codec

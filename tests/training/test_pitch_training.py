@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from training_data import data_section, model_with, small_recipe
 
+import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
 from vqcodec.training import trainer
@@ -57,6 +58,23 @@ def test_one_command_trains_a_model_that_is_told_the_pitch(
     weights = loaded.model.state_dict()
     assert weights["fast.streams.0.convolutions.pitch.weight"].any()
     assert "fast.streams.4.convolutions.pitch.weight" not in weights  # it has but one block
+
+
+def test_voices_keep_their_mean_pitch(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqcodec.training.mean_voices.MIN_CLIPS", 3)
+    path, _ = run(small_recipe(data, tmp_path / "codec", **MELODY))
+    voices = vqcodec.load(path, device="cpu").voices
+    assert 140 < voices["slt"].info.pitch_hz < 200
+    assert 80 < voices["rms"].info.pitch_hz < 130
+    assert voices["deep"].info.pitch_hz < voices["slt"].info.pitch_hz - 20
+    # Those of frozen codes stay what they are.
+    recipe = small_recipe(data, tmp_path / "fast", **MELODY, stage="fast", initial_model=str(path))
+    after = vqcodec.load(run(recipe)[0], device="cpu").voices
+    assert {name: voice.info for name, voice in after.items()} == {
+        name: voice.info for name, voice in voices.items()
+    }
 
 
 def test_a_run_resumes_bit_for_bit(data: PreparedData, tmp_path: Path) -> None:

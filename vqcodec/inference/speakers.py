@@ -21,6 +21,7 @@ from vqcodec.models.speaker_vector import from_int8, guided, mean_vector
 from vqcodec.weights.model_file import ModelFile
 from vqcodec.weights.registry import maker
 from vqcodec.weights.voices import (
+    PITCHES,
     Speaker,
     VoiceInfo,
     VoicesFile,
@@ -44,7 +45,9 @@ class Speakers:
 
     def __init__(self, file: ModelFile, engine: Engine, enrolled: VoicesFile | None) -> None:
         self.engine, self.model_name, self.fingerprint = engine, file.name, file.fingerprint
-        known = packaged_info() if maker(self.fingerprint) else {}
+        pitches = file.provenance.get(PITCHES, {})
+        known = {name: VoiceInfo(pitch_hz=float(hertz)) for name, hertz in pitches.items()}
+        known |= packaged_info() if maker(self.fingerprint) else {}
         self.voices = {
             name: Speaker(vector, name, known.get(name, VoiceInfo()))
             for name, vector in file.voices.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 
 from vqcodec.data.dataset import speaker_names
 from vqcodec.data.prepared import Clip, PreparedData
+from vqcodec.data.stream_tracks import StreamTracks
+from vqcodec.models.pitch import mean_log_f0
 from vqcodec.models.speaker import SpeakerTable
 from vqcodec.models.speaker_vector import mean_vector, to_int8
 from vqcodec.models.vqvae import VQVAE
@@ -51,6 +54,18 @@ def mean_voices(model: VQVAE, data: PreparedData, device: torch.device) -> dict[
         ]
         voices[name] = mean_vector(torch.stack(vectors).cpu().numpy())
     return voices
+
+
+def mean_pitches(data: PreparedData, tracks: StreamTracks | None) -> dict[str, float]:
+    """Mean fundamental frequency in Hz of the training speakers, of whom anything is voiced."""
+    if tracks is None or "pitch" not in tracks.values:
+        return {}
+    contours: dict[str, list[np.ndarray]] = defaultdict(list)
+    for clip in data.split("train"):
+        start, end = tracks.spans[clip.name]
+        contours[clip.speaker].append(tracks.values["pitch"][start:end])
+    joined = {name: np.concatenate(own) for name, own in contours.items()}
+    return {name: round(math.exp(mean_log_f0(own)), 1) for name, own in joined.items() if own.any()}
 
 
 def _beginning(data: PreparedData, clip: Clip) -> np.ndarray:

@@ -19,6 +19,7 @@ from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import merge, validated
 from vqcodec.weights import checkpoint
 from vqcodec.weights.checkpoint import Checkpoint
+from vqcodec.weights.voices import PITCHES
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ def write_model(
     validation_loss: float,
     tables: NgramModel | None,
     voices: Mapping[str, np.ndarray],
+    pitches: Mapping[str, float],
 ) -> None:
     """Write what a stage has trained, with the voices of its speakers.
 
@@ -126,6 +128,7 @@ def write_model(
         tables: of the entropy coder, where the codes are those that they were fitted to.
         voices: name -> (64,) int8 of the initial model, where the codes and vectors are its own.
             They stay as they are: files of its codes name them.
+        pitches: name -> mean pitch in Hz of voices, as far as it is known.
     """
     if recipe.stage == "codec" and model.wavenet is not None:
         # Untrained: the file is to offer only what can decode.
@@ -139,6 +142,7 @@ def write_model(
         "validation_loss": round(validation_loss, 4),
         "recipe": recipe.model_dump(mode="json"),
         "torch": torch.__version__,
+        **({PITCHES: dict(pitches)} if pitches else {}),
     }
     found = {**mean_voices(model, data, device), **voices}
     checkpoint.save(path, model, found, provenance, tables)

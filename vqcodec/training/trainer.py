@@ -22,6 +22,7 @@ from vqcodec.models.streams import build_streams
 from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.examples import add_example
 from vqcodec.training.loop import UNVALIDATED, Report, Training, average_losses
+from vqcodec.training.mean_voices import mean_pitches
 from vqcodec.training.model_files import (
     build_model,
     complete_recipe,
@@ -34,6 +35,7 @@ from vqcodec.training.session import Processes, open_session
 from vqcodec.weights import checkpoint
 from vqcodec.weights.checkpoint import Checkpoint
 from vqcodec.weights.model_file import MEANING
+from vqcodec.weights.voices import PITCHES
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -99,6 +101,8 @@ class Trainer(Training[Batch]):
         self.phones = read_phones(data) if teaches_phones else None
         self.encoded = self._encoded(start)
         self.tracks = self._tracks()
+        own = kept.provenance.get(PITCHES, {}) if kept else {}
+        self.pitches = {**mean_pitches(data, self.tracks), **own}
         clips = data.split("train")
         self.speakers = speaker_names(clips)
         if start is not None and place.rank == 0:
@@ -267,6 +271,7 @@ class Trainer(Training[Batch]):
                     validation_loss=loss,
                     tables=self.tables,
                     voices=self.voices,
+                    pitches=self.pitches,
                 )
         return loss
 

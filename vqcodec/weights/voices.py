@@ -26,6 +26,7 @@ from vqcodec.weights import registry
 FORMAT, VERSION = "vqcodec-voices", 1
 VECTOR_LENGTH = 64
 PATIENCE_S = 10.0
+PITCHES = "pitch_hz"  # of the voices of a model by their names, in its provenance
 
 
 @dataclass(frozen=True)
