@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from code_files import random_model
 from command_line import ROOT, Run
 from conftest import save_tiny_model
 from recordings import RATE, spoken
@@ -21,6 +22,7 @@ import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError
 from vqcodec.evaluation import quality
+from vqcodec.format.stream_records import CodeBlock
 from vqcodec.training import ngram_fit
 from vqcodec.weights import checkpoint
 from vqcodec.weights.registry import DEFAULT_MODEL, packaged
@@ -105,7 +107,7 @@ def test_a_model_of_another_rate_begins_from_a_packaged_one(
     begun, trained = checkpoint.load(start).model, checkpoint.load("speech-1k").model
     assert begun.config.hop_length == 64
     own, old = begun.state_dict(), trained.state_dict()
-    changed = {name for name in own if not torch.equal(own[name], old[name])}
+    changed = {name for name in own.keys() & old.keys() if not torch.equal(own[name], old[name])}
     strided = "encoder.layers.3.conv.weight"
     codebook = {"codebook", "cluster_size", "cluster_sum", "initialized"}
     assert changed == {strided, *(f"quantizer.{name}" for name in codebook)}
@@ -162,8 +164,34 @@ def test_tables_are_fitted_to_refined_codes_too(
     plain = models["fitted"](codec, data, None)
     both = models["fitted"](codec, data, tmp_path / "codes")
     encoded = codec.encode(data.read(data.clips[0]), data.sample_rate).codes
-    assert len(both.encode(np.full_like(encoded, 3))) < len(plain.encode(np.full_like(encoded, 3)))
-    assert len(both.encode(encoded)) < 1.5 * len(plain.encode(encoded))
+    same, usual = (CodeBlock(codes) for codes in (np.full_like(encoded, 3), encoded))
+    assert len(both.encode(same)) < len(plain.encode(same))
+    assert len(both.encode(usual)) < 1.5 * len(plain.encode(usual))
+
+
+def test_tables_for_the_pitch_are_added_to_those_of_the_codes(
+    data: PreparedData,
+    told_model: Path,
+    models: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start, path = tmp_path / "start.safetensors", tmp_path / "model.safetensors"
+    told = checkpoint.load(told_model)
+    tables = random_model(0, codebook_size=512)
+    fingerprint = checkpoint.save(start, told.model, told.voices, {}, tables)
+    models["PITCH_TABLES"]["steps"] = 200
+    models["pitch_tables"](str(start), data.root, path)
+    after = checkpoint.load(path)
+    assert after.fingerprint == fingerprint
+    assert after.tables is not None
+    assert after.tables.digest == tables.digest
+    codec = vqcodec.load(path, device="cpu")
+    codes = codec.encode(data.read(data.clips[0]), data.sample_rate)
+    own = CodeBlock(codes.symbols["pitch"][None])
+    assert len(after.tables.streams["pitch"].encode(own)) < 0.75 * own.codes.size * 6 / 8
+    with pytest.raises(CheckpointError, match="has no pitch stream, or no tables"):
+        models["pitch_tables"](str(told_model), data.root, path)
 
 
 def test_a_packaged_model_takes_the_wavenet_trained_apart(
