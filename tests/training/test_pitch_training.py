@@ -15,6 +15,7 @@ import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
 from vqcodec.training import trainer
+from vqcodec.training.conversion import ConversionLosses
 from vqcodec.training.loop import STATE_FILE, Report
 from vqcodec.training.objective import inconsistency
 from vqcodec.training.recipe import Recipe
@@ -98,6 +99,40 @@ def test_frozen_codes_keep_their_meaning(data: PreparedData, tmp_path: Path) -> 
     assert after.config.pitch is not None
     assert after.fingerprint == start.fingerprint
     assert after.model.state_dict()["fast.streams.0.convolutions.pitch.weight"].any()
+
+
+def test_conversions_learn_to_follow_the_melody_that_they_are_told(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    before, _ = run(small_recipe(data, tmp_path / "codec", loss={"stoi": 0.0}))
+    recipe = small_recipe(
+        data,
+        tmp_path / "fast",
+        stage="fast",
+        initial_model=str(before),
+        model={"pitch": {}},
+        loss={"conversion_periodicity": 1.0, "conversion_speaker": 0.2},
+    )
+    job = Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
+    batch, decoder = job.sampler.batch(0), job.objective.model.fast
+    assert decoder is not None
+    optimizer = torch.optim.Adam(decoder.parameters(), 1e-3)
+    losses = []
+    for _ in range(30):
+        found = job.objective(batch)
+        optimizer.zero_grad()
+        (found.conversion_periodicity + 0.2 * found.conversion_speaker).backward()
+        optimizer.step()
+        losses.append(found.conversion_periodicity.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(found.scalars()[name] > 0 for name in ConversionLosses._fields)
+    with torch.no_grad():
+        assert job.objective(batch).conversion_periodicity == 0
+
+
+def test_conversions_are_listened_to_where_they_can_be(data: PreparedData, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="need frozen codes, a fast decoder"):
+        small_recipe(data, tmp_path, **MELODY | {"loss": {"conversion_periodicity": 1.0}})
 
 
 def test_validation_is_always_told(data: PreparedData, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ class Batch(NamedTuple):
         target: (B, R) a clip of that voice, silence where none is needed; of no width where none
             ever is.
         streams: what decoders are told, (B, C, N) by the names of the streams.
+        values: (B, N) of which these are the features.
     """
 
     waveform: Tensor
@@ -58,13 +59,17 @@ class Batch(NamedTuple):
     converted: Tensor
     target: Tensor
     streams: dict[str, Tensor]
+    values: dict[str, Tensor]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        fields: dict[str, Any] = self._asdict()
-        streams = {name: own.to(device, non_blocking=True) for name, own in self.streams.items()}
-        moved = {n: t.to(device, non_blocking=True) for n, t in fields.items() if n != "streams"}
-        return Batch(**moved, streams=streams)
+        fields: list[Any] = [
+            {name: own.to(device, non_blocking=True) for name, own in field.items()}
+            if isinstance(field, dict)
+            else field.to(device, non_blocking=True)
+            for field in self
+        ]
+        return Batch(*fields)
 
 
 class Draws(NamedTuple):
@@ -218,6 +223,7 @@ class SegmentSampler:
             *(waveform, encoder_input, reference, draws.speaker, phones, codes),
             *(draws.converted, target),
             streams,
+            {name: torch.from_numpy(own) for name, own in values.items()},
         )
 
     def _values(self, draws: Draws) -> dict[str, np.ndarray]:
