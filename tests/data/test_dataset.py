@@ -92,8 +92,8 @@ def place(data: PreparedData, samples: torch.Tensor) -> tuple[Clip, int]:
 
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
-    *plain, streams = batch
-    return [*plain, *streams.values()]
+    *plain, streams, values = batch
+    return [*plain, *streams.values(), *values.values()]
 
 
 def equal(one: Batch, other: Batch) -> bool:
@@ -209,7 +209,7 @@ def test_who_is_converted_is_not_perturbed_and_hears_of_another_voice(data: Prep
         before, batch = perturbed.batch(step), mixed.batch(step)
         rows = batch.converted
         n_converted += int(rows.sum())
-        same = set(Batch._fields) - {"encoder_input", "converted", "target", "streams"}
+        same = set(Batch._fields) - {"encoder_input", "converted", "target", "streams", "values"}
         assert all(torch.equal(getattr(before, name), getattr(batch, name)) for name in same)
         assert torch.equal(batch.encoder_input[rows], batch.waveform[rows])
         torch.testing.assert_close(batch.encoder_input[~rows], before.encoder_input[~rows])
