@@ -15,7 +15,7 @@ import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
 from vqcodec.training import trainer
-from vqcodec.training.conversion import ConversionLosses
+from vqcodec.training.conversion import PitchLoss
 from vqcodec.training.loop import STATE_FILE, Report
 from vqcodec.training.objective import inconsistency
 from vqcodec.training.recipe import Recipe
@@ -111,7 +111,7 @@ def test_conversions_learn_to_follow_the_melody_that_they_are_told(
         stage="fast",
         initial_model=str(before),
         model={"pitch": {}},
-        loss={"conversion_periodicity": 1.0, "conversion_speaker": 0.2},
+        loss={"conversion_pitch": 1.0},
     )
     job = Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
     batch, decoder = job.sampler.batch(0), job.objective.model.fast
@@ -121,18 +121,42 @@ def test_conversions_learn_to_follow_the_melody_that_they_are_told(
     for _ in range(30):
         found = job.objective(batch)
         optimizer.zero_grad()
-        (found.conversion_periodicity + 0.2 * found.conversion_speaker).backward()
+        found.conversion_pitch.backward()
         optimizer.step()
-        losses.append(found.conversion_periodicity.item())
+        losses.append(found.conversion_pitch.item())
     assert losses[-1] < 0.8 * losses[0]
-    assert all(found.scalars()[name] > 0 for name in ConversionLosses._fields)
     with torch.no_grad():
-        assert job.objective(batch).conversion_periodicity == 0
+        assert job.objective(batch).conversion_pitch == 0
+
+
+def voice(pitch: float, formants: tuple[float, ...]) -> torch.Tensor:
+    """(1, 16000) at 16 kHz."""
+    frequency = torch.arange(pitch, 4000, pitch)
+    gain = sum(torch.exp(-(((frequency - formant) / 150) ** 2)) for formant in formants) + 0.02
+    phase = 2 * torch.pi * frequency[:, None] * torch.arange(16_000) / 16_000
+    waveform = (gain[:, None] * phase.cos()).sum(0, keepdim=True)
+    return 0.06 * waveform / waveform.std()
+
+
+def test_a_voice_is_to_repeat_itself_as_it_was_told_whatever_its_formants() -> None:
+    loss, source = PitchLoss(16_000, 128), voice(120.0, (500.0, 1500.0))
+    own, told = (torch.full((1, 125), pitch).log() for pitch in (120.0, 200.0))
+    noise = 0.06 * torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
+    for formants in ((500.0, 1500.0), (600.0, 1800.0), (833.0, 2500.0)):
+        assert loss(voice(200.0, formants), told, source, own) < 0.02
+        assert loss(voice(120.0, formants), told, source, own) > 0.3
+        assert loss(voice(400.0, formants), told, source, own) > 0.1
+        assert loss(voice(100.0, formants), told, source, own) > 0.02
+    assert loss(noise, told, source, own) > 0.5
+    silence = torch.zeros(1, 16_000, requires_grad=True)
+    loss(silence, told, source, own).backward()
+    assert silence.grad is not None
+    assert silence.grad.isfinite().all()
 
 
 def test_conversions_are_listened_to_where_they_can_be(data: PreparedData, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="need frozen codes, a fast decoder"):
-        small_recipe(data, tmp_path, **MELODY | {"loss": {"conversion_periodicity": 1.0}})
+    with pytest.raises(ValueError, match="needs frozen codes, a fast decoder"):
+        small_recipe(data, tmp_path, **MELODY | {"loss": {"conversion_pitch": 1.0}})
 
 
 def test_validation_is_always_told(data: PreparedData, tmp_path: Path) -> None:

@@ -23,10 +23,8 @@ class LossConfig(Section):
         consistency: of the distance of the codes of a segment from those of the same segment
             perturbed, which draws them to what the perturbation leaves. Validation does not see
             what it improves: the newest model is kept.
-        conversion_periodicity: of `PeriodicityLoss` between the segments of a batch and their
-            conversions to each other's voices, for models that are told the pitch.
-        conversion_speaker: of what the cosine of the speaker vectors of conversions with their
-            targets' lacks to 1.
+        conversion_pitch: of `PitchLoss` of conversions between the segments of a batch, for models
+            that are told the pitch.
     """
 
     mel: Weight = 1.0
@@ -38,10 +36,4 @@ class LossConfig(Section):
     phones: Weight = 0.0
     wavenet: Weight = 1.0
     consistency: Weight = 0.0
-    conversion_periodicity: Weight = 0.0
-    conversion_speaker: Weight = 0.0
-
-    @property
-    def hears_conversions(self) -> bool:
-        """Whether any of the weights is one of conversions."""
-        return self.conversion_periodicity + self.conversion_speaker > 0
+    conversion_pitch: Weight = 0.0

@@ -190,7 +190,7 @@ class PeriodicityLoss(nn.Module):
         self.register_buffer("is_heard", (frequency < self.HARMONICS).float(), persistent=False)
         self.register_buffer("of_window", of_window[self.lags] / of_window[0], persistent=False)
 
-    def _autocorrelation(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+    def autocorrelation(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T) -> (B, frames, lags) normalised, and the energies (B, frames)."""
         frames = waveform.unfold(-1, len(self.window), self.hop_length)
         frames = (frames - frames.mean(-1, keepdim=True)) * self.window
@@ -201,35 +201,12 @@ class PeriodicityLoss(nn.Module):
         normalised = products[..., self.lags] / (energy[..., None] + self.ENERGY_FLOOR)
         return normalised / self.of_window, energy
 
-    def forward(self, output: Tensor, target: Tensor, log_ratio: Tensor | None = None) -> Tensor:
-        """Compare two waveforms of 64 ms or more.
-
-        Args:
-            output: (B, T) float32.
-            target: (B, T) float32.
-            log_ratio: (B,) by which the pitch of the output is to be higher, in log F0: a voice
-                twice as high repeats itself after half the time.
-
-        Returns:
-            Scalar, 0 or more.
-        """
-        (got, _), (wanted, energy) = self._autocorrelation(output), self._autocorrelation(target)
-        is_known = torch.ones_like(wanted)
-        if log_ratio is not None:
-            wanted, is_known = self._squeezed(wanted, log_ratio)
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Waveforms (B, T) and (B, T) float32 of 64 ms or more -> scalar, 0 or more."""
+        (got, _), (wanted, energy) = self.autocorrelation(output), self.autocorrelation(target)
         is_speech = (energy > self.SILENCE * energy.amax(-1, keepdim=True)).float()
-        distance = ((wanted - got).abs() * is_known).sum(-1) / is_known.sum(-1).clamp(min=1)
+        distance = (wanted - got).abs().mean(-1)
         return ((distance * is_speech).sum(-1) / is_speech.sum(-1).clamp(min=1)).mean()
-
-    def _squeezed(self, products: Tensor, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, frames, lags) with the value of every lag at lag / ratio, and where it is known."""
-        last = products.shape[-1] - 1
-        lags = torch.arange(self.lags.start, self.lags.stop, device=products.device)
-        place = (lags * log_ratio.exp()[:, None] - self.lags.start)[:, None].expand_as(products)
-        is_known = ((place >= 0) & (place <= last)).float()
-        index = place.clamp(0, last - 1).long()
-        part = (place - index).clamp(0, 1)
-        return torch.lerp(products.gather(2, index), products.gather(2, index + 1), part), is_known
 
 
 class WaveformLosses(NamedTuple):

@@ -1,13 +1,10 @@
 """What is minimised of conversions: nobody has ever said them, so no waveform can be compared.
 
-Of a conversion this much is known: it has the melody of its source, moved to where the target
-speaks, and sounds like the target. Codes tell something of their own pitch, and a decoder believes
-them unless it is told what conversions are to be.
+But it is known what melody they are to have: that of the source, moved to where the target speaks.
+Codes tell something of their own pitch, which a decoder believes unless it is taught otherwise.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +14,6 @@ from torch import Tensor, nn
 from vqcodec.data.dataset import Batch
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.interfaces import Condition, Decoder
-from vqcodec.models.loss_config import LossConfig
 from vqcodec.models.pitch import UNVOICED, mean_log_f0
 from vqcodec.models.speaker_vector import guided
 from vqcodec.models.streams import build_streams
@@ -27,23 +23,60 @@ from vqcodec.models.waveform_loss import PeriodicityLoss
 LARGEST_MOVE = 0.8  # of log F0: 14 semitones
 
 
-class ConversionLosses(NamedTuple):
-    """Scalars.
+class PitchLoss(nn.Module):
+    """How much less a voice repeats itself after the period that it was told than its source did.
 
-    Attributes:
-        conversion_periodicity: see `PeriodicityLoss`.
-        conversion_speaker: 1 - cosine of the speaker vectors of conversions and of their targets.
+    Only autocorrelations after one period are compared, which formants hardly move: compared as a
+    whole, they would have the formants of a higher voice as much higher. A voice an octave too high
+    repeats itself after half the period as well, more than its source did.
+
+    Args:
+        sample_rate: in Hz.
+        hop_length: samples per code.
     """
 
-    conversion_periodicity: Tensor
-    conversion_speaker: Tensor
+    ALLOWED_SHARE, ALWAYS_ALLOWED = 0.8, 0.4  # after half a period, of that after a whole one
 
-    def weighted(self, weights: LossConfig) -> Tensor:
-        """Their sum."""
-        return (
-            weights.conversion_periodicity * self.conversion_periodicity
-            + weights.conversion_speaker * self.conversion_speaker
-        )
+    def __init__(self, sample_rate: int, hop_length: int) -> None:
+        super().__init__()
+        self.sample_rate, self.hop_length = sample_rate, hop_length
+        self.periodicity = PeriodicityLoss(sample_rate)
+
+    def forward(self, output: Tensor, told: Tensor, source: Tensor, own: Tensor) -> Tensor:
+        """Compare a voice with its source.
+
+        Args:
+            output: (B, T) float32.
+            told: (B, N) its contour.
+            source: (B, T) float32.
+            own: (B, N) the contour of that, voiced where `told` is.
+
+        Returns:
+            Scalar, 0 or more.
+        """
+        got, _ = self.periodicity.autocorrelation(output)
+        wanted, energy = self.periodicity.autocorrelation(source)
+        window, lags = len(self.periodicity.window), self.periodicity.lags
+        centres = torch.arange(got.shape[1], device=got.device) * self.periodicity.hop_length
+        code = ((centres + window // 2) // self.hop_length).clamp(max=own.shape[1] - 1)
+        is_speech = energy > PeriodicityLoss.SILENCE * energy.amax(-1, keepdim=True)
+        before, after = (self.sample_rate / contour[:, code].exp() for contour in (own, told))
+        is_known = (own[:, code] != UNVOICED) & (after > lags.start) & (after < lags.stop - 1)
+        counted = (is_speech & is_known).float()
+        whole = self._at(wanted, before)
+        lacking = F.relu(whole - self._at(got, after))
+        allowed = self._at(wanted, before / 2).maximum(self.ALLOWED_SHARE * whole)
+        excess = F.relu(self._at(got, after / 2) - allowed.clamp(min=self.ALWAYS_ALLOWED))
+        distance = lacking + excess * (after / 2 >= lags.start)
+        return (distance * counted).sum() / counted.sum().clamp(min=1)
+
+    def _at(self, products: Tensor, lag: Tensor) -> Tensor:
+        """(B, frames, lags) at one lag of each frame, (B, frames) samples, held at the ends."""
+        last = products.shape[-1] - 1
+        place = (lag - self.periodicity.lags.start).clamp(0, last)[..., None]
+        index = place.long().clamp(max=last - 1)
+        between = products.gather(2, index), products.gather(2, index + 1)
+        return torch.lerp(*between, place - index)[..., 0]
 
 
 class ConversionLoss(nn.Module):
@@ -56,12 +89,10 @@ class ConversionLoss(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.stream = build_streams(config)["pitch"]
-        self.periodicity = PeriodicityLoss(config.sample_rate)
+        self.pitch = PitchLoss(config.sample_rate, config.hop_length)
 
-    def forward(
-        self, model: VQVAE, decoder: Decoder, batch: Batch, speaker: Tensor
-    ) -> ConversionLosses:
-        """Losses of conversions.
+    def forward(self, model: VQVAE, decoder: Decoder, batch: Batch, speaker: Tensor) -> Tensor:
+        """`PitchLoss` of conversions.
 
         Args:
             model: whose codes they are.
@@ -81,7 +112,9 @@ class ConversionLoss(nn.Module):
             told = guided(target, speaker[:n])
         converted = decoder(Condition(latents, told, {"pitch": features}))
         with torch.autocast(source.device.type, enabled=False):
-            log_ratio = torch.from_numpy(moves).to(source.device)
-            periodicity = self.periodicity(converted.float(), source, log_ratio)
-            heard = model.speaker(converted.float())
-        return ConversionLosses(periodicity, (1 - F.cosine_similarity(heard, target)).mean())
+            own, new = (
+                torch.from_numpy(contour.astype(np.float32)).to(source.device)
+                for contour in (contours[:n], moved)
+            )
+            loss: Tensor = self.pitch(converted.float(), new, source, own)
+        return loss
