@@ -60,4 +60,5 @@ def test_mu_law() -> None:
     levels = mu_law_encode(waveform)
     assert torch.equal(levels, functional.mu_law_encoding(waveform, 256))
     every = torch.arange(256)
-    np.testing.assert_allclose(SAMPLES, functional.mu_law_decoding(every, 256), rtol=1e-6)
+    # Near zero torchaudio subtracts 1 from nearly 1 in float32.
+    np.testing.assert_allclose(SAMPLES, functional.mu_law_decoding(every, 256), rtol=2e-5)
