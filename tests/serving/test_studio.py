@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from conftest import TINY
 from recordings import RATE, spoken, write
 
 pytest.importorskip("gradio")
@@ -19,9 +20,12 @@ import gradio as gr
 
 import vqcodec
 from vqcodec.format.codes import Codes
+from vqcodec.models.config import ModelConfig
+from vqcodec.models.vqvae import VQVAE
 from vqcodec.serving import pictures
 from vqcodec.serving.sessions import CancelledError, Sessions
 from vqcodec.serving.studio import Desk, Studio
+from vqcodec.weights import checkpoint
 
 VISITOR = SimpleNamespace(session_hash="visitor")
 
@@ -68,7 +72,7 @@ def test_a_file_of_any_kind_gives_the_codes_of_the_command_line(
 def test_what_is_heard_is_the_file_of_the_command_line(
     studio: Studio, desk: Desk, codec: vqcodec.Codec, tmp_path: Path, voice: str
 ) -> None:
-    path, drawn, button = studio.decode(desk, voice, "fast", VISITOR, quiet)
+    path, drawn, button = studio.decode(desk, voice, "fast", 0, VISITOR, quiet)
     target = tmp_path / "out.wav"
     codec.decode_to(target, desk.codes, speaker=codec.voices[voice] if voice else None)
     given = gr.Audio(type="filepath").postprocess(path)
@@ -76,6 +80,23 @@ def test_what_is_heard_is_the_file_of_the_command_line(
     assert Path(path).read_bytes() == target.read_bytes()
     assert soundfile.info(path).subtype == "PCM_16"
     assert "codes" not in drawn
+
+
+def test_the_pitch_is_shifted_where_codes_tell_one(
+    studio: Studio, desk: Desk, clip: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(gr.Error, match="pitch"):
+        studio.decode(desk, "", "fast", 2, VISITOR, quiet)
+    model = VQVAE(ModelConfig.model_validate({**TINY, "pitch": {}}))
+    model.quantizer.initialized.fill_(True)
+    checkpoint.save(tmp_path / "told.safetensors", model, {}, provenance={})
+    codec = vqcodec.load(tmp_path / "told.safetensors", device="cpu", voices=False)
+    studio = Studio(codec, tmp_path / "studio", max_seconds=3.0)
+    desk, *_ = studio.encode(str(clip), Desk(), VISITOR, quiet)
+    path, *_ = studio.decode(desk, "", "fast", 2, VISITOR, quiet)
+    assert Path(path).name == "clip.fast.+2.wav"
+    codec.decode_to(tmp_path / "out.wav", desk.codes, decoder="fast", pitch=2.0)
+    assert Path(path).read_bytes() == (tmp_path / "out.wav").read_bytes()
 
 
 def test_a_code_file_is_opened(studio: Studio, desk: Desk, clip: Path, tmp_path: Path) -> None:
@@ -118,7 +139,7 @@ def test_a_wrong_file_is_told_in_a_line(
 
 def test_before_there_are_codes_nothing_is_heard(studio: Studio) -> None:
     with pytest.raises(gr.Error, match="nothing to hear yet"):
-        studio.decode(Desk(), "", "fast", VISITOR, quiet)
+        studio.decode(Desk(), "", "fast", 0, VISITOR, quiet)
     assert studio.encode(None, Desk(), VISITOR, quiet)[1:3] == ("", "")
 
 
@@ -135,7 +156,7 @@ def test_an_enrolled_voice_is_its_visitors_alone(
     assert " Hz, " in shown["bea"]
     assert [*codec.voices] == known
     assert "bea" not in [name for _, name in studio.choices(Desk())]
-    heard = [studio.decode(mine, voice, "fast", VISITOR, quiet)[0] for voice in ("bea", "anna")]
+    heard = [studio.decode(mine, voice, "fast", 0, VISITOR, quiet)[0] for voice in ("bea", "anna")]
     assert Path(heard[0]).name == "clip.bea.fast.wav"
     assert Path(heard[0]).read_bytes() != Path(heard[1]).read_bytes()
     for name in ("anna", "bea", "a/b", ""):
@@ -154,11 +175,11 @@ def test_work_is_cancelled(studio: Studio, desk: Desk) -> None:
 
     for _ in range(2):
         with pytest.raises(gr.Error, match="Cancelled"):
-            studio.decode(desk, "", "fast", VISITOR, cancelling)
+            studio.decode(desk, "", "fast", 0, VISITOR, cancelling)
     assert shares == [0.0, 0.0]
     assert not list(studio.sessions.folder("visitor").glob("*.wav"))
     studio.cancel(SimpleNamespace(session_hash="another"))
-    studio.decode(desk, "", "fast", VISITOR, quiet)
+    studio.decode(desk, "", "fast", 0, VISITOR, quiet)
 
 
 def test_files_go_with_the_last_who_has_them(tmp_path: Path) -> None:

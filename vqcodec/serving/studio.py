@@ -115,6 +115,7 @@ class Studio:
         desk: Desk,
         voice: str,
         decoder: Any,
+        pitch: float,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[str, str, Any]:
@@ -124,6 +125,7 @@ class Studio:
             desk: of the visitor.
             voice: a name, or "" for the codes' own.
             decoder: by name.
+            pitch: semitones by which the voice shall be higher.
             request: of the browser.
             progress: of the work.
 
@@ -136,12 +138,18 @@ class Studio:
             )
         codes, session = desk.codes, self._session(request)
         speaker = None if not voice else self._voices(desk)[voice]
-        name = ".".join(filter(None, (desk.name, voice, decoder)))
+        shift = f"{pitch:+g}" if pitch else ""
+        name = ".".join(filter(None, (desk.name, voice, decoder, shift)))
         target = self.sessions.folder(session) / f"{name}.wav"
         on_progress = self._on_progress(session, progress, "decoding")
         # A file of ours: arrays that are no int16 come out at another level.
         self.codec.decode_to(
-            target, codes, speaker=speaker, decoder=decoder, on_progress=on_progress
+            target,
+            codes,
+            speaker=speaker,
+            decoder=decoder,
+            pitch=float(pitch),
+            on_progress=on_progress,
         )
         drawn = pictures.picture(load(target, pictures.RATE), None, codes.duration_s)
         return str(target), drawn, gr.update(value=str(target), interactive=True)
@@ -272,6 +280,15 @@ def page(studio: Studio) -> gr.Blocks:
                 voice = gr.Dropdown(
                     studio.choices(Desk()), value="", label="Voice", elem_id="voice"
                 )
+                pitch = gr.Slider(
+                    -12,
+                    12,
+                    0,
+                    step=1,
+                    label="Higher by so many semitones",
+                    visible=codec.config.pitch is not None,
+                    elem_id="pitch",
+                )
                 decoder = gr.Radio(decoders, value=decoders[0], label="Decoder", elem_id="decoder")
                 with gr.Row():
                     hear = gr.Button("Hear it", variant="primary", elem_id="hear")
@@ -289,7 +306,7 @@ def page(studio: Studio) -> gr.Blocks:
         sounding = [sound, sound_drawn, sound_button]
         coded = [desk, drawn, described, codes_button]
         begun: list[Any] = [
-            hear.click(studio.decode, [desk, voice, decoder], sounding, **working),
+            hear.click(studio.decode, [desk, voice, decoder, pitch], sounding, **working),
             enroll.click(studio.enroll, [reference, name, desk], [desk, voice], **working),
         ]
         for load_it, work, given, other in (
