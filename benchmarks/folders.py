@@ -21,7 +21,6 @@ from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.files import files_below
 
-CPU_TIMES = ("children_user", "children_system")
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
@@ -35,6 +34,7 @@ class Measured:
         jobs: files at a time, on as many cores.
         time_s: that it took.
         cpu_s: of all its processes, user and system.
+        memory_mb: at most, of its first process.
         speed: seconds of audio in a second.
     """
 
@@ -43,29 +43,31 @@ class Measured:
     jobs: int
     time_s: float
     cpu_s: float
+    memory_mb: float
     speed: float
 
 
-def timed(arguments: list[str], cores: set[int]) -> tuple[float, float]:
-    """Wall and CPU seconds of a process that may use so many cores.
+def timed(arguments: list[str], cores: set[int]) -> tuple[float, float, float]:
+    """Wall and CPU seconds, and megabytes, of a process that may use so many cores.
 
     Raises:
         VqcodecError: it fails, in the words of its last line.
     """
-    before, begun = os.times(), time.perf_counter()
-    done = subprocess.run(
-        arguments,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    after, time_s = os.times(), time.perf_counter() - begun
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise VqcodecError(f"{' '.join(arguments[:4])}: {lines[-1]}")
-    cpu_s = sum(getattr(after, name) - getattr(before, name) for name in CPU_TIMES)
-    return time_s, cpu_s
+    begun = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as told:
+        process = subprocess.Popen(
+            arguments,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            stdout=subprocess.DEVNULL,
+            stderr=told,
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        time_s, process.returncode = time.perf_counter() - begun, status
+        if status:
+            told.seek(0)
+            lines = told.read().strip().splitlines() or ["no message"]
+            raise VqcodecError(f"{' '.join(arguments[:4])}: {lines[-1]}")
+    return time_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def main(
@@ -87,7 +89,7 @@ def main(
     available = sorted(os.sched_getaffinity(0))
     paths = files_below(folder, SUFFIXES)
     seconds = sum(info(path).duration_s for path in paths)
-    found: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, str, int], list[tuple[float, float, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         codes, made = f"{scratch}/codes", f"{scratch}/made"
         commands = {
@@ -103,8 +105,8 @@ def main(
             found.setdefault((name, str(python), n), []).append(taken)
     rows = []
     for (name, interpreter, n), times in sorted(found.items()):
-        time_s, cpu_s = min(wall for wall, _ in times), min(cpu for _, cpu in times)
-        rows.append(Measured(name, interpreter, n, time_s, cpu_s, seconds / time_s))
+        time_s, cpu_s, memory_mb = map(min, zip(*times, strict=True))
+        rows.append(Measured(name, interpreter, n, time_s, cpu_s, memory_mb, seconds / time_s))
     table = markdown_table(
         [
             {
@@ -113,6 +115,7 @@ def main(
                 "python": row.python,
                 "wall (s)": f"{row.time_s:.2f}",
                 "CPU (s)": f"{row.cpu_s:.2f}",
+                "MB": f"{row.memory_mb:.0f}",
                 "x real time": f"{row.speed:.1f}",
             }
             for row in rows

@@ -87,6 +87,9 @@ def progress_of_report(label: str) -> Iterator[OnReportProgress]:
 @contextmanager
 def compilation_notice() -> Iterator[None]:
     """Say on stderr when the sampler is being compiled, lest it be taken for a hang."""
+    from vqcodec.extras import library
+
+    library("numba")  # says which extra has it
     from numba.core import event
 
     class Notice(event.Listener):

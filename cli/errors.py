@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from vqcodec.errors import VqcodecError
+from vqcodec.extras import extra_with
 
 # What Typer raises for bad arguments; only its subclasses have public names.
 USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
@@ -24,6 +25,8 @@ def message(error: Exception) -> str:
         return _one_line(str(error))
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ModuleNotFoundError) and (extra := extra_with(error.name or "")):
+        return f"{error.name}: is not installed; pip install 'vqcodec[{extra}]'"
     return _one_line(f"this is a bug ({type(error).__name__}: {error}); report what --debug prints")
 
 

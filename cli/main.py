@@ -18,6 +18,7 @@ import typer
 from vqcodec_cli.display import recording_warnings
 from vqcodec_cli.errors import USAGE_ERROR, message, usage_message
 from vqcodec_cli.evaluate import evaluate, leakage, units_eval
+from vqcodec_cli.export import app as export
 from vqcodec_cli.info import info, verify
 from vqcodec_cli.jobs import INTERRUPTED
 from vqcodec_cli.models import app as model
@@ -53,6 +54,7 @@ for command in (
 app.command("eval", context_settings=HELP)(evaluate)
 app.add_typer(voices, name="voices", context_settings=HELP)
 app.add_typer(model, name="model", context_settings=HELP)
+app.add_typer(export, name="export", context_settings=HELP)
 
 
 def _print_version(wanted: bool) -> None:

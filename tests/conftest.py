@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,9 @@ from training_data import prepare_speech
 
 from vqcodec.data.prepared import PreparedData
 from vqcodec.models.config import ModelConfig
+from vqcodec.models.graphs import export_graphs
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.weights import checkpoint
+from vqcodec.weights import checkpoint, model_file
 
 pytest_plugins = ["command_line"]
 
@@ -61,6 +63,14 @@ def _own_settings_folder(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _trained_without_graphs() -> Iterator[None]:
+    """Exporting them takes longer than a training of a few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vqcodec.training.model_files.export_graphs", lambda model: {})
+        yield
 
 
 TINY = {
@@ -108,6 +118,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model file with random weights and the voices p225 and anna."""
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save_tiny_model(path, seed=0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def light_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with graphs, so that it runs without torch."""
+    path = Path(shutil.copy(tiny_model, tmp_path_factory.mktemp("light") / "tiny.safetensors"))
+    model_file.add_graphs(path, export_graphs(checkpoint.load(path).model))
     return path
 
 

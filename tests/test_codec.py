@@ -30,6 +30,7 @@ from vqcodec.errors import (
 )
 from vqcodec.inference import chunking
 from vqcodec.models.config import ModelConfig
+from vqcodec.models.graphs import export_graphs
 from vqcodec.models.speaker_vector import from_int8, mean_vector
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights import checkpoint
@@ -57,13 +58,15 @@ def model_file(
     model.norm.variance.copy_(latents.var((0, 2))[:, None])
     model.quantizer.initialize(model.quantizer.project(model.norm(latents)).flatten(0, 1))
     path = tmp_path_factory.mktemp("codec") / "tiny.safetensors"
-    checkpoint.save(path, model, loaded.voices, {})
+    checkpoint.save(path, model, loaded.voices, {}, graphs=export_graphs(model))
     return path
 
 
-@pytest.fixture(scope="module")
-def codec(model_file: Path) -> Codec:
-    return vqcodec.load(model_file, device="cpu")
+@pytest.fixture(scope="module", params=["onnx", "torch"])
+def codec(model_file: Path, request: pytest.FixtureRequest) -> Codec:
+    codec = vqcodec.load(model_file, device="cpu", engine=request.param)
+    assert codec.engine.name == request.param
+    return codec
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.format.stream_records import CodeBlock
 from vqcodec.inference.units import NOBODY
 from vqcodec.models.config import ModelConfig
+from vqcodec.models.graphs import export_graphs
 from vqcodec.models.pitch import PitchStream, mean_log_f0
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import ngram_fit
@@ -94,7 +95,9 @@ def package(
         if loaded.config.pitch is not None:
             tables = replace(tables, streams={"pitch": fitted_to_pitch(loaded.config, data)})
     target = WEIGHTS / f"{name}.safetensors"
-    fingerprint = checkpoint.save(target, loaded.model, kept, origin, tables)
+    fingerprint = checkpoint.save(
+        target, loaded.model, kept, origin, tables, export_graphs(loaded.model)
+    )
     size = target.stat().st_size
     typer.echo(f"{target}: {size} bytes, {len(kept)} voices, fingerprint {fingerprint.hex()}")
     if size > LARGEST_BYTES:
@@ -200,7 +203,8 @@ def average(
     mean = {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
     decoders[0].load_state_dict(mean)
     provenance = {**first.provenance, "averaged": models}
-    checkpoint.save(output, first.model, first.voices, provenance, first.tables)
+    graphs = export_graphs(first.model)
+    checkpoint.save(output, first.model, first.voices, provenance, first.tables, graphs)
 
 
 @app.command()

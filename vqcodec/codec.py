@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, get_args, overload
 
 import numpy as np
 
@@ -23,10 +23,10 @@ from vqcodec.errors import CodesError, SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import StreamMetadata
 from vqcodec.format.streaming import CodesStream
-from vqcodec.inference import enrolment, melody
+from vqcodec.inference import engines, enrolment, melody
 from vqcodec.inference.decoding import speech_blocks
 from vqcodec.inference.encoding import Progress, listened, live_codes
-from vqcodec.inference.engines import Engine, has_gpu, torch_engine
+from vqcodec.inference.engines import DeviceName, Engine, EngineName
 from vqcodec.inference.recordings import encode_recording
 from vqcodec.inference.sources import (
     ConvertCall,
@@ -61,6 +61,7 @@ def load(
     model: str | os.PathLike[str] | None = None,
     *,
     device: str = "auto",
+    engine: str = "auto",
     voices: str | os.PathLike[str] | Literal[False] | None = None,
 ) -> Codec:
     """Load a codec.
@@ -69,24 +70,23 @@ def load(
         model: name of a packaged model, path of a model file, or `hf://owner/name@revision` of
             one on the Hugging Face Hub; the default model when None.
         device: `auto`, `cpu` or `cuda`.
+        engine: `onnx`, `torch`, or `auto`: onnxruntime on a CPU, torch on a GPU.
         voices: a voices file whose voices are added to the model's; when None, the one that
             `vqcodec enroll` keeps them in, if there is one; False for none.
 
     Raises:
         CheckpointError, SpeakerError: a file does not exist or cannot be used.
-        VqcodecError: `cuda` where there is none, or another device.
+        VqcodecError: `cuda` where there is none, another device or engine, or torch is not there.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise VqcodecError(f"device {device}: choose auto, cpu or cuda")
-    if device == "cuda" and not has_gpu():
-        raise VqcodecError("device cuda: torch sees no GPU; use device cpu")
-    if device == "auto":
-        device = "cuda" if has_gpu() else "cpu"
+    for kind, given, known in (("device", device, DeviceName), ("engine", engine, EngineName)):
+        if given not in get_args(known):
+            raise VqcodecError(f"{kind} {given}: choose {' or '.join(get_args(known))}")
     file = model_file.read(None if model is None else str(model))
     if voices and not os.path.exists(voices):
         raise SpeakerError(f"{voices}: no such voices file; vqcodec enroll makes one")
     enrolled = None if voices is False else VoicesFile(voices or default_path())
-    return Codec(file, torch_engine(file, device), enrolled)
+    started = engines.start(file, device=cast(DeviceName, device), engine=cast(EngineName, engine))
+    return Codec(file, started, enrolled)
 
 
 class Codec:
@@ -148,7 +148,9 @@ class Codec:
     @cached_property
     def _torch(self) -> TorchEngine:
         """The engine for what follows gradients."""
-        return cast("TorchEngine", self.engine)
+        if self.engine.name == "torch":
+            return cast("TorchEngine", self.engine)
+        return engines.torch_engine(self._file, self.device)
 
     # Encoding
 

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 from vqcodec.errors import VqcodecError
 
 # Top-level modules: what pip calls them may differ.
 EXTRAS = {
-    "train": ("torchaudio", "torch.utils.tensorboard", "vector_quantize_pytorch", "yaml"),
+    "train": (
+        *("torch", "torchaudio", "torch.utils.tensorboard", "vector_quantize_pytorch", "yaml"),
+        *("onnx", "onnxscript"),
+    ),
+    "wavenet": ("numba", "llvmlite"),
     "eval": (
         *("librosa", "pesq", "pystoi", "pyworld", "resemblyzer", "sklearn", "speechmos"),
-        *("onnxruntime", "pocketsphinx", "jiwer", "matplotlib"),
+        *("pocketsphinx", "jiwer", "matplotlib"),
     ),
     "asr": ("faster_whisper",),
     "hub": ("huggingface_hub",),
     "web": ("fastapi", "gradio", "python_multipart", "uvicorn"),
 }
+
+
+def is_installed(name: str) -> bool:
+    """Whether a top-level module is there, which is not imported for that."""
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # it has been imported, or refused, in another way than by its files
+        return sys.modules.get(name) is not None
 
 
 def library(name: str) -> Any:
@@ -38,11 +52,14 @@ def library(name: str) -> Any:
     # OSError comes of a compiled library that misses a symbol of another, as in releases that do
     # not go together.
     except (ImportError, OSError) as error:
-        (extra,) = (
-            extra
-            for extra, modules in EXTRAS.items()
-            if any(f"{name}.".startswith(f"{module}.") for module in modules)
-        )
         raise VqcodecError(
-            f"{name}: cannot be imported ({error}); pip install 'vqcodec[{extra}]'"
+            f"{name}: cannot be imported ({error}); pip install 'vqcodec[{extra_with(name)}]'"
         ) from error
+
+
+def extra_with(name: str) -> str | None:
+    """The extra that has a module, by its name or that of a package that it is in."""
+    for extra, modules in EXTRAS.items():
+        if any(f"{name}.".startswith(f"{module}.") for module in modules):
+            return extra
+    return None

@@ -24,9 +24,9 @@ from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights import checkpoint
 
 
-@pytest.fixture(scope="module")
-def codec(tiny_model) -> Codec:
-    return vqcodec.load(tiny_model, device="cpu")
+@pytest.fixture(scope="module", params=["onnx", "torch"])
+def codec(light_model, request) -> Codec:
+    return vqcodec.load(light_model, device="cpu", engine=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,8 @@ def test_audio_does_not_depend_on_the_window(codec, samples, bfloat16, monkeypat
     assert np.array_equal(codec.decode(codes, decoder="fast"), whole)
 
 
-def test_bfloat16_is_not_heard(codec, samples, monkeypatch):
+def test_bfloat16_is_not_heard(light_model, samples, monkeypatch):
+    codec = vqcodec.load(light_model, device="cpu", engine="torch")
     codes = codec.encode(samples[:30_000], 16_000, speaker="anna")
     decoded = {}
     for enabled in (False, True):

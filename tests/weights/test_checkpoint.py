@@ -246,8 +246,8 @@ def test_an_absurd_header_size_allocates_nothing(path):
 
 
 def test_a_newer_format_is_refused_with_the_remedy(path):
-    message = refusal(rewritten(path, version="3"))
-    assert "model format 3 is newer than 2: upgrade vqcodec" in message
+    message = refusal(rewritten(path, version="4"))
+    assert "model format 4 is newer than 3: upgrade vqcodec" in message
 
 
 def test_other_files_are_refused(tmp_path):

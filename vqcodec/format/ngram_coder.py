@@ -9,8 +9,7 @@ torch.
 from __future__ import annotations
 
 import hashlib
-from collections import namedtuple
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from math import isqrt, prod
@@ -22,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from vqcodec.compilation import compiled
 from vqcodec.errors import CheckpointError
 from vqcodec.format.header import NGRAM_DIGEST_LENGTH
 from vqcodec.format.stream_records import CodeBlock
@@ -58,17 +56,13 @@ def _powers() -> npt.NDArray[np.int64]:
 
 
 POWERS = _powers()
+# floor(POWERS[i % 256] / 2^(i // 256)), which is 0 at the end.
+_SHIFTED = (POWERS >> np.arange(26)[:, None]).ravel()
 _AnsCoder = constriction.stream.stack.AnsCoder
 _Categorical = constriction.stream.model.Categorical
 
 
-_Weights = namedtuple(
-    "_Weights", "contribution, context_bias, hidden, hidden_bias, output, output_bias"
-)
-"""`NgramModel` as the compiled functions take it: weights int8, what is summed int32.
-
-`contribution` is (Q, K + 1, C, H): what each code adds to the sums 1, ..., C positions later.
-"""
+_ROWS = 64  # positions whose frequencies are made at a time: what they take on the way is large
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,47 +215,72 @@ class NgramModel:
 
     def _pop(self, coder: Any, length: int) -> npt.NDArray[np.uint16]:
         """Codes (Q, length)."""
-        sums, weights, frequencies = self._start(), self._weights, np.empty(self.codebook_size)
+        known = self._known(length * self.n_codebooks)
+        frequencies = np.empty((1, self.codebook_size))
         symbols = np.empty(length * self.n_codebooks, np.uint16)
         for position in range(len(symbols)):
-            _predict(weights, sums, position, frequencies)
-            symbols[position] = symbol = coder.decode(_Categorical(frequencies, perfect=False))
-            _add_context(weights, sums, position, symbol)
+            book = position % self.n_codebooks
+            self._predict(book, known, [position], frequencies)
+            symbols[position] = coder.decode(_Categorical(frequencies[0], perfect=False))
+            known[len(known) - len(symbols) + position] = self.embedding[book, symbols[position]]
         return symbols.reshape(length, self.n_codebooks).T
 
     def _frequencies_less_1(self, symbols: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Of every code at every position of a chunk, (positions, K); the coder adds the 1."""
+        known, n_codebooks = self._known(len(symbols)), self.n_codebooks
+        books = np.arange(len(symbols)) % n_codebooks
+        known[len(known) - len(symbols) :] = self.embedding[books, symbols]
         frequencies = np.empty((len(symbols), self.codebook_size))
-        _predict_all(self._weights, self._start(), symbols, frequencies)
+        for book in range(n_codebooks):
+            places = range(book, len(symbols), n_codebooks)
+            for start in range(0, len(places), _ROWS):
+                some = places[start : start + _ROWS]
+                out = frequencies[some.start : some.stop : some.step]
+                self._predict(book, known, some, out)
         return frequencies
+
+    def _known(self, n_symbols: int) -> npt.NDArray[np.floating]:
+        """Room for the embeddings of a chunk's codes, (C + positions, D), after those before it."""
+        n_context = self.context.shape[1]
+        known = np.zeros((n_context + n_symbols, self.embedding.shape[2]), self._context.dtype)
+        known[:n_context] = self.embedding[np.arange(-n_context, 0) % self.n_codebooks, -1]
+        return known
+
+    def _predict(
+        self,
+        book: int,
+        known: npt.NDArray[np.floating],
+        positions: Sequence[int],
+        out: npt.NDArray[np.float64],
+    ) -> None:
+        """Write the frequencies of the codes at some positions of one codebook, (n, K)."""
+        n_context = self.context.shape[1]
+        before = [known[position : position + n_context].ravel() for position in positions]
+        units = _units(
+            _layer(before, self._context[book], self.context_bias[book]),
+            EMBEDDING_PLACES + CONTEXT_PLACES,
+        )
+        hidden = _layer(units, self._hidden[book], self.hidden_bias[book])
+        units = _units(hidden, LOGIT_PLACES)
+        _frequencies(_layer(units, self._output[book], self.output_bias[book]), out)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: a process that gets the model makes what follows from them itself."""
         return {name: getattr(self, name) for name in (*_SHAPES, "streams")}
 
     @cached_property
-    def _weights(self) -> _Weights:
-        n_codebooks, n_context, _, n_units = self.context.shape
-        # Sums of 1,024 products of bytes are exact in float32, whose matrix products are the
-        # fastest.
-        rows, kernels = self.embedding.astype(np.float32), self.context.astype(np.float32)
-        contribution = np.empty((n_codebooks, rows.shape[1], n_context, n_units), np.int32)
-        for book, distance in np.ndindex(n_codebooks, n_context):
-            kernel = kernels[(book + distance + 1) % n_codebooks, distance]
-            contribution[book, :, distance] = rows[book] @ kernel
-        biases = (self.context_bias, self.hidden_bias, self.output_bias)
-        context_bias, hidden_bias, output_bias = (bias.astype(np.int32) for bias in biases)
-        return _Weights(
-            contribution, context_bias, self.hidden, hidden_bias, self.output, output_bias
-        )
+    def _context(self) -> npt.NDArray[np.floating]:
+        """(Q, C * D, H), the oldest code first."""
+        n_codebooks, _, _, n_units = self.context.shape
+        return _exact(self.context[:, ::-1].reshape(n_codebooks, -1, n_units), 128)
 
-    def _start(self) -> npt.NDArray[np.int32]:
-        """The sums of the first layer at the positions 0, ..., C - 1, as far as they are known."""
-        n_context = self.context.shape[1]
-        sums = np.zeros((n_context, self.context.shape[3]), np.int32)
-        for position in range(-n_context, 0):
-            _add_context(self._weights, sums, position, self.codebook_size)
-        return sums
+    @cached_property
+    def _hidden(self) -> npt.NDArray[np.floating]:
+        return _exact(self.hidden, LARGEST_UNIT)
+
+    @cached_property
+    def _output(self) -> npt.NDArray[np.floating]:
+        return _exact(self.output, LARGEST_UNIT)
 
 
 def _time_major(codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
@@ -296,88 +315,40 @@ def packaged() -> dict[bytes, NgramModel]:
     return found
 
 
-@compiled
-def _add_context(weights: _Weights, sums: np.ndarray, position: int, symbol: int) -> None:
-    """Add a code to the sums of the C positions after its own.
+def _exact(weights: npt.NDArray[np.int8], largest: int) -> npt.NDArray[np.floating]:
+    """Weights (Q, inputs, outputs) as floats: products with integer inputs add up exactly.
 
-    Position p has row p % C of `sums`; once its code is known, the row is that of p + C.
+    Args:
+        weights: of a layer.
+        largest: magnitude of its inputs.
     """
-    n_codebooks, _, n_context, n_units = weights.contribution.shape
-    contribution = weights.contribution[position % n_codebooks, symbol]
-    sums[position % n_context] = weights.context_bias[(position + n_context) % n_codebooks]
-    for distance in range(n_context):
-        own = sums[(position + distance + 1) % n_context]
-        for j in range(n_units):
-            own[j] += contribution[distance, j]
+    is_small = weights.shape[1] * largest * 128 <= 1 << 24
+    return weights.astype(np.float32 if is_small else np.float64)
 
 
-@compiled
-def _units(sums: np.ndarray, places: int) -> np.ndarray:
+def _units(sums: npt.NDArray[np.int32], places: int) -> npt.NDArray[np.int32]:
     """Sums of so many binary places, rounded to units of a layer."""
     excess = places - UNIT_PLACES
-    units = np.empty(len(sums), np.int32)
-    for j in range(len(sums)):
-        units[j] = min(max((sums[j] + (1 << (excess - 1))) >> excess, 0), LARGEST_UNIT)
-    return units
+    return ((sums + (1 << (excess - 1))) >> excess).clip(0, LARGEST_UNIT)
 
 
-@compiled
-def _layer(units: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """The sums bias + units @ weights, of int8 weights.
-
-    Most units are zero. Of the others four are taken at a time, so that the sums, which a large
-    codebook has many of, are read and written a quarter as often.
-    """
-    sums = bias.copy()
-    rows = np.flatnonzero(units)
-    n_fours = len(rows) // 4
-    for four in range(n_fours):
-        a, b, c, d = rows[4 * four : 4 * four + 4]
-        for j in range(len(sums)):
-            sums[j] += (
-                units[a] * np.int32(weights[a, j])
-                + units[b] * np.int32(weights[b, j])
-                + units[c] * np.int32(weights[c, j])
-                + units[d] * np.int32(weights[d, j])
-            )
-    for a in rows[4 * n_fours :]:
-        for j in range(len(sums)):
-            sums[j] += units[a] * np.int32(weights[a, j])
-    return sums
+def _layer(
+    inputs: Iterable[np.ndarray], weights: npt.NDArray[np.floating], bias: npt.NDArray[np.int16]
+) -> npt.NDArray[np.int32]:
+    """The sums bias + inputs @ weights, (n, outputs)."""
+    # One row at a time: for a product of many, BLAS wakes threads that take more than they give.
+    sums = [row.astype(weights.dtype, copy=False) @ weights for row in inputs]
+    return np.stack(sums).astype(np.int32) + bias
 
 
-@compiled
-def _frequencies(logits: np.ndarray, out: np.ndarray) -> None:
+def _frequencies(logits: npt.NDArray[np.int32], out: npt.NDArray[np.float64]) -> None:
     """Write the frequencies, less 1, of all codes, TOTAL - K in all, in proportion to 2^logit."""
-    best = np.argmax(logits)
-    powers = np.empty(len(logits), np.int64)
-    for code in range(len(logits)):
-        below = (logits[best] - logits[code]) >> (LOGIT_PLACES - POWER_PLACES)
-        whole, part = below >> POWER_PLACES, below & ((1 << POWER_PLACES) - 1)
-        powers[code] = POWERS[part] >> min(whole, 31)
-    left = TOTAL - len(logits)
-    # A division for each code would take longer than the layers.
-    scale = (left << 32) // powers.sum()
-    for code in range(len(logits)):
-        frequency = (powers[code] * scale) >> 32
-        out[code] = frequency
-        left -= frequency
-    out[best] += left
-
-
-@compiled
-def _predict(weights: _Weights, sums: np.ndarray, position: int, out: np.ndarray) -> None:
-    """Write the frequencies of the codes at a position whose sums are complete."""
-    n_codebooks, _, n_context, _ = weights.contribution.shape
-    book = position % n_codebooks
-    first = _units(sums[position % n_context], EMBEDDING_PLACES + CONTEXT_PLACES)
-    second = _units(_layer(first, weights.hidden[book], weights.hidden_bias[book]), LOGIT_PLACES)
-    _frequencies(_layer(second, weights.output[book], weights.output_bias[book]), out)
-
-
-@compiled
-def _predict_all(weights: _Weights, sums: np.ndarray, symbols: np.ndarray, out: np.ndarray) -> None:
-    """Write the frequencies at every position of a chunk, (positions, K)."""
-    for position in range(len(symbols)):
-        _predict(weights, sums, position, out[position])
-        _add_context(weights, sums, position, symbols[position])
+    every, best = np.arange(len(logits)), logits.argmax(axis=1)
+    below = (logits[every, best][:, None] - logits) >> (LOGIT_PLACES - POWER_PLACES)
+    powers = _SHIFTED[np.minimum(below, len(_SHIFTED) - 1)]
+    left = TOTAL - logits.shape[1]
+    scale = (left << 32) // powers.sum(axis=1, keepdims=True)
+    powers *= scale
+    powers >>= 32
+    out[:] = powers
+    out[every, best] += left - powers.sum(axis=1)

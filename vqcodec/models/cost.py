@@ -19,7 +19,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 # State that is not learnt, the scales of rounded weights, and what lies beside a model in its file.
 _NO_WEIGHT = re.compile(
-    r"(entropy\.|norm\.|speaker\.mel\.|voices$).*|.*(cluster_size|cluster_sum|embed_avg|init\w*ed|\.scale8)"
+    r"(entropy\.|graphs\.|norm\.|speaker\.mel\.|voices$).*|.*(cluster_size|cluster_sum|embed_avg|init\w*ed|\.scale8)"
 )
 _MEL_SHAPE = 257, 64  # bins and bands of what the speaker encoder hears, one frame in 10 ms
 

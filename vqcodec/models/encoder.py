@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqcodec.models import dft
 from vqcodec.models.config import EncoderConfig
 from vqcodec.models.receptive_field import padding
 
@@ -106,7 +107,11 @@ class Filterbank(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, T) -> (B, n_filters, T / stride), T a multiple of the stride."""
-        frames = F.pad(waveform, self.padding).unfold(-1, self.weight.shape[1], self.stride)
+        padded, length = F.pad(waveform, self.padding), self.weight.shape[1]
+        if torch.compiler.is_exporting():
+            frames = dft.frames(padded, length, self.stride)
+        else:
+            frames = padded.unfold(-1, length, self.stride)
         cosine, sine = (frames @ self.weight.T).float().chunk(2, dim=-1)
         power = cosine.square() + sine.square()
         return 0.3 * (power + self.POWER_FLOOR).log().transpose(1, 2)

@@ -94,6 +94,21 @@ class Decoder(Protocol):
 LARGEST_SHIFT, LARGEST_STRETCH = 24.0, 4.0
 
 
+@dataclass(frozen=True)
+class Graph:
+    """A network, or several in a row, for engines without torch (models/graphs.py makes them).
+
+    Attributes:
+        onnx: a serialised ONNX model without weights.
+        weights: names of those that it asks for, as in the model's state.
+        context: `Decoder.context` of a decoder.
+    """
+
+    onnx: bytes
+    weights: tuple[str, ...]
+    context: tuple[int, int] | None = None
+
+
 class SynthesisKeywords(TypedDict, total=False):
     """The fields of `DecodeOptions` but the sample rate, as keyword arguments."""
 

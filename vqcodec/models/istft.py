@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqcodec.models import dft
 from vqcodec.models.config import IstftDecoderConfig
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.receptive_field import istft_reach
@@ -127,8 +128,15 @@ class IstftDecoder(nn.Module):
             if str(index) in self.streams:
                 x = self.streams[str(index)](x, condition.streams)
             x = block(x, condition.speaker)
-        log_magnitude, phase = self.head(self.norm(x.transpose(1, 2))).float().chunk(2, dim=-1)
+        x = self.norm(x.transpose(1, 2))
+        if torch.compiler.is_exporting():
+            # Runtimes compute the last few values of an array otherwise than by vectors: they are
+            # to be of a frame that is dropped, or the end depended on the length.
+            x = F.pad(x, (0, 0, 0, 1))
+        log_magnitude, phase = self.head(x).float().chunk(2, dim=-1)
         magnitude = log_magnitude.clamp(max=self.MAX_LOG_MAGNITUDE).exp()
+        if torch.compiler.is_exporting():
+            return self.overlap_add(dft.inverse(magnitude, phase, self.n_fft)[:, :-1])
         return self.synthesize(torch.polar(magnitude, phase))
 
     def synthesize(self, spectrum: Tensor) -> Tensor:
@@ -147,20 +155,23 @@ class IstftDecoder(nn.Module):
         Returns:
             (B, N * hop_length / upsample).
         """
-        n_frames = spectrum.shape[1]
+        return self.overlap_add(torch.fft.irfft(spectrum, n=self.n_fft, dim=-1))
+
+    def overlap_add(self, frames: Tensor) -> Tensor:
+        """Frames (B, N, n_fft) of an inverse STFT -> (B, N * hop_length / upsample)."""
+        n_frames = frames.shape[1]
         window: Tensor = self.window  # type: ignore[assignment]
-        frames = torch.fft.irfft(spectrum, n=self.n_fft, dim=-1) * window
         squares = window.square().expand(1, n_frames, -1)
         length = (n_frames - 1) * self.frame_hop + self.n_fft
 
-        def overlap_add(x: Tensor) -> Tensor:
+        def added(x: Tensor) -> Tensor:
             return F.fold(
                 x.transpose(1, 2), (1, length), (1, self.n_fft), stride=(1, self.frame_hop)
             )[:, 0, 0]
 
         cut = (self.n_fft - self.frame_hop) // 2
         output = slice(cut, cut + n_frames * self.frame_hop)
-        return overlap_add(frames)[:, output] / overlap_add(squares)[:, output].clamp(min=1e-4)
+        return added(frames * window)[:, output] / added(squares)[:, output].clamp(min=1e-4)
 
 
 def _convolution(config: IstftDecoderConfig, in_channels: int, groups: int = 1) -> nn.Conv1d:

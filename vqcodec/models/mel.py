@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vqcodec.models import dft
 
 
 def mel_filterbank(
@@ -61,13 +64,15 @@ class MelSpectrogram(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Waveform (B, T), T > n_fft / 2 -> (B, n_mels, 1 + T // hop_length)."""
-        spectrum = torch.stft(
-            waveform,
-            self.n_fft,
-            self.hop_length,
-            window=self.spectrogram.get_buffer("window"),
-            return_complex=True,
-        )
-        magnitudes = spectrum.abs() if self.power == 1 else spectrum.abs().pow(self.power)
-        filters = self.mel_scale.get_buffer("fb")
-        return (magnitudes.transpose(1, 2) @ filters).transpose(1, 2)
+        window = self.spectrogram.get_buffer("window")
+        if torch.compiler.is_exporting():
+            room = self.n_fft // 2, self.n_fft // 2
+            padded = F.pad(waveform[:, None], room, mode="reflect")[:, 0]
+            frames = dft.frames(padded, self.n_fft, self.hop_length)
+            powers = dft.power_spectrum(frames * window) ** (self.power / 2)
+        else:
+            spectrum = torch.stft(
+                waveform, self.n_fft, self.hop_length, window=window, return_complex=True
+            ).transpose(1, 2)
+            powers = spectrum.abs() if self.power == 1 else spectrum.abs().pow(self.power)
+        return (powers @ self.mel_scale.get_buffer("fb")).transpose(1, 2)

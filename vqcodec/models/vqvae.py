@@ -17,6 +17,8 @@ from vqcodec.models.speaker import SpeakerEncoder, SpeakerTable
 from vqcodec.models.streams import Stream, build_streams
 from vqcodec.models.wavenet import WaveNet
 
+# Names of weights that follow from the configuration begin so; no file holds these.
+DERIVED = ("speaker.mel.",)
 # By their sections of `ModelConfig`, under which their weights are stored.
 DECODERS: dict[DecoderName, Callable[..., nn.Module]] = {
     "fast": IstftDecoder,

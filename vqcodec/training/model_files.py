@@ -13,6 +13,7 @@ from vqcodec.data.dataset import speaker_names
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError
 from vqcodec.format.ngram_coder import NgramModel
+from vqcodec.models.graphs import export_graphs
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.mean_voices import mean_voices
 from vqcodec.training.recipe import Recipe
@@ -145,4 +146,4 @@ def write_model(
         **({PITCHES: dict(pitches)} if pitches else {}),
     }
     found = {**mean_voices(model, data, device), **voices}
-    checkpoint.save(path, model, found, provenance, tables)
+    checkpoint.save(path, model, found, provenance, tables, export_graphs(model))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,12 +20,11 @@ from torch.nn.modules.module import (
 
 from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.models.config import ModelConfig
-from vqcodec.models.vqvae import VQVAE
+from vqcodec.models.interfaces import Graph
+from vqcodec.models.vqvae import DERIVED, VQVAE
 from vqcodec.weights import model_file
 from vqcodec.weights.model_file import Arrays, ModelFile, misfit
 
-# Follows from the configuration, and is not stored.
-DERIVED = ("speaker.mel.",)
 SLACK = 1 << 22  # values: more than any network derives from its configuration
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -62,6 +62,7 @@ def save(
     voices: Mapping[str, np.ndarray],
     provenance: Mapping[str, Any],
     tables: NgramModel | None = None,
+    graphs: Mapping[str, Graph] = MappingProxyType({}),
 ) -> bytes:
     """Write a model file atomically; returns its fingerprint.
 
@@ -72,13 +73,14 @@ def save(
         provenance: what JSON can hold.
         tables: of the entropy coder. They are no part of the fingerprint: files of codes name
             them on their own.
+        graphs: `export_graphs` of the model; without them the file can be used by torch alone.
     """
     weights = {
         name: tensor.cpu().numpy()
         for name, tensor in model.state_dict().items()
         if not name.startswith(DERIVED)
     }
-    return model_file.write(path, model.config, weights, voices, provenance, tables)
+    return model_file.write(path, model.config, weights, voices, provenance, tables, graphs)
 
 
 def load(name: str | Path | None = None) -> Checkpoint:

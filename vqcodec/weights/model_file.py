@@ -1,6 +1,7 @@
 """Model files: one .safetensors with weights, configuration, voices, fingerprint and provenance.
 
-It may hold the tables of the entropy coder too. The configuration and the rest stand in the file's
+It may hold the tables of the entropy coder too, and the networks as ONNX graphs, to which an engine
+without torch feeds the weights. The configuration and the rest stand in the file's
 metadata as JSON, so nothing is ever unpickled. Weights are stored in half precision, the bottleneck
 in full, and the largest matrices of the fast decoder as int8, whose rounding lies some 35 dB under
 the audio. Files are read and written without torch.
@@ -11,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from vqcodec.files import write_atomically
 from vqcodec.format import ngram_coder
 from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.models.config import ModelConfig
+from vqcodec.models.interfaces import Graph
 from vqcodec.weights.registry import FORMAT, VERSION, check_version, find
 from vqcodec.weights.voices import VECTOR_LENGTH
 
@@ -35,6 +38,8 @@ FINGERPRINT_BYTES = 8
 MEANING = ("encoder.", "norm.", "quantizer.", "speaker.")
 FULL_PRECISION = ("norm.", "quantizer.")
 EIGHT_BITS, SCALE = re.compile(r"fast\.blocks\.\d+\.(expand|project)\.weight"), ".scale8"
+
+GRAPHS = "graphs."  # names of the tensors that hold them begin so
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -51,6 +56,7 @@ class ModelFile:
         fingerprint: 8 bytes; files of codes name it.
         provenance: data, steps, hardware, licence, metrics: free JSON.
         tables: of the entropy coder, if there are any.
+        graphs: by the names that `models.graphs.export_graphs` gives them, if there are any.
     """
 
     path: Path
@@ -59,21 +65,25 @@ class ModelFile:
     voices: dict[str, np.ndarray]
     fingerprint: bytes
     provenance: dict[str, Any]
-    tables: NgramModel | None = None
+    tables: NgramModel | None
+    graphs: dict[str, Graph]
 
     @property
     def name(self) -> str:
         """File stem."""
         return self.path.stem
 
-    def weights(self) -> dict[str, np.ndarray]:
+    def weights(self, names: Container[str] | None = None) -> dict[str, np.ndarray]:
         """The state of the networks, float32.
+
+        Args:
+            names: what is wanted of it; all when None.
 
         Raises:
             CheckpointError: tensors do not belong together, or have values that are no numbers.
         """
         try:
-            return _restored(self.tensors)
+            return _restored(self.tensors, names)
         except ValueError as error:
             raise misfit(self.path, error) from None
 
@@ -85,6 +95,7 @@ def write(
     voices: Arrays,
     provenance: Mapping[str, Any],
     tables: NgramModel | None = None,
+    graphs: Mapping[str, Graph] = MappingProxyType({}),
 ) -> bytes:
     """Write a model file atomically; returns its fingerprint.
 
@@ -96,6 +107,7 @@ def write(
         provenance: what JSON can hold.
         tables: of the entropy coder. They are no part of the fingerprint: files of codes name
             them on their own.
+        graphs: of the configuration. They are no part of the fingerprint either.
     """
     tensors = {
         stored: part
@@ -117,9 +129,38 @@ def write(
         "voices": json.dumps(names),
         "provenance": json.dumps(dict(provenance)),
     }
+    _put(path, metadata, tensors, graphs)
+    return fingerprint
+
+
+def add_graphs(path: Path, graphs: Mapping[str, Graph]) -> None:
+    """Write a model file anew, atomically, with other graphs and all else as it is.
+
+    Args:
+        path: of the file, of this format or an older one.
+        graphs: of its configuration.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another kind.
+    """
+    read(path)
+    metadata, tensors = read_tensors(path, FORMAT)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(GRAPHS)}
+    _put(path, metadata | {"version": str(VERSION)}, kept, graphs)
+
+
+def _put(
+    path: str | Path,
+    metadata: dict[str, str],
+    tensors: dict[str, np.ndarray],
+    graphs: Mapping[str, Graph],
+) -> None:
+    for name, graph in graphs.items():
+        tensors[GRAPHS + name] = np.frombuffer(graph.onnx, np.uint8)
+    asked = {name: [graph.weights, graph.context] for name, graph in graphs.items()}
+    metadata["graphs"] = json.dumps(asked)
     metadata["sha256"] = checksum(tensors, metadata)
     write_atomically(path, safetensors_bytes(tensors, metadata))
-    return fingerprint
 
 
 def read(name: str | Path | None = None) -> ModelFile:
@@ -146,14 +187,14 @@ def _assembled(path: Path, metadata: dict[str, str], tensors: dict[str, np.ndarr
     if checksum(tensors, metadata) != metadata["sha256"]:
         raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
     voices = _voices(json.loads(metadata["voices"]), tensors.pop("voices"))
-    tables = _tables(path, tensors)
+    tables, graphs = _tables(path, tensors), _graphs(metadata, tensors)
     fingerprint = _fingerprint(tensors, config)
     try:
         parsed = ModelConfig.model_validate_json(config)
     except ValidationError as error:
         raise misfit(path, error) from None
     provenance = dict(json.loads(metadata["provenance"]))
-    return ModelFile(path, parsed, tensors, voices, fingerprint, provenance, tables)
+    return ModelFile(path, parsed, tensors, voices, fingerprint, provenance, tables, graphs)
 
 
 def misfit(path: Path, error: Exception) -> CheckpointError:
@@ -178,6 +219,19 @@ def _tables(path: Path, tensors: dict[str, np.ndarray]) -> NgramModel | None:
         return NgramModel.from_tensors(found) if found else None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}: fetch it again") from None
+
+
+def _graphs(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> dict[str, Graph]:
+    """Take the graphs, if there are any, out of the tensors."""
+    asked = json.loads(metadata.get("graphs", "{}"))
+    return {
+        name: Graph(
+            tensors.pop(GRAPHS + name).tobytes(),
+            tuple(map(str, weights)),
+            None if context is None else (int(context[0]), int(context[1])),
+        )
+        for name, (weights, context) in asked.items()
+    }
 
 
 def read_tensors(path: Path, format_name: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -210,11 +264,11 @@ def _stored(name: str, tensor: np.ndarray) -> dict[str, np.ndarray]:
     return {name: tensor}
 
 
-def _restored(tensors: Arrays) -> dict[str, np.ndarray]:
-    """The weights of which `_stored` made the tensors."""
+def _restored(tensors: Arrays, names: Container[str] | None) -> dict[str, np.ndarray]:
+    """The weights of which `_stored` made the tensors, or some of them."""
     weights = {}
     for name, tensor in tensors.items():
-        if name.endswith(SCALE):
+        if name.endswith(SCALE) or (names is not None and name not in names):
             continue
         scale = tensors.get(name + SCALE, np.ones((), np.float32))
         if scale.ndim and scale.shape != (*tensor.shape[:1], 1):

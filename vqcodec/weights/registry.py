@@ -15,7 +15,7 @@ from vqcodec.errors import CheckpointError
 from vqcodec.weights import hub
 
 DEFAULT_MODEL = "speech-1k"
-FORMAT, VERSION = "vqcodec-model", 2
+FORMAT, VERSION = "vqcodec-model", 3
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from vqcodec.errors import CheckpointError, VqcodecError
+from vqcodec.extras import is_installed, library
 from vqcodec.models import DecoderName
 from vqcodec.models.config import ModelConfig
 from vqcodec.weights.model_file import ModelFile
@@ -22,6 +23,8 @@ from vqcodec.weights.model_file import ModelFile
 if TYPE_CHECKING:
     from vqcodec.inference.engines.pytorch import TorchEngine
 
+DeviceName = Literal["auto", "cpu", "cuda"]
+EngineName = Literal["auto", "onnx", "torch"]
 Streams = Mapping[str, np.ndarray]
 NO_STREAMS: Streams = MappingProxyType({})
 
@@ -44,10 +47,12 @@ class Engine(Protocol):
     """The networks of one model, ready to run.
 
     Attributes:
+        name: in the table of engines.
         config: of the model.
         device: `cpu` or `cuda`.
     """
 
+    name: EngineName
     config: ModelConfig
     device: str
 
@@ -120,11 +125,40 @@ def has_gpu() -> bool:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
         return False
-    if find_spec("torch") is None:
+    if not is_installed("torch"):
         return False
     import torch
 
     return torch.cuda.is_available()
+
+
+def start(file: ModelFile, *, device: DeviceName = "auto", engine: EngineName = "auto") -> Engine:
+    """Make a model ready to run.
+
+    Args:
+        file: of the model.
+        device: `auto` is `cuda` if torch sees a GPU, else `cpu`.
+        engine: `auto` is `torch` on a GPU, and for files without graphs; else `onnx`.
+
+    Raises:
+        VqcodecError: these do not go together, there is no GPU, or torch is not installed.
+        CheckpointError: weights and configuration disagree, or the file lacks what is needed.
+    """
+    if device == "cuda" and not has_gpu():
+        raise VqcodecError("device cuda: torch sees no GPU; use device cpu")
+    if device == "auto":
+        device = "cuda" if engine != "onnx" and has_gpu() else "cpu"
+    if engine == "auto":
+        engine = "onnx" if device == "cpu" and file.graphs else "torch"
+    if engine == "torch":
+        return torch_engine(file, device)
+    if device == "cuda":
+        raise VqcodecError("engine onnx: runs on a CPU; use device cpu, or engine torch")
+    if not file.graphs:
+        raise without_graphs(file)
+    from vqcodec.inference.engines.onnx import OnnxEngine
+
+    return OnnxEngine(file)
 
 
 def torch_engine(file: ModelFile, device: str) -> TorchEngine:
@@ -135,9 +169,26 @@ def torch_engine(file: ModelFile, device: str) -> TorchEngine:
         device: `cpu` or `cuda`.
 
     Raises:
+        VqcodecError: torch is not installed.
         CheckpointError: weights and configuration disagree.
     """
+    if not file.graphs and not is_installed("torch"):
+        raise without_graphs(file)
+    library("torch")
     from vqcodec.inference.engines.pytorch import TorchEngine
     from vqcodec.weights.checkpoint import network
 
     return TorchEngine(network(file), device)
+
+
+def without_graphs(file: ModelFile) -> CheckpointError:
+    """The error for a model file that onnxruntime cannot run."""
+    if file.config.quantizer.kind != "vq":
+        return CheckpointError(
+            f"{file.path}: quantizer.kind {file.config.quantizer.kind} is torch's alone: "
+            "use engine torch, which vqcodec[train] brings"
+        )
+    return CheckpointError(
+        f"{file.path}: holds no graphs for onnxruntime, as older model files do not: where "
+        f"vqcodec[train] is installed, vqcodec export graphs {file.path} adds them"
+    )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vqcodec.inference import chunking
-from vqcodec.inference.engines import NO_STREAMS, Encoded, Streams
+from vqcodec.inference.engines import NO_STREAMS, Encoded, EngineName, Streams
 from vqcodec.inference.wavenet import LANES_PER_THREAD
 from vqcodec.models import DecoderName
 from vqcodec.models.interfaces import Condition, Decoder
@@ -24,6 +24,8 @@ class TorchEngine:
         model: in evaluation mode; it moves to the device.
         device: `cpu` or `cuda`.
     """
+
+    name: EngineName = "torch"
 
     def __init__(self, model: VQVAE, device: str = "cpu") -> None:
         self.device, self.config = device, model.config

@@ -1,0 +1,102 @@
+"""A model as ordinary ONNX files with their weights inside, for other programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vqcodec.errors import CheckpointError
+from vqcodec.extras import library
+from vqcodec.files import write_atomically
+from vqcodec.weights.model_file import FULL_PRECISION, ModelFile
+
+HALF = ".float16"  # names of weights that are read as float32 end so
+
+
+def write_onnx(file: ModelFile, folder: Path, *, half: bool = False) -> list[Path]:
+    """Write the graphs of a model, and `model.json` about them.
+
+    Args:
+        file: of the model, with graphs.
+        folder: is made if need be; files of the same names are replaced.
+        half: store weights as float16, which graphs then read as float32; what gives codes their
+            meaning stays float32 where the model file has that.
+
+    Returns:
+        The paths of the graphs.
+
+    Raises:
+        CheckpointError: the file has no graphs.
+        VqcodecError: the extra `train` is not installed.
+    """
+    if not file.graphs:
+        raise CheckpointError(
+            f"{file.path}: holds no graphs; vqcodec export graphs {file.path} adds them"
+        )
+    onnx = library("onnx")
+    folder.mkdir(parents=True, exist_ok=True)
+    about = _about(file)
+    paths, parts = [], {}
+    for name, graph in file.graphs.items():
+        model = onnx.load_from_string(graph.onnx)
+        weights = file.weights(graph.weights)
+        for tensor in model.graph.initializer:
+            if tensor.name in weights:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name], tensor.name))
+        if half:
+            _halve(onnx, model, set(weights))
+        details = {"context": list(graph.context)} if graph.context else {}
+        onnx.helper.set_model_props(
+            model, {key: str(value) for key, value in {**about, **details}.items()}
+        )
+        paths.append(folder / f"{name}.onnx")
+        write_atomically(paths[-1], model.SerializeToString(deterministic=True))
+        parts[paths[-1].name] = {
+            "opset": model.opset_import[0].version,
+            "inputs": [_described(onnx, value) for value in model.graph.input],
+            "outputs": [_described(onnx, value) for value in model.graph.output],
+            **details,
+        }
+    voices = {name: vector.tolist() for name, vector in file.voices.items()}
+    text = json.dumps({**about, "graphs": parts, "voices": voices}, indent=1)
+    write_atomically(folder / "model.json", text.encode() + b"\n")
+    return paths
+
+
+def _about(file: ModelFile) -> dict[str, Any]:
+    quantizer = file.config.quantizer
+    return {
+        "model": file.name,
+        "fingerprint": file.fingerprint.hex(),
+        "licence": file.provenance.get("licence", ""),
+        "sample_rate": file.config.sample_rate,
+        "hop_length": file.config.hop_length,
+        "n_codebooks": quantizer.n_codebooks,
+        "codebook_size": quantizer.codebook_size,
+    }
+
+
+def _halve(onnx: Any, model: Any, names: set[str]) -> None:
+    """Store weights as float16, and cast them before anything else."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.name not in names or tensor.name.startswith(FULL_PRECISION):
+            continue
+        name, value = tensor.name, onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(value.astype(np.float16), name + HALF))
+        casts.append(
+            onnx.helper.make_node("Cast", [name + HALF], [name], to=onnx.TensorProto.FLOAT)
+        )
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _described(onnx: Any, value: Any) -> dict[str, Any]:
+    kind = value.type.tensor_type
+    shape = [axis.dim_param or axis.dim_value for axis in kind.shape.dim]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+    return {"name": value.name, "type": dtype, "shape": shape}
