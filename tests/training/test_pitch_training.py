@@ -15,7 +15,7 @@ import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
 from vqcodec.training import trainer
-from vqcodec.training.conversion import PitchLoss
+from vqcodec.training.conversion_loss import PitchLoss
 from vqcodec.training.loop import STATE_FILE, Report
 from vqcodec.training.objective import inconsistency
 from vqcodec.training.recipe import Recipe

@@ -17,7 +17,7 @@ from vqcodec.models.speaker_vector import guided
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import MultiResolutionSpectralLoss, WaveformLoss, WaveformLosses
 from vqcodec.models.wavenet import WaveNet
-from vqcodec.training.conversion import ConversionLoss
+from vqcodec.training.conversion_loss import ConversionLoss
 from vqcodec.training.recipe import Recipe
 
 

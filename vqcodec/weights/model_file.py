@@ -37,7 +37,9 @@ FINGERPRINT_BYTES = 8
 # and still read old files.
 MEANING = ("encoder.", "norm.", "quantizer.", "speaker.")
 FULL_PRECISION = ("norm.", "quantizer.")
-EIGHT_BITS, SCALE = re.compile(r"fast\.blocks\.\d+\.(expand|project)\.weight"), ".scale8"
+EIGHT_BITS, SCALE = re.compile(
+    r"fast\.blocks\.\d+\.(expand|project)\.weight|\w+\.streams\.(\d+\.)?convolutions\.\w+\.weight"
+), ".scale8"
 
 GRAPHS = "graphs."  # names of the tensors that hold them begin so
 
@@ -255,7 +257,7 @@ def read_tensors(path: Path, format_name: str) -> tuple[dict[str, str], dict[str
 def _stored(name: str, tensor: np.ndarray) -> dict[str, np.ndarray]:
     """A weight as one tensor or two of the file."""
     if EIGHT_BITS.fullmatch(name):
-        peaks = np.abs(tensor).max(axis=1, keepdims=True)
+        peaks = np.abs(tensor).max(axis=tuple(range(1, tensor.ndim)), keepdims=True)
         scale = (peaks / np.float32(127)).clip(min=np.float32(1e-7)).astype(np.float16)
         rounded = (tensor / scale.astype(np.float32)).round().astype(np.int8)
         return {name: rounded, name + SCALE: scale}
@@ -271,7 +273,7 @@ def _restored(tensors: Arrays, names: Container[str] | None) -> dict[str, np.nda
         if name.endswith(SCALE) or (names is not None and name not in names):
             continue
         scale = tensors.get(name + SCALE, np.ones((), np.float32))
-        if scale.ndim and scale.shape != (*tensor.shape[:1], 1):
+        if scale.ndim and scale.shape != (*tensor.shape[:1], *(1,) * (tensor.ndim - 1)):
             raise ValueError(f"{name + SCALE} is {list(scale.shape)}")
         # Of a lone number, the product is no array.
         weights[name] = np.asarray(tensor.astype(np.float32) * scale.astype(np.float32))
