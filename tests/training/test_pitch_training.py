@@ -111,7 +111,7 @@ def test_conversions_learn_to_follow_the_melody_that_they_are_told(
         stage="fast",
         initial_model=str(before),
         model={"pitch": {}},
-        loss={"conversion_pitch": 1.0},
+        loss={"conversion_pitch": 1.0, "conversion_timbre": 1.0},
     )
     job = Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
     batch, decoder = job.sampler.batch(0), job.objective.model.fast
@@ -121,10 +121,12 @@ def test_conversions_learn_to_follow_the_melody_that_they_are_told(
     for _ in range(30):
         found = job.objective(batch)
         optimizer.zero_grad()
-        found.conversion_pitch.backward()
+        (found.conversion_pitch + found.conversion_timbre).backward()
         optimizer.step()
         losses.append(found.conversion_pitch.item())
     assert losses[-1] < 0.8 * losses[0]
+    # The decoder of before is not one of those that learn.
+    assert 0 < found.conversion_timbre < 1
     with torch.no_grad():
         assert job.objective(batch).conversion_pitch == 0
 
@@ -155,7 +157,7 @@ def test_a_voice_is_to_repeat_itself_as_it_was_told_whatever_its_formants() -> N
 
 
 def test_conversions_are_listened_to_where_they_can_be(data: PreparedData, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs frozen codes, a fast decoder"):
+    with pytest.raises(ValueError, match="need frozen codes, a fast decoder"):
         small_recipe(data, tmp_path, **MELODY | {"loss": {"conversion_pitch": 1.0}})
 
 

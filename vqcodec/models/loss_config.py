@@ -25,6 +25,7 @@ class LossConfig(Section):
             what it improves: the newest model is kept.
         conversion_pitch: of `PitchLoss` of conversions between the segments of a batch, for models
             that are told the pitch.
+        conversion_timbre: of how their timbre leaves what the initial model made of them.
     """
 
     mel: Weight = 1.0
@@ -37,3 +38,9 @@ class LossConfig(Section):
     wavenet: Weight = 1.0
     consistency: Weight = 0.0
     conversion_pitch: Weight = 0.0
+    conversion_timbre: Weight = 0.0
+
+    @property
+    def hears_conversions(self) -> bool:
+        """Whether any of the weights is one of conversions."""
+        return self.conversion_pitch + self.conversion_timbre > 0

@@ -1,10 +1,14 @@
 """What is minimised of conversions: nobody has ever said them, so no waveform can be compared.
 
-But it is known what melody they are to have: that of the source, moved to where the target speaks.
-Codes tell something of their own pitch, which a decoder believes unless it is taught otherwise.
+But it is known what melody they are to have: that of the source, moved to where the target
+speaks. Codes tell something of their own pitch, which a decoder believes unless it is taught
+otherwise. The timbre of conversions is to stay: taught the melody alone, they lose the voice.
 """
 
 from __future__ import annotations
+
+import copy
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +18,8 @@ from torch import Tensor, nn
 from vqcodec.data.dataset import Batch
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.interfaces import Condition, Decoder
+from vqcodec.models.loss_config import LossConfig
+from vqcodec.models.mel import MelSpectrogram
 from vqcodec.models.pitch import UNVOICED, mean_log_f0
 from vqcodec.models.speaker_vector import guided
 from vqcodec.models.streams import build_streams
@@ -21,6 +27,26 @@ from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import PeriodicityLoss
 
 LARGEST_MOVE = 0.8  # of log F0: 14 semitones
+
+
+class ConversionLosses(NamedTuple):
+    """Scalars.
+
+    Attributes:
+        conversion_pitch: see `PitchLoss`.
+        conversion_timbre: L1 of the log energies in mel bands too wide for single harmonics, from
+            those that the decoder had before it was trained.
+    """
+
+    conversion_pitch: Tensor
+    conversion_timbre: Tensor
+
+    def weighted(self, weights: LossConfig) -> Tensor:
+        """Their sum."""
+        return (
+            weights.conversion_pitch * self.conversion_pitch
+            + weights.conversion_timbre * self.conversion_timbre
+        )
 
 
 class PitchLoss(nn.Module):
@@ -84,15 +110,24 @@ class ConversionLoss(nn.Module):
 
     Args:
         config: of a model that is told the pitch and hears speakers.
+        decoder: of the model, before it is trained.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    N_MELS, ENERGY_FLOOR = 24, 1e-3
+
+    def __init__(self, config: ModelConfig, decoder: Decoder) -> None:
         super().__init__()
         self.stream = build_streams(config)["pitch"]
         self.pitch = PitchLoss(config.sample_rate, config.hop_length)
+        self.before = copy.deepcopy(decoder)
+        self.mel = MelSpectrogram(
+            config.sample_rate, n_fft=1024, hop_length=256, n_mels=self.N_MELS
+        )
 
-    def forward(self, model: VQVAE, decoder: Decoder, batch: Batch, speaker: Tensor) -> Tensor:
-        """`PitchLoss` of conversions.
+    def forward(
+        self, model: VQVAE, decoder: Decoder, batch: Batch, speaker: Tensor
+    ) -> ConversionLosses:
+        """Losses of conversions.
 
         Args:
             model: whose codes they are.
@@ -110,11 +145,13 @@ class ConversionLoss(nn.Module):
             moved = np.where(contours[:n] != UNVOICED, contours[:n] + moves[:, None], UNVOICED)
             features = torch.from_numpy(self.stream.features(moved)).to(source.device)
             told = guided(target, speaker[:n])
+            before = self.before(Condition(latents, told)).float()
         converted = decoder(Condition(latents, told, {"pitch": features}))
         with torch.autocast(source.device.type, enabled=False):
             own, new = (
                 torch.from_numpy(contour.astype(np.float32)).to(source.device)
                 for contour in (contours[:n], moved)
             )
-            loss: Tensor = self.pitch(converted.float(), new, source, own)
-        return loss
+            pitch = self.pitch(converted.float(), new, source, own)
+            bands = [(self.mel(x) + self.ENERGY_FLOOR).log() for x in (converted.float(), before)]
+        return ConversionLosses(pitch, F.l1_loss(*bands))

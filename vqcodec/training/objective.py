@@ -17,7 +17,7 @@ from vqcodec.models.speaker_vector import guided
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import MultiResolutionSpectralLoss, WaveformLoss, WaveformLosses
 from vqcodec.models.wavenet import WaveNet
-from vqcodec.training.conversion_loss import ConversionLoss
+from vqcodec.training.conversion_loss import ConversionLoss, ConversionLosses
 from vqcodec.training.recipe import Recipe
 
 
@@ -33,7 +33,7 @@ class Losses(NamedTuple):
         commitment: the quantizer's own loss, already weighted.
         wavenet: cross-entropy in nats per sample.
         consistency: see `inconsistency`.
-        conversion_pitch: see `ConversionLoss`.
+        conversion_pitch, conversion_timbre: see `ConversionLosses`.
         indices: (B, Q, N) codes of the batch.
         decoded: (B, T) float32 what was made of them in one pass, or None.
     """
@@ -50,6 +50,7 @@ class Losses(NamedTuple):
     wavenet: Tensor
     consistency: Tensor
     conversion_pitch: Tensor
+    conversion_timbre: Tensor
     indices: Tensor
     decoded: Tensor | None
 
@@ -74,7 +75,9 @@ class Objective(nn.Module):
         self.trained_decoders = recipe.trained_decoders
         config = model.config
         self.waveform_loss = WaveformLoss(config.sample_rate, recipe.loss)
-        self.conversion_loss = ConversionLoss(config) if recipe.loss.conversion_pitch else None
+        self.conversion_loss = None
+        if recipe.loss.hears_conversions and model.fast is not None:
+            self.conversion_loss = ConversionLoss(config, model.fast)
         hop_length = config.hop_length
         self.mel = MelSpectrogram(
             config.sample_rate,
@@ -122,7 +125,8 @@ class Objective(nn.Module):
             quantized = self.model.latents(indices)
         condition = Condition(quantized, speaker, batch.streams)
         zero = commitment.new_zeros(())
-        latent_mel = phones = wavenet = conversion_pitch = zero
+        latent_mel = phones = wavenet = zero
+        conversion = ConversionLosses(zero, zero)
         waveform = WaveformLosses(zero, zero, zero, zero, zero)
         decoded = None
         if not self.freezes_codes:
@@ -142,14 +146,14 @@ class Objective(nn.Module):
                 decoded = decoder(condition)
                 waveform = self.waveform_loss(decoded, batch.waveform)
                 if self.conversion_loss is not None and torch.is_grad_enabled():
-                    conversion_pitch = self.conversion_loss(self.model, decoder, batch, speaker)
+                    conversion = self.conversion_loss(self.model, decoder, batch, speaker)
         total = (
             waveform.weighted(self.weights)
             + self.weights.latent_mel * latent_mel
             + self.weights.phones * phones
             + self.weights.wavenet * wavenet
             + self.weights.consistency * consistency
-            + self.weights.conversion_pitch * conversion_pitch
+            + conversion.weighted(self.weights)
             + commitment
         )
         return Losses(
@@ -160,7 +164,7 @@ class Objective(nn.Module):
             commitment,
             wavenet,
             consistency,
-            conversion_pitch,
+            *conversion,
             indices,
             decoded,
         )

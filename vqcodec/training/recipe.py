@@ -147,10 +147,10 @@ class Recipe(RunConfig):
                 "leave it out"
             )
         is_converted = self.freezes_codes and has_voices and self.model.pitch is not None
-        if self.loss.conversion_pitch and not (is_converted and self.data.batch_size > 1):
+        if self.loss.hears_conversions and not (is_converted and self.data.batch_size > 1):
             faults.append(
-                "loss.conversion_pitch needs frozen codes, a fast decoder, a speaker encoder, "
-                "model.pitch and two segments a batch: leave it out"
+                "loss.conversion_pitch and conversion_timbre need frozen codes, a fast decoder, "
+                "a speaker encoder, model.pitch and two segments a batch: leave them out"
             )
         told = self.perturbation
         melody = told.mean_hz, told.contour_scale != (1.0, 1.0), told.drift_semitones

@@ -256,7 +256,7 @@ class Trainer(Training[Batch]):
         # Distances to the recordings do not see what discriminators improve, or what becomes of
         # other voices: the newest model is kept.
         draws_codes = self.recipe.loss.consistency > 0 and not self.recipe.freezes_codes
-        converts = self.recipe.perturbation.conversion > 0 or self.recipe.loss.conversion_pitch > 0
+        converts = self.recipe.perturbation.conversion > 0 or self.recipe.loss.hears_conversions
         is_blind = self._is_adversarial() or converts or draws_codes
         if started and (loss < self.best or (is_blind and math.isfinite(loss))):
             self.best = loss

@@ -37,9 +37,12 @@ FINGERPRINT_BYTES = 8
 # and still read old files.
 MEANING = ("encoder.", "norm.", "quantizer.", "speaker.")
 FULL_PRECISION = ("norm.", "quantizer.")
-EIGHT_BITS, SCALE = re.compile(
-    r"fast\.blocks\.\d+\.(expand|project)\.weight|\w+\.streams\.(\d+\.)?convolutions\.\w+\.weight"
-), ".scale8"
+EIGHT_BITS, SCALE = (
+    re.compile(
+        r"fast\.blocks\.\d+\.(expand|project)\.weight|\w+\.streams\.(\d+\.)?convolutions\.\w+\.weight"
+    ),
+    ".scale8",
+)
 
 GRAPHS = "graphs."  # names of the tensors that hold them begin so
 
