@@ -35,6 +35,7 @@ from vqcodec.evaluation.recognition import WordErrors, word_errors
 from vqcodec.evaluation.recognizers import Recognizer, find_recognizer
 from vqcodec.files import write_atomically
 from vqcodec.format.codes import Codes
+from vqcodec.inference.engines.pytorch import TorchEngine
 from vqcodec.models import DecoderName
 from vqcodec.weights.registry import find
 
@@ -310,7 +311,8 @@ def _end_with_parent() -> None:
 @cache
 def _loaded(model: str) -> Codec:
     codec = vqcodec.load(model, device="cpu", voices=False)
-    for decoder in codec.model.decoders.values():
+    if isinstance(codec.engine, TorchEngine):
         # Else it multiplies in bfloat16 where a processor can, and other words are misheard there.
-        decoder.forward = torch.autocast("cpu", enabled=False)(decoder.forward)
+        for decoder in codec.engine.model.decoders.values():
+            decoder.forward = torch.autocast("cpu", enabled=False)(decoder.forward)
     return codec
