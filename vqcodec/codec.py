@@ -437,7 +437,8 @@ class Codec:
         Raises:
             CodesError: the codes belong to another model, or do not tell a pitch to change.
             SpeakerError, AudioError: see `speaker`.
-            VqcodecError: the model has no such decoder, or an option is impossible.
+            VqcodecError: the model has no such decoder, or it knows nothing of the pitch that
+                shall change, or an option is impossible.
         """
         how = DecodeOptions(**options)
         if isinstance(codes, list | tuple):
@@ -616,6 +617,11 @@ class Codec:
                 f"model {self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}"
             )
         voice, own = self._speakers.told(metadata, speaker, options), self._speakers.own(metadata)
+        if options.needs_pitch and not self._file.is_told(decoder, melody.KIND):
+            raise VqcodecError(
+                f"pitch and melody are nothing to the {decoder} decoder of {self.name}, which has "
+                "not learnt them: choose another decoder, or leave them out"
+            )
         blocks = speech_blocks(
             self.engine,
             melody.rows(codes, self.config),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import TINY
 from recordings import spoken
 
@@ -23,6 +24,7 @@ from vqcodec.inference import chunking, code_search, melody, voice_tuning
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.models.pitch import UNVOICED
+from vqcodec.weights import checkpoint, model_file
 from vqcodec.weights.voices import Speaker, VoiceInfo
 
 RATE = 16_000
@@ -204,6 +206,30 @@ def test_impossible_options_are_refused(
 ) -> None:
     with pytest.raises(VqcodecError, match=match):
         codec.decode(codes, **options)
+
+
+def test_factors_may_be_numbers_of_numpy(codec: Codec, codes: Codes) -> None:
+    heard = codec.decode(codes, pitch=np.float32(2.0), melody=np.float32(1.5))
+    assert np.array_equal(heard, codec.decode(codes, pitch=2.0, melody=1.5))
+
+
+def test_a_decoder_that_has_not_learnt_the_pitch_does_not_drop_it(
+    told_model: Path, codes: Codes, tmp_path: Path
+) -> None:
+    loaded = checkpoint.load(told_model)
+    with torch.no_grad():
+        for name, parameter in loaded.model.named_parameters():
+            if name.startswith("wavenet.streams."):
+                parameter.zero_()
+    voices = model_file.read(str(told_model)).voices
+    checkpoint.save(tmp_path / "half.safetensors", loaded.model, voices, provenance={})
+    half = vqcodec.load(tmp_path / "half.safetensors", device="cpu")
+    with pytest.raises(VqcodecError, match="the wavenet decoder of half, which has not learnt"):
+        half.decode(codes, decoder="wavenet", pitch=2.0)
+    with pytest.raises(VqcodecError, match="choose another decoder"):
+        half.stream_decode(codes, decoder="wavenet", melody="flat")
+    lower = half.decode(codes, decoder="fast", pitch=-2.0)
+    assert not np.array_equal(lower, half.decode(codes, decoder="fast"))
 
 
 def test_codes_are_searched_for_with_the_pitch(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
@@ -154,10 +155,11 @@ class DecodeOptions:
             raise VqcodecError(
                 f"pitch {self.pitch}: give semitones from -{LARGEST_SHIFT:g} to {LARGEST_SHIFT:g}"
             )
-        named = self.melody in ("keep", "flat")
-        if not named and not (
-            isinstance(self.melody, int | float) and 0 <= self.melody <= LARGEST_STRETCH
-        ):
+        if isinstance(self.melody, str):
+            possible = self.melody in ("keep", "flat")
+        else:  # numpy's numbers are real ones, too
+            possible = isinstance(self.melody, Real) and 0 <= self.melody <= LARGEST_STRETCH
+        if not possible:
             raise VqcodecError(
                 f"melody {self.melody}: give keep, flat, or a factor from 0 to {LARGEST_STRETCH:g}"
             )

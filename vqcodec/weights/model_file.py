@@ -92,6 +92,11 @@ class ModelFile:
         except ValueError as error:
             raise misfit(self.path, error) from None
 
+    def is_told(self, decoder: str, stream: str) -> bool:
+        """Whether a decoder has learnt a stream, whose weights are zeros until it does."""
+        inputs = re.compile(rf"{decoder}\.streams\.(\d+\.)?convolutions\.{stream}\.weight")
+        return any(tensor.any() for name, tensor in self.tensors.items() if inputs.fullmatch(name))
+
 
 def write(
     path: str | Path,
