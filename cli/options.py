@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vqcodec.errors import VqcodecError
 from vqcodec.models import DecoderName
+from vqcodec.models import Melody as Choice
 
 if TYPE_CHECKING:
     from vqcodec.codec import Codec
@@ -27,6 +29,16 @@ def model_option(default: str) -> Any:
 def voice_option(help: str, default: str | None = None) -> Any:
     """The option for a voice; without a default it must be given."""
     return typer.Option(metavar="NAME|FILE", help=help, show_default=default or False)
+
+
+def _melody(text: str) -> Choice:
+    """A melody, or an error in the arguments before hours of work."""
+    from vqcodec.models.interfaces import DecodeOptions, read_melody
+
+    try:
+        return DecodeOptions(melody=read_melody(text)).melody
+    except VqcodecError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto: a GPU if there is one.")]
@@ -89,9 +101,10 @@ Pitch = Annotated[
         min=-24, max=24, metavar="SEMITONES", help="Make the voice higher, or lower if negative."
     ),
 ]
-MelodyText = Annotated[
-    str,
+Melody = Annotated[
+    Any,  # Typer takes no unions
     typer.Option(
+        parser=_melody,
         metavar="keep|flat|FACTOR",
         help="What becomes of the rise and fall of the voice; a factor of 2 doubles it.",
     ),

@@ -118,7 +118,7 @@ def decode(
     temperature: opt.Temperature = 1.0,
     sample_rate: opt.SampleRate = None,
     pitch: opt.Pitch = 0.0,
-    melody: opt.MelodyText = "keep",
+    melody: opt.Melody = "keep",
     model: opt.ModelOfCodes = None,
     voices: opt.Voices = None,
     device: opt.Device = "auto",
@@ -138,10 +138,8 @@ def decode(
     Example: vqcodec decode in.codes out.wav --speaker p239
     """
     load = cache(partial(load_codec, voices=voices, device=device))
-    from vqcodec.models.interfaces import read_melody
-
     choices: dict[str, Any] = {"decoder": decoder, "seed": seed, "temperature": temperature}
-    choices |= {"sample_rate": sample_rate, "pitch": pitch, "melody": read_melody(melody)}
+    choices |= {"sample_rate": sample_rate, "pitch": pitch, "melody": melody}
     sources, target = sources_and_target(paths, (*CODES_SUFFIXES, *UNIT_SUFFIXES), AUDIO_SUFFIXES)
     if any(map(is_units, sources)):
         return decode_units(
@@ -185,7 +183,7 @@ def convert(
     temperature: opt.Temperature = 1.0,
     sample_rate: opt.SampleRate = None,
     pitch: opt.Pitch = 0.0,
-    melody: opt.MelodyText = "keep",
+    melody: opt.Melody = "keep",
     model: opt.Model = None,
     voices: opt.Voices = None,
     device: opt.Device = "auto",
@@ -205,10 +203,8 @@ def convert(
     planner = Planner(AUDIO_SUFFIXES, ".wav", force, mark=f".{name}")
     todo = planner.plan(sources, output or _converted(sources, name))
     _refuse_live(todo.pairs, refine)
-    from vqcodec.models.interfaces import read_melody
-
     choices: dict[str, Any] = {"decoder": decoder, "seed": seed, "temperature": temperature}
-    choices |= {"sample_rate": sample_rate, "pitch": pitch, "melody": read_melody(melody)}
+    choices |= {"sample_rate": sample_rate, "pitch": pitch, "melody": melody}
 
     def start() -> Work:
         codec = load_codec(model, voices, device)

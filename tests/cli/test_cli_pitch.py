@@ -71,8 +71,8 @@ def test_a_conversion_is_encode_and_decode_and_the_same_live(
     ("options", "status", "match"),
     [
         (["--pitch", "30"], 2, "--pitch"),
-        (["--melody", "sad"], 1, "melody sad: give keep, flat, or a factor such as 1.5"),
-        (["--melody", "9"], 1, "a factor from 0 to 4"),
+        (["--melody", "sad"], 2, "melody sad: give keep, flat, or a factor such as 1.5"),
+        (["--melody", "9"], 2, "a factor from 0 to 4"),
     ],
 )
 def test_impossible_choices_are_refused(
