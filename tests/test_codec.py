@@ -28,7 +28,7 @@ from vqcodec.errors import (
     SpeakerError,
     VqcodecError,
 )
-from vqcodec.inference import chunking
+from vqcodec.inference import chunking, engines
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.graphs import export_graphs
 from vqcodec.models.speaker_vector import from_int8, mean_vector
@@ -477,6 +477,9 @@ def test_no_gpu_is_said(tiny_model, monkeypatch):
     with pytest.raises(VqcodecError, match="device cuda: torch sees no GPU; use device cpu"):
         vqcodec.load(tiny_model, device="cuda")
     assert vqcodec.load(tiny_model).device == "cpu"
+    monkeypatch.setattr(engines, "is_installed", lambda name: False)
+    with pytest.raises(VqcodecError, match=r"torch is not there, vqcodec\[train\] brings it"):
+        vqcodec.load(tiny_model, device="cuda")
 
 
 # The WaveNet

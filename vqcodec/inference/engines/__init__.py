@@ -145,7 +145,8 @@ def start(file: ModelFile, *, device: DeviceName = "auto", engine: EngineName = 
         CheckpointError: weights and configuration disagree, or the file lacks what is needed.
     """
     if device == "cuda" and not has_gpu():
-        raise VqcodecError("device cuda: torch sees no GPU; use device cpu")
+        why = "sees no GPU" if is_installed("torch") else "is not there, vqcodec[train] brings it"
+        raise VqcodecError(f"device cuda: torch {why}; use device cpu")
     if device == "auto":
         device = "cuda" if engine != "onnx" and has_gpu() else "cpu"
     if engine == "auto":
