@@ -209,6 +209,12 @@ def test_nothing_found_tells_the_layout(tmp_path: Path, corpus: str, layout: str
         corpora.CORPORA[corpus](tmp_path)
 
 
+def test_the_folder_that_one_is_in_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=rf"expected {tmp_path.name}/SPEAKER/NAME.wav"):
+        corpora.folder(".")
+
+
 def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="folder: nothing to download; only vctk and librispeech"):
         corpora.download("folder", tmp_path)

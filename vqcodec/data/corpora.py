@@ -162,9 +162,10 @@ def folder(root: str | Path) -> list[Utterance]:
         return _sorted_by_name(_manifest_utterances(manifest))
     paths = [path for path in files_below(root, AUDIO_SUFFIXES) if path.parent != root]
     if not paths:
+        name = root.resolve().name
         raise DataError(
-            f"{root}: no recording found; expected {root.name}/SPEAKER/NAME.wav (or .flac, .ogg, "
-            f".opus, .mp3), or {root.name}/manifest.csv with columns path,speaker,split"
+            f"{root}: no recording found; expected {name}/SPEAKER/NAME.wav (or .flac, .ogg, "
+            f".opus, .mp3), or {name}/manifest.csv with columns path,speaker,split"
         )
     counts = Counter(path.relative_to(root).parts[0] for path in paths)
 
