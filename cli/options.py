@@ -33,10 +33,10 @@ def voice_option(help: str, default: str | None = None) -> Any:
 
 def _melody(text: str) -> Choice:
     """A melody, or an error in the arguments before hours of work."""
-    from vqcodec.models.interfaces import DecodeOptions, read_melody
+    from vqcodec.models.interfaces import read_melody
 
     try:
-        return DecodeOptions(melody=read_melody(text)).melody
+        return read_melody(text)
     except VqcodecError as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -113,6 +113,8 @@ def test_codes_of_another_packaged_model_are_decoded_by_it(run: Run, clip: Path)
         ("decode", "clip.codes", {"decoder": "slow"}, 422, "decoder: "),
         ("decode", "clip.codes", {"seed": -1}, 422, "seed: "),
         ("decode", "clip.codes", {"temperature": "nan"}, 422, "temperature: "),
+        ("decode", "clip.codes", {"melody": "sad"}, 422, "melody: sad: give keep"),
+        ("decode", "clip.codes", {"melody": 9}, 422, "melody: 9.0: give keep"),
         ("decode", "clip.codes", {"sample_rate": 10**6}, 422, "sample_rate: "),
         ("convert", "clip.wav", {}, 400, "no voice: give speaker"),
         ("convert", "clip.wav", {"speaker": "long.wav"}, 400, "long.wav: neither a voice"),

@@ -186,10 +186,11 @@ def read_melody(text: str) -> Melody:
     """A melody as people write it: keep, flat, or a factor.
 
     Raises:
-        VqcodecError: it is neither.
+        VqcodecError: it is neither, or an impossible factor.
     """
     names: dict[str, Melody] = {"keep": "keep", "flat": "flat"}
     try:
-        return names[text] if text in names else float(text)
+        melody = names[text] if text in names else float(text)
     except ValueError:
         raise VqcodecError(f"melody {text}: give keep, flat, or a factor such as 1.5") from None
+    return DecodeOptions(melody=melody).melody

@@ -6,17 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import PurePath
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, cast
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import vqcodec
 from vqcodec.errors import VqcodecError
-from vqcodec.models import DecoderName
+from vqcodec.models import DecoderName, Melody
 from vqcodec.models.interfaces import DecodeKeywords, read_melody
 from vqcodec.serving.admission import Admission
 from vqcodec.serving.service import Service, TooLongError, Upload, told
@@ -71,7 +72,22 @@ Decoder = Annotated[DecoderName | None, Form(description="The model's best if le
 Seed = Annotated[int, Form(ge=0, description="Of the WaveNet's draws.")]
 Temperature = Annotated[float, Form(ge=0, allow_inf_nan=False, description="Of the same.")]
 Pitch = Annotated[float, Form(ge=-24, le=24, description="Semitones by which it is higher.")]
-MelodyText = Annotated[str, Form(description="keep, flat, or a factor for its rise and fall.")]
+
+
+def _melody(text: str) -> Melody:
+    try:
+        return read_melody(text)
+    except VqcodecError as error:
+        raise PydanticCustomError(
+            "melody", "{fault}", {"fault": str(error).removeprefix("melody ")}
+        ) from None
+
+
+MelodyText = Annotated[
+    str,
+    Form(description="keep, flat, or a factor for its rise and fall."),
+    AfterValidator(_melody),
+]
 Rate = Annotated[
     int | None, Form(ge=1000, le=192_000, description="Of the WAV in Hz; the recording's own.")
 ]
@@ -92,7 +108,7 @@ def _decode_options(
         "temperature": temperature,
         "sample_rate": sample_rate,
         "pitch": pitch,
-        "melody": read_melody(melody),
+        "melody": cast(Melody, melody),
     }
 
 
