@@ -88,6 +88,30 @@ def test_the_codec_needs_no_extra_and_the_rest_says_which(
         assert last.endswith(f"; pip install 'vqcodec[{extra}]'")
 
 
+def test_a_program_without_torch_is_told_which_extra_it_needs(light_model: Path) -> None:
+    asks = """
+import sys
+sys.modules["torch"] = None
+import vqcodec
+codec = vqcodec.load(sys.argv[1], voices=False)
+for ask in (
+    lambda: codec.encode(sys.argv[2], refine=True),
+    lambda: codec.enroll("two", [sys.argv[2]], tune=True),
+):
+    try:
+        ask()
+    except vqcodec.VqcodecError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", asks, light_model, SAMPLES / "slt.wav"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("; pip install 'vqcodec[train]'\n") == 2
+
+
 def test_evaluation_says_which_extra_it_needs(tiny_model: Path, tmp_path: Path) -> None:
     model: list[str | Path] = ["--model", tiny_model]
     results = bare(

@@ -211,12 +211,13 @@ class Codec:
         heard = melody.heard(self.engine, recording, gain)
         search = None
         if refine:
+            engine = self._torch  # says which extra is missing, if one is
             from vqcodec.inference.code_search import searched_blocks
 
             vector = from_int8(self.voices[mark].vector if isinstance(mark, str) else mark)
             search = partial(
                 searched_blocks,
-                self._torch,
+                engine,
                 voice=melody.Voice(vector, heard.pitch),
                 tables=self.tables,
                 contour=heard.contour,
@@ -398,10 +399,11 @@ class Codec:
     def _tuned(
         self, on_progress: Progress | None
     ) -> Callable[[Sequence[Recording], np.ndarray], np.ndarray]:
+        engine = self._torch  # says which extra is missing, if one is
         from vqcodec.inference import voice_tuning
 
         return lambda recordings, vector: (
-            voice_tuning.tune(self._torch, recordings, vector, on_progress=on_progress).vector
+            voice_tuning.tune(engine, recordings, vector, on_progress=on_progress).vector
         )
 
     # Decoding
