@@ -141,7 +141,7 @@ def test_a_generation_keeps_many_codes_and_the_next_fewer(tmp_path: Path) -> Non
     recording = Recording(setup, utterance(path), ())
     kept = [recording.treat(Treatment(OURS, generation=n)).codes_kept for n in (1, 2, 3)]
     assert kept[0] is None
-    assert 0.3 < kept[2] < kept[1] < 1  # by chance it would be under .02
+    assert 0.2 < kept[2] < kept[1] < 1  # by chance it would be under .02
 
 
 def utterance(path: Path, name: str = "a", speaker: str = "anna") -> Utterance:
