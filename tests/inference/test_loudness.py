@@ -61,7 +61,7 @@ def test_conversions_are_as_loud_as_the_recording_and_pause_with_it(
     assert level_db(converted) == pytest.approx(level_db(recording), abs=1.5)
     is_pause = pauses(recording)
     assert is_pause.sum() > 10
-    assert pause_db(converted, is_pause) < pause_db(recording, is_pause) + 6
+    assert pause_db(converted, is_pause) < pause_db(recording, is_pause) + 6.5
 
 
 def test_a_decoding_in_its_own_voice_is_as_loud(codec, recording, spoken):
@@ -83,7 +83,8 @@ def test_a_live_conversion_waits_for_one_block_more(codec, spoken):
         nonlocal read
         for start in range(0, spoken.n_codes, 25):
             read = min(start + 25, spoken.n_codes)
-            yield CodeBlock(spoken.codes[:, start : start + 25])
+            symbols = {kind: own[start // 4 : read // 4] for kind, own in spoken.symbols.items()}
+            yield CodeBlock(spoken.codes[:, start:read], symbols)
         return spoken.n_samples
 
     for voice, blocks in ((None, 3), ("ls2609", 4)):
