@@ -72,6 +72,7 @@ def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) ->
             torch.zeros(2, dtype=torch.bool, device="cuda"),
             torch.empty(2, 0, device="cuda"),
             {"pitch": torch.empty(2, PitchStream.channels, 64, device="cuda")},
+            {"pitch": torch.empty(2, 64, device="cuda")},
         )
         losses = objective(batch)
         game = adversary(losses.decoded, waveform)

@@ -32,8 +32,8 @@ def test_a_codec_says_what_it_is(tiny_model: Path) -> None:
 
 def test_codes_say_what_they_are(tiny_model: Path) -> None:
     codes = Codes.load(CODES)
-    told = f"<Codes of 5.09 s: {codes.n_codes} codes of 11 bits, a voice of their own, model "
-    assert repr(codes) == f"{told}speech-1k>"
+    told = f"<Codes of 5.09 s: {codes.n_codes} codes of 11 bits and their pitch, a voice of their "
+    assert repr(codes) == f"{told}own, model speech-1k>"
     codec = vqcodec.load(tiny_model, device="cpu")
     assert repr(codec.codes([1, 2, 3], speaker="p225")) == (
         f"<Codes of 0.02 s: 3 codes of 9 bits, speaker p225, model {codec.fingerprint.hex()}>"
