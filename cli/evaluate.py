@@ -10,6 +10,8 @@ from vqcodec_cli import options as opt
 from vqcodec_cli.display import progress_bar, progress_of_report
 from vqcodec_cli.options import files_at_a_time, load_codec
 
+from vqcodec.extras import require
+
 BASELINES = "codec2-1200,codec2-2400,codec2-3200,opus-6,opus-9,narrowband"
 REPORT = Path("report")
 
@@ -109,6 +111,7 @@ def evaluate(
     for name, is_given in of_codecs.items():
         if is_given and conversion:
             raise typer.BadParameter(f"{name} does not go with --conversion")
+    require("eval")
     options: dict[str, Any] = {
         "split": split,
         "model": model,
@@ -159,6 +162,7 @@ def leakage(
 
     Example: vqcodec leakage corpus/ -o report/
     """
+    require("eval")
     from vqcodec.evaluation.leakage import leakage as measured
     from vqcodec.evaluation.recognizers import find_recognizer
 
@@ -196,6 +200,7 @@ def units_eval(
 
     Example: vqcodec units-eval labels/ --audio corpus/ -o report/
     """
+    require("eval")
     from vqcodec.evaluation.unit_report import evaluate
 
     with progress_bar("encoding") as on_progress:

@@ -57,6 +57,16 @@ def library(name: str) -> Any:
         ) from error
 
 
+def require(extra: str) -> None:
+    """See that everything of an extra is there, before the first of its modules is missed.
+
+    Raises:
+        VqcodecError: something is not.
+    """
+    if missing := [name for name in EXTRAS[extra] if not is_installed(name)]:
+        raise VqcodecError(f"{missing[0]}: is not installed; pip install 'vqcodec[{extra}]'")
+
+
 def extra_with(name: str) -> str | None:
     """The extra that has a module, by its name or that of a package that it is in."""
     for extra, modules in EXTRAS.items():
