@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
 
 import typer
 from vqcodec_cli import options as opt
-from vqcodec_cli.serve import Host, MaxMegabytes, MaxSeconds
+from vqcodec_cli.serve import Host, MaxMegabytes, MaxSeconds, Port
 
 
 def studio(
     host: Host = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Where to listen; 0 is any free one.")
-    ] = 7860,
+    port: Port = 7860,
     max_seconds: MaxSeconds = 600.0,
     max_mb: MaxMegabytes = 64,
     model: opt.Model = None,
