@@ -9,7 +9,14 @@ import pytest
 import torch
 from scipy import stats
 
-from vqcodec.inference.wavenet.cpu import CpuSampler, choose, set_condition, step
+from vqcodec.inference.wavenet.cpu import (
+    CpuSampler,
+    choose,
+    predict,
+    set_condition,
+    step,
+    tell,
+)
 from vqcodec.inference.wavenet.reference import ReferenceSampler
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.interfaces import Condition
@@ -23,6 +30,16 @@ PRESETS = {
         n_stacks=2, layers_per_stack=3, residual_channels=8, skip_channels=12, condition_channels=20
     ),
     "default": WaveNetConfig(),
+    "bands, odd widths": WaveNetConfig(
+        n_stacks=2,
+        layers_per_stack=3,
+        residual_channels=8,
+        skip_channels=12,
+        condition_channels=20,
+        hidden_channels=24,
+        n_bands=4,
+    ),
+    "bands": WaveNetConfig(layers_per_stack=8, hidden_channels=64, n_bands=4),
     "large": WaveNetConfig(n_stacks=3, residual_channels=128, skip_channels=256),
 }
 
@@ -40,12 +57,18 @@ def make_wavenet(preset: str, seed: int = 0) -> WaveNet:
     return wavenet
 
 
-def make_condition(wavenet: WaveNet, n_lanes: int, n_codes: int) -> tuple[torch.Tensor, ...]:
+def make_condition(wavenet: WaveNet, n_lanes: int, n_codes: int) -> tuple[Condition, torch.Tensor]:
+    """A condition, and what the layers are told of it."""
     generator = torch.Generator().manual_seed(1)
     dim = wavenet.conditioner[0].in_channels
     latents = torch.randn(n_lanes, dim, n_codes, generator=generator)
     speaker = torch.randn(n_lanes, SPEAKER_DIM, generator=generator)
-    return latents, speaker, wavenet.per_code(Condition(latents, speaker))
+    features = None
+    if wavenet.features is not None:
+        shape = n_lanes, n_codes, wavenet.features.in_features
+        features = torch.randn(shape, generator=generator)
+    condition = Condition(latents, speaker, features=features)
+    return condition, wavenet.per_code(condition)
 
 
 def sampler(wavenet: WaveNet, seeds: Iterable[int], **options: float) -> CpuSampler:
@@ -62,32 +85,37 @@ def sampled(
 
 
 def forced_logits(kernel: CpuSampler, levels: np.ndarray, condition: torch.Tensor) -> np.ndarray:
-    """(B, 256, T) logits of the kernel when it is told the levels (B, T)."""
-    (group,), hop_length = kernel.groups, kernel.hop_length
-    n_lanes, width = len(levels), len(group.state.levels)
-    padded = np.zeros((kernel.n_inputs, width), np.float32)
+    """(B, S, M, 256) logits of the kernel when it is told the levels (B, S, M)."""
+    (group,) = kernel.groups
+    weights, state = group.weights, group.state
+    n_lanes, n_steps, n_bands = levels.shape
+    padded = np.zeros((kernel.n_inputs, state.levels.shape[1]), np.float32)
     padded[-1] = 1
-    logits = []
-    for index in range(levels.shape[1]):
-        if index % hop_length == 0:
-            code = condition[:, index // hop_length].T.numpy()
-            padded[: len(code), :n_lanes] = code
-            set_condition(group.weights, group.state, padded)
-        step(group.weights, group.state)
-        logits.append(group.state.logits[:, :n_lanes].T.copy())
-        group.state.levels[:n_lanes] = levels[:, index]
-    return np.stack(logits, axis=-1)
+    logits = np.empty((*levels.shape, 256), np.float32)
+    for index in range(n_steps):
+        code, within = divmod(index * n_bands, kernel.hop_length)
+        if not within:
+            padded[: condition.shape[2], :n_lanes] = condition[:, code].T.numpy()
+            set_condition(weights, state, padded)
+        step(weights, state)
+        for band in range(n_bands):
+            predict(weights, state, band)
+            logits[:, index, band] = state.logits[:, :n_lanes].T
+            state.levels[band, :n_lanes] = levels[:, index, band]
+            tell(weights, state, band)
+    return logits
 
 
 @pytest.mark.parametrize("n_lanes", [1, 9])
 @pytest.mark.parametrize("preset", [*PRESETS, "packaged"])
 def test_logits_are_those_of_the_module(preset: str, n_lanes: int) -> None:
     wavenet = make_wavenet(preset)
-    latents, speaker, condition = make_condition(wavenet, n_lanes, n_codes=5)
-    levels = torch.randint(0, 256, (n_lanes, 5 * wavenet.hop_length))
-    expected = wavenet(levels, Condition(latents, speaker))
+    condition, told = make_condition(wavenet, n_lanes, n_codes=5)
+    n_steps = 5 * wavenet.hop_length // wavenet.n_bands
+    levels = torch.randint(0, 256, (n_lanes, n_steps, wavenet.n_bands))
+    expected = wavenet(levels, condition)
     assert expected.std() > 0.05
-    got = forced_logits(sampler(wavenet, range(n_lanes)), levels.numpy(), condition)
+    got = forced_logits(sampler(wavenet, range(n_lanes)), levels.numpy(), told)
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-4)
 
 
@@ -98,9 +126,10 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_samples_do_not_depend_on_company_or_threads(threads: None) -> None:
-    wavenet = make_wavenet("default")
-    *_, condition = make_condition(wavenet, 19, n_codes=4)
+@pytest.mark.parametrize("preset", ["default", "bands"])
+def test_samples_do_not_depend_on_company_or_threads(preset: str, threads: None) -> None:
+    wavenet = make_wavenet(preset)
+    _, condition = make_condition(wavenet, 19, n_codes=4)
     alone = [sampled(wavenet, condition[seed : seed + 1], [seed]) for seed in (0, 3, 17)]
     for n_threads in (1, 2, 4):
         torch.set_num_threads(n_threads)
@@ -109,9 +138,10 @@ def test_samples_do_not_depend_on_company_or_threads(threads: None) -> None:
             assert np.array_equal(together[seed], single[0])
 
 
-def test_going_on_equals_sampling_at_once() -> None:
-    wavenet = make_wavenet("small, odd widths")
-    *_, condition = make_condition(wavenet, 2, n_codes=60)
+@pytest.mark.parametrize("preset", ["small, odd widths", "bands, odd widths"])
+def test_going_on_equals_sampling_at_once(preset: str) -> None:
+    wavenet = make_wavenet(preset)
+    _, condition = make_condition(wavenet, 2, n_codes=60)
     whole = sampled(wavenet, condition, [4, 5])
     kernel = sampler(wavenet, [4, 5])
     parts = [
@@ -123,10 +153,11 @@ def test_going_on_equals_sampling_at_once() -> None:
     assert not np.array_equal(other[1], whole[1])
 
 
-def test_it_begins_like_the_plain_sampler() -> None:
+@pytest.mark.parametrize("preset", ["small, odd widths", "bands, odd widths"])
+def test_it_begins_like_the_plain_sampler(preset: str) -> None:
     # Until rounding lets one draw fall on the other side, both walk the same path.
-    wavenet = make_wavenet("small, odd widths")
-    *_, condition = make_condition(wavenet, 3, n_codes=2)
+    wavenet = make_wavenet(preset)
+    _, condition = make_condition(wavenet, 3, n_codes=2)
     for temperature, n_samples in ((1.0, 20), (0.0, None)):
         fast = sampled(wavenet, condition, [1, 2, 3], temperature=temperature)
         plain = ReferenceSampler(wavenet, seeds=[1, 2, 3], temperature=temperature)
@@ -136,14 +167,14 @@ def test_it_begins_like_the_plain_sampler() -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_levels_follow_the_distribution(temperature: float) -> None:
-    wavenet = make_wavenet("small, odd widths")
+    wavenet = make_wavenet("bands, odd widths")
     state = sampler(wavenet, range(16)).groups[0].state
     rng = np.random.default_rng(0)
     state.logits[:] = rng.normal(0, 1, (256, 1))
     counts = np.zeros(256)
     for _ in range(4000):
-        choose(state, temperature, rng.random(16))
-        counts += np.bincount(state.levels, minlength=256)
+        choose(state, 2, temperature, rng.random(16))
+        counts += np.bincount(state.levels[2], minlength=256)
     share = np.exp(state.logits[:, 0].astype(np.float64) / temperature)
     expected = share / share.sum() * counts.sum()
     assert stats.chisquare(counts, expected).pvalue > 1e-3

@@ -12,16 +12,25 @@ from vqcodec.models.interfaces import Condition
 from vqcodec.models.wavenet import WaveNet
 
 CONFIG = WaveNetConfig(
-    n_stacks=2, layers_per_stack=4, residual_channels=8, skip_channels=12, condition_channels=20
+    n_stacks=2,
+    layers_per_stack=4,
+    residual_channels=8,
+    skip_channels=12,
+    condition_channels=20,
+    hidden_channels=16,
 )
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8, 1.0])
 @pytest.mark.parametrize("device", DEVICES)
-def test_samples_are_those_of_the_plain_sampler(device: str, temperature: float) -> None:
+@pytest.mark.parametrize("n_bands", [1, 4])
+def test_samples_are_those_of_the_plain_sampler(
+    n_bands: int, device: str, temperature: float
+) -> None:
     torch.manual_seed(0)
-    wavenet = WaveNet(CONFIG, 16, 64, 32).eval().requires_grad_(False).to(device)
+    config = CONFIG.model_copy(update={"n_bands": n_bands})
+    wavenet = WaveNet(config, 16, 64, 32).eval().requires_grad_(False).to(device)
     told = Condition(torch.randn(3, 16, 9, device=device), torch.randn(3, 64, device=device))
     condition = wavenet.per_code(told)
     samplers = [

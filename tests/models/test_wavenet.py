@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import signal, stats
 
 from vqcodec.inference.wavenet.reference import ReferenceSampler
-from vqcodec.models.config import WaveNetConfig
+from vqcodec.models.config import ModelConfig, WaveNetConfig
 from vqcodec.models.interfaces import Condition
-from vqcodec.models.mu_law import N_LEVELS, SILENCE
+from vqcodec.models.mu_law import N_LEVELS, SILENCE, Synthesizer
+from vqcodec.models.receptive_field import condition_context
+from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.wavenet import WaveNet
 
 DIM, SPEAKER_DIM, HOP_LENGTH = 4, 6, 8
+BANDS = [1, 4]
 
 
 def make(**changes) -> WaveNet:
@@ -23,6 +26,7 @@ def make(**changes) -> WaveNet:
         "residual_channels": 8,
         "skip_channels": 12,
         "condition_channels": 10,
+        "hidden_channels": 16,
     } | changes
     torch.manual_seed(0)
     wavenet = WaveNet(WaveNetConfig(**settings), DIM, SPEAKER_DIM, HOP_LENGTH).eval()
@@ -32,13 +36,16 @@ def make(**changes) -> WaveNet:
     return wavenet
 
 
-def inputs(n_lanes: int, n_codes: int, seed: int = 1) -> tuple[torch.Tensor, ...]:
-    """Levels (B, N * hop), latents (B, D, N), speaker (B, S)."""
-    generator = torch.Generator().manual_seed(seed)
+def inputs(wavenet: WaveNet, n_lanes: int, n_codes: int) -> tuple[torch.Tensor, Condition]:
+    """Levels (B, N * hop / M, M), and a condition."""
+    generator = torch.Generator().manual_seed(1)
+    shape = n_lanes, n_codes * HOP_LENGTH // wavenet.n_bands, wavenet.n_bands
     return (
-        torch.randint(N_LEVELS, (n_lanes, n_codes * HOP_LENGTH), generator=generator),
-        torch.randn(n_lanes, DIM, n_codes, generator=generator),
-        torch.randn(n_lanes, SPEAKER_DIM, generator=generator),
+        torch.randint(N_LEVELS, shape, generator=generator),
+        Condition(
+            torch.randn(n_lanes, DIM, n_codes, generator=generator),
+            torch.randn(n_lanes, SPEAKER_DIM, generator=generator),
+        ),
     )
 
 
@@ -47,60 +54,116 @@ def sampled(wavenet: WaveNet, condition: torch.Tensor, seeds: list[int], **optio
     return torch.cat(list(sampler.blocks(condition)), dim=1)
 
 
-def test_it_is_causal_and_sees_exactly_its_receptive_field():
-    wavenet = make()
-    levels, latents, speaker = inputs(1, 8)
+@pytest.mark.parametrize("n_bands", BANDS)
+def test_it_is_causal_and_sees_exactly_its_receptive_field(n_bands):
+    wavenet = make(n_bands=n_bands)
+    levels, condition = inputs(wavenet, 1, 8 * n_bands)
     assert wavenet.receptive_field == 1 + 2 * (1 + 2 + 4)
-    before = wavenet(levels, Condition(latents, speaker))
-    assert before.shape == (1, N_LEVELS, 64)
+    before = wavenet(levels, condition)
+    assert before.shape == (1, 64, n_bands, N_LEVELS)
     for position in (0, 5, 30):
-        other = levels.clone()
-        other[0, position] = (other[0, position] + 100) % N_LEVELS
-        changed = (
-            (wavenet(other, Condition(latents, speaker)) != before).any(dim=1)[0].nonzero()[:, 0]
-        )
-        assert changed.min() == position + 1
-        assert changed.max() == position + wavenet.receptive_field
+        for band in range(n_bands):
+            other = levels.clone()
+            other[0, position, band] = (other[0, position, band] + 100) % N_LEVELS
+            changed = (wavenet(other, condition) != before).any(dim=-1)[0]
+            steps = changed.any(dim=-1).nonzero()[:, 0]
+            # The higher bands of its own step are told, no other.
+            assert changed[position].nonzero()[:, 0].tolist() == list(range(band + 1, n_bands))
+            assert steps.min() == position + (band == n_bands - 1)
+            assert steps.max() == position + wavenet.receptive_field
+
+
+def test_what_it_is_told_of_the_past_is_not_what_it_predicts():
+    wavenet = make(n_bands=4)
+    levels, condition = inputs(wavenet, 1, 8)
+    other = (levels + 1) % N_LEVELS
+    told = wavenet(levels, condition, other)
+    torch.testing.assert_close(told, wavenet(other, condition), rtol=0, atol=0)
 
 
 def test_codes_and_speaker_reach_every_sample():
     wavenet = make()
-    levels, latents, speaker = inputs(1, 4)
-    before = wavenet(levels, Condition(latents, speaker))
-    assert (wavenet(levels, Condition(latents + 1, speaker)) != before).any(dim=1).all()
-    assert (wavenet(levels, Condition(latents, -speaker)) != before).any(dim=1).all()
+    levels, condition = inputs(wavenet, 1, 4)
+    before = wavenet(levels, condition)
+    for other in (
+        condition._replace(latents=condition.latents + 1),
+        condition._replace(speaker=-condition.speaker),
+    ):
+        assert (wavenet(levels, other) != before).any(dim=-1).all()
 
 
 def test_a_code_is_heard_two_codes_around_its_hop_at_most():
     """The decoder cuts its windows with that much context."""
     wavenet = make()
-    _, latents, speaker = inputs(1, 12)
-    other = latents.clone()
+    _, condition = inputs(wavenet, 1, 12)
+    other = condition.latents.clone()
     other[..., 6] += 1
-    changed = wavenet.per_code(Condition(latents, speaker)) != wavenet.per_code(
-        Condition(other, speaker)
-    )
+    changed = wavenet.per_code(condition) != wavenet.per_code(condition._replace(latents=other))
     assert changed.any(-1)[0].nonzero()[:, 0].tolist() == [4, 5, 6, 7, 8]
 
 
-def test_sampling_steps_give_the_teacher_forced_logits():
-    wavenet = make()
-    levels, latents, speaker = inputs(3, 6)
-    expected = wavenet(levels, Condition(latents, speaker))
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("upsample", [1, 4])
+def test_what_it_hears_of_the_fast_decoder_depends_on_the_context_it_names(causal, upsample):
+    config = ModelConfig(
+        fast={
+            "channels": 8,
+            "n_layers": 5,
+            "kernel_size": 5,
+            "causal": causal,
+            "upsample": upsample,
+        },
+        wavenet={"hears_fast": True, "layers_per_stack": 2, "hidden_channels": 8},
+        pitch={},
+    )
+    torch.manual_seed(0)
+    model = VQVAE(config).eval().requires_grad_(False).double()
+    assert model.wavenet is not None
+    for name, parameter in model.named_parameters():
+        if ".streams." in name or name.endswith("scale"):
+            parameter.normal_()
+    before, after = condition_context(config, 1)
+    n_codes, at = before + after + 9, after + 4
+    latents = torch.randn(1, config.quantizer.dim, n_codes).double()
+    pitch = torch.randn(1, model.streams["pitch"].channels, n_codes).double()
+
+    def told(latents: torch.Tensor, pitch: torch.Tensor) -> torch.Tensor:
+        condition = Condition(latents, latents.new_zeros(1, 64), {"pitch": pitch})
+        return model.wavenet.per_code(model.wavenet.informed(condition, model.fast))
+
+    changed = torch.zeros(n_codes, dtype=torch.bool)
+    for moved in (latents, pitch):
+        other = moved.clone()
+        other[..., at] += 10
+        both = (other, pitch) if moved is latents else (latents, other)
+        changed |= (told(*both) != told(latents, pitch)).any(-1)[0]
+    reached = changed.nonzero()[:, 0]
+    assert (at - int(reached.min()), int(reached.max()) - at) == (after, before)
+
+
+@pytest.mark.parametrize("n_bands", BANDS)
+def test_sampling_steps_give_the_teacher_forced_logits(n_bands):
+    wavenet = make(n_bands=n_bands)
+    levels, told = inputs(wavenet, 3, 6)
+    expected = wavenet(levels, told)
     assert expected.std() > 0.05
     sampler = ReferenceSampler(wavenet, seeds=[0, 1, 2])
-    condition = wavenet.per_code(Condition(latents, speaker))
+    condition = wavenet.per_code(told)
     held = [layer.condition(condition).transpose(0, 1) for layer in wavenet.layers]
-    for index in range(levels.shape[1]):
-        logits = sampler.logits([rows[index // HOP_LENGTH] for rows in held])
-        torch.testing.assert_close(logits, expected[..., index], atol=1e-4, rtol=0)
-        sampler.levels = levels[:, index]
+    for index, step in enumerate(levels.unbind(1)):
+        begun = sampler.inputs([rows[index * n_bands // HOP_LENGTH] for rows in held])
+        for band in range(n_bands):
+            logits = wavenet.band_logits(begun[:, band], band)
+            torch.testing.assert_close(logits, expected[:, index, band], atol=1e-4, rtol=0)
+            if band < n_bands - 1:
+                begun = begun + wavenet.told_lower(step[:, band], band)[:, None]
+        sampler.levels = step
 
 
-def test_a_seed_gives_the_same_samples_in_any_company_and_in_any_pieces():
-    wavenet = make()
-    _, latents, speaker = inputs(4, 5)
-    condition = wavenet.per_code(Condition(latents, speaker))
+@pytest.mark.parametrize("n_bands", BANDS)
+def test_a_seed_gives_the_same_samples_in_any_company_and_in_any_pieces(n_bands):
+    wavenet = make(n_bands=n_bands)
+    condition = wavenet.per_code(inputs(wavenet, 4, 5)[1])
     together = sampled(wavenet, condition, [7, 8, 9, 9])
     alone = sampled(wavenet, condition[1:2], [8])
     torch.testing.assert_close(together[1], alone[0], atol=1e-6, rtol=0)
@@ -143,38 +206,43 @@ def test_temperature_zero_takes_the_peak():
     assert (levels == logits.argmax()).all()
 
 
+def synthesized(levels: torch.Tensor, wavenet: WaveNet) -> torch.Tensor:
+    synthesize = Synthesizer(len(levels), wavenet.n_bands, wavenet.config.pre_emphasis)
+    return torch.from_numpy(synthesize(levels.numpy()))
+
+
 def test_levels_are_mu_law_and_survive_the_waveform():
     wavenet = make(pre_emphasis=0.0)
-    levels = torch.arange(N_LEVELS)[None]
-    waveform = wavenet.to_waveform(levels, torch.zeros(1))
+    levels = torch.arange(N_LEVELS)[None, :, None]
+    waveform = synthesized(levels, wavenet)
     assert torch.equal(wavenet.to_levels(waveform), levels)
     assert (waveform.diff() > 0).all()
-    assert wavenet.to_levels(torch.zeros(1, 3)).tolist() == [[SILENCE] * 3]
+    assert wavenet.to_levels(torch.zeros(1, 3)).flatten().tolist() == [SILENCE] * 3
 
 
-def test_levels_keep_a_voice_and_blocks_join():
-    wavenet = make()
+@pytest.mark.parametrize("n_bands", BANDS)
+def test_levels_keep_a_voice_and_blocks_join(n_bands):
+    wavenet = make(n_bands=n_bands)
     time = torch.arange(4000) / 16000
     harmonics = torch.arange(1, 20)[:, None]
     voice = (torch.sin(2 * torch.pi * 120 * harmonics * time) / harmonics).sum(0)[None]
     voice *= 0.06 / voice.square().mean().sqrt()
     levels = wavenet.to_levels(voice)
-    whole = wavenet.to_waveform(levels, torch.zeros(1))
-    error = (whole - voice).square().mean().sqrt() / voice.square().mean().sqrt()
+    whole = synthesized(levels, wavenet)
+    assert whole.shape == voice.shape
+    # What a filter bank makes of the first samples, it would know of the ones before.
+    kept = slice(64, None)
+    error = (whole - voice)[:, kept].square().mean().sqrt() / voice.square().mean().sqrt()
     assert error < 0.05
-    last, parts = torch.zeros(1), []
-    for part in levels.split(128, dim=1):
-        parts.append(wavenet.to_waveform(part, last))
-        last = parts[-1][:, -1]
+    synthesize = Synthesizer(1, n_bands, wavenet.config.pre_emphasis)
+    parts = [torch.from_numpy(synthesize(part.numpy())) for part in levels.split(37, dim=1)]
     assert torch.equal(torch.cat(parts, dim=1), whole)
 
 
 def test_de_emphasis_is_the_recursion():
-    wavenet = make()
     rng = np.random.default_rng(0)
-    levels, last = torch.from_numpy(rng.integers(0, N_LEVELS, (2, 3001))), torch.tensor([0.5, -0.2])
-    flat = make(pre_emphasis=0.0).to_waveform(levels, torch.zeros(2)).double()
-    before = last.double()
-    for given, heard in zip(flat.T, wavenet.to_waveform(levels, last).T, strict=True):
-        before = given + wavenet.config.pre_emphasis * before
-        torch.testing.assert_close(heard.double(), before, atol=1e-6, rtol=0)
+    levels = rng.integers(0, N_LEVELS, (2, 3001, 1))
+    flat = Synthesizer(2, 1, 0.0)(levels).astype(np.float64)
+    heard = Synthesizer(2, 1, 0.86)(levels)
+    expected = signal.lfilter([1.0], [1.0, -0.86], flat)
+    np.testing.assert_allclose(heard, expected, atol=1e-5)

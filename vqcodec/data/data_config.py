@@ -54,6 +54,8 @@ class PerturbationConfig(Section):
             1 keeps it, 0 is monotone.
         drift_semitones: root mean square of a slow random melody that is added, with such a stream.
         equalizer_db: root mean square of a smooth random colour.
+        past_noise: standard deviation, in levels, of what is added to the samples that the WaveNet
+            is told it has made: it learns not to run after its own errors.
         stream_dropout: probability of not telling decoders the streams of a segment, perturbed or
             not: they are to decode codes that come without, too.
     """
@@ -66,4 +68,5 @@ class PerturbationConfig(Section):
     contour_scale: tuple[float, float] = (1.0, 1.0)
     drift_semitones: Weight = 0.0
     equalizer_db: Weight = 0.0
+    past_noise: Weight = 0.0
     stream_dropout: Probability = 0.12

@@ -118,7 +118,8 @@ def sampled_blocks(
     """
     config, hop_length = engine.config, engine.config.hop_length
     assert config.wavenet is not None
-    warm_up = -(-wavenet_field(config.wavenet) // hop_length)
+    warm_up = -(-wavenet_field(config.wavenet) * config.wavenet.n_bands // hop_length)
+    context = condition_context(config, len(build_streams(config)))
     for_samples, for_power = itertools.tee(codes)
     parts = segments.cut(_power(engine, for_power, voice, live=live), warm_up)
     sampled_parts, joined_parts = itertools.tee(parts)
@@ -131,7 +132,7 @@ def sampled_blocks(
 
     def waveforms() -> Iterator[np.ndarray]:
         n_lanes = 1 if live else engine.n_lanes
-        seen = _seen(sampled_parts, for_samples, condition_context(len(build_streams(config))))
+        seen = _seen(sampled_parts, for_samples, context)
         for index in itertools.count(0, n_lanes):
             some = itertools.islice(seen, n_lanes)
             conditions = list(chunking.map_in_order(condition, some, engine.n_threads, live=live))
@@ -147,13 +148,14 @@ def sampled_blocks(
 
 
 def _seen(
-    parts: Iterable[segments.Segment], codes: Iterable[np.ndarray], context: int
+    parts: Iterable[segments.Segment], codes: Iterable[np.ndarray], context: tuple[int, int]
 ) -> Iterator[tuple[segments.Segment, np.ndarray, int]]:
     """Each segment, the codes that its conditioner hears, and where those begin."""
     stream, held, position = iter(codes), np.zeros((0, 0), np.uint16), 0
+    before, after = context
     for segment in parts:
-        first = max(0, segment.first - context)
-        last = segment.last + context
+        first = max(0, segment.first - before)
+        last = segment.last + after
         while position + held.shape[1] < last and (block := next(stream, None)) is not None:
             held = np.concatenate([held, block], axis=1) if held.size else block
         held, position = held[:, first - position :], first

@@ -197,7 +197,10 @@ class WaveNetConfig(Section):
         residual_channels: width of what passes from layer to layer.
         skip_channels: width of what the layers add to the output.
         condition_channels: width of what each layer is told of codes and speaker.
+        hidden_channels: width between the skips and the logits, of every band.
         pre_emphasis: coefficient of the filter that samples pass before they are modelled.
+        n_bands: sub-bands (models/filterbank.py), of which a step makes a sample each.
+        hears_fast: whether it is told what the fast decoder knows of the codes.
     """
 
     n_stacks: Depth = 2
@@ -205,11 +208,14 @@ class WaveNetConfig(Section):
     residual_channels: Width = 64
     skip_channels: Width = 64
     condition_channels: Width = 32
+    hidden_channels: Width = 256
     pre_emphasis: Fraction = 0.86
+    n_bands: Literal[1, 4] = 1
+    hears_fast: bool = False
 
     @property
     def dilations(self) -> list[int]:
-        """Of every layer, in samples."""
+        """Of every layer, in steps."""
         return [2**index for index in range(self.layers_per_stack)] * self.n_stacks
 
 
@@ -261,6 +267,15 @@ class ModelConfig(Section):
             raise ValueError("a model needs a decoder: fast, wavenet or both")
         if self.fast is not None:
             self._fits_hop(self.fast)
+        if self.wavenet is not None and self.wavenet.hears_fast and self.fast is None:
+            raise ValueError(
+                "wavenet.hears_fast needs the fast decoder: give it, or leave that out"
+            )
+        if self.wavenet is not None and self.hop_length % self.wavenet.n_bands:
+            raise ValueError(
+                f"wavenet.n_bands {self.wavenet.n_bands} must divide the hop length "
+                f"{self.hop_length}"
+            )
         if self.pitch is not None and self.sample_rate != 16_000:
             raise ValueError(
                 f"pitch is tracked at a sample_rate of 16000, not {self.sample_rate}: leave it out"

@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vqcodec.models.config import EncoderConfig, ModelConfig
-from vqcodec.models.receptive_field import encoder_context, istft_reach
+from vqcodec.models.config import EncoderConfig, ModelConfig, WaveNetConfig
+from vqcodec.models.receptive_field import condition_context, encoder_context, istft_reach
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -100,9 +100,9 @@ def _rates(config: ModelConfig) -> list[tuple[str, float]]:
         (r"speaker\.", 0),  # once for a recording
         (r"fast\.blocks\.\d+\.speaker\.", 0),
         (r"fast\.(blocks|head)\.", frame_rate),
-        (r"wavenet\.(embedding|speaker)\.", 0),  # a look-up, and once for a recording
+        (r"wavenet\.(embedding|lower|speaker)\.", 0),  # look-ups, and once for a recording
         (r"wavenet\.layers\.\d+\.condition\.", code_rate),
-        (r"wavenet\.(layers|hidden|logits)\.", rate),
+        (r"wavenet\.(layers|hidden|logits)\.", rate / (config.wavenet or WaveNetConfig()).n_bands),
     ]
 
 
@@ -143,6 +143,6 @@ def _look_ahead(config: ModelConfig, weights: Shapes) -> dict[str, int]:
     if config.fast is not None:
         found["fast"] = istft_reach(config.fast, hop_length, streams)[0]
     if config.wavenet is not None:
-        own = sum(kernel_reach("wavenet.conditioner."))
-        found["wavenet"] = hop_length * (own + max(kernel_reach("wavenet.streams."), default=0))
+        n_streams = len(kernel_reach("wavenet.streams."))
+        found["wavenet"] = hop_length * condition_context(config, n_streams)[1]
     return found

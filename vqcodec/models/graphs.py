@@ -11,7 +11,7 @@ import io
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -59,16 +59,16 @@ class _Speaker(nn.Module):
 class _Decoding(nn.Module):
     """Codes (B, Q, N), speaker (B, S) and streams (B, C, N) each -> what `run` makes of them."""
 
-    def __init__(self, model: VQVAE, part: str, run: Callable[..., Any]) -> None:
+    def __init__(self, model: VQVAE, parts: Sequence[str], run: Callable[..., Tensor]) -> None:
         super().__init__()
         self.quantizer: Quantizer = model.quantizer
-        self.part, self.run = part, run
-        setattr(self, part, getattr(model, part))
+        self.parts, self.run = parts, run
+        for part in parts:
+            setattr(self, part, getattr(model, part))
 
     def forward(self, codes: Tensor, speaker: Tensor, streams: dict[str, Tensor]) -> Tensor:
         condition = Condition(self.quantizer.decode(codes), speaker, streams)
-        result: Tensor = self.run(getattr(self, self.part), condition)
-        return result
+        return self.run(condition, *(getattr(self, part) for part in self.parts))
 
 
 def export_graphs(model: VQVAE) -> dict[str, Graph]:
@@ -110,10 +110,15 @@ def _graphs(config: str, n_speakers: int) -> dict[str, Graph]:
     for name, decoder in model.decoders.items():
         if name not in AUTOREGRESSIVE:
             context = cast(Decoder, decoder).context
-            wrapped = _Decoding(model, name, lambda network, told: network(told))
+            wrapped = _Decoding(model, [name], lambda told, network: network(told))
             graphs[f"decode.{name}"] = _decoding(wrapped, model, "waveform", context)
     if model.wavenet is not None:
-        wrapped = _Decoding(model, "wavenet", lambda network, told: network.per_code(told))
+        parts = ["wavenet", "fast"] if model.wavenet.features is not None else ["wavenet"]
+        wrapped = _Decoding(
+            model,
+            parts,
+            lambda told, network, *fast: network.per_code(network.informed(told, *fast)),
+        )
         graphs["condition"] = _decoding(wrapped, model, "condition")
     return graphs
 

@@ -70,11 +70,13 @@ class Condition(NamedTuple):
         speaker: (B, S) who shall say it.
         streams: further features at the rate of the codes, (B, C, N) each, by the names in
             models/streams.py. What a decoder knows and is not told, it takes for zeros.
+        features: (B, N, C) of `IstftDecoder.features`, for a WaveNet that listens to them.
     """
 
     latents: Tensor
     speaker: Tensor
     streams: Mapping[str, Tensor] = MappingProxyType({})
+    features: Tensor | None = None
 
 
 class Decoder(Protocol):

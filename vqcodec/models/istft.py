@@ -119,8 +119,8 @@ class IstftDecoder(nn.Module):
         inputs: StreamInputs = self.streams["0"]  # type: ignore[assignment]
         return istft_reach(self.config, self.hop_length, inputs.reach)
 
-    def forward(self, condition: Condition) -> Tensor:
-        """A condition of N codes -> waveform (B, N * hop_length), normalised level."""
+    def features(self, condition: Condition) -> Tensor:
+        """A condition of N codes -> of which the head makes spectra, (B, N * upsample, C)."""
         latents = condition.latents
         x = convolved(self.input, latents)[:, : latents.shape[-1]]
         x = self.upsample(x).reshape(len(x), -1, x.shape[-1]).transpose(1, 2)
@@ -128,7 +128,12 @@ class IstftDecoder(nn.Module):
             if str(index) in self.streams:
                 x = self.streams[str(index)](x, condition.streams)
             x = block(x, condition.speaker)
-        x = self.norm(x.transpose(1, 2))
+        normalised: Tensor = self.norm(x.transpose(1, 2))
+        return normalised
+
+    def forward(self, condition: Condition) -> Tensor:
+        """A condition of N codes -> waveform (B, N * hop_length), normalised level."""
+        x = self.features(condition)
         if torch.compiler.is_exporting():
             # Runtimes compute the last few values of an array otherwise than by vectors: they are
             # to be of a frame that is dropped, or the end depended on the length.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vqcodec.models import DecoderName
+from vqcodec.models import AUTOREGRESSIVE, DecoderName
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.encoder import build_encoder
 from vqcodec.models.interfaces import Quantizer
@@ -54,7 +54,8 @@ class VQVAE(nn.Module):
         parts = dim, speaker.dim, config.hop_length, channels
         for name, build in DECODERS.items():
             section = getattr(config, name)
-            setattr(self, name, None if section is None else build(section, *parts))
+            own = parts if name not in AUTOREGRESSIVE else (*parts, _feature_channels(config))
+            setattr(self, name, None if section is None else build(section, *own))
 
     @property
     def decoders(self) -> dict[DecoderName, nn.Module]:
@@ -71,3 +72,10 @@ class VQVAE(nn.Module):
         """Codes (B, Q, N) -> latents (B, D, N) float32, whatever the autocast."""
         with torch.autocast(codes.device.type, enabled=False):
             return self.quantizer.decode(codes)
+
+
+def _feature_channels(config: ModelConfig) -> int:
+    """Of what a WaveNet hears of the fast decoder for each code."""
+    if config.wavenet is None or config.fast is None or not config.wavenet.hears_fast:
+        return 0
+    return config.fast.upsample * config.fast.channels

@@ -4,6 +4,10 @@ Gated causal convolutions of kernel 2, dilations 1, 2, 4 ... per stack, predict 
 of 256 mu-law levels. Codes pass a small conditioning network; with the speaker vector they enter
 every gate, held for the hop of each code. The waveform is pre-emphasised first, so that mu-law
 noise falls under the speech (as in LPCNet, Valin and Skoglund 2019, arXiv 1810.11846).
+
+In sub-bands a step predicts a sample of each, the higher ones given the lower ones of the step, and
+there are as many steps fewer (multi-band WaveRNN, Yu et al. 2020, DurIAN, arXiv 1909.01700, section
+4). It may also listen to what the fast decoder knows of the codes, which leaves less to guess.
 """
 
 from __future__ import annotations
@@ -16,9 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqcodec.models.config import WaveNetConfig
+from vqcodec.models.filterbank import filters
 from vqcodec.models.interfaces import Condition
-from vqcodec.models.mu_law import N_LEVELS, OUTPUT_GAIN, SILENCE, to_waveform
-from vqcodec.models.receptive_field import N_CONDITIONERS, condition_context, wavenet_field
+from vqcodec.models.istft import IstftDecoder
+from vqcodec.models.mu_law import N_LEVELS, OUTPUT_GAIN, SILENCE
+from vqcodec.models.receptive_field import N_CONDITIONERS, wavenet_field
 from vqcodec.models.stream_inputs import StreamInputs
 
 
@@ -30,7 +36,7 @@ class GatedLayer(nn.Module):
 
     Args:
         config: widths.
-        dilation: in samples.
+        dilation: in steps.
     """
 
     def __init__(self, config: WaveNetConfig, dilation: int) -> None:
@@ -45,7 +51,7 @@ class GatedLayer(nn.Module):
         """One column, or several: every argument (..., channels).
 
         Args:
-            older: x of `dilation` samples ago.
+            older: x of `dilation` steps ago.
             x: the layer's input.
             held: the projected condition, 2C channels.
 
@@ -59,16 +65,18 @@ class GatedLayer(nn.Module):
         )
         return x + residual, skip
 
-    def forward(self, x: Tensor, condition: Tensor, hop_length: int) -> tuple[Tensor, Tensor]:
-        """Input x (B, N * hop_length, C), condition (B, N, H) -> next x and skip, as long as x."""
+    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Input x (B, S, C), condition (B, N, H), S a multiple of N -> next x and skip, (B, S)."""
         older = F.pad(x, (0, 0, self.dilation, 0))[:, : x.shape[1]]
-        # The condition is constant over a hop: project per code, then hold it for its samples.
-        held = self.condition(condition).repeat_interleave(hop_length, dim=1)
+        # The condition is constant over a hop: project per code, then hold it for its steps.
+        held = self.condition(condition).repeat_interleave(x.shape[1] // condition.shape[1], dim=1)
         return self.step(older, x, held)
 
 
 class WaveNet(nn.Module):
     """Distribution of every next sample given the samples before, the codes and the speaker.
+
+    Letters in shapes: M bands, S steps, L levels, K skip channels, W hidden channels.
 
     Args:
         config: depth and widths.
@@ -76,6 +84,7 @@ class WaveNet(nn.Module):
         speaker_dim: S.
         hop_length: samples per latent.
         stream_channels: of each stream of the condition.
+        feature_channels: of the fast decoder's features; 0 where it does not listen to them.
     """
 
     def __init__(
@@ -85,73 +94,111 @@ class WaveNet(nn.Module):
         speaker_dim: int,
         hop_length: int,
         stream_channels: Mapping[str, int] = MappingProxyType({}),
+        feature_channels: int = 0,
     ) -> None:
         super().__init__()
-        self.config, self.hop_length = config, hop_length
-        width = config.residual_channels
-        self.embedding = nn.Embedding(N_LEVELS, width)
+        self.config, self.hop_length, self.n_bands = config, hop_length, config.n_bands
+        width, n_bands = config.residual_channels, config.n_bands
+        self.embedding = nn.Embedding(n_bands * N_LEVELS, width)
         self.conditioner = nn.ModuleList(
             nn.Conv1d(before, config.condition_channels, 3, padding=1)
             for before in (dim, *(config.condition_channels,) * (N_CONDITIONERS - 1))
         )
         self.speaker = nn.Linear(speaker_dim, config.condition_channels)
         self.streams = StreamInputs(stream_channels, config.condition_channels)
+        self.features = (
+            nn.Linear(feature_channels, config.condition_channels) if feature_channels else None
+        )
         self.layers = nn.ModuleList(GatedLayer(config, dilation) for dilation in config.dilations)
-        self.hidden = nn.Linear(config.skip_channels, N_LEVELS)
-        self.logits = nn.Linear(N_LEVELS, N_LEVELS)
+        self.hidden = nn.Linear(config.skip_channels, n_bands * config.hidden_channels)
+        self.logits = nn.Linear(config.hidden_channels, n_bands * N_LEVELS)
+        # What the levels of the lower bands of a step tell the higher ones.
+        self.lower = None
+        if n_bands > 1:
+            self.lower = nn.Embedding((n_bands - 1) * N_LEVELS, config.hidden_channels)
+            nn.init.normal_(self.lower.weight, std=0.1)
+        analysis = torch.from_numpy(filters(n_bands)[0].copy())
+        self.register_buffer("analysis", analysis, persistent=False)
 
     @property
     def receptive_field(self) -> int:
-        """Samples before the predicted one that it depends on."""
+        """Steps before the predicted one that it depends on."""
         return wavenet_field(self.config)
 
-    @property
-    def condition_context(self) -> int:
-        """Codes on each side that what `per_code` says of a code depends on."""
-        return condition_context(len(self.streams.convolutions))
+    def informed(self, condition: Condition, fast: IstftDecoder | None = None) -> Condition:
+        """A condition with what the fast decoder knows of it, if this listens to that."""
+        if self.features is None:
+            return condition
+        assert fast is not None
+        features = fast.features(condition).detach()
+        n_codes = condition.latents.shape[-1]
+        return condition._replace(features=features.reshape(len(features), n_codes, -1))
 
     def per_code(self, condition: Condition) -> Tensor:
-        """A condition of N codes -> what the layers are told, (B, N, H), one vector per code."""
+        """`informed` of N codes -> what the layers are told, (B, N, H), one vector per code."""
         first, second = self.conditioner
         x = first(condition.latents) + self.speaker(condition.speaker)[..., None]
         x = self.streams(x, condition.streams)
+        if self.features is not None:
+            assert condition.features is not None
+            x = x + self.features(condition.features).transpose(1, 2)
         return F.gelu(second(F.gelu(x))).transpose(1, 2)
 
-    def output(self, skips: Tensor) -> Tensor:
-        """Summed skips (..., K) -> logits (..., 256)."""
-        scaled = skips * len(self.layers) ** -0.5
-        return self.logits(F.relu(self.hidden(F.relu(scaled))))
+    def embed(self, levels: Tensor) -> Tensor:
+        """Levels (..., M) of a step -> the input of the first layer (..., C)."""
+        rows = torch.arange(self.n_bands, device=levels.device) * N_LEVELS
+        embedded: Tensor = self.embedding(levels + rows)
+        return embedded.sum(-2)
 
-    def forward(self, levels: Tensor, condition: Condition) -> Tensor:
+    def band_inputs(self, skips: Tensor) -> Tensor:
+        """Summed skips (..., K) -> what each band's distribution begins from, (..., M, W)."""
+        scaled = skips * len(self.layers) ** -0.5
+        return self.hidden(F.relu(scaled)).unflatten(-1, (self.n_bands, -1))
+
+    def band_logits(self, inputs: Tensor, band: int) -> Tensor:
+        """Inputs (..., W) of a band, to which `told_lower` was added -> logits (..., L)."""
+        part = slice(band * N_LEVELS, (band + 1) * N_LEVELS)
+        return F.linear(F.relu(inputs), self.logits.weight[part], self.logits.bias[part])
+
+    def told_lower(self, levels: Tensor, band: int) -> Tensor:
+        """Levels (...) of a band -> what is added to the inputs of all higher ones, (..., W)."""
+        assert self.lower is not None
+        return self.lower(levels + band * N_LEVELS)
+
+    def forward(self, levels: Tensor, condition: Condition, told: Tensor | None = None) -> Tensor:
         """Teacher forcing: logits of every sample given the true samples before it.
 
         Args:
-            levels: (B, N * hop_length) int64 of `to_levels`, what is to be predicted.
-            condition: of N codes.
+            levels: (B, S, M) int64 of `to_levels`, what is to be predicted.
+            condition: `informed`, of N codes.
+            told: what it is told that they were; `levels` when None.
 
         Returns:
-            (B, 256, N * hop_length).
+            (B, S, M, L).
         """
-        told = self.per_code(condition)
-        previous = F.pad(levels, (1, -1), value=SILENCE)
-        x = self.embedding(previous)
+        told = levels if told is None else told
+        heard = self.per_code(condition)
+        x = self.embed(F.pad(told, (0, 0, 1, -1), value=SILENCE))
         skips: Tensor | float = 0.0
         for layer in self.layers:
-            x, skip = layer(x, told, self.hop_length)
+            x, skip = layer(x, heard)
             skips = skips + skip
         assert isinstance(skips, Tensor)
-        return self.output(skips).transpose(1, 2)
+        inputs, logits = self.band_inputs(skips), []
+        for band in range(self.n_bands):
+            logits.append(self.band_logits(inputs[..., band, :], band))
+            if band < self.n_bands - 1:
+                inputs = inputs + self.told_lower(told[..., band], band)[..., None, :]
+        return torch.stack(logits, dim=-2)
 
     def to_levels(self, waveform: Tensor) -> Tensor:
-        """Waveform (B, T), normalised level -> mu-law levels (B, T) int64 in [0, 256)."""
+        """Waveform (B, S * M), normalised level -> mu-law levels (B, S, M) int64 in [0, 256)."""
         scaled = waveform * OUTPUT_GAIN
         emphasized = scaled - self.config.pre_emphasis * F.pad(scaled, (1, -1))
-        return mu_law_encode(emphasized.clamp(-1, 1))
-
-    def to_waveform(self, levels: Tensor, last: Tensor) -> Tensor:
-        """`mu_law.to_waveform` of tensors."""
-        waveform = to_waveform(levels.cpu().numpy(), last.cpu().numpy(), self.config.pre_emphasis)
-        return torch.from_numpy(waveform).to(levels.device)
+        analysis = self.get_buffer("analysis")
+        ahead = F.pad(emphasized[:, None], (0, analysis.shape[-1] - 1))
+        bands = F.conv1d(ahead, analysis[:, None], stride=self.n_bands)
+        return mu_law_encode(bands.transpose(1, 2).clamp(-1, 1))
 
 
 def mu_law_encode(waveform: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from vqcodec.data.dataset import NOT_ENCODED, Batch
 from vqcodec.data.labels import UNLABELLED
 from vqcodec.models.interfaces import Condition, Quantized
 from vqcodec.models.mel import MelSpectrogram
+from vqcodec.models.mu_law import N_LEVELS
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.speaker_vector import guided
 from vqcodec.models.vqvae import VQVAE
@@ -73,6 +74,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.weights, self.freezes_codes = model, recipe.loss, recipe.freezes_codes
         self.trained_decoders = recipe.trained_decoders
+        self.past_noise = recipe.perturbation.past_noise
         config = model.config
         self.waveform_loss = WaveformLoss(config.sample_rate, recipe.loss)
         self.conversion_loss = None
@@ -140,8 +142,7 @@ class Objective(nn.Module):
         for name in self.trained_decoders:
             decoder = self.model.decoders[name]
             if isinstance(decoder, WaveNet):
-                levels = decoder.to_levels(batch.waveform)
-                wavenet = F.cross_entropy(decoder(levels, condition).float(), levels)
+                wavenet = self._surprise(decoder, batch.waveform, condition)
             else:
                 decoded = decoder(condition)
                 waveform = self.waveform_loss(decoded, batch.waveform)
@@ -168,6 +169,16 @@ class Objective(nn.Module):
             indices,
             decoded,
         )
+
+    def _surprise(self, wavenet: WaveNet, waveform: Tensor, condition: Condition) -> Tensor:
+        """Cross-entropy in nats per sample of what it predicts."""
+        levels = wavenet.to_levels(waveform)
+        told = levels
+        if torch.is_grad_enabled() and self.past_noise:
+            noise = self.past_noise * torch.randn(levels.shape, device=levels.device)
+            told = (levels + noise.round().long()).clamp(0, N_LEVELS - 1)
+        logits = wavenet(levels, wavenet.informed(condition, self.model.fast), told)
+        return F.cross_entropy(logits.flatten(0, -2).float(), levels.flatten())
 
     def _quantized(self, batch: Batch) -> tuple[Quantized, Tensor]:
         """What the encoder makes of its input, and how far that is from what it would plainly."""

@@ -77,7 +77,8 @@ class TorchEngine:
     ) -> np.ndarray:
         """See `Engine`."""
         assert self.model.wavenet is not None
-        told = self.model.wavenet.per_code(self._condition(codes, speaker, streams))
+        condition = self._condition(codes, speaker, streams)
+        told = self.model.wavenet.per_code(self.model.wavenet.informed(condition, self.model.fast))
         return told[0].cpu().numpy()
 
     @torch.no_grad()

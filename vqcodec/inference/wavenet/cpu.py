@@ -21,7 +21,7 @@ from vqcodec.inference import chunking
 from vqcodec.inference.wavenet.layout import State, Weights, export_weights, new_state
 from vqcodec.inference.wavenet.tile import VECTOR, accumulate_tile
 from vqcodec.models.config import ModelConfig, WaveNetConfig
-from vqcodec.models.mu_law import to_waveform
+from vqcodec.models.mu_law import Synthesizer
 
 # Whether there are 32 registers of 16 sums; AVX2 has 16 of eight, NEON 32 of four.
 HAS_WIDE_REGISTERS = get_host_cpu_features().get("avx512f", False)
@@ -99,12 +99,15 @@ def set_condition(weights: Any, state: Any, condition: Any) -> None:
 
 @vectorized
 def step(weights: Any, state: Any) -> None:
-    """Logits of the next sample from `state.levels` and what came before."""
+    """Set the inputs of all bands from `state.levels` and what came before."""
     n_layers, width, _ = weights.newer.shape
-    n_lanes = len(state.levels)
+    n_bands, n_lanes = state.levels.shape
     for channel in range(width):
         for lane in range(n_lanes):
-            state.stream[channel, lane] = weights.embedding[state.levels[lane], channel]
+            total = np.float32(0)
+            for band in range(n_bands):
+                total += weights.embedding[band, state.levels[band, lane], channel]
+            state.stream[channel, lane] = total
     x, skips = state.stream[:width], state.stream[width:]
     skips[:-1] = np.float32(0)
     filters, gates = state.gates[:width].ravel(), state.gates[width:].ravel()
@@ -123,9 +126,27 @@ def step(weights: Any, state: Any) -> None:
         accumulate(weights.mixed[layer], state.hidden, state.stream, state.stream)
     scale(skips[:-1], np.float32(1 / math.sqrt(n_layers)))
     rectify(skips)
-    accumulate(weights.hidden, skips, state.zeros, state.middle)
-    rectify(state.middle)
-    accumulate(weights.logits, state.middle, state.zeros, state.logits)
+    accumulate(weights.hidden, skips, state.zeros, state.inputs)
+    state.told[:] = np.float32(0)
+
+
+@vectorized
+def predict(weights: Any, state: Any, band: int) -> None:
+    """Set the logits of a band from its inputs and what the lower ones have told."""
+    told, middle = state.told.ravel(), state.middle.ravel()
+    start = band * len(told)
+    inputs = state.inputs.ravel()[start : start + len(told)]
+    for index in range(len(told)):
+        middle[index] = max(inputs[index] + told[index], np.float32(0))
+    accumulate(weights.logits[band], state.middle, state.zeros, state.logits)
+
+
+@vectorized
+def tell(weights: Any, state: Any, band: int) -> None:
+    """Tell the higher bands the level of a band."""
+    for channel in range(len(state.told)):
+        for lane in range(state.told.shape[1]):
+            state.told[channel, lane] += weights.lower[band, state.levels[band, lane], channel]
 
 
 @vectorized
@@ -160,9 +181,9 @@ def exp(x: Any) -> Any:
 
 
 @vectorized
-def choose(state: Any, temperature: float, draws: Any) -> None:
-    """Set `state.levels` to where draws (L,) fall in the cumulative distributions."""
-    logits, shares, peaks, totals = state.logits, state.middle, state.peaks, state.totals
+def choose(state: Any, band: int, temperature: float, draws: Any) -> None:
+    """Set the levels of a band to where draws (L,) fall in the cumulative distributions."""
+    logits, shares, peaks, totals = state.logits, state.shares, state.peaks, state.totals
     n_levels, n_lanes = logits.shape
     for lane in range(n_lanes):
         peaks[lane] = logits[0, lane]
@@ -182,7 +203,7 @@ def choose(state: Any, temperature: float, draws: Any) -> None:
         for level in range(n_levels):
             left -= shares[level, lane]
             if left < 0:
-                state.levels[lane] = level
+                state.levels[band, lane] = level
                 break
 
 
@@ -190,12 +211,26 @@ def choose(state: Any, temperature: float, draws: Any) -> None:
 def sample(
     weights: Any, state: Any, condition: Any, draws: Any, temperature: float, levels: Any
 ) -> None:
-    """Sample all hops of condition (N, H + 1, L) by draws (N, hop, L) into levels (N, hop, L)."""
+    """Sample the n steps of each of N codes.
+
+    Args:
+        weights: of the network.
+        state: goes on.
+        condition: (N, H + 1, L).
+        draws: (N, n, M, L) in [0, 1).
+        temperature: of the draws.
+        levels: (N, n, M, L), to be filled.
+    """
+    n_bands = len(state.levels)
     for frame in range(len(condition)):
         set_condition(weights, state, condition[frame])
         for index in range(draws.shape[1]):
             step(weights, state)
-            choose(state, temperature, draws[frame, index])
+            for band in range(n_bands):
+                predict(weights, state, band)
+                choose(state, band, temperature, draws[frame, index, band])
+                if band < n_bands - 1:
+                    tell(weights, state, band)
             levels[frame, index] = state.levels
 
 
@@ -223,11 +258,11 @@ class CpuSampler:
         seeds: Sequence[int | Sequence[int]],
         temperature: float = 1.0,
     ) -> None:
-        self.hop_length, self.pre_emphasis = hop_length, config.pre_emphasis
+        self.hop_length, self.n_bands = hop_length, config.n_bands
         self.temperature = temperature
         n_lanes = len(seeds)
         self.generators = [np.random.default_rng(seed) for seed in seeds]
-        self.last = np.zeros(n_lanes, np.float32)
+        self.synthesize = Synthesizer(n_lanes, config.n_bands, config.pre_emphasis)
         weights = {width: export_weights(state, config, width) for _, width in _groups(n_lanes)}
         self.groups = [
             _Group(lanes, weights[width], new_state(weights[width], width))
@@ -251,26 +286,23 @@ class CpuSampler:
         with ThreadPoolExecutor(min(len(self.groups), chunking.thread_count())) as pool:
             for start in range(0, n_codes, self.FRAMES):
                 part = conditions[start : start + self.FRAMES]
-                draws = np.stack(
-                    [rng.random((len(part), self.hop_length)) for rng in self.generators], axis=-1
-                )
+                shape = len(part), self.hop_length // self.n_bands, self.n_bands
+                draws = np.stack([rng.random(shape) for rng in self.generators], axis=-1)
                 parts = pool.map(partial(self._sample, conditions=part, draws=draws), self.groups)
-                levels = np.concatenate(list(parts), axis=-1).reshape(-1, n_lanes).T
-                waveform = to_waveform(levels, self.last, self.pre_emphasis)
-                self.last = waveform[:, -1]
-                yield waveform
+                levels = np.concatenate(list(parts), axis=-1)
+                yield self.synthesize(levels.reshape(-1, self.n_bands, n_lanes).transpose(2, 0, 1))
 
     def _sample(self, group: _Group, conditions: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """Levels (n, hop_length, lanes) of one group; lanes that only fill it up are dropped."""
+        """Levels (n, steps, M, lanes) of a group; lanes that only fill it up are dropped."""
         conditions, draws = conditions[..., group.lanes], draws[..., group.lanes]
-        n_lanes, width = draws.shape[-1], len(group.state.levels)
-        room = [(0, 0), (0, 0), (0, width - n_lanes)]
-        levels = np.empty((*draws.shape[:2], width), np.int64)
+        n_lanes, width = draws.shape[-1], group.state.levels.shape[1]
+        room = [(0, 0), (0, width - n_lanes)]
+        levels = np.empty((*draws.shape[:3], width), np.int64)
         sample(
             group.weights,
             group.state,
-            np.pad(conditions, room),
-            np.pad(draws, room),
+            np.pad(conditions, [(0, 0), *room]),
+            np.pad(draws, [(0, 0), (0, 0), *room]),
             float(self.temperature),
             levels,
         )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqcodec.models.mu_law import SILENCE
+from vqcodec.models.mu_law import SILENCE, Synthesizer
 from vqcodec.models.wavenet import WaveNet
 
 
@@ -46,10 +46,11 @@ class GraphSampler:
         self.slots = torch.zeros_like(self.starts)
         self.past = weight.new_zeros(int(dilations.sum()), n_lanes, width)
         self.held = weight.new_zeros(len(dilations), n_lanes, 2 * width)
-        self.levels = torch.full((n_lanes,), SILENCE, device=weight.device)
+        n_bands = wavenet.n_bands
+        self.levels = torch.full((n_lanes, n_bands), SILENCE, device=weight.device)
         self.draws = weight.new_zeros(hop_length, n_lanes, dtype=torch.float64)
-        self.sampled = torch.zeros(hop_length, n_lanes, dtype=torch.int64, device=weight.device)
-        self.last = weight.new_zeros(n_lanes)
+        self.sampled = self.levels.new_zeros(hop_length // n_bands, n_lanes, n_bands)
+        self.synthesize = Synthesizer(n_lanes, n_bands, wavenet.config.pre_emphasis)
         self._run: Callable[[], None] = self._hop
         if weight.is_cuda:
             self._run = self._captured()
@@ -71,15 +72,22 @@ class GraphSampler:
         return graph.replay
 
     def _hop(self) -> None:
-        for index in range(len(self.draws)):
-            self.levels.copy_(self._choose(self.logits(), self.draws[index]))
+        wavenet = self.wavenet
+        for index, draws in enumerate(self.draws.unflatten(0, (-1, wavenet.n_bands))):
+            band_inputs = self.inputs()
+            for band in range(wavenet.n_bands):
+                logits = wavenet.band_logits(band_inputs[:, band], band)
+                self.levels[:, band] = self._choose(logits, draws[band])
+                if band < wavenet.n_bands - 1:
+                    lower = wavenet.told_lower(self.levels[:, band], band)
+                    band_inputs = band_inputs + lower[:, None]
             self.sampled[index].copy_(self.levels)
 
-    def logits(self) -> Tensor:
-        """Logits (B, 256) of the next sample."""
+    def inputs(self) -> Tensor:
+        """What each band of the next step begins from, (B, M, W)."""
         rows = self.starts + self.slots
         older = self.past[rows]
-        x = self.wavenet.embedding(self.levels)
+        x = self.wavenet.embed(self.levels)
         inputs, skips = [], []
         for layer, past, held in zip(self.wavenet.layers, older, self.held, strict=True):
             inputs.append(x)
@@ -87,7 +95,7 @@ class GraphSampler:
             skips.append(skip)
         self.past.index_copy_(0, rows, torch.stack(inputs))
         self.slots.add_(1).remainder_(self.dilations)
-        return self.wavenet.output(torch.stack(skips).sum(0))
+        return self.wavenet.band_inputs(torch.stack(skips).sum(0))
 
     def _choose(self, logits: Tensor, draws: Tensor) -> Tensor:
         if self.temperature == 0:
@@ -102,7 +110,7 @@ class GraphSampler:
         """Sample the hops of `condition`; call again with what follows to go on.
 
         Args:
-            condition: (B, N, H) of `WaveNet.condition`.
+            condition: (B, N, H) of `WaveNet.per_code`.
 
         Yields:
             (B, hop_length) float32 waveform of each code.
@@ -113,6 +121,5 @@ class GraphSampler:
             held = [layer.condition(code) for layer in self.wavenet.layers]  # type: ignore[operator]
             self.held.copy_(torch.stack(held))
             self._run()
-            waveform = self.wavenet.to_waveform(self.sampled.T, self.last)
-            self.last = waveform[:, -1]
-            yield waveform
+            waveform = self.synthesize(self.sampled.transpose(0, 1).cpu().numpy())
+            yield torch.from_numpy(waveform).to(condition.device)

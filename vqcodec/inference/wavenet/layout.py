@@ -19,13 +19,14 @@ class Weights(NamedTuple):
     reading weights, and reads half as many bytes. Groups of lanes read the same values in float32.
 
     Attributes:
-        embedding: (256, C) float32.
+        embedding: (M, 256, C) float32, of the bands of models/filterbank.py.
         condition: (layers, H + 1, 2C). Here and below the last input may be the constant 1, whose
             weights are biases.
         older, newer: (layers, C, 2C), the two taps of the dilated convolutions.
         mixed: (layers, C + 1, C + K): residual, then skip.
-        hidden: (K + 1, 256).
-        logits: (256 + 1, 256).
+        hidden: (K + 1, M * W).
+        logits: (M, W + 1, 256).
+        lower: (M, 256, W) float32, what each band tells the higher ones; 0 of the highest.
         dilations: (layers,) int64.
     """
 
@@ -36,6 +37,7 @@ class Weights(NamedTuple):
     mixed: np.ndarray
     hidden: np.ndarray
     logits: np.ndarray
+    lower: np.ndarray
     dilations: np.ndarray
 
 
@@ -43,17 +45,20 @@ class State(NamedTuple):
     """What a group of L lanes remembers, and its scratch space; the constant 1 stands in last rows.
 
     Attributes:
-        levels: (L,) int64, the last samples.
+        levels: (M, L) int64, the last step.
         past: (sum of dilations, C, L), a ring of inputs for each layer.
         slots: (layers,) int64, the place in each ring.
         held: (layers, 2C, L), the condition of the current code.
         stream: (C + K + 1, L), the residual stream, then the summed skips.
         gates: (2C, L).
         hidden: (C + 1, L).
-        middle: (256 + 1, L).
-        logits: (256, L).
-        peaks, totals: (L,), of the distribution of the next sample.
-        zeros: (256, L).
+        inputs: (M * W, L), what each band's distribution begins from.
+        told: (W, L), what the lower bands of a step have told.
+        middle: (W + 1, L).
+        logits: (256, L), of the band that is next.
+        shares: (256, L), of its levels.
+        peaks, totals: (L,), of them.
+        zeros: (channels, L), as many as any product has.
     """
 
     levels: np.ndarray
@@ -63,8 +68,11 @@ class State(NamedTuple):
     stream: np.ndarray
     gates: np.ndarray
     hidden: np.ndarray
+    inputs: np.ndarray
+    told: np.ndarray
     middle: np.ndarray
     logits: np.ndarray
+    shares: np.ndarray
     peaks: np.ndarray
     totals: np.ndarray
     zeros: np.ndarray
@@ -108,13 +116,23 @@ def export_weights(state: Mapping[str, np.ndarray], config: WaveNetConfig, n_lan
         )
         for layer in layers
     ]
-    hidden, logits = (
-        _biased(
-            _padded(state[f"{part}.weight"].T, size, N_LEVELS),
-            _padded(state[f"{part}.bias"], N_LEVELS),
+    n_bands, own = config.n_bands, _whole_vectors(config.hidden_channels)
+    hidden = _biased(
+        *(
+            np.concatenate([_padded(part, *size, own) for part in np.split(whole, n_bands, -1)], -1)
+            for whole, size in ((state["hidden.weight"].T, (skip,)), (state["hidden.bias"], ()))
         )
-        for part, size in (("hidden", skip), ("logits", N_LEVELS))
     )
+    logits = [
+        _biased(_padded(weight.T, own, N_LEVELS), _padded(bias, N_LEVELS))
+        for weight, bias in zip(
+            *(np.split(state[f"logits.{part}"], n_bands) for part in ("weight", "bias")),
+            strict=True,
+        )
+    ]
+    nothing = np.zeros((0, config.hidden_channels), np.float32)
+    lower = state.get("lower.weight", nothing)
+    lower = lower.reshape(n_bands - 1, N_LEVELS, config.hidden_channels)
 
     def ready(array: np.ndarray) -> np.ndarray:
         # numba computes with neither float16 nor its own idea of it: the tile reads the bits.
@@ -123,13 +141,16 @@ def export_weights(state: Mapping[str, np.ndarray], config: WaveNetConfig, n_lan
         )
 
     return Weights(
-        embedding=_padded(state["embedding.weight"], N_LEVELS, width).astype(np.float32),
+        embedding=_padded(
+            state["embedding.weight"].reshape(n_bands, N_LEVELS, -1), n_bands, N_LEVELS, width
+        ).astype(np.float32),
         condition=ready(np.stack(condition)),
         older=ready(np.stack(older)),
         newer=ready(np.stack(newer)),
         mixed=ready(np.stack(mixed)),
         hidden=ready(hidden),
-        logits=ready(logits),
+        logits=ready(np.stack(logits)),
+        lower=_padded(lower, n_bands, N_LEVELS, own).astype(np.float32),
         dilations=np.array(config.dilations),
     )
 
@@ -156,6 +177,7 @@ def _biased(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 def new_state(weights: Weights, n_lanes: int) -> State:
     """The state before the first sample: silence."""
     n_layers, width, both = weights.newer.shape
+    n_bands, _, own = weights.lower.shape
 
     def zeros(*shape: int) -> np.ndarray:
         return np.zeros((*shape, n_lanes), np.float32)
@@ -164,16 +186,19 @@ def new_state(weights: Weights, n_lanes: int) -> State:
         return np.concatenate([zeros(channels), np.ones((1, n_lanes), np.float32)])
 
     return State(
-        levels=np.full(n_lanes, SILENCE),
+        levels=np.full((n_bands, n_lanes), SILENCE),
         past=zeros(int(weights.dilations.sum()), width),
         slots=np.zeros(n_layers, np.int64),
         held=zeros(n_layers, both),
         stream=with_one(weights.mixed.shape[-1]),
         gates=zeros(both),
         hidden=with_one(width),
-        middle=with_one(N_LEVELS),
+        inputs=zeros(n_bands * own),
+        told=zeros(own),
+        middle=with_one(own),
         logits=zeros(N_LEVELS),
+        shares=zeros(N_LEVELS),
         peaks=zeros(),
         totals=zeros(),
-        zeros=zeros(max(N_LEVELS, both)),
+        zeros=zeros(max(N_LEVELS, both, n_bands * own)),
     )

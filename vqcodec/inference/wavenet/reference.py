@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqcodec.models.mu_law import SILENCE
+from vqcodec.models.mu_law import SILENCE, Synthesizer
 from vqcodec.models.wavenet import GatedLayer, WaveNet
 
 
@@ -55,16 +55,17 @@ class ReferenceSampler:
         self.wavenet, self.temperature = wavenet, temperature
         self.queues = [_Queue(layer, len(seeds)) for layer in wavenet.layers]  # type: ignore[arg-type]
         self.generators = [np.random.default_rng(seed) for seed in seeds]
+        n_bands = wavenet.n_bands
         device = wavenet.embedding.weight.device
-        self.levels = torch.full((len(seeds),), SILENCE, device=device)
-        self.last = torch.zeros(len(seeds), device=device)
+        self.levels = torch.full((len(seeds), n_bands), SILENCE, device=device)
+        self.synthesize = Synthesizer(len(seeds), n_bands, wavenet.config.pre_emphasis)
 
     @torch.no_grad()
     def blocks(self, condition: Tensor) -> Iterator[Tensor]:
         """Sample the hops of `condition`; call again with what follows to go on.
 
         Args:
-            condition: (B, N, H) of `WaveNet.condition`.
+            condition: (B, N, H) of `WaveNet.per_code`.
 
         Yields:
             (B, hop_length) float32 waveform of each code.
@@ -74,27 +75,36 @@ class ReferenceSampler:
         for frame in range(condition.shape[1]):
             uniform = np.stack([rng.random(hop_length) for rng in self.generators], axis=1)
             draws = torch.from_numpy(uniform).to(condition.device)
-            levels = torch.stack(
-                [self._step([rows[frame] for rows in held], draw) for draw in draws], dim=1
-            )
-            waveform = self.wavenet.to_waveform(levels, self.last)
-            self.last = waveform[:, -1]
-            yield waveform
+            steps = []
+            for draw in draws.unflatten(0, (-1, self.wavenet.n_bands)):
+                self.step([rows[frame] for rows in held], draw)
+                steps.append(self.levels)
+            levels = torch.stack(steps, dim=1)
+            yield torch.from_numpy(self.synthesize(levels.cpu().numpy())).to(levels.device)
 
-    def _step(self, held: list[Tensor], draw: Tensor) -> Tensor:
-        """Uniform numbers (B,) in [0, 1) -> the next level (B,) of every recording."""
-        self.levels = self._choose(self.logits(held), draw)
-        return self.levels
+    def step(self, held: list[Tensor], draw: Tensor) -> None:
+        """Set the levels (B, M) of the next step.
 
-    def logits(self, held: list[Tensor]) -> Tensor:
-        """Logits (B, 256) of the next sample, given each layer's condition (B, 2C)."""
-        x = self.wavenet.embedding(self.levels)
+        Args:
+            held: each layer's condition, (B, 2C).
+            draw: (M, B) uniform numbers in [0, 1).
+        """
+        inputs, levels = self.inputs(held), []
+        for band in range(self.wavenet.n_bands):
+            levels.append(self._choose(self.wavenet.band_logits(inputs[:, band], band), draw[band]))
+            if band < self.wavenet.n_bands - 1:
+                inputs = inputs + self.wavenet.told_lower(levels[-1], band)[:, None]
+        self.levels = torch.stack(levels, dim=-1)
+
+    def inputs(self, held: list[Tensor]) -> Tensor:
+        """What each band of the next step begins from, (B, M, W)."""
+        x = self.wavenet.embed(self.levels)
         skips: Tensor | float = 0.0
         for queue, condition in zip(self.queues, held, strict=True):
             x, skip = queue.step(x, condition)
             skips = skips + skip
         assert isinstance(skips, Tensor)
-        return self.wavenet.output(skips)
+        return self.wavenet.band_inputs(skips)
 
     def _choose(self, logits: Tensor, draw: Tensor) -> Tensor:
         if self.temperature == 0:
