@@ -157,7 +157,8 @@ def queues(codec: vqcodec.Codec, request: Request) -> Part:
     wavenet, macs = _wavenet(codec)
     latents = torch.zeros(1, codec.config.quantizer.dim, 10)
     with torch.no_grad():
-        condition = wavenet.per_code(Condition(latents, torch.zeros(1, codec.config.speaker.dim)))
+        told = Condition(latents, torch.zeros(1, codec.config.speaker.dim))
+        condition = wavenet.per_code(wavenet.informed(told, codec.model.fast))
     seconds = 10 * codec.hop_length / codec.sample_rate
     return Part(seconds, lambda: list(ReferenceSampler(wavenet, seeds=[0]).blocks(condition)), macs)
 

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.cost import latency_ms, part_costs
 from vqcodec.models.interfaces import Condition
+from vqcodec.models.receptive_field import condition_context
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights.registry import find, packaged, read_header
 
@@ -29,6 +30,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "table": {**TINY, "speaker": {"kind": "table"}, "wavenet": None},
     "residual": {**TINY, "quantizer": {"kind": "residual_vq", "num_quantizers": 3}},
     "fsq": {**TINY, "quantizer": {"kind": "fsq"}},
+    "bands": {**TINY, "wavenet": {**TINY["wavenet"], "n_bands": 4, "hears_fast": True}},
 }
 
 
@@ -54,7 +56,6 @@ def test_what_is_counted_by_shapes_is_what_is_multiplied(model: VQVAE) -> None:
     waveform = 0.06 * torch.randn(1, n_codes * config.hop_length)
     latents = torch.randn(1, config.quantizer.dim, n_codes)
     told = Condition(latents, torch.zeros(1, 64))
-    levels = torch.zeros(1, n_codes * config.hop_length, dtype=torch.int64)
     expected = {"encoder": counted(model.encoder, waveform)}
     if config.quantizer.kind in ("vq", "fsq"):  # the others compare in ways that are not counted
         expected["quantizer"] = counted(model.quantizer, latents)
@@ -62,7 +63,9 @@ def test_what_is_counted_by_shapes_is_what_is_multiplied(model: VQVAE) -> None:
         expected["speaker"] = counted(model.speaker, waveform)
     expected["fast"] = counted(model.fast, told)
     if model.wavenet is not None:
-        expected["wavenet"] = counted(model.wavenet, levels, told)
+        informed = model.wavenet.informed(told, model.fast)
+        expected["wavenet"] = counted(model.wavenet, model.wavenet.to_levels(waveform), informed)
+        expected["wavenet"] -= counted(model.wavenet.to_levels, waveform)
     for part, macs in expected.items():
         # Of the voice alone the layers are used once, and the mel spectrum has a frame more.
         assert costs[part].macs_per_second == pytest.approx(macs, rel=0.02), part
@@ -88,7 +91,7 @@ def test_look_ahead_is_that_of_the_networks(model: VQVAE) -> None:
     latency = latency_ms(config, costs)
     assert costs["fast"].look_ahead_ms == 1000 * model.fast.look_ahead / config.sample_rate
     if model.wavenet is not None:
-        samples = model.wavenet.condition_context * config.hop_length
+        samples = condition_context(config, 0)[1] * config.hop_length
         assert costs["wavenet"].look_ahead_ms == 1000 * samples / config.sample_rate
     assert set(latency) == set(config.decoders)
     if config.encoder.causal:

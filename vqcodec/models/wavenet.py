@@ -184,11 +184,11 @@ class WaveNet(nn.Module):
             x, skip = layer(x, heard)
             skips = skips + skip
         assert isinstance(skips, Tensor)
-        inputs, logits = self.band_inputs(skips), []
-        for band in range(self.n_bands):
-            logits.append(self.band_logits(inputs[..., band, :], band))
+        inputs, lower, logits = self.band_inputs(skips).unbind(-2), torch.zeros(()), []
+        for band, own in enumerate(inputs):
+            logits.append(self.band_logits(own + lower.to(own.device), band))
             if band < self.n_bands - 1:
-                inputs = inputs + self.told_lower(told[..., band], band)[..., None, :]
+                lower = lower + self.told_lower(told[..., band], band)
         return torch.stack(logits, dim=-2)
 
     def to_levels(self, waveform: Tensor) -> Tensor:
@@ -197,7 +197,8 @@ class WaveNet(nn.Module):
         emphasized = scaled - self.config.pre_emphasis * F.pad(scaled, (1, -1))
         analysis = self.get_buffer("analysis")
         ahead = F.pad(emphasized[:, None], (0, analysis.shape[-1] - 1))
-        bands = F.conv1d(ahead, analysis[:, None], stride=self.n_bands)
+        with torch.autocast(waveform.device.type, enabled=False):
+            bands = F.conv1d(ahead, analysis[:, None], stride=self.n_bands)
         return mu_law_encode(bands.transpose(1, 2).clamp(-1, 1))
 
 
