@@ -201,6 +201,8 @@ class WaveNetConfig(Section):
         pre_emphasis: coefficient of the filter that samples pass before they are modelled.
         n_bands: sub-bands (models/filterbank.py), of which a step makes a sample each.
         hears_fast: whether it is told what the fast decoder knows of the codes.
+        prediction_order: steps from which a filter, another for each code, predicts the next, so
+            that the layers need only learn what it leaves; 0 for none.
     """
 
     n_stacks: Depth = 2
@@ -212,6 +214,7 @@ class WaveNetConfig(Section):
     pre_emphasis: Fraction = 0.86
     n_bands: Literal[1, 4] = 1
     hears_fast: bool = False
+    prediction_order: Annotated[int, Field(ge=0, le=64)] = 0
 
     @property
     def dilations(self) -> list[int]:

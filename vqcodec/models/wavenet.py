@@ -23,7 +23,7 @@ from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.filterbank import filters
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.istft import IstftDecoder
-from vqcodec.models.mu_law import N_LEVELS, OUTPUT_GAIN, SILENCE
+from vqcodec.models.mu_law import N_LEVELS, OUTPUT_GAIN, SAMPLES, SILENCE
 from vqcodec.models.receptive_field import N_CONDITIONERS, wavenet_field
 from vqcodec.models.stream_inputs import StreamInputs
 
@@ -73,6 +73,41 @@ class GatedLayer(nn.Module):
         return self.step(older, x, held)
 
 
+class LinearPrediction(nn.Module):
+    """What a linear filter, set anew for every code, expects of the next step.
+
+    Args:
+        order: steps J that it looks back.
+        n_bands: M; each is predicted from all.
+        condition_channels: H.
+    """
+
+    def __init__(self, order: int, n_bands: int, condition_channels: int) -> None:
+        super().__init__()
+        self.order, self.n_bands = order, n_bands
+        self.filter = nn.Linear(condition_channels, n_bands * n_bands * order)
+        nn.init.zeros_(self.filter.weight)
+        nn.init.zeros_(self.filter.bias)
+        self.register_buffer("samples", torch.from_numpy(SAMPLES), persistent=False)
+
+    def taps(self, condition: Tensor) -> Tensor:
+        """Condition (..., H) -> (..., M * J, M), oldest steps first."""
+        taps: Tensor = self.filter(condition)
+        return taps.unflatten(-1, (-1, self.n_bands))
+
+    def expect(self, past: Tensor, taps: Tensor) -> Tensor:
+        """Samples (..., n, M * J) before n steps, and taps -> (..., n, M) on the scale of mu-law."""
+        with torch.autocast(past.device.type, enabled=False):
+            return compress((past @ taps.float()).clamp(-1, 1))
+
+    def forward(self, levels: Tensor, condition: Tensor) -> Tensor:
+        """Levels (B, S, M) told and condition (B, N, H) -> what was expected of each, (B, S, M)."""
+        samples = F.pad(self.get_buffer("samples")[levels], (0, 0, self.order, -1))
+        past = samples.unfold(1, self.order, 1).transpose(2, 3).flatten(2)
+        of_codes = past.unflatten(1, (condition.shape[1], -1))
+        return self.expect(of_codes, self.taps(condition)).flatten(1, 2)
+
+
 class WaveNet(nn.Module):
     """Distribution of every next sample given the samples before, the codes and the speaker.
 
@@ -81,11 +116,13 @@ class WaveNet(nn.Module):
     Args:
         config: depth and widths.
         dim: channels of the latents.
-        speaker_dim: S.
+        speaker_dim: channels of a speaker vector.
         hop_length: samples per latent.
         stream_channels: of each stream of the condition.
         feature_channels: of the fast decoder's features; 0 where it does not listen to them.
     """
+
+    SHARPNESS = 5.0  # of the peak that an untrained network draws around what is expected
 
     def __init__(
         self,
@@ -98,17 +135,15 @@ class WaveNet(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.hop_length, self.n_bands = config, hop_length, config.n_bands
-        width, n_bands = config.residual_channels, config.n_bands
+        width, heard, n_bands = config.residual_channels, config.condition_channels, config.n_bands
         self.embedding = nn.Embedding(n_bands * N_LEVELS, width)
         self.conditioner = nn.ModuleList(
-            nn.Conv1d(before, config.condition_channels, 3, padding=1)
-            for before in (dim, *(config.condition_channels,) * (N_CONDITIONERS - 1))
+            nn.Conv1d(before, heard, 3, padding=1)
+            for before in (dim, *(heard,) * (N_CONDITIONERS - 1))
         )
-        self.speaker = nn.Linear(speaker_dim, config.condition_channels)
-        self.streams = StreamInputs(stream_channels, config.condition_channels)
-        self.features = (
-            nn.Linear(feature_channels, config.condition_channels) if feature_channels else None
-        )
+        self.speaker = nn.Linear(speaker_dim, heard)
+        self.streams = StreamInputs(stream_channels, heard)
+        self.features = nn.Linear(feature_channels, heard) if feature_channels else None
         self.layers = nn.ModuleList(GatedLayer(config, dilation) for dilation in config.dilations)
         self.hidden = nn.Linear(config.skip_channels, n_bands * config.hidden_channels)
         self.logits = nn.Linear(config.hidden_channels, n_bands * N_LEVELS)
@@ -117,6 +152,12 @@ class WaveNet(nn.Module):
         if n_bands > 1:
             self.lower = nn.Embedding((n_bands - 1) * N_LEVELS, config.hidden_channels)
             nn.init.normal_(self.lower.weight, std=0.1)
+        self.prediction = None
+        if config.prediction_order:
+            self.prediction = LinearPrediction(config.prediction_order, n_bands, heard)
+            self.expected = nn.Linear(n_bands, width, bias=False)
+            self.sharpness = nn.Linear(config.hidden_channels, n_bands)
+            nn.init.constant_(self.sharpness.bias, self.SHARPNESS)
         analysis = torch.from_numpy(filters(n_bands)[0].copy())
         self.register_buffer("analysis", analysis, persistent=False)
 
@@ -144,26 +185,48 @@ class WaveNet(nn.Module):
             x = x + self.features(condition.features).transpose(1, 2)
         return F.gelu(second(F.gelu(x))).transpose(1, 2)
 
-    def embed(self, levels: Tensor) -> Tensor:
-        """Levels (..., M) of a step -> the input of the first layer (..., C)."""
+    def embed(self, levels: Tensor, expected: Tensor | None) -> Tensor:
+        """Levels (..., M) of a step, and what is expected of the next -> first input (..., C)."""
         rows = torch.arange(self.n_bands, device=levels.device) * N_LEVELS
-        embedded: Tensor = self.embedding(levels + rows)
-        return embedded.sum(-2)
+        embedded: Tensor = self.embedding(levels + rows).sum(-2)
+        return embedded if expected is None else embedded + self.expected(expected)
 
     def band_inputs(self, skips: Tensor) -> Tensor:
         """Summed skips (..., K) -> what each band's distribution begins from, (..., M, W)."""
         scaled = skips * len(self.layers) ** -0.5
         return self.hidden(F.relu(scaled)).unflatten(-1, (self.n_bands, -1))
 
-    def band_logits(self, inputs: Tensor, band: int) -> Tensor:
-        """Inputs (..., W) of a band, to which `told_lower` was added -> logits (..., L)."""
+    def band_logits(self, inputs: Tensor, band: int, expected: Tensor | None) -> Tensor:
+        """The distribution of a band.
+
+        Args:
+            inputs: (..., W) of the band, to which `told_lower` was added.
+            band: from 0, the lowest.
+            expected: (..., M).
+
+        Returns:
+            (..., L) logits: around what is expected, a parabola is added to them.
+        """
+        hidden = F.relu(inputs)
         part = slice(band * N_LEVELS, (band + 1) * N_LEVELS)
-        return F.linear(F.relu(inputs), self.logits.weight[part], self.logits.bias[part])
+        logits = F.linear(hidden, self.logits.weight[part], self.logits.bias[part])
+        if expected is None:
+            return logits
+        with torch.autocast(inputs.device.type, enabled=False):
+            part = slice(band, band + 1)
+            sharpness = F.linear(
+                hidden.float(), self.sharpness.weight[part], self.sharpness.bias[part]
+            ).square()
+            scale = torch.linspace(-1, 1, N_LEVELS, device=inputs.device)
+            parabola = torch.stack([2 * scale, -scale.square()])
+            factors = torch.cat([sharpness * expected[..., part], sharpness], dim=-1)
+            return logits + factors @ parabola
 
     def told_lower(self, levels: Tensor, band: int) -> Tensor:
         """Levels (...) of a band -> what is added to the inputs of all higher ones, (..., W)."""
         assert self.lower is not None
-        return self.lower(levels + band * N_LEVELS)
+        told: Tensor = self.lower(levels + band * N_LEVELS)
+        return told
 
     def forward(self, levels: Tensor, condition: Condition, told: Tensor | None = None) -> Tensor:
         """Teacher forcing: logits of every sample given the true samples before it.
@@ -178,15 +241,16 @@ class WaveNet(nn.Module):
         """
         told = levels if told is None else told
         heard = self.per_code(condition)
-        x = self.embed(F.pad(told, (0, 0, 1, -1), value=SILENCE))
+        expected = None if self.prediction is None else self.prediction(told, heard)
+        x = self.embed(F.pad(told, (0, 0, 1, -1), value=SILENCE), expected)
         skips: Tensor | float = 0.0
         for layer in self.layers:
             x, skip = layer(x, heard)
             skips = skips + skip
         assert isinstance(skips, Tensor)
-        inputs, lower, logits = self.band_inputs(skips).unbind(-2), torch.zeros(()), []
+        inputs, lower, logits = self.band_inputs(skips).unbind(-2), skips.new_zeros(()), []
         for band, own in enumerate(inputs):
-            logits.append(self.band_logits(own + lower.to(own.device), band))
+            logits.append(self.band_logits(own + lower, band, expected))
             if band < self.n_bands - 1:
                 lower = lower + self.told_lower(told[..., band], band)
         return torch.stack(logits, dim=-2)
@@ -202,12 +266,20 @@ class WaveNet(nn.Module):
         return mu_law_encode(bands.transpose(1, 2).clamp(-1, 1))
 
 
+def compress(samples: Tensor) -> Tensor:
+    """Samples in [-1, 1] on the scale of mu-law, from -1 to 1.
+
+    Reference: the mu-law of ITU-T G.711 with mu = 255, as the curve and not in its segments.
+    """
+    mu = torch.tensor(N_LEVELS - 1.0)
+    # Its sign has no gradient, but the whole has one at 0.
+    signed = torch.where(samples < 0, -1.0, 1.0)
+    return signed * (mu * samples * signed).log1p() / mu.log1p()
+
+
 def mu_law_encode(waveform: Tensor) -> Tensor:
     """Samples in [-1, 1] -> levels int64 in [0, 256), of which 128 is 0.0.
 
-    Reference: the mu-law of ITU-T G.711 with mu = 255, as the curve and not in its segments; to the
-    bit torchaudio's `mu_law_encoding`.
+    To the bit torchaudio's `mu_law_encoding`.
     """
-    mu = torch.tensor(N_LEVELS - 1.0)
-    compressed = waveform.sign() * (mu * waveform.abs()).log1p() / mu.log1p()
-    return ((compressed + 1) / 2 * mu + 0.5).long()
+    return ((compress(waveform) + 1) / 2 * (N_LEVELS - 1) + 0.5).long()
