@@ -30,9 +30,12 @@ def make(**changes) -> WaveNet:
     } | changes
     torch.manual_seed(0)
     wavenet = WaveNet(WaveNetConfig(**settings), DIM, SPEAKER_DIM, HOP_LENGTH).eval()
-    for parameter in wavenet.requires_grad_(False).parameters():
-        # Fresh weights give logits that hardly differ.
-        parameter.mul_(2)
+    for name, parameter in wavenet.requires_grad_(False).named_parameters():
+        # Fresh weights give logits that hardly differ, and expect nothing.
+        if name.startswith("prediction."):
+            parameter.normal_(std=0.2)
+        elif not name.startswith("sharpness."):
+            parameter.mul_(2)
     return wavenet
 
 
@@ -142,22 +145,24 @@ def test_what_it_hears_of_the_fast_decoder_depends_on_the_context_it_names(causa
 
 
 @pytest.mark.parametrize("n_bands", BANDS)
-def test_sampling_steps_give_the_teacher_forced_logits(n_bands):
-    wavenet = make(n_bands=n_bands)
+@pytest.mark.parametrize("order", [0, 3])
+def test_sampling_steps_give_the_teacher_forced_logits(order, n_bands):
+    wavenet = make(n_bands=n_bands, prediction_order=order)
     levels, told = inputs(wavenet, 3, 6)
     expected = wavenet(levels, told)
     assert expected.std() > 0.05
     sampler = ReferenceSampler(wavenet, seeds=[0, 1, 2])
     condition = wavenet.per_code(told)
-    held = [layer.condition(condition).transpose(0, 1) for layer in wavenet.layers]
     for index, step in enumerate(levels.unbind(1)):
-        begun = sampler.inputs([rows[index * n_bands // HOP_LENGTH] for rows in held])
+        held = sampler.held(condition[:, index * n_bands // HOP_LENGTH])
+        guess = sampler.expected(held)
+        begun = sampler.inputs(held, guess)
         for band in range(n_bands):
-            logits = wavenet.band_logits(begun[:, band], band)
+            logits = wavenet.band_logits(begun[:, band], band, guess)
             torch.testing.assert_close(logits, expected[:, index, band], atol=1e-4, rtol=0)
             if band < n_bands - 1:
                 begun = begun + wavenet.told_lower(step[:, band], band)[:, None]
-        sampler.levels = step
+        sampler.tell(step)
 
 
 @pytest.mark.parametrize("n_bands", BANDS)

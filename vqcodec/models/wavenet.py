@@ -96,13 +96,17 @@ class LinearPrediction(nn.Module):
         return taps.unflatten(-1, (-1, self.n_bands))
 
     def expect(self, past: Tensor, taps: Tensor) -> Tensor:
-        """Samples (..., n, M * J) before n steps, and taps -> (..., n, M) on the scale of mu-law."""
+        """Samples (..., n, M * J) before n steps -> (..., n, M) on the scale of mu-law."""
         with torch.autocast(past.device.type, enabled=False):
             return compress((past @ taps.float()).clamp(-1, 1))
 
+    def heard(self, levels: Tensor) -> Tensor:
+        """Levels -> the samples that they stand for."""
+        return self.get_buffer("samples")[levels]
+
     def forward(self, levels: Tensor, condition: Tensor) -> Tensor:
         """Levels (B, S, M) told and condition (B, N, H) -> what was expected of each, (B, S, M)."""
-        samples = F.pad(self.get_buffer("samples")[levels], (0, 0, self.order, -1))
+        samples = F.pad(self.heard(levels), (0, 0, self.order, -1))
         past = samples.unfold(1, self.order, 1).transpose(2, 3).flatten(2)
         of_codes = past.unflatten(1, (condition.shape[1], -1))
         return self.expect(of_codes, self.taps(condition)).flatten(1, 2)

@@ -50,6 +50,9 @@ class GraphSampler:
         self.levels = torch.full((n_lanes, n_bands), SILENCE, device=weight.device)
         self.draws = weight.new_zeros(hop_length, n_lanes, dtype=torch.float64)
         self.sampled = self.levels.new_zeros(hop_length // n_bands, n_lanes, n_bands)
+        order = wavenet.config.prediction_order
+        self.taps = weight.new_zeros(n_lanes, n_bands * order, n_bands)
+        self.samples = weight.new_zeros(n_lanes, order, n_bands)
         self.synthesize = Synthesizer(n_lanes, n_bands, wavenet.config.pre_emphasis)
         self._run: Callable[[], None] = self._hop
         if weight.is_cuda:
@@ -57,7 +60,7 @@ class GraphSampler:
 
     def _captured(self) -> Callable[[], None]:
         """The steps of a hop as one launch; the state is left as it was."""
-        state = (self.slots, self.past, self.levels)
+        state = (self.slots, self.past, self.levels, self.samples)
         before = [tensor.clone() for tensor in state]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -74,20 +77,27 @@ class GraphSampler:
     def _hop(self) -> None:
         wavenet = self.wavenet
         for index, draws in enumerate(self.draws.unflatten(0, (-1, wavenet.n_bands))):
-            band_inputs = self.inputs()
+            expected = None
+            if wavenet.prediction is not None:
+                past = self.samples.flatten(1)[:, None]
+                expected = wavenet.prediction.expect(past, self.taps)[:, 0]
+            band_inputs = self.inputs(expected)
             for band in range(wavenet.n_bands):
-                logits = wavenet.band_logits(band_inputs[:, band], band)
+                logits = wavenet.band_logits(band_inputs[:, band], band, expected)
                 self.levels[:, band] = self._choose(logits, draws[band])
                 if band < wavenet.n_bands - 1:
                     lower = wavenet.told_lower(self.levels[:, band], band)
                     band_inputs = band_inputs + lower[:, None]
+            if wavenet.prediction is not None:
+                heard = wavenet.prediction.heard(self.levels)
+                self.samples.copy_(torch.cat([self.samples[:, 1:], heard[:, None]], dim=1))
             self.sampled[index].copy_(self.levels)
 
-    def inputs(self) -> Tensor:
+    def inputs(self, expected: Tensor | None) -> Tensor:
         """What each band of the next step begins from, (B, M, W)."""
         rows = self.starts + self.slots
         older = self.past[rows]
-        x = self.wavenet.embed(self.levels)
+        x = self.wavenet.embed(self.levels, expected)
         inputs, skips = [], []
         for layer, past, held in zip(self.wavenet.layers, older, self.held, strict=True):
             inputs.append(x)
@@ -120,6 +130,8 @@ class GraphSampler:
             self.draws.copy_(torch.from_numpy(uniform))
             held = [layer.condition(code) for layer in self.wavenet.layers]  # type: ignore[operator]
             self.held.copy_(torch.stack(held))
+            if self.wavenet.prediction is not None:
+                self.taps.copy_(self.wavenet.prediction.taps(code))
             self._run()
             waveform = self.synthesize(self.sampled.transpose(0, 1).cpu().numpy())
             yield torch.from_numpy(waveform).to(condition.device)

@@ -7,6 +7,7 @@ of the whole receptive field. This is the plain statement of the algorithm in Py
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +40,18 @@ class _Queue:
         return self.layer.step(older, x, held)
 
 
+class Held(NamedTuple):
+    """What is told of a code.
+
+    Attributes:
+        conditions: of each layer, (B, 2C).
+        taps: (B, M * J, M) of `LinearPrediction`, or None.
+    """
+
+    conditions: list[Tensor]
+    taps: Tensor | None
+
+
 class ReferenceSampler:
     """State of sampling B recordings side by side.
 
@@ -58,6 +71,8 @@ class ReferenceSampler:
         n_bands = wavenet.n_bands
         device = wavenet.embedding.weight.device
         self.levels = torch.full((len(seeds), n_bands), SILENCE, device=device)
+        order = wavenet.config.prediction_order
+        self.samples = torch.zeros(len(seeds), order, n_bands, device=device)
         self.synthesize = Synthesizer(len(seeds), n_bands, wavenet.config.pre_emphasis)
 
     @torch.no_grad()
@@ -71,36 +86,60 @@ class ReferenceSampler:
             (B, hop_length) float32 waveform of each code.
         """
         hop_length = self.wavenet.hop_length
-        held = [queue.layer.condition(condition).transpose(0, 1) for queue in self.queues]
-        for frame in range(condition.shape[1]):
+        for code in condition.unbind(1):
+            held = self.held(code)
             uniform = np.stack([rng.random(hop_length) for rng in self.generators], axis=1)
             draws = torch.from_numpy(uniform).to(condition.device)
             steps = []
             for draw in draws.unflatten(0, (-1, self.wavenet.n_bands)):
-                self.step([rows[frame] for rows in held], draw)
+                self.step(held, draw)
                 steps.append(self.levels)
             levels = torch.stack(steps, dim=1)
             yield torch.from_numpy(self.synthesize(levels.cpu().numpy())).to(levels.device)
 
-    def step(self, held: list[Tensor], draw: Tensor) -> None:
-        """Set the levels (B, M) of the next step.
+    def held(self, code: Tensor) -> Held:
+        """What is told of a code (B, H), as its steps need it."""
+        prediction = self.wavenet.prediction
+        return Held(
+            [queue.layer.condition(code) for queue in self.queues],
+            None if prediction is None else prediction.taps(code),
+        )
+
+    def step(self, held: Held, draw: Tensor) -> None:
+        """Draw the next step.
 
         Args:
-            held: each layer's condition, (B, 2C).
+            held: of its code.
             draw: (M, B) uniform numbers in [0, 1).
         """
-        inputs, levels = self.inputs(held), []
+        expected = self.expected(held)
+        inputs, levels = self.inputs(held, expected), []
         for band in range(self.wavenet.n_bands):
-            levels.append(self._choose(self.wavenet.band_logits(inputs[:, band], band), draw[band]))
+            logits = self.wavenet.band_logits(inputs[:, band], band, expected)
+            levels.append(self._choose(logits, draw[band]))
             if band < self.wavenet.n_bands - 1:
                 inputs = inputs + self.wavenet.told_lower(levels[-1], band)[:, None]
-        self.levels = torch.stack(levels, dim=-1)
+        self.tell(torch.stack(levels, dim=-1))
 
-    def inputs(self, held: list[Tensor]) -> Tensor:
+    def tell(self, levels: Tensor) -> None:
+        """Go on from the levels (B, M) of a step."""
+        self.levels = levels
+        if self.wavenet.prediction is not None:
+            heard = self.wavenet.prediction.heard(levels)
+            self.samples = torch.cat([self.samples[:, 1:], heard[:, None]], dim=1)
+
+    def expected(self, held: Held) -> Tensor | None:
+        """What is expected of the next step, (B, M)."""
+        if held.taps is None or self.wavenet.prediction is None:
+            return None
+        past = self.samples.flatten(1)[:, None]
+        return self.wavenet.prediction.expect(past, held.taps)[:, 0]
+
+    def inputs(self, held: Held, expected: Tensor | None) -> Tensor:
         """What each band of the next step begins from, (B, M, W)."""
-        x = self.wavenet.embed(self.levels)
+        x = self.wavenet.embed(self.levels, expected)
         skips: Tensor | float = 0.0
-        for queue, condition in zip(self.queues, held, strict=True):
+        for queue, condition in zip(self.queues, held.conditions, strict=True):
             x, skip = queue.step(x, condition)
             skips = skips + skip
         assert isinstance(skips, Tensor)
