@@ -13,6 +13,7 @@ from vqcodec.inference.wavenet.cpu import (
     CpuSampler,
     choose,
     predict,
+    remember,
     set_condition,
     step,
     tell,
@@ -38,8 +39,9 @@ PRESETS = {
         condition_channels=20,
         hidden_channels=24,
         n_bands=4,
+        prediction_order=3,
     ),
-    "bands": WaveNetConfig(layers_per_stack=8, hidden_channels=64, n_bands=4),
+    "bands": WaveNetConfig(layers_per_stack=8, hidden_channels=64, n_bands=4, prediction_order=8),
     "large": WaveNetConfig(n_stacks=3, residual_channels=128, skip_channels=256),
 }
 
@@ -51,9 +53,12 @@ def make_wavenet(preset: str, seed: int = 0) -> WaveNet:
         return trained.requires_grad_(False)
     torch.manual_seed(seed)
     wavenet = WaveNet(PRESETS[preset], DIM, SPEAKER_DIM, HOP_LENGTH).eval().requires_grad_(False)
-    for parameter in wavenet.parameters():
+    for name, parameter in wavenet.named_parameters():
         # What a model file holds, and spread enough that the logits differ from each other.
-        parameter.copy_((parameter * 2).half().float())
+        if name.startswith("prediction."):
+            parameter.normal_(std=0.1)
+        scale = 1 if name.startswith("sharpness.") else 2
+        parameter.copy_((parameter * scale).half().float())
     return wavenet
 
 
@@ -103,6 +108,7 @@ def forced_logits(kernel: CpuSampler, levels: np.ndarray, condition: torch.Tenso
             logits[:, index, band] = state.logits[:, :n_lanes].T
             state.levels[band, :n_lanes] = levels[:, index, band]
             tell(weights, state, band)
+        remember(state)
     return logits
 
 

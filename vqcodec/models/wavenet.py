@@ -23,7 +23,7 @@ from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.filterbank import filters
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.istft import IstftDecoder
-from vqcodec.models.mu_law import N_LEVELS, OUTPUT_GAIN, SAMPLES, SILENCE
+from vqcodec.models.mu_law import N_LEVELS, OUTPUT_GAIN, SAMPLES, SHARPEST, SILENCE
 from vqcodec.models.receptive_field import N_CONDITIONERS, wavenet_field
 from vqcodec.models.stream_inputs import StreamInputs
 
@@ -126,8 +126,6 @@ class WaveNet(nn.Module):
         feature_channels: of the fast decoder's features; 0 where it does not listen to them.
     """
 
-    SHARPNESS = 5.0  # of the peak that an untrained network draws around what is expected
-
     def __init__(
         self,
         config: WaveNetConfig,
@@ -161,7 +159,7 @@ class WaveNet(nn.Module):
             self.prediction = LinearPrediction(config.prediction_order, n_bands, heard)
             self.expected = nn.Linear(n_bands, width, bias=False)
             self.sharpness = nn.Linear(config.hidden_channels, n_bands)
-            nn.init.constant_(self.sharpness.bias, self.SHARPNESS)
+            nn.init.constant_(self.sharpness.bias, 5.0)
         analysis = torch.from_numpy(filters(n_bands)[0].copy())
         self.register_buffer("analysis", analysis, persistent=False)
 
@@ -218,9 +216,9 @@ class WaveNet(nn.Module):
             return logits
         with torch.autocast(inputs.device.type, enabled=False):
             part = slice(band, band + 1)
-            sharpness = F.linear(
-                hidden.float(), self.sharpness.weight[part], self.sharpness.bias[part]
-            ).square()
+            weight, bias = self.sharpness.weight[part], self.sharpness.bias[part]
+            square = F.linear(hidden.float(), weight, bias).square()
+            sharpness = square / (1 + square / SHARPEST)
             scale = torch.linspace(-1, 1, N_LEVELS, device=inputs.device)
             parabola = torch.stack([2 * scale, -scale.square()])
             factors = torch.cat([sharpness * expected[..., part], sharpness], dim=-1)

@@ -21,7 +21,7 @@ from vqcodec.inference import chunking
 from vqcodec.inference.wavenet.layout import State, Weights, export_weights, new_state
 from vqcodec.inference.wavenet.tile import VECTOR, accumulate_tile
 from vqcodec.models.config import ModelConfig, WaveNetConfig
-from vqcodec.models.mu_law import Synthesizer
+from vqcodec.models.mu_law import SAMPLES, SHARPEST, Synthesizer
 
 # Whether there are 32 registers of 16 sums; AVX2 has 16 of eight, NEON 32 of four.
 HAS_WIDE_REGISTERS = get_host_cpu_features().get("avx512f", False)
@@ -95,11 +95,54 @@ def set_condition(weights: Any, state: Any, condition: Any) -> None:
     """Project the condition (H + 1, L) of a code for every layer."""
     for layer in range(len(weights.dilations)):
         accumulate(weights.condition[layer], condition, state.zeros, state.held[layer])
+    accumulate(weights.taps, condition, state.zeros, state.taps)
+
+
+@vectorized
+def expect(state: Any) -> None:
+    """Set what is expected of the next step."""
+    n_bands, n_lanes = state.levels.shape
+    state.expected[:] = np.float32(0)
+    for past in range(len(state.samples)):
+        for band in range(n_bands):
+            for lane in range(n_lanes):
+                tap = state.taps[past * n_bands + band, lane]
+                state.expected[band, lane] += tap * state.samples[past, lane]
+    for band in range(n_bands):
+        for lane in range(n_lanes):
+            state.expected[band, lane] = compress(state.expected[band, lane])
+
+
+@vectorized
+def compress(x: Any) -> Any:
+    """`models.wavenet.compress` of a float32, cut to [-1, 1]: a series for the logarithm."""
+    mantissa, exponent = math.frexp(1.0 + 255.0 * min(abs(float(x)), 1.0))
+    z = (mantissa - math.sqrt(0.5)) / (mantissa + math.sqrt(0.5))
+    square = z * z
+    series = 1 / 11
+    for factor in (1 / 9, 1 / 7, 1 / 5, 1 / 3, 1.0):
+        series = series * square + factor
+    logarithm = 2 * z * series + (exponent - 0.5) * math.log(2.0)
+    return np.float32(math.copysign(logarithm / math.log(256.0), x))
+
+
+@vectorized
+def remember(state: Any) -> None:
+    """Take the samples of the step's levels for the last ones."""
+    n_bands, n_lanes = state.levels.shape
+    n_kept = len(state.samples) - n_bands
+    for past in range(n_kept):
+        state.samples[past] = state.samples[past + n_bands]
+    if n_kept >= 0:
+        for band in range(n_bands):
+            for lane in range(n_lanes):
+                state.samples[n_kept + band, lane] = SAMPLES[state.levels[band, lane]]
 
 
 @vectorized
 def step(weights: Any, state: Any) -> None:
     """Set the inputs of all bands from `state.levels` and what came before."""
+    expect(state)
     n_layers, width, _ = weights.newer.shape
     n_bands, n_lanes = state.levels.shape
     for channel in range(width):
@@ -107,6 +150,7 @@ def step(weights: Any, state: Any) -> None:
             total = np.float32(0)
             for band in range(n_bands):
                 total += weights.embedding[band, state.levels[band, lane], channel]
+                total += weights.expected[band, channel] * state.expected[band, lane]
             state.stream[channel, lane] = total
     x, skips = state.stream[:width], state.stream[width:]
     skips[:-1] = np.float32(0)
@@ -139,6 +183,27 @@ def predict(weights: Any, state: Any, band: int) -> None:
     for index in range(len(told)):
         middle[index] = max(inputs[index] + told[index], np.float32(0))
     accumulate(weights.logits[band], state.middle, state.zeros, state.logits)
+    if len(state.samples):
+        add_parabola(weights.sharpness[band], state, state.expected[band])
+
+
+@vectorized
+def add_parabola(weights: Any, state: Any, expected: Any) -> None:
+    """Add to the logits what `WaveNet.band_logits` adds around what is expected (L,)."""
+    n_levels, n_lanes = state.logits.shape
+    sharpness = state.sharpness
+    sharpness[:] = np.float32(0)
+    for channel in range(len(weights)):
+        for lane in range(n_lanes):
+            sharpness[lane] += weights[channel] * state.middle[channel, lane]
+    for lane in range(n_lanes):
+        square = sharpness[lane] * sharpness[lane]
+        sharpness[lane] = square / (np.float32(1) + square / np.float32(SHARPEST))
+    for level in range(n_levels):
+        place = np.float32(level) * np.float32(2 / 255) - np.float32(1)
+        for lane in range(n_lanes):
+            factor = place * (expected[lane] + expected[lane] - place)
+            state.logits[level, lane] += sharpness[lane] * factor
 
 
 @vectorized
@@ -231,6 +296,7 @@ def sample(
                 choose(state, band, temperature, draws[frame, index, band])
                 if band < n_bands - 1:
                     tell(weights, state, band)
+            remember(state)
             levels[frame, index] = state.levels
 
 
@@ -265,7 +331,7 @@ class CpuSampler:
         self.synthesize = Synthesizer(n_lanes, config.n_bands, config.pre_emphasis)
         weights = {width: export_weights(state, config, width) for _, width in _groups(n_lanes)}
         self.groups = [
-            _Group(lanes, weights[width], new_state(weights[width], width))
+            _Group(lanes, weights[width], new_state(weights[width], config.prediction_order, width))
             for lanes, width in _groups(n_lanes)
         ]
         self.n_inputs = self.groups[0].weights.condition.shape[1]

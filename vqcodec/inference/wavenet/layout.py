@@ -27,6 +27,9 @@ class Weights(NamedTuple):
         hidden: (K + 1, M * W).
         logits: (M, W + 1, 256).
         lower: (M, 256, W) float32, what each band tells the higher ones; 0 of the highest.
+        taps: (H + 1, J * M * M) of `LinearPrediction`, padded; J is 0 where nothing is predicted.
+        expected: (M, C) float32, what is expected of each band to the first layer.
+        sharpness: (M, W + 1) float32.
         dilations: (layers,) int64.
     """
 
@@ -38,6 +41,9 @@ class Weights(NamedTuple):
     hidden: np.ndarray
     logits: np.ndarray
     lower: np.ndarray
+    taps: np.ndarray
+    expected: np.ndarray
+    sharpness: np.ndarray
     dilations: np.ndarray
 
 
@@ -49,6 +55,10 @@ class State(NamedTuple):
         past: (sum of dilations, C, L), a ring of inputs for each layer.
         slots: (layers,) int64, the place in each ring.
         held: (layers, 2C, L), the condition of the current code.
+        taps: (J * M * M, L), padded, the filter of the current code.
+        samples: (J * M, L), what the last steps stand for, the oldest first.
+        expected: (M, L), of the next step, on the scale of mu-law.
+        sharpness: (L,), of the band that is next.
         stream: (C + K + 1, L), the residual stream, then the summed skips.
         gates: (2C, L).
         hidden: (C + 1, L).
@@ -65,6 +75,10 @@ class State(NamedTuple):
     past: np.ndarray
     slots: np.ndarray
     held: np.ndarray
+    taps: np.ndarray
+    samples: np.ndarray
+    expected: np.ndarray
+    sharpness: np.ndarray
     stream: np.ndarray
     gates: np.ndarray
     hidden: np.ndarray
@@ -134,6 +148,24 @@ def export_weights(state: Mapping[str, np.ndarray], config: WaveNetConfig, n_lan
     lower = state.get("lower.weight", nothing)
     lower = lower.reshape(n_bands - 1, N_LEVELS, config.hidden_channels)
 
+    n_taps = config.prediction_order * n_bands**2
+    blank = {
+        "prediction.filter.weight": np.zeros((n_taps, config.condition_channels)),
+        "prediction.filter.bias": np.zeros(n_taps),
+        "expected.weight": np.zeros((channels, n_bands)),
+        "sharpness.weight": np.zeros((n_bands, config.hidden_channels)),
+        "sharpness.bias": np.zeros(n_bands),
+    }
+    state = blank | dict(state)
+    taps = _biased(
+        _padded(state["prediction.filter.weight"].T, heard, _whole_vectors(n_taps)),
+        _padded(state["prediction.filter.bias"], _whole_vectors(n_taps)),
+    )
+    sharpness = _biased(
+        _padded(state["sharpness.weight"].T, own, n_bands),
+        _padded(state["sharpness.bias"], n_bands),
+    )
+
     def ready(array: np.ndarray) -> np.ndarray:
         # numba computes with neither float16 nor its own idea of it: the tile reads the bits.
         return np.ascontiguousarray(
@@ -151,6 +183,9 @@ def export_weights(state: Mapping[str, np.ndarray], config: WaveNetConfig, n_lan
         hidden=ready(hidden),
         logits=ready(np.stack(logits)),
         lower=_padded(lower, n_bands, N_LEVELS, own).astype(np.float32),
+        taps=ready(taps),
+        expected=_padded(state["expected.weight"].T, n_bands, width).astype(np.float32),
+        sharpness=np.ascontiguousarray(sharpness.T.astype(np.float32)),
         dilations=np.array(config.dilations),
     )
 
@@ -174,10 +209,11 @@ def _biased(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return np.concatenate([weight, bias[None]])
 
 
-def new_state(weights: Weights, n_lanes: int) -> State:
-    """The state before the first sample: silence."""
+def new_state(weights: Weights, order: int, n_lanes: int) -> State:
+    """The state before the first sample, silence; order is J of the weights."""
     n_layers, width, both = weights.newer.shape
     n_bands, _, own = weights.lower.shape
+    n_taps = weights.taps.shape[1]
 
     def zeros(*shape: int) -> np.ndarray:
         return np.zeros((*shape, n_lanes), np.float32)
@@ -190,6 +226,10 @@ def new_state(weights: Weights, n_lanes: int) -> State:
         past=zeros(int(weights.dilations.sum()), width),
         slots=np.zeros(n_layers, np.int64),
         held=zeros(n_layers, both),
+        taps=zeros(n_taps),
+        samples=zeros(order * n_bands),
+        expected=zeros(n_bands),
+        sharpness=zeros(),
         stream=with_one(weights.mixed.shape[-1]),
         gates=zeros(both),
         hidden=with_one(width),
@@ -200,5 +240,5 @@ def new_state(weights: Weights, n_lanes: int) -> State:
         shares=zeros(N_LEVELS),
         peaks=zeros(),
         totals=zeros(),
-        zeros=zeros(max(N_LEVELS, both, n_bands * own)),
+        zeros=zeros(max(N_LEVELS, both, n_bands * own, n_taps)),
     )
