@@ -56,7 +56,7 @@ def make_wavenet(preset: str, seed: int = 0) -> WaveNet:
     for name, parameter in wavenet.named_parameters():
         # What a model file holds, and spread enough that the logits differ from each other.
         if name.startswith("prediction."):
-            parameter.normal_(std=0.1)
+            parameter.normal_(std=0.05)
         scale = 1 if name.startswith("sharpness.") else 2
         parameter.copy_((parameter * scale).half().float())
     return wavenet
