@@ -56,6 +56,8 @@ class PerturbationConfig(Section):
         equalizer_db: root mean square of a smooth random colour.
         past_noise: standard deviation, in levels, of what is added to the samples that the WaveNet
             is told it has made: it learns not to run after its own errors.
+        past_softer: probability of telling it that it has been softer in a segment, by up to 40 dB:
+            it learns to be as loud as the codes say. Else silence goes on forever.
         stream_dropout: probability of not telling decoders the streams of a segment, perturbed or
             not: they are to decode codes that come without, too.
     """
@@ -69,4 +71,5 @@ class PerturbationConfig(Section):
     drift_semitones: Weight = 0.0
     equalizer_db: Weight = 0.0
     past_noise: Weight = 0.0
+    past_softer: Probability = 0.0
     stream_dropout: Probability = 0.12

@@ -21,6 +21,8 @@ from vqcodec.models.wavenet import WaveNet
 from vqcodec.training.conversion_loss import ConversionLoss, ConversionLosses
 from vqcodec.training.recipe import Recipe
 
+SOFTEST_DB = 40.0
+
 
 class Losses(NamedTuple):
     """Scalars; those not trained at this stage are zero.
@@ -74,7 +76,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.weights, self.freezes_codes = model, recipe.loss, recipe.freezes_codes
         self.trained_decoders = recipe.trained_decoders
-        self.past_noise = recipe.perturbation.past_noise
+        self.perturbation = recipe.perturbation
         config = model.config
         self.waveform_loss = WaveformLoss(config.sample_rate, recipe.loss)
         self.conversion_loss = None
@@ -173,12 +175,18 @@ class Objective(nn.Module):
     def _surprise(self, wavenet: WaveNet, waveform: Tensor, condition: Condition) -> Tensor:
         """Cross-entropy in nats per sample of what it predicts."""
         levels = wavenet.to_levels(waveform)
-        told = levels
-        if torch.is_grad_enabled() and self.past_noise:
-            noise = self.past_noise * torch.randn(levels.shape, device=levels.device)
-            told = (levels + noise.round().long()).clamp(0, N_LEVELS - 1)
+        told = self._told(wavenet, waveform) if torch.is_grad_enabled() else levels
         logits = wavenet(levels, wavenet.informed(condition, self.model.fast), told)
         return F.cross_entropy(logits.flatten(0, -2).float(), levels.flatten())
+
+    def _told(self, wavenet: WaveNet, waveform: Tensor) -> Tensor:
+        """Levels (B, S, M) of which a WaveNet in training believes that it has made them."""
+        dice, loudness = torch.rand(2, len(waveform), 1, device=waveform.device)
+        is_softer = dice < self.perturbation.past_softer
+        gain = torch.where(is_softer, 10 ** (-loudness * SOFTEST_DB / 20), 1.0)
+        levels = wavenet.to_levels(waveform * gain)
+        noise = self.perturbation.past_noise * torch.randn(levels.shape, device=levels.device)
+        return (levels + noise.round().long()).clamp(0, N_LEVELS - 1)
 
     def _quantized(self, batch: Batch) -> tuple[Quantized, Tensor]:
         """What the encoder makes of its input, and how far that is from what it would plainly."""

@@ -98,7 +98,7 @@ def set_condition(weights: Any, state: Any, condition: Any) -> None:
     accumulate(weights.taps, condition, state.zeros, state.taps)
 
 
-@vectorized
+@inlined
 def expect(state: Any) -> None:
     """Set what is expected of the next step."""
     n_bands, n_lanes = state.levels.shape
@@ -126,7 +126,7 @@ def compress(x: Any) -> Any:
     return np.float32(math.copysign(logarithm / math.log(256.0), x))
 
 
-@vectorized
+@inlined
 def remember(state: Any) -> None:
     """Take the samples of the step's levels for the last ones."""
     n_bands, n_lanes = state.levels.shape
@@ -139,7 +139,7 @@ def remember(state: Any) -> None:
                 state.samples[n_kept + band, lane] = SAMPLES[state.levels[band, lane]]
 
 
-@vectorized
+@inlined
 def step(weights: Any, state: Any) -> None:
     """Set the inputs of all bands from `state.levels` and what came before."""
     expect(state)
@@ -174,7 +174,7 @@ def step(weights: Any, state: Any) -> None:
     state.told[:] = np.float32(0)
 
 
-@vectorized
+@inlined
 def predict(weights: Any, state: Any, band: int) -> None:
     """Set the logits of a band from its inputs and what the lower ones have told."""
     told, middle = state.told.ravel(), state.middle.ravel()
@@ -187,7 +187,7 @@ def predict(weights: Any, state: Any, band: int) -> None:
         add_parabola(weights.sharpness[band], state, state.expected[band])
 
 
-@vectorized
+@inlined
 def add_parabola(weights: Any, state: Any, expected: Any) -> None:
     """Add to the logits what `WaveNet.band_logits` adds around what is expected (L,)."""
     n_levels, n_lanes = state.logits.shape
@@ -199,6 +199,9 @@ def add_parabola(weights: Any, state: Any, expected: Any) -> None:
     for lane in range(n_lanes):
         square = sharpness[lane] * sharpness[lane]
         sharpness[lane] = square / (np.float32(1) + square / np.float32(SHARPEST))
+    if n_lanes == 1:
+        raise_logits(state.logits.ravel(), expected[0], sharpness[0])
+        return
     for level in range(n_levels):
         place = np.float32(level) * np.float32(2 / 255) - np.float32(1)
         for lane in range(n_lanes):
@@ -207,6 +210,14 @@ def add_parabola(weights: Any, state: Any, expected: Any) -> None:
 
 
 @vectorized
+def raise_logits(logits: Any, expected: Any, sharpness: Any) -> None:
+    """`add_parabola` of a lone recording, whose levels are then the lanes."""
+    for level in range(len(logits)):
+        place = np.float32(level) * np.float32(2 / 255) - np.float32(1)
+        logits[level] += sharpness * (place * (expected + expected - place))
+
+
+@inlined
 def tell(weights: Any, state: Any, band: int) -> None:
     """Tell the higher bands the level of a band."""
     for channel in range(len(state.told)):
@@ -232,11 +243,11 @@ def rectify(x: Any) -> None:
 
 @inlined
 def exp(x: Any) -> Any:
-    """Exponential of a float32 in [-87, 0], within 4e-6 of its value.
+    """Exponential of a float32 that is 0 or less, and -87 at least, within 4e-6 of its value.
 
     A power of two by table, the rest by a Taylor polynomial around half a power of two.
     """
-    power = x * np.float32(1.4426950408889634)
+    power = max(x, np.float32(-87)) * np.float32(1.4426950408889634)
     whole = math.floor(power)
     rest = (power - whole - np.float32(0.5)) * np.float32(0.6931471805599453)
     series = np.float32(1 / 720)
@@ -245,24 +256,27 @@ def exp(x: Any) -> Any:
     return series * POWERS[np.int64(-whole)]
 
 
-@vectorized
+@inlined
 def choose(state: Any, band: int, temperature: float, draws: Any) -> None:
     """Set the levels of a band to where draws (L,) fall in the cumulative distributions."""
-    logits, shares, peaks, totals = state.logits, state.shares, state.peaks, state.totals
-    n_levels, n_lanes = logits.shape
-    for lane in range(n_lanes):
-        peaks[lane] = logits[0, lane]
-        totals[lane] = 0
-    for level in range(1, n_levels):
-        for lane in range(n_lanes):
-            peaks[lane] = max(peaks[lane], logits[level, lane])
     # Temperature 0 is the limit: everything below the peak has no share.
     scale = np.float32(1 / max(temperature, 1e-4))
-    for level in range(n_levels):
-        for lane in range(n_lanes):
-            share = exp(max((logits[level, lane] - peaks[lane]) * scale, np.float32(-87)))
-            shares[level, lane] = share
-            totals[lane] += share
+    logits, shares, peaks, totals = state.logits, state.shares, state.peaks, state.totals
+    n_levels, n_lanes = logits.shape
+    if n_lanes == 1:
+        total = set_shares(logits.ravel(), scale, shares.ravel())
+        totals[0] = total
+    else:
+        peaks[:] = logits[0]
+        totals[:] = np.float32(0)
+        for level in range(1, n_levels):
+            for lane in range(n_lanes):
+                peaks[lane] = max(peaks[lane], logits[level, lane])
+        for level in range(n_levels):
+            for lane in range(n_lanes):
+                share = exp((logits[level, lane] - peaks[lane]) * scale)
+                shares[level, lane] = share
+                totals[lane] += share
     for lane in range(n_lanes):
         left = draws[lane] * totals[lane]
         for level in range(n_levels):
@@ -270,6 +284,20 @@ def choose(state: Any, band: int, temperature: float, draws: Any) -> None:
             if left < 0:
                 state.levels[band, lane] = level
                 break
+
+
+@vectorized
+def set_shares(logits: Any, scale: Any, shares: Any) -> Any:
+    """Fill in the shares of a lone recording, along its levels; returns their sum."""
+    peak = logits[0]
+    for level in range(1, len(logits)):
+        peak = max(peak, logits[level])
+    for level in range(len(logits)):
+        shares[level] = exp((logits[level] - peak) * scale)
+    total = np.float32(0)
+    for level in range(len(logits)):
+        total += shares[level]
+    return total
 
 
 @vectorized
