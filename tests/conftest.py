@@ -98,10 +98,17 @@ def save_tiny_model(path: Path, *, seed: int) -> None:
 
 @pytest.fixture(scope="session")
 def told_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `tiny_model`, with a pitch stream that its decoders listen to."""
+    """As `tiny_model`, with a pitch stream that its decoders hear, and a WaveNet in bands."""
     path = tmp_path_factory.mktemp("model") / "told.safetensors"
     torch.manual_seed(0)
-    model = VQVAE(ModelConfig.model_validate({**TINY, "pitch": {}}))
+    wavenet = {
+        **TINY["wavenet"],
+        "hidden_channels": 16,
+        "n_bands": 4,
+        "hears_fast": True,
+        "prediction_order": 2,
+    }
+    model = VQVAE(ModelConfig.model_validate({**TINY, "wavenet": wavenet, "pitch": {}}))
     model.quantizer.initialized.fill_(True)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

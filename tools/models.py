@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from torch import Tensor
+from torch import Tensor, nn
 
 import vqcodec
 from vqcodec.audio import open_recording
@@ -83,9 +83,13 @@ def package(
         other = checkpoint.load(wavenet)
         if other.fingerprint != loaded.fingerprint:
             raise CheckpointError(f"{wavenet}: its codes are not those of {model}")
+        taken = other.config.wavenet
+        if taken is not None and taken.hears_fast and _differ(other.model.fast, loaded.model.fast):
+            raise CheckpointError(
+                f"{wavenet}: listens to another fast decoder than that of {model}"
+            )
         loaded.model.wavenet = other.model.wavenet
-        taken = {"wavenet": other.config.wavenet}
-        loaded.model.config = loaded.model.config.model_copy(update=taken)
+        loaded.model.config = loaded.model.config.model_copy(update={"wavenet": taken})
     kept = {voice: loaded.voices[voice] for voice in voices.split(",")}
     origin = without_folders({**loaded.provenance, **json.loads(provenance.read_text())})
     tables = loaded.tables
@@ -102,6 +106,13 @@ def package(
     typer.echo(f"{target}: {size} bytes, {len(kept)} voices, fingerprint {fingerprint.hex()}")
     if size > LARGEST_BYTES:
         raise VqcodecError(f"{target}: over {LARGEST_BYTES} bytes, too large to package")
+
+
+def _differ(one: nn.Module | None, other: nn.Module | None) -> bool:
+    first, second = (module.state_dict() if module else {} for module in (one, other))
+    return first.keys() != second.keys() or any(
+        not torch.equal(first[name], second[name]) for name in first
+    )
 
 
 def without_folders(tree: Any) -> Any:

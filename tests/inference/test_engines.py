@@ -76,6 +76,23 @@ def test_both_compute_the_same(pair: tuple[Engine, Engine], speech: Path, n_code
         assert np.array_equal(one, other)
 
 
+def test_both_tell_the_wavenet_what_the_fast_decoder_knows(
+    told_model: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(told_model, tmp_path / "told.safetensors"))
+    model_file.add_graphs(path, export_graphs(checkpoint.load(path).model))
+    file = model_file.read(path)
+    pair = engines.start(file), engines.start(file, device="cpu", engine="torch")
+    rng = np.random.default_rng(0)
+    codes, speaker = rng.integers(0, 512, (1, 100)), rng.normal(size=64).astype(np.float32)
+    streams = {"pitch": rng.random((65, 100)).astype(np.float32)}
+    found, expected = (engine.wavenet_condition(codes, speaker, streams) for engine in pair)
+    assert error_db(found, expected) < -60
+    untold = [engine.wavenet_condition(codes, speaker) for engine in pair]
+    assert error_db(*untold) < -60
+    assert error_db(untold[0], expected) > -40
+
+
 @pytest.mark.parametrize("n_samples", [2000, 8000, 32_001])
 def test_both_hear_the_same_speaker(
     pair: tuple[Engine, Engine], speech: Path, n_samples: int

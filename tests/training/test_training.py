@@ -196,6 +196,33 @@ def test_wavenet_stage_leaves_the_codec_as_it_is(
     assert losses[-1] < losses[0] - 0.1
 
 
+def test_a_wavenet_learns_in_bands_from_the_fast_decoder_and_is_lost_with_it(
+    data: PreparedData, codec: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bands = {"hidden_channels": 8, "n_bands": 4, "hears_fast": True, "prediction_order": 2}
+    recipe = small_recipe(
+        data,
+        tmp_path / "wavenet",
+        stage="wavenet",
+        initial_model=str(codec),
+        model=model_with(wavenet=bands),
+        perturbation={"past_noise": 1.0, "past_softer": 0.5},
+        steps=12,
+        optimizer={"warmup_steps": 0},
+    )
+    path, reports = run(recipe)
+    losses = [report.losses["wavenet"] for report in reports]
+    assert losses[-1] < losses[0] - 0.1
+    before, after = checkpoint.load(codec), checkpoint.load(path)
+    assert after.fingerprint == before.fingerprint
+    kept, found = before.model.fast.state_dict(), after.model.fast.state_dict()
+    assert all(torch.equal(kept[key], found[key]) for key in kept)
+    caplog.set_level("INFO", "vqcodec")
+    recipe = small_recipe(data, tmp_path / "fast", stage="fast", initial_model=str(path))
+    assert checkpoint.load(run(recipe)[0]).model.wavenet is None
+    assert "the WaveNet of " in caplog.text
+
+
 def test_fast_stage_trains_the_fast_decoder_alone(
     data: PreparedData, codec: Path, tmp_path: Path
 ) -> None:

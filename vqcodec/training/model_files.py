@@ -40,8 +40,10 @@ def complete_recipe(recipe: Recipe, start: Checkpoint | None) -> Recipe:
     known = start.config.model_dump(exclude_none=True)
     model = merge(known, recipe.model.model_dump(exclude_unset=True))
     if recipe.stage == "fast":
-        # The codes stay, and so a WaveNet keeps its worth; one that is new would stay untrained.
-        model["wavenet"] = known.get("wavenet")
+        # The codes stay, and so a WaveNet keeps its worth unless it listens to what is trained;
+        # one that is new would stay untrained.
+        wavenet = known.get("wavenet")
+        model["wavenet"] = None if wavenet and wavenet["hears_fast"] else wavenet
     return validated(Recipe, str(recipe.initial_model), {**recipe.model_dump(), "model": model})
 
 
@@ -66,6 +68,13 @@ def build_model(recipe: Recipe, start: Checkpoint | None, speakers: Sequence[str
             "data of its own speakers, or begin anew"
         )
     own, known = model.state_dict(), start.model.state_dict()
+    if recipe.stage == "fast" and model.wavenet is None and start.model.wavenet is not None:
+        logger.info(
+            "the WaveNet of %s listens to the fast decoder, which changes, and is left out: train "
+            "one on the new model (stage wavenet)",
+            recipe.initial_model,
+        )
+        known = {name: own for name, own in known.items() if not name.startswith("wavenet.")}
     # Absent parts (a decoder that is new) start fresh; present parts must fit.
     misfits = [key for key in known.keys() & own.keys() if known[key].shape != own[key].shape]
     if misfits or known.keys() - own.keys():
