@@ -213,6 +213,10 @@ def average(
     parts = [decoder.state_dict() for decoder in decoders]
     mean = {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
     decoders[0].load_state_dict(mean)
+    wavenet = first.config.wavenet
+    if wavenet is not None and wavenet.hears_fast:  # another decoder than this
+        first.model.wavenet = None
+        first.model.config = first.config.model_copy(update={"wavenet": None})
     provenance = {**first.provenance, "averaged": models}
     graphs = export_graphs(first.model)
     checkpoint.save(output, first.model, first.voices, provenance, first.tables, graphs)
