@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from vqcodec.inference.wavenet.cpu import (
-    CpuSampler,
+from vqcodec.inference.wavenet.cpu import CpuSampler
+from vqcodec.inference.wavenet.kernel import (
     choose,
     predict,
     remember,

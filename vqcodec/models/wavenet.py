@@ -5,10 +5,10 @@ of 256 mu-law levels. Codes pass a small conditioning network; with the speaker 
 every gate, held for the hop of each code. The waveform is pre-emphasised first, so that mu-law
 noise falls under the speech (as in LPCNet, Valin and Skoglund 2019, arXiv 1810.11846).
 
-In sub-bands a step predicts a sample of each, the higher ones given the lower ones of the step, and
-there are as many steps fewer (as in DurIAN, Yu et al. 2019, arXiv 1909.01700). It may listen to what
-the fast decoder knows of the codes, and be told what a linear filter predicts (LPCNet again, whose
-filter follows from the spectrum): both leave less to guess.
+In sub-bands a step predicts a sample of each, the higher ones given the lower ones of the step,
+and there are as many steps fewer (as in DurIAN, Yu et al. 2019, arXiv 1909.01700). It may listen to
+what the fast decoder knows of the codes, and be told what a linear filter predicts (LPCNet again,
+whose filter follows from the spectrum): both leave less to guess.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A WaveNet's weights and state as the compiled kernel (cpu.py) reads them."""
+"""A WaveNet's weights and state as the compiled kernel (kernel.py) reads them."""
 
 from __future__ import annotations
 
@@ -100,6 +100,29 @@ def export_weights(state: Mapping[str, np.ndarray], config: WaveNetConfig, n_lan
         config: of the network.
         n_lanes: 1, or a multiple of 16.
     """
+    n_bands, width = config.n_bands, _whole_vectors(config.residual_channels)
+    embedding = state["embedding.weight"].reshape(n_bands, N_LEVELS, -1)
+
+    def ready(array: np.ndarray) -> np.ndarray:
+        # numba computes with neither float16 nor its own idea of it: the tile reads the bits.
+        return np.ascontiguousarray(
+            array.view(np.uint16) if n_lanes == 1 else array.astype(np.float32)
+        )
+
+    multiplied = {**_layers(state, config), **_heads(state, config)}
+    looked_up = {
+        "embedding": _padded(embedding, n_bands, N_LEVELS, width),
+        **_told_of_bands(state, config),
+    }
+    return Weights(
+        **{name: ready(array) for name, array in multiplied.items()},
+        **{name: np.ascontiguousarray(a.astype(np.float32)) for name, a in looked_up.items()},
+        dilations=np.array(config.dilations),
+    )
+
+
+def _layers(state: Mapping[str, np.ndarray], config: WaveNetConfig) -> dict[str, np.ndarray]:
+    """`condition`, `older`, `newer` and `mixed` of `Weights`."""
     channels = config.residual_channels
     width, skip, heard = map(
         _whole_vectors, (channels, config.skip_channels, config.condition_channels)
@@ -130,7 +153,14 @@ def export_weights(state: Mapping[str, np.ndarray], config: WaveNetConfig, n_lan
         )
         for layer in layers
     ]
+    stacks = {"condition": condition, "older": older, "newer": newer, "mixed": mixed}
+    return {name: np.stack(arrays) for name, arrays in stacks.items()}
+
+
+def _heads(state: Mapping[str, np.ndarray], config: WaveNetConfig) -> dict[str, np.ndarray]:
+    """`hidden`, `logits` and `taps` of `Weights`."""
     n_bands, own = config.n_bands, _whole_vectors(config.hidden_channels)
+    skip, heard = map(_whole_vectors, (config.skip_channels, config.condition_channels))
     hidden = _biased(
         *(
             np.concatenate([_padded(part, *size, own) for part in np.split(whole, n_bands, -1)], -1)
@@ -144,50 +174,33 @@ def export_weights(state: Mapping[str, np.ndarray], config: WaveNetConfig, n_lan
             strict=True,
         )
     ]
-    nothing = np.zeros((0, config.hidden_channels), np.float32)
-    lower = state.get("lower.weight", nothing)
-    lower = lower.reshape(n_bands - 1, N_LEVELS, config.hidden_channels)
-
     n_taps = config.prediction_order * n_bands**2
-    blank = {
-        "prediction.filter.weight": np.zeros((n_taps, config.condition_channels)),
-        "prediction.filter.bias": np.zeros(n_taps),
-        "expected.weight": np.zeros((channels, n_bands)),
-        "sharpness.weight": np.zeros((n_bands, config.hidden_channels)),
-        "sharpness.bias": np.zeros(n_bands),
+    weight, bias = np.zeros((n_taps, config.condition_channels)), np.zeros(n_taps)
+    if n_taps:
+        weight, bias = state["prediction.filter.weight"], state["prediction.filter.bias"]
+    padded = _whole_vectors(n_taps)
+    taps = _biased(_padded(weight.T, heard, padded), _padded(bias, padded))
+    return {"hidden": hidden, "logits": np.stack(logits), "taps": taps}
+
+
+def _told_of_bands(state: Mapping[str, np.ndarray], config: WaveNetConfig) -> dict[str, np.ndarray]:
+    """`lower`, `expected` and `sharpness` of `Weights`; zeros of what the network lacks."""
+    n_bands, own = config.n_bands, _whole_vectors(config.hidden_channels)
+    width = _whole_vectors(config.residual_channels)
+    lower = np.zeros((n_bands - 1, N_LEVELS, config.hidden_channels), np.float32)
+    if n_bands > 1:
+        lower = state["lower.weight"].reshape(lower.shape)
+    expected = np.zeros((config.residual_channels, n_bands))
+    weight, bias = np.zeros((n_bands, config.hidden_channels)), np.zeros(n_bands)
+    if config.prediction_order:
+        expected = state["expected.weight"]
+        weight, bias = state["sharpness.weight"], state["sharpness.bias"]
+    sharpness = _biased(_padded(weight.T, own, n_bands), _padded(bias, n_bands))
+    return {
+        "lower": _padded(lower, n_bands, N_LEVELS, own),
+        "expected": _padded(expected.T, n_bands, width),
+        "sharpness": sharpness.T,
     }
-    state = blank | dict(state)
-    taps = _biased(
-        _padded(state["prediction.filter.weight"].T, heard, _whole_vectors(n_taps)),
-        _padded(state["prediction.filter.bias"], _whole_vectors(n_taps)),
-    )
-    sharpness = _biased(
-        _padded(state["sharpness.weight"].T, own, n_bands),
-        _padded(state["sharpness.bias"], n_bands),
-    )
-
-    def ready(array: np.ndarray) -> np.ndarray:
-        # numba computes with neither float16 nor its own idea of it: the tile reads the bits.
-        return np.ascontiguousarray(
-            array.view(np.uint16) if n_lanes == 1 else array.astype(np.float32)
-        )
-
-    return Weights(
-        embedding=_padded(
-            state["embedding.weight"].reshape(n_bands, N_LEVELS, -1), n_bands, N_LEVELS, width
-        ).astype(np.float32),
-        condition=ready(np.stack(condition)),
-        older=ready(np.stack(older)),
-        newer=ready(np.stack(newer)),
-        mixed=ready(np.stack(mixed)),
-        hidden=ready(hidden),
-        logits=ready(np.stack(logits)),
-        lower=_padded(lower, n_bands, N_LEVELS, own).astype(np.float32),
-        taps=ready(taps),
-        expected=_padded(state["expected.weight"].T, n_bands, width).astype(np.float32),
-        sharpness=np.ascontiguousarray(sharpness.T.astype(np.float32)),
-        dilations=np.array(config.dilations),
-    )
 
 
 def _whole_vectors(channels: int) -> int:
