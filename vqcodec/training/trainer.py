@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
+from vqcodec.data.batches import Batch
 from vqcodec.data.data_config import PerturbationConfig
-from vqcodec.data.dataset import Batch, SegmentSampler, load_resident_audio, speaker_names
+from vqcodec.data.dataset import SegmentSampler, load_resident_audio, speaker_names
 from vqcodec.data.encoded import EncodedClips, read_encoded
 from vqcodec.data.phones import read_phones
 from vqcodec.data.prepared import Clip, PreparedData
