@@ -36,7 +36,7 @@ from vqcodec.inference.sources import (
     to_numpy,
 )
 from vqcodec.inference.synthesis import Synthesizer
-from vqcodec.inference.units import unit_array
+from vqcodec.inference.units import NOBODY, unit_array
 from vqcodec.models.interfaces import DecodeOptions, SynthesisKeywords
 from vqcodec.models.speaker_vector import from_int8
 from vqcodec.weights import model_file
@@ -151,7 +151,8 @@ class Codec(Synthesizer):
         gain = recording.gain()
         speakers = self._speakers
         mark = speakers.heard_in(recording, gain) if speaker is None else speakers.mark(speaker)
-        heard = melody.heard(self.engine, recording, gain)
+        is_told = speaker is not NOBODY
+        heard = melody.heard(self.engine, recording, gain) if is_told else melody.Heard()
         search = None
         if refine:
             engine = self._torch  # says which extra is missing, if one is
@@ -314,8 +315,9 @@ class Codec(Synthesizer):
         Raises:
             AudioError, SpeakerError: as in `encode` and `decode`.
         """
-        DecodeOptions(**options)  # what is wrong with them is said before hours of encoding
+        how = DecodeOptions(**options)
         voice = self.speaker(speaker, None if knows_its_rate(speaker) else sample_rate)
+        self.check_options(how, voice)
         if is_list(source):
             return [
                 self.convert(item, sample_rate, speaker=voice, refine=refine, **options)

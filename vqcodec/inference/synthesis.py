@@ -11,7 +11,7 @@ import numpy as np
 from vqcodec.audio import open_writer
 from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.audio.soundfiles import checked_rate
-from vqcodec.errors import VqcodecError
+from vqcodec.errors import SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import StreamMetadata
 from vqcodec.format.streaming import CodesStream
@@ -141,6 +141,41 @@ class Synthesizer(LoadedModel):
 
         return resample_blocks(blocks, self.sample_rate, rate, n_samples)
 
+    def check_options(self, options: DecodeOptions, speaker: Speaker | None = None) -> None:
+        """Refuse what this model can do with no codes, before any are made.
+
+        Args:
+            options: how to decode.
+            speaker: another voice than the codes' own.
+
+        Raises:
+            VqcodecError: the model has no such decoder, or it knows nothing of the pitch that
+                shall change.
+            SpeakerError: it is not known how high the voice is, and the pitch shall change.
+        """
+        decoder = options.decoder or self.decoders[0]
+        if decoder not in self.decoders:
+            raise VqcodecError(
+                f"model {self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}"
+            )
+        if not options.needs_pitch:
+            return
+        if self.config.pitch is None:
+            raise VqcodecError(
+                f"pitch and melody need a pitch stream, and {self.name} knows none: choose a model "
+                "that has one, or leave them out"
+            )
+        if not self._file.is_told(decoder, melody.KIND):
+            raise VqcodecError(
+                f"pitch and melody are nothing to the {decoder} decoder of {self.name}, which has "
+                "not learnt them: choose another decoder, or leave them out"
+            )
+        if speaker is not None and speaker.info.pitch_hz is None:
+            raise SpeakerError(
+                f"it is not known how high {speaker.name or 'that voice'} is, which pitch and "
+                "melody need: enroll it anew, or leave them out"
+            )
+
     def _decoded(
         self,
         codes: Codes | CodesStream,
@@ -152,23 +187,14 @@ class Synthesizer(LoadedModel):
         """Blocks at the model's rate and the recording's level, and the rate that is asked for."""
         metadata = _metadata(codes)
         self.check(metadata)
-        decoder = options.decoder or self.decoders[0]
-        if decoder not in self.decoders:
-            raise VqcodecError(
-                f"model {self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}"
-            )
-        voice, own = self._speakers.told(metadata, speaker, options), self._speakers.own(metadata)
-        if options.needs_pitch and not self._file.is_told(decoder, melody.KIND):
-            raise VqcodecError(
-                f"pitch and melody are nothing to the {decoder} decoder of {self.name}, which has "
-                "not learnt them: choose another decoder, or leave them out"
-            )
+        voice = None if speaker is None else self.speaker(speaker)
+        self.check_options(options, voice)
         blocks = speech_blocks(
             self.engine,
             melody.rows(codes, self.config),
-            voice,
-            replace(options, decoder=decoder),
-            own=own,
+            self._speakers.told(metadata, voice, options),
+            replace(options, decoder=options.decoder or self.decoders[0]),
+            own=self._speakers.own(metadata),
             gain=metadata.gain,
             live=live,
         )

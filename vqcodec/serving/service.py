@@ -17,6 +17,7 @@ from vqcodec.errors import RecordingWarning, SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import MAGIC
 from vqcodec.inference.units import NOBODY, Units, text_line
+from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.weights.registry import maker
 from vqcodec.weights.voices import Speaker
 
@@ -126,6 +127,7 @@ class Service:
         voice = self._chosen(self.codec, speaker, reference)
         if voice is None:
             raise SpeakerError("no voice: give speaker, a name, or reference, a recording of one")
+        self.codec.check_options(DecodeOptions(**options), voice)
         own = None if self.codec.hears_speakers else voice
         codes = self.codec.encode(self._heard(recording), speaker=own)
         return self._sound(self.codec, codes, voice, options)

@@ -17,6 +17,7 @@ from vqcodec.audio import load, open_recording
 from vqcodec.codec import Codec
 from vqcodec.errors import SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
+from vqcodec.inference.wavenet import announced
 from vqcodec.serving import pictures
 from vqcodec.serving.service import TooLongError, told
 from vqcodec.serving.sessions import CancelledError, Sessions
@@ -142,15 +143,17 @@ class Studio:
         name = ".".join(filter(None, (desk.name, voice, decoder, shift)))
         target = self.sessions.folder(session) / f"{name}.wav"
         on_progress = self._on_progress(session, progress, "decoding")
-        # A file of ours: arrays that are no int16 come out at another level.
-        self.codec.decode_to(
-            target,
-            codes,
-            speaker=speaker,
-            decoder=decoder,
-            pitch=float(pitch),
-            on_progress=on_progress,
-        )
+        told = "compiling the sampler, once: some seconds, before which Cancel stops nothing"
+        with announced(self.codec.engine, decoder, lambda: progress(0.0, desc=told)):
+            # A file of ours: arrays that are no int16 come out at another level.
+            self.codec.decode_to(
+                target,
+                codes,
+                speaker=speaker,
+                decoder=decoder,
+                pitch=float(pitch),
+                on_progress=on_progress,
+            )
         drawn = pictures.picture(load(target, pictures.RATE), None, codes.duration_s)
         return str(target), drawn, gr.update(value=str(target), interactive=True)
 
