@@ -57,9 +57,6 @@ NamedVoice = Annotated[
     str | None,
     opt.voice_option("The voice that the codes name, or a recording of it.", "the recording's own"),
 ]
-OtherVoice = Annotated[
-    str | None, opt.voice_option("Another voice, by name or from a recording.", "the codes' own")
-]
 Converted = Annotated[
     str | None,
     typer.Option(
@@ -112,7 +109,7 @@ def encode(
 
 def decode(
     paths: CodeFiles,
-    speaker: OtherVoice = None,
+    speaker: opt.OtherVoice = None,
     decoder: opt.Decoder = None,
     seed: opt.Seed = 0,
     temperature: opt.Temperature = 1.0,
