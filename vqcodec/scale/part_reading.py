@@ -21,7 +21,7 @@ from vqcodec.format.codes import Codes
 from vqcodec.scale import storage
 from vqcodec.scale.code_columns import Layout, codes_of
 from vqcodec.scale.listing import RESERVED, Item, Part, audio_column, told
-from vqcodec.scale.records import Record, Sound
+from vqcodec.scale.records import Record, Sound, key_of
 
 # As webdataset parts names: folders may have dots, and what follows the first one of the file's
 # name is what it holds.
@@ -114,13 +114,17 @@ def samples(file: Any) -> Iterator[tuple[str, dict[str, bytes]]]:
                 yield key, members
                 members = {}
             key = match[1]
-            stream = tar.extractfile(member)
-            assert stream is not None
             if match[2] in members:
                 raise tarfile.TarError(f"{member.name} comes twice")
-            members[match[2]] = stream.read()
+            members[match[2]] = _content(tar, member)
     if members:
         yield key, members
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    assert stream is not None
+    return stream.read()
 
 
 def _sample(key: str, members: Mapping[str, bytes], item: Item) -> Record:
@@ -133,12 +137,14 @@ def _sample(key: str, members: Mapping[str, bytes], item: Item) -> Record:
         ),
         "",
     )
-    name, data = f"{item['name']}: {key}", members.get("codes")
-    codes = None if data is None else partial(Codes.from_bytes, data, name)
+    data = members.get("codes")
+    codes = None if data is None else partial(Codes.from_bytes, data, f"{item['name']}: {key}")
     sounds = [kind for kind in members if f".{kind.rpartition('.')[2].lower()}" in AUDIO_SUFFIXES]
     sound = Sound(f"{key}.{sounds[0]}", members[sounds[0]]) if len(sounds) == 1 else None
     others = {kind: data for kind, data in members.items() if sound is None or kind != sounds[0]}
-    return Record(key, described["speaker"], text, sound, codes, {"members": others})
+    # A key that had to be changed tells so beside it.
+    name = described["name"] if key_of(described["name"]) == key else key
+    return Record(name, described["speaker"], text, sound, codes, {"members": others})
 
 
 def _described(members: Mapping[str, bytes]) -> dict[str, str]:
@@ -151,15 +157,15 @@ def _described(members: Mapping[str, bytes]) -> dict[str, str]:
             except ValueError:
                 row = {}
     row = row if isinstance(row, dict) else {}
-    return {key: told(row, key)[0] for key in ("speaker", "text")}
+    return {key: told(row, key)[0] for key in ("name", "speaker", "text")}
 
 
 def _read_shar(item: Item) -> Iterator[Record]:
     """Of the cuts that `sinks.LhotseSink` writes, and the archive of their codes."""
     layout = Layout.of_json(item["layout"])
     cuts = gzip.decompress(storage.read(item["url"])).decode().splitlines()
-    with storage.reading(item["codes"]) as file:
-        arrays = [members["npy"] for _, members in samples(file)]
+    with storage.reading(item["codes"]) as file, tarfile.open(fileobj=file) as tar:
+        arrays = [_content(tar, one) for one in tar if one.name.endswith(".npy")]
     for line, array in zip(cuts, arrays, strict=True):
         cut = json.loads(line)
         row = {**cut["custom"]["vqcodec"], "codes": np.load(io.BytesIO(array))}

@@ -17,6 +17,7 @@ from typing import Any
 from vqcodec.errors import VqcodecError
 from vqcodec.extras import library, require
 from vqcodec.files import claim
+from vqcodec.inference.chunking import available_cores
 from vqcodec.scale import storage
 from vqcodec.scale.dataset_files import (
     COMPLETE,
@@ -29,7 +30,9 @@ from vqcodec.scale.dataset_files import (
 )
 from vqcodec.scale.listing import Listing, Part
 from vqcodec.scale.sinks import Form
-from vqcodec.scale.work import Job, Report, Worker, part_of
+from vqcodec.scale.work import Job, Report, Worker
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Cluster:
     Attributes:
         address: of a Ray cluster: `ray://HOST:10001`, `auto`, or None for one of this machine's
             cores that ends with the run.
-        jobs: parts at a time; None for one on every core, or GPU.
+        jobs: parts at a time; None for one on every core, or GPU. A single one without an address
+            is done by this process, without Ray.
     """
 
     address: str | None = None
@@ -85,7 +89,9 @@ def run(
         plan = _begin(job, listing)
         missing, n_parts = missing_parts(plan, storage.files_at(sink)), len(listing.parts)
         todo = [(number, listing.parts[number]) for number in missing]
-        for n_done, _ in enumerate(_reports(job, todo, cluster), n_parts - len(todo) + 1):
+        for n_done, fault in enumerate(_work(job, todo, cluster), n_parts - len(todo) + 1):
+            if fault:
+                raise VqcodecError(f"{fault}; mend that and run it again, it continues")
             on_progress(n_done / n_parts)
         return _finish(job.form, n_parts, len(todo))
 
@@ -115,62 +121,77 @@ def _begin(job: Job, listing: Listing) -> dict[str, Any]:
     return plan
 
 
-def _reports(job: Job, todo: list[tuple[int, Part]], cluster: Cluster) -> Iterator[None]:
-    """Work on parts by Ray; one comes whenever one is done."""
-    if not todo:
+def _work(job: Job, todo: list[tuple[int, Part]], cluster: Cluster) -> Iterator[str]:
+    """Work on parts; of one that is done "" comes, of any other what went wrong."""
+    if cluster.address is None and cluster.jobs == 1:
+        worker = _Worker(job)
+        for number, part in todo:
+            yield worker.attempt(number, part)
         return
     with _started(cluster) as ray:
         resources = ray.cluster_resources()
         n_gpus = int(resources.get("GPU", 0)) if job.device == "cuda" else 0
-        n_actors = min(cluster.jobs or n_gpus or int(resources["CPU"]), len(todo))
+        n_workers = min(cluster.jobs or n_gpus or int(resources["CPU"]), len(todo))
         rows = [{"number": number, "part": json.dumps(asdict(part))} for number, part in todo]
-        parts = ray.data.from_items(rows, override_num_blocks=len(rows))
-        made = parts.map(
-            _Actor,
+        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _Worker,
             fn_constructor_args=(job,),
-            compute=ray.data.ActorPoolStrategy(size=n_actors, max_tasks_in_flight_per_actor=1),
+            compute=ray.data.ActorPoolStrategy(size=n_workers, max_tasks_in_flight_per_actor=1),
             num_cpus=1,
             num_gpus=1 if n_gpus else None,
         )
-        for _ in made.iter_rows():
-            yield
+        yield from (row["fault"] for row in done.iter_rows())
 
 
-class _Actor:
-    """A `Worker` as Ray Data calls it."""
+class _Worker:
+    """A `Worker` as Ray Data calls it, begun with its first part."""
 
     def __init__(self, job: Job) -> None:
-        self.worker = Worker(job)
+        self.job = job
+        self.worker: Worker | None = None
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        report = self.worker.do(int(row["number"]), part_of(json.loads(row["part"])))
-        return {"n": report.n}
+    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+        part = json.loads(row["part"])
+        return {"fault": self.attempt(int(row["number"]), Part(part["kind"], part["items"]))}
+
+    def attempt(self, number: int, part: Part) -> str:
+        """Make a part; returns what went wrong, or ""."""
+        try:
+            self.worker = self.worker or Worker(self.job)
+            self.worker.do(number, part)
+        except VqcodecError as error:
+            return str(error)
+        except Exception as error:  # of whatever a storage or a library raises
+            _logger.debug("part %d", number, exc_info=True)
+            return f"{part.items[0]['url']}: {type(error).__name__}: {error}"
+        return ""
 
 
 @contextmanager
 def _started(cluster: Cluster) -> Iterator[Any]:
-    """Ray, connected to a cluster or with one of its own; it tells nobody that it is used."""
+    """Ray, connected to a cluster or with one of its own on the loopback.
+
+    It tells nobody that it is used, and writes only what ends it.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if cluster.address is None:
+        # So it is called; what it does is to keep to 127.0.0.1.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        options |= {"num_cpus": cluster.jobs or available_cores(), "include_dashboard": False}
     ray = library("ray")
     library("ray.data")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if cluster.address is None:
-        from vqcodec.inference.chunking import available_cores
-
-        own = {"num_cpus": cluster.jobs or available_cores(), "include_dashboard": False}
-        options |= {**own, "_node_ip_address": "127.0.0.1"}
-    was_there = ray.is_initialized()
-    if not was_there:
+    is_own = not ray.is_initialized()
+    if is_own:
         ray.init(address=cluster.address or "local", **options)
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         yield ray
     finally:
-        if not was_there:
+        if is_own:
             ray.shutdown()
 
 

@@ -120,3 +120,9 @@ class Record:
     sound: Sound | None = None
     codes: Callable[[], Codes] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def key_of(name: str) -> str:
+    """A name as a key of WebDataset, which ends at the first dot of its last part."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.replace(".", "%2E")

@@ -19,11 +19,12 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from vqcodec.audio import info
+from vqcodec.errors import DataError
 from vqcodec.extras import library
 from vqcodec.scale import storage
 from vqcodec.scale.code_columns import Layout
 from vqcodec.scale.dataset_files import Content, SinkName, data_files
-from vqcodec.scale.records import Record
+from vqcodec.scale.records import Record, key_of
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class WebDatasetSink:
 
     def __init__(self, form: Form, number: int) -> None:
         self.url, self._stack = _urls(form, number)[0], ExitStack()
+        self._keys: set[str] = set()
 
     def __enter__(self) -> Self:
         path = self._stack.enter_context(storage.writing(self.url))
@@ -137,31 +139,23 @@ class WebDatasetSink:
     def add(self, record: Record, made: Made) -> None:
         """See `PartWriter`."""
         key, members = key_of(record.name), record.extra.get("members")
-        if record.sound is not None and record.sound.is_whole:
-            suffix = (
-                record.sound.url.rpartition(".")[2]
-                if members is None
-                else (record.sound.url[len(record.name) + 1 :])
-            )
-            if suffix != made.suffix:
-                add_member(self._tar, f"{key}.{suffix}", record.sound.read())
+        if key in self._keys:
+            raise DataError(f"{record.name}: another recording is called so; rename one")
+        self._keys.add(key)
         if members is None:
             names = {"name": record.name, "speaker": record.speaker, "text": record.text}
             members = {"json": json.dumps({**names, **plain(record.extra)}).encode()}
-        for suffix, data in members.items():
-            if suffix != made.suffix:
-                add_member(self._tar, f"{key}.{suffix}", data)
-        add_member(self._tar, f"{key}.{made.suffix}", made.data())
+        sound = record.sound
+        if sound is not None and sound.is_whole:
+            is_member = "members" in record.extra
+            suffix = sound.url[len(key) + 1 :] if is_member else sound.url.rpartition(".")[2]
+            members = {suffix: sound.read(), **members}
+        for suffix, data in {**members, made.suffix: made.data()}.items():
+            add_member(self._tar, f"{key}.{suffix}", data)
 
 
 def _urls(form: Form, number: int) -> list[str]:
     return [storage.join(form.sink, file) for file in data_files(form.to, form.content, number)]
-
-
-def key_of(name: str) -> str:
-    """A name as a key of WebDataset, which ends at the first dot of its last part."""
-    folder, slash, last = name.rpartition("/")
-    return folder + slash + last.replace("%", "%25").replace(".", "%2E")
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -68,10 +66,16 @@ class Worker:
 
     Args:
         job: what to make.
+
+    Raises:
+        VqcodecError: the model or the voice cannot be loaded.
     """
 
     def __init__(self, job: Job) -> None:
+        compute_alone()
         self.job = job
+        self._codec = vqcodec.load(job.model, device=job.device) if job.model else None
+        self._voice = self._codec.speaker(job.speaker) if self._codec and job.speaker else None
 
     def do(self, number: int, part: Part) -> Report:
         """Make a part.
@@ -83,7 +87,7 @@ class Worker:
         Raises:
             OSError: a container cannot be read, or the part not written.
         """
-        compute_alone()
+        compute_alone()  # perhaps another thread
         report, form = Report(), self.job.form
         with SINKS[form.to](form, number) as writer:
             try:
@@ -127,15 +131,15 @@ class Worker:
     def _codes(self, record: Record) -> Made:
         if record.codes is not None:
             raise DataError(f"{record.name}: has codes already; take it out, or decode-dataset it")
-        speaker = None if self._codec.hears_speakers else record.speaker
-        codes = self._codec.encode(_sound_of(record), speaker=speaker)
+        speaker = None if self.codec.hears_speakers else record.speaker
+        codes = self.codec.encode(_sound_of(record), speaker=speaker)
         return Made(columns_of(codes), "codes", codes.to_bytes)
 
     def _units(self, record: Record) -> Made:
         if record.codes is not None:
             codes = record.codes()
         else:
-            codes = self._codec.encode(_sound_of(record), speaker=NOBODY)
+            codes = self.codec.encode(_sound_of(record), speaker=NOBODY)
         if codes.fingerprint.hex() != self.job.form.layout.fingerprint:
             raise DataError(
                 f"{record.name}: its codes are of model {codes.fingerprint.hex()}, not of "
@@ -150,19 +154,16 @@ class Worker:
         if record.codes is None:
             raise DataError(f"{record.name}: has no codes to decode; encode-dataset makes them")
         codes = record.codes()
-        samples = self._codec.decode(codes, speaker=self._voice)
+        samples = self.codec.decode(codes, speaker=self._voice)
         data = _flac(samples, codes)
         audio = {"bytes": data, "path": f"{record.name}.flac"}
         return Made({"duration": codes.duration_s, "audio": audio}, "flac", lambda: data)
 
-    @cached_property
-    def _codec(self) -> Codec:
-        assert self.job.model is not None
-        return vqcodec.load(self.job.model, device=self.job.device)
-
-    @cached_property
-    def _voice(self) -> Any:
-        return None if self.job.speaker is None else self._codec.speaker(self.job.speaker)
+    @property
+    def codec(self) -> Codec:
+        """The model, of a job that has one."""
+        assert self._codec is not None
+        return self._codec
 
 
 def _sound_of(record: Record) -> Any:
@@ -183,8 +184,3 @@ def _flac(samples: np.ndarray, codes: Codes) -> bytes:
         buffer, np.clip(samples, -1, 1), codes.original_sample_rate, "PCM_16", format="FLAC"
     )
     return buffer.getvalue()
-
-
-def part_of(values: Mapping[str, Any]) -> Part:
-    """A part that was written as JSON."""
-    return Part(values["kind"], values["items"])
