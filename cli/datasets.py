@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -11,6 +12,7 @@ from vqcodec_cli.display import progress_bar
 from vqcodec.errors import CodesError, DataError
 
 if TYPE_CHECKING:
+    from vqcodec.scale.code_columns import Layout
     from vqcodec.scale.dataset_files import Content, SinkName
     from vqcodec.scale.listing import Listing
 
@@ -63,14 +65,8 @@ def encode_dataset(
 
     Example: vqcodec encode-dataset recordings/ -o codes/ --to webdataset
     """
-    from vqcodec.scale.listing import list_source
-
-    listing = list_source(source, part_size)
-    if listing.layout is not None:
-        raise DataError(
-            f"{source}: holds codes already; vqcodec decode-dataset makes sound of them"
-        )
-    make_dataset(listing, output, to, "codes", model or "speech-1k", device, jobs, ray, quiet)
+    options = model, device, jobs, ray, quiet
+    make_dataset(source, output, to, "codes", *options, part_size=part_size)
 
 
 def decode_dataset(
@@ -91,16 +87,11 @@ def decode_dataset(
 
     Example: vqcodec decode-dataset codes/ -o speech/ --speaker p225
     """
-    from vqcodec.scale.listing import list_source
-
-    listing = list_source(source)
-    if listing.layout is None:
-        raise DataError(f"{source}: holds no codes; vqcodec encode-dataset makes them")
-    make_dataset(listing, output, to, "sound", model, device, jobs, ray, quiet, speaker=speaker)
+    make_dataset(source, output, to, "sound", model, device, jobs, ray, quiet, speaker=speaker)
 
 
 def make_dataset(
-    listing: Listing,
+    source: str,
     output: str,
     to: SinkName,
     content: Content,
@@ -110,33 +101,31 @@ def make_dataset(
     ray: str | None,
     quiet: bool,
     *,
+    part_size: int = 200,
     collapse: bool = False,
     speaker: str | None = None,
 ) -> None:
-    """Make a data set of a listed source, and say what is in it; `scale.work.Job` has the rest."""
+    """Make a data set of a source, and say what is in it; `scale.work.Job` has the rest."""
     from vqcodec.scale import storage
-    from vqcodec.scale.code_columns import Layout
     from vqcodec.scale.dataset_files import RECORDS
+    from vqcodec.scale.listing import list_source
     from vqcodec.scale.pipeline import Cluster, run
     from vqcodec.scale.sinks import Form
     from vqcodec.scale.work import Job
-    from vqcodec.weights import model_file
-    from vqcodec.weights.registry import maker
 
-    layout = listing.layout
-    if model is None and layout is not None:
-        model = maker(bytes.fromhex(layout.fingerprint))
-        if model is None:
-            raise CodesError(
-                f"{output}: the codes are of {layout.model}, {layout.fingerprint}, which is not "
-                "packaged: give it with --model"
-            )
-    if layout is None:
-        file = model_file.read(model)
-        layout = Layout.of_model(file.name, file.fingerprint, file.config)
+    listing = list_source(source, part_size)
+    if content == "codes" and listing.layout is not None:
+        raise DataError(
+            f"{source}: holds codes already; vqcodec decode-dataset makes sound of them"
+        )
+    if content == "sound" and listing.layout is None:
+        raise DataError(f"{source}: holds no codes; vqcodec encode-dataset makes them")
+    if content == "units" and (collapse, to) == (True, "lhotse"):
+        raise typer.BadParameter(
+            "--dedup makes units that last unlike long, which Lhotse cannot cut"
+        )
+    model, layout = _model(model, content, listing)
     form = Form(storage.absolute(output), to, content, layout, listing.extra)
-    if model is not None and storage.is_file(model):
-        model = storage.absolute(model)
     place = "cuda" if opt.is_gpu(device) else "cpu"
     job = Job(form, model, place, collapse=collapse, speaker=speaker)
     with progress_bar(content) as on_progress:
@@ -150,3 +139,31 @@ def make_dataset(
     ):
         if n:
             typer.echo(f"{n} {what}: {storage.join(output, RECORDS, name)}.jsonl")
+
+
+def _model(model: str | None, content: Content, listing: Listing) -> tuple[str | None, Layout]:
+    """The model to work with, if one is needed, and how its codes, or those of a source, lie."""
+    from vqcodec.scale.code_columns import Layout
+    from vqcodec.weights import model_file
+    from vqcodec.weights.registry import DEFAULT_MODEL, maker
+
+    held = listing.layout
+    if held is not None and content == "units":
+        return None, held
+    if held is not None and model is None:
+        model = maker(bytes.fromhex(held.fingerprint))
+        if model is None:
+            raise CodesError(
+                f"the codes are of model {held.model}, {held.fingerprint}, which is not packaged: "
+                "give it with --model"
+            )
+    model = model or DEFAULT_MODEL
+    file = model_file.read(model)
+    layout = Layout.of_model(file.name, file.fingerprint, file.config)
+    if held is not None and held.fingerprint != layout.fingerprint:
+        raise CodesError(
+            f"the codes are of model {held.fingerprint}, and {file.name} is {layout.fingerprint}: "
+            "decode with the model that encoded (--model)"
+        )
+    # Workers have folders of their own.
+    return os.path.abspath(model) if os.path.isfile(model) else model, layout

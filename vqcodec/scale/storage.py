@@ -55,6 +55,7 @@ def files_at(url: str) -> dict[str, str]:
     """
     system, root = opened(url)
     root = root.rstrip("/")
+    system.invalidate_cache()  # others write there, too
     below = {path[len(root) + 1 :]: path for path in system.find(root) if path != root}
     return {
         name: path if is_local(url) else system.unstrip_protocol(path)
