@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from importlib.metadata import files
 from math import ceil
 from typing import Any, NamedTuple, Protocol
 
@@ -87,6 +88,12 @@ def contour_blocks(
 def contour(waveform: np.ndarray, hop_length: int) -> npt.NDArray[np.float32]:
     """Track a whole recording (T,), T > 0, as `contour_blocks` does."""
     return np.concatenate(list(contour_blocks([waveform], hop_length)))
+
+
+def network() -> tuple[bytes, bytes]:
+    """The tracker's ONNX graph, and the licence that is to go with a copy of it."""
+    found = {path.name: path for path in files("swift-f0") or []}
+    return found["model.onnx"].read_binary(), found["LICENSE"].read_binary()
 
 
 def _windows(blocks: Iterable[np.ndarray], ends: Iterator[int]) -> Iterator[_Window]:

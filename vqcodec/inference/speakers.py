@@ -19,15 +19,13 @@ from vqcodec.inference.sources import Source, open_reference
 from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.models.speaker_vector import from_int8, guided, mean_vector
 from vqcodec.weights.model_file import ModelFile
-from vqcodec.weights.registry import maker
 from vqcodec.weights.voices import (
-    PITCHES,
     Speaker,
     VoiceInfo,
     VoicesFile,
     models_with,
-    packaged_info,
     unknown_voice,
+    voice_info,
 )
 
 
@@ -45,9 +43,7 @@ class Speakers:
 
     def __init__(self, file: ModelFile, engine: Engine, enrolled: VoicesFile | None) -> None:
         self.engine, self.model_name, self.fingerprint = engine, file.name, file.fingerprint
-        pitches = file.provenance.get(PITCHES, {})
-        known = {name: VoiceInfo(pitch_hz=float(hertz)) for name, hertz in pitches.items()}
-        known |= packaged_info() if maker(self.fingerprint) else {}
+        known = voice_info(file.provenance, file.fingerprint)
         self.voices = {
             name: Speaker(vector, name, known.get(name, VoiceInfo()))
             for name, vector in file.voices.items()
