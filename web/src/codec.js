@@ -1,11 +1,19 @@
 /**
  * From a recording to codes and back, chunk by chunk as the library does it (vqcodec/inference/).
  *
- * A network is run by `run(name, inputs)`; names and shapes of inputs and outputs are in model.json.
+ * A network is run by `run(name, inputs)`; what goes in and comes out is said in model.json.
  */
 
 import { followed, levelled } from "./loudness.js";
-import { CHANNELS, PitchQuantizer, bent, features, meanLogF0, roundHalfEven, tracked } from "./pitch.js";
+import {
+  CHANNELS,
+  PitchQuantizer,
+  bent,
+  features,
+  meanLogF0,
+  roundHalfEven,
+  tracked,
+} from "./pitch.js";
 import { clip, measuredGain, normalised } from "./recording.js";
 import { RecordingError } from "./wav.js";
 
@@ -102,7 +110,11 @@ export class Codec {
   async #pitchOf(heard, onProgress) {
     if (!this.quantizer) return { symbols: new Uint16Array(0), referenceHz: null };
     const detect = (audio, low, high) =>
-      this.run("pitch", { audio: [audio, [1, audio.length]], fmin: [[low], []], fmax: [[high], []] });
+      this.run("pitch", {
+        audio: [audio, [1, audio.length]],
+        fmin: [[low], []],
+        fmax: [[high], []],
+      });
     const contour = await tracked(detect, heard, this.hopLength, onProgress);
     const referenceHz = Math.fround(Math.exp(meanLogF0(contour)));
     return { symbols: this.quantizer.encode(contour, Math.log(referenceHz)), referenceHz };
@@ -119,7 +131,10 @@ export class Codec {
    */
   async decode(recording, voice, semitones, onProgress) {
     const own = { vector: fromInt8(recording.vector), hertz: recording.referenceHz };
-    const other = voice && { vector: guided(fromInt8(voice.vector), own.vector), hertz: voice.pitch_hz };
+    const other = voice && {
+      vector: guided(fromInt8(voice.vector), own.vector),
+      hertz: voice.pitch_hz,
+    };
     const told = other ?? own;
     const target = { ...told, hertz: told.hertz && told.hertz * 2 ** (semitones / 12) };
     const alike = !other && !semitones;
@@ -145,9 +160,14 @@ export class Codec {
       const first = Math.max(start - before, 0);
       const last = Math.min(end + after, codes.length);
       const n = last - first;
-      const inputs = { codes: [told.slice(first, last), [1, 1, n]], speaker: [vector, [1, vector.length]] };
+      const inputs = {
+        codes: [told.slice(first, last), [1, 1, n]],
+        speaker: [vector, [1, vector.length]],
+      };
       if (this.quantizer) {
-        const stream = contour ? features(contour.subarray(first, last)) : new Float32Array(CHANNELS * n);
+        const stream = contour
+          ? features(contour.subarray(first, last))
+          : new Float32Array(CHANNELS * n);
         inputs.pitch = [stream, [1, CHANNELS, n]];
       }
       const { waveform } = await this.run("decode", inputs);
@@ -168,11 +188,15 @@ export class Codec {
 
 function check(samples, rate) {
   if (rate < LOWEST_RATE || rate > HIGHEST_RATE) {
-    throw new RecordingError(`is at ${rate} Hz: convert it to between ${LOWEST_RATE} and ${HIGHEST_RATE} Hz`);
+    throw new RecordingError(
+      `is at ${rate} Hz: convert it to between ${LOWEST_RATE} and ${HIGHEST_RATE} Hz`,
+    );
   }
   const seconds = samples.length / rate;
   if (seconds < SHORTEST_S) {
-    throw new RecordingError(`is only ${seconds.toFixed(2)} s long: record ${SHORTEST_S} s or more`);
+    throw new RecordingError(
+      `is only ${seconds.toFixed(2)} s long: record ${SHORTEST_S} s or more`,
+    );
   }
   if (seconds > LONGEST_S) {
     throw new RecordingError(`is ${Math.round(seconds)} s long: cut it to ${LONGEST_S} s or less`);

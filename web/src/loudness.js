@@ -38,9 +38,15 @@ export function followed(decoded, reference, rate, hopLength) {
   const [found, wanted] = [decoded, reference].map((waveform) => framePowers(waveform, length));
   const [foundSums, wantedSums] = [found, wanted].map((powers) => smoothed(powers, weights, ahead));
   const slow = found.map((_, frame) =>
-    Math.min(Math.sqrt((wantedSums[frame] + LEAST_SUM) / (foundSums[frame] + LEAST_SUM)), MOST_RAISED),
+    Math.min(
+      Math.sqrt((wantedSums[frame] + LEAST_SUM) / (foundSums[frame] + LEAST_SUM)),
+      MOST_RAISED,
+    ),
   );
-  const pauses = pauseGains(wanted, found.map((power, frame) => power * slow[frame] ** 2));
+  const pauses = pauseGains(
+    wanted,
+    found.map((power, frame) => power * slow[frame] ** 2),
+  );
   const gains = slow.map((gain, frame) => gain * pauses[frame]);
   return decoded.map((x, i) => x * Math.fround(between(gains, (i + 0.5) / length - 0.5)));
 }

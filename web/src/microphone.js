@@ -1,11 +1,13 @@
-/** Samples from the microphone as they come: no codec between, as a MediaRecorder would put there. */
+/** Samples of the microphone as they come, without the codec that a MediaRecorder has. */
 
 import { RecordingError } from "./wav.js";
 
 /** Start to record; `onLength` is told the seconds so far. */
 export async function startRecording(onLength) {
   if (!navigator.mediaDevices) {
-    throw new RecordingError("Browsers give the microphone to pages over HTTPS or from localhost alone");
+    throw new RecordingError(
+      "Browsers give the microphone to pages over HTTPS or from localhost alone",
+    );
   }
   const plain = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const stream = await navigator.mediaDevices.getUserMedia({ audio: plain });

@@ -40,7 +40,10 @@ export function payloads({ codes, symbols }, model) {
   const ratio = model.pitch?.codes_per_symbol ?? Infinity;
   const count = Math.ceil(codes.length / CHUNK_LENGTH);
   return Array.from({ length: count }, (_, number) => {
-    const [start, end] = [number * CHUNK_LENGTH, Math.min((number + 1) * CHUNK_LENGTH, codes.length)];
+    const [start, end] = [
+      number * CHUNK_LENGTH,
+      Math.min((number + 1) * CHUNK_LENGTH, codes.length),
+    ];
     const own = symbols.subarray(Math.floor(start / ratio), Math.floor(end / ratio));
     return packed([
       [codes.subarray(start, end), bitsPer(model.codebook_size)],

@@ -1,6 +1,7 @@
 /**
- * How high a voice is from moment to moment: tracked by swift-f0, quantised about the speaker's mean,
- * moved to another, and told to the decoder (vqcodec/audio/pitch_tracker.py, models/pitch.py).
+ * How high a voice is from moment to moment: tracked by swift-f0, quantised about the speaker's
+ * mean, moved to another, and told to the decoder (vqcodec/audio/pitch_tracker.py,
+ * models/pitch.py).
  *
  * A contour has one value for each code: log F0, or `UNVOICED`.
  */
@@ -40,7 +41,8 @@ export async function tracked(detect, samples, hopLength, onProgress) {
     const { pitch, confidence } = await detect(window, LOWEST_TRACKED_HZ, HIGHEST_TRACKED_HZ);
     for (let frame = start; frame < end; frame++) {
       const own = loud.subarray(frame * FRAME_LENGTH, (frame + 1) * FRAME_LENGTH);
-      const voiced = confidence[frame - first] >= 0.5 && own.some((x) => Math.abs(x) >= SILENCE_PEAK);
+      const voiced =
+        confidence[frame - first] >= 0.5 && own.some((x) => Math.abs(x) >= SILENCE_PEAK);
       frames[frame] = voiced ? Math.log(pitch[frame - first]) : UNVOICED;
     }
     await onProgress(end / frames.length);
@@ -55,9 +57,13 @@ export function betweenFrames(frames, nCodes, hopLength) {
     const position = (code + 0.5) * (hopLength / FRAME_LENGTH);
     const left = Math.floor(position);
     const [before, after] = [frames[Math.min(left, last)], frames[Math.min(left + 1, last)]];
-    const weights = [(left + 1 - position) * (before !== UNVOICED), (position - left) * (after !== UNVOICED)];
+    const weights = [
+      (left + 1 - position) * (before !== UNVOICED),
+      (position - left) * (after !== UNVOICED),
+    ];
     const nearest = frames[clip(Math.ceil(position - 0.5), 0, last)];
-    const line = (weights[0] * before + weights[1] * after) / Math.max(weights[0] + weights[1], 1e-6);
+    const line =
+      (weights[0] * before + weights[1] * after) / Math.max(weights[0] + weights[1], 1e-6);
     return nearest !== UNVOICED ? line : UNVOICED;
   });
 }
@@ -69,7 +75,7 @@ export function meanLogF0(contour) {
   return voiced.reduce((sum, value) => sum + value, 0) / voiced.length;
 }
 
-/** Contours to symbols and back, as docs/format.md defines them; `mean` is log F0 of the speaker. */
+/** Contours to symbols and back, as docs/format.md has it; `mean` is log F0 of the speaker. */
 export class PitchQuantizer {
   /** @param {{codes_per_symbol: number, alphabet_size: number, step_cents: number}} config */
   constructor(config) {
@@ -85,7 +91,11 @@ export class PitchQuantizer {
         .filter((value) => value !== UNVOICED);
       if (2 * voiced.length < this.ratio) return 0;
       const pooled = voiced.reduce((sum, value) => sum + value, 0) / voiced.length;
-      return clip(roundHalfEven((pooled - mean) / this.step) + this.middle, 1, this.alphabetSize - 1);
+      return clip(
+        roundHalfEven((pooled - mean) / this.step) + this.middle,
+        1,
+        this.alphabetSize - 1,
+      );
     });
   }
 

@@ -1,6 +1,6 @@
 /**
- * What the library does to a recording before its networks hear it: channels are averaged, the level
- * is measured, an offset taken off, the rate changed (vqcodec/audio/recording.py, offset.py).
+ * What the library does to a recording before its networks hear it: channels are averaged, the
+ * level is measured, an offset taken off, the rate changed (vqcodec/audio/recording.py, offset.py).
  */
 
 import { resampled } from "./resampling.js";
@@ -55,10 +55,17 @@ export function framePowers(samples, length) {
 export function measuredGain(samples, rate) {
   const length = frameLength(rate);
   const powers = framePowers(samples, length);
-  const steady = activeLevel(withoutDrift(powers, frameMeans(samples, length, (x) => x)));
+  const steady = activeLevel(
+    withoutDrift(
+      powers,
+      frameMeans(samples, length, (x) => x),
+    ),
+  );
   if (!steady) return 1;
   const level = activeLevel(powers);
-  return Math.fround((Math.abs(level - steady) > AUDIBLE_DRIFT * steady ? steady : level) / TARGET_RMS);
+  return Math.fround(
+    (Math.abs(level - steady) > AUDIBLE_DRIFT * steady ? steady : level) / TARGET_RMS,
+  );
 }
 
 /** Root of the mean of the frame powers above both gates; 0 if there are none. */

@@ -1,4 +1,4 @@
-/** Resampling by a windowed sinc whose bands are those of soxr's `HQ`, by which the library does it. */
+/** Resampling by a windowed sinc, with the bands of soxr's `HQ`, which the library uses. */
 
 const PASSBAND = 0.9136; // of the lower rate's Nyquist frequency, where the stopband begins
 const ATTENUATION_DB = 120;
@@ -9,7 +9,7 @@ const ATTENUATION_DB = 120;
  * @param {Float32Array} samples
  * @param {number} from rate in Hz
  * @param {number} to rate in Hz
- * @returns {Float32Array} `ceil(samples.length * to / from)` samples; the same ones at the same rate
+ * @returns {Float32Array} `ceil(samples.length * to / from)` samples; at the same rate, the same
  */
 export function resampled(samples, from, to) {
   if (from === to) return samples;
@@ -35,7 +35,7 @@ function product(samples, row, first) {
   return sum;
 }
 
-/** A Kaiser window's sinc (Oppenheim and Schafer, equations 7.75 and 7.76), `ratio` of the band kept. */
+/** A sinc in a Kaiser window (Oppenheim and Schafer, equations 7.75, 7.76) that keeps a band. */
 function kernelOf(ratio) {
   const width = Math.PI * (1 - PASSBAND) * ratio;
   const cutoff = ((1 + PASSBAND) / 2) * ratio;

@@ -10,15 +10,15 @@ export class RecordingError extends Error {}
  * Read a WAV file.
  *
  * @param {ArrayBuffer} data
- * @returns {{channels: Float32Array[], rate: number} | null} full scale is 1; null where it is another
- *   kind of file, or coded as browsers alone can read
+ * @returns {{channels: Float32Array[], rate: number} | null} full scale is 1; null where it is
+ *   another kind of file, or coded as browsers alone can read
  * @throws {RecordingError} it is cut short
  */
 export function readWav(data) {
   const view = new DataView(data);
   if (data.byteLength < 12 || text(view, 0) !== "RIFF" || text(view, 8) !== "WAVE") return null;
   let format = null;
-  for (let at = 12; at + 8 <= data.byteLength; ) {
+  for (let at = 12; at + 8 <= data.byteLength;) {
     const [name, size] = [text(view, at), view.getUint32(at + 4, true)];
     const [start, rest] = [at + 8, data.byteLength - at - 8];
     if (name === "fmt " && size >= 16 && size <= rest) format = readFormat(view, start, size);
@@ -27,7 +27,10 @@ export function readWav(data) {
       if (size > rest && size < UNKNOWN_LENGTH - 4096) {
         throw new RecordingError("is cut short: copy or export it again");
       }
-      return { channels: readSamples(view, start, Math.min(size, rest), format), rate: format.rate };
+      return {
+        channels: readSamples(view, start, Math.min(size, rest), format),
+        rate: format.rate,
+      };
     }
     at = start + size + (size % 2);
   }
@@ -52,7 +55,8 @@ function readFormat(view, at, size) {
 const READERS = {
   [`${PCM} 8`]: (view, at) => (view.getUint8(at) - 0x80) / 0x80,
   [`${PCM} 16`]: (view, at) => view.getInt16(at, true) / 0x8000,
-  [`${PCM} 24`]: (view, at) => (view.getUint16(at, true) + view.getInt8(at + 2) * 0x10000) / 0x800000,
+  [`${PCM} 24`]: (view, at) =>
+    (view.getUint16(at, true) + view.getInt8(at + 2) * 0x10000) / 0x800000,
   [`${PCM} 32`]: (view, at) => view.getInt32(at, true) / 0x80000000,
   [`${FLOAT} 32`]: (view, at) => view.getFloat32(at, true),
   [`${FLOAT} 64`]: (view, at) => view.getFloat64(at, true),

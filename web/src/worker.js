@@ -1,8 +1,8 @@
 /**
  * The codec apart from the page, which stays responsive meanwhile.
  *
- * Messages to it are `{id, job, ...}`, job one of `JOBS`, or `{cancel: id}`; those from it `{id, share}`,
- * and at last `{id, result}`, `{id, error}`, or `{id, cancelled: true}`.
+ * Messages to it are `{id, job, ...}`, job one of `JOBS`, or `{cancel: id}`; those from it
+ * `{id, share}`, and at last `{id, result}`, `{id, error}`, or `{id, cancelled: true}`.
  */
 
 import { Codec } from "./codec.js";
@@ -14,7 +14,9 @@ const GRAPHS = { encode: "encode", speaker: "speaker", decode: "decode.fast", pi
 
 // One thread needs no headers of the server, and sums in one order.
 ort.env.wasm.numThreads = 1;
-ort.env.wasm.wasmPaths = { wasm: new URL("./onnxruntime/ort-wasm-simd-threaded.wasm", import.meta.url).href };
+ort.env.wasm.wasmPaths = {
+  wasm: new URL("./onnxruntime/ort-wasm-simd-threaded.wasm", import.meta.url).href,
+};
 
 class Cancelled extends Error {}
 
