@@ -1,6 +1,6 @@
 /** The page: what is pressed, dropped, shown and played. */
 
-import { startRecording } from "./microphone.js";
+import { Microphone } from "./microphone.js";
 import { bitsPer } from "./packing.js";
 import { draw } from "./pictures.js";
 import { mixed } from "./recording.js";
@@ -12,12 +12,13 @@ const OWN_VOICE = "";
 
 const element = (id) => document.getElementById(id);
 const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+const microphone = new Microphone();
 const jobs = new Map(); // what to do with what the worker says of each
 let nJobs = 0;
-let running = null; // {id, ended} of what can be cancelled
+let running = null; // {id, ended} of the job that the worker has
+let nRecordings = 0; // that were asked for
 let model = null;
 let name = null; // of the recording that codes are of
-let microphone = null;
 let sample = null; // a sound file to try the page with
 
 worker.onmessage = ({ data: { id, share, ...ended } }) => {
@@ -34,16 +35,16 @@ worker.onmessage = ({ data: { id, share, ...ended } }) => {
  *
  * @returns {Promise<object | null>} its result; null when it was cancelled
  */
-async function work(status, job, told = {}, transferred = []) {
+async function work(status, job, told = {}) {
   await cancel();
   const id = nJobs++;
   const ended = new Promise((resolve) => jobs.set(id, resolve));
   running = { id, ended };
   showWork(status, true);
-  worker.postMessage({ id, job, ...told }, transferred);
-  const { result, error, isRecording } = await ended;
+  worker.postMessage({ id, job, ...told });
+  const { result, error, isRecording, cancelled } = await ended;
   running = null;
-  showWork("", false);
+  showWork(cancelled ? "Cancelled" : "", false);
   if (error) throw isRecording ? new RecordingError(error) : new Error(error);
   return result ?? null;
 }
@@ -56,7 +57,8 @@ async function cancel() {
 
 function showWork(status, isRunning) {
   element("status").textContent = status;
-  element("progress").hidden = element("cancel").hidden = !isRunning;
+  element("progress").hidden = !isRunning;
+  element("cancel").hidden = !isRunning || !model;
   element("progress").removeAttribute("value");
 }
 
@@ -75,8 +77,11 @@ function asked(action) {
 
 async function load() {
   const fetched = fetch(new URL("./sample.wav", import.meta.url));
-  model = await work("Loading the model", "load");
+  const prepared = microphone.load();
+  const loaded = await work("Loading the model", "load");
   sample = await (await fetched).arrayBuffer();
+  await prepared;
+  model = loaded;
   showVoices();
   const licence = model.licence.split(",")[0];
   element("about").textContent = `Model ${model.model}. ${model.attribution}. ${licence}.`;
@@ -106,9 +111,24 @@ function showVoices() {
   }
 }
 
+/**
+ * Take another recording in place of the one before.
+ *
+ * @param {string} newName
+ * @param {() => Promise<{channels: Float32Array[], rate: number}>} read
+ */
+async function use(newName, read) {
+  const turn = ++nRecordings;
+  await cancel();
+  for (const id of ["result", "coded", "recorded"]) element(id).hidden = true;
+  element("hear").disabled = true;
+  element("status").textContent = "";
+  const { channels, rate } = await read();
+  if (turn === nRecordings) await encode(newName, mixed(channels), rate);
+}
+
 async function open(file) {
-  forget();
-  await encode(file.name, await decoded(await file.arrayBuffer(), file.name));
+  await use(file.name, async () => decoded(await file.arrayBuffer(), file.name));
 }
 
 /** The samples of a sound file: of a WAV as they are, else what the browser makes of it. */
@@ -129,15 +149,7 @@ async function decoded(data, fileName) {
   }
 }
 
-/** What was heard before is no more when another recording is meant. */
-function forget() {
-  for (const id of ["result", "coded", "recorded"]) element(id).hidden = true;
-  element("hear").disabled = true;
-  if (!running) element("status").textContent = "";
-}
-
-async function encode(newName, { channels, rate }) {
-  const samples = mixed(channels);
+async function encode(newName, samples, rate) {
   const started = performance.now();
   let result;
   try {
@@ -222,33 +234,21 @@ function offer(link, content, fileName) {
 
 async function record() {
   const button = element("record");
-  if (microphone) {
-    const { stop } = microphone;
-    microphone = null;
-    button.setAttribute("aria-pressed", "false");
+  if (microphone.isRecording) {
+    button.classList.remove("recording");
     button.textContent = "Record";
-    forget();
-    await encode("The recording", await stop());
+    await use("The recording", () => microphone.stop());
     return;
   }
-  try {
-    microphone = await startRecording((seconds) => {
-      if (microphone) button.textContent = `Stop (${Math.floor(seconds)} s)`;
-      if (microphone && seconds > LONGEST_RECORDING_S) button.click();
-    });
-  } catch (error) {
-    if (error instanceof RecordingError) throw error;
-    throw new RecordingError(
-      `The microphone cannot be used (${error.message}): allow it, or drop a file`,
-    );
-  }
-  button.setAttribute("aria-pressed", "true");
-  button.textContent = "Stop";
+  await microphone.start((seconds) => {
+    button.textContent = `Stop (${Math.floor(seconds)} s)`;
+    if (seconds > LONGEST_RECORDING_S) button.click();
+  });
+  button.classList.add("recording");
 }
 
 async function useSample() {
-  forget();
-  await encode("sample.wav", await decoded(sample, "sample.wav"));
+  await use("sample.wav", () => decoded(sample, "sample.wav"));
 }
 
 element("file").onchange = asked(async ({ target }) => {
