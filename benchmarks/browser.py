@@ -20,9 +20,10 @@ import typer
 from command import run
 
 import vqcodec
-from vqcodec.audio import load
+from vqcodec.audio import load, open_recording
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.report import markdown_table, write_report
+from vqcodec.inference.encoding import DOUBT
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "samples" / "rms.wav"
@@ -95,18 +96,29 @@ def compared(page: Any, recordings: list[Path], folder: Path) -> list[dict[str, 
         soundfile.write(own, load(path, codec.sample_rate), codec.sample_rate, "FLOAT")
         found, seconds = encoded(page, own)
         expected = codec.encode(own)
-        differing = np.count_nonzero(found != expected.codes[0])
+        differing = np.flatnonzero(found != expected.codes[0])
+        margins = margins_of(codec, own, expected.gain)[differing]
         rows.append(
             {
                 "recording": path.name,
                 "seconds": expected.duration_s,
                 "encoding_s": seconds,
                 "codes": len(found),
-                "differing": differing,
+                "differing": len(differing),
+                "near_ties": np.count_nonzero(margins < DOUBT),
             }
         )
-        typer.echo(f"{path}: {differing} of {len(found)} codes differ")
+        told = "".join(f", by {margin:.1e}" for margin in margins)
+        typer.echo(f"{path}: {len(differing)} of {len(found)} codes differ{told}")
     return rows
+
+
+def margins_of(codec: vqcodec.Codec, path: Path, gain: float) -> np.ndarray:
+    """By how much the library's codes (N,) of a recording won."""
+    recording = open_recording(path)
+    (samples,) = recording.speech(codec.sample_rate, recording.n_samples, gain)
+    padded = np.pad(samples, (0, -len(samples) % codec.hop_length))
+    return codec.engine.encode_chunk(padded / np.float32(gain)).margins
 
 
 def weights(page: Path) -> dict[str, str]:
@@ -141,8 +153,9 @@ def main(
             visit.get_by_role("button", name="Hear it").click()
             facts[f"seconds to decode them as {VOICE}"] = f"{seconds_told(visit, 'Decoded'):.1f}"
             rows = compared(visit, recordings or [SAMPLE], Path(folder))
-    total, differing = (sum(row[name] for row in rows) for name in ("codes", "differing"))
-    facts["codes that are not the library's"] = f"{differing} of {total}"
+    sums = {name: sum(row[name] for row in rows) for name in ("codes", "differing", "near_ties")}
+    facts["codes that are not the library's"] = f"{sums['differing']} of {sums['codes']}"
+    facts["of these near ties"] = f"{sums['near_ties']}"
     summary = markdown_table([{"what": what, "": value} for what, value in facts.items()])
     write_report(output, "browser", rows, summary)
     typer.echo(summary)
