@@ -139,6 +139,7 @@ def test_its_own_voice_is_made_higher(page: Any, tmp_path: Path) -> None:
     encode(page, clip)
     page.get_by_role("slider", name="Pitch").fill("3")
     convert(page, "Its own")
+    assert page.inner_text("#result-title") == "By its own voice, +3 semitones"
     page.get_by_role("slider", name="Pitch").fill("0")
     codec = vqcodec.load(voices=False)
     expected = codec.decode(codec.encode(clip), pitch=3)
@@ -202,5 +203,6 @@ def test_long_work_is_cancelled(page: Any, tmp_path: Path) -> None:
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Cancel").wait_for(state="hidden")
     assert page.get_by_role("button", name="Hear it").is_disabled()
-    encode(page, SAMPLES / "slt.wav")
+    page.get_by_role("button", name="Use the sample").click()
+    page.get_by_text("Encoded in").wait_for()
     assert page.get_by_role("button", name="Hear it").is_enabled()

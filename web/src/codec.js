@@ -23,6 +23,7 @@ const GUIDANCE = 0.4; // how far a conversion is led away from the voice of the 
 const REFERENCE_SECONDS = 4; // that the speaker encoder hears at a time
 const MOST_REFERENCES = 16;
 const SILENCE = 1e-4; // -80 dB full scale
+const LARGEST = 1000; // 60 dB over full scale
 const [SHORTEST_S, LONGEST_S] = [0.25, 300];
 const [LOWEST_RATE, HIGHEST_RATE] = [8000, 192_000]; // Hz
 
@@ -201,8 +202,8 @@ function check(samples, rate) {
   if (seconds > LONGEST_S) {
     throw new RecordingError(`is ${Math.round(seconds)} s long: cut it to ${LONGEST_S} s or less`);
   }
-  if (!samples.every(Number.isFinite)) {
-    throw new RecordingError("has samples that are no numbers: repair or export it again");
+  if (!samples.every((x) => Math.abs(x) <= LARGEST)) {
+    throw new RecordingError("has samples far beyond full scale: repair or export it again");
   }
   if (!samples.some((x) => Math.abs(x) >= SILENCE)) {
     throw new RecordingError("is silent: check the microphone, or choose another file");

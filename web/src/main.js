@@ -30,6 +30,11 @@ worker.onmessage = ({ data: { id, share, ...ended } }) => {
   jobs.delete(id);
 };
 
+worker.onerror = ({ message }) => {
+  showWork("", false);
+  showError(`The page does not run here (${message ?? "no module workers"}): use a newer browser`);
+};
+
 /**
  * Let the worker do something, after what it does now has been cancelled.
  *
@@ -69,10 +74,14 @@ function asked(action) {
     try {
       await action(...told);
     } catch (error) {
-      element("error").textContent = error.message;
-      element("error").hidden = false;
+      showError(error.message);
     }
   };
+}
+
+function showError(message) {
+  element("error").textContent = message;
+  element("error").hidden = false;
 }
 
 async function load() {
@@ -91,8 +100,7 @@ async function load() {
 }
 
 function showVoices() {
-  const pitch = (voice) => model.about_voices[voice]?.pitch_hz ?? 0;
-  const known = Object.keys(model.voices).sort((a, b) => pitch(b) - pitch(a));
+  const known = Object.keys(model.voices).sort((a, b) => pitchOf(b) - pitchOf(a));
   for (const voice of [OWN_VOICE, ...known]) {
     const { sex, pitch_hz, source, accent } = model.about_voices[voice] ?? {};
     const described = [sex, pitch_hz && `${Math.round(pitch_hz)} Hz`].filter(Boolean).join(", ");
@@ -193,16 +201,40 @@ function hexadecimal(byte) {
   return byte.toString(16).padStart(2, "0");
 }
 
+function chosenVoice() {
+  return document.querySelector("#voices input:checked").value;
+}
+
+/** How high a voice is; null where that is not known, so that it cannot be shifted. */
+function pitchOf(voice) {
+  return model.about_voices[voice]?.pitch_hz ?? null;
+}
+
+function showPitch() {
+  const voice = chosenVoice();
+  const slider = element("pitch");
+  slider.disabled = voice !== OWN_VOICE && pitchOf(voice) === null;
+  if (slider.disabled) slider.value = 0;
+  element("pitch-value").textContent = slider.disabled ? "not known" : shift(Number(slider.value));
+}
+
+function shift(semitones) {
+  if (!semitones) return "as the voice";
+  return `${semitones > 0 ? "+" : "−"}${Math.abs(semitones)} semitones`;
+}
+
 async function hear() {
-  const chosen = document.querySelector("#voices input:checked").value;
+  const chosen = chosenVoice();
   const vector = model.voices[chosen];
-  const voice = vector ? { vector, pitch_hz: model.about_voices[chosen]?.pitch_hz ?? null } : null;
+  const voice = vector ? { vector, pitch_hz: pitchOf(chosen) } : null;
   const started = performance.now();
   const semitones = Number(element("pitch").value);
   const samples = await work("Decoding", "decode", { voice, semitones });
   if (!samples) return;
   const seconds = (performance.now() - started) / 1000;
   element("result").hidden = false;
+  const by = chosen === OWN_VOICE ? "its own voice" : chosen;
+  element("result-title").textContent = `By ${by}${semitones ? `, ${shift(semitones)}` : ""}`;
   const sound = show("result", samples, model.sample_rate);
   offer("download-wav", sound, `${name}.${chosen || "own"}.wav`);
   element("status").textContent = `Decoded in ${seconds.toFixed(1)} s`;
@@ -260,11 +292,7 @@ element("record").onclick = asked(record);
 element("sample").onclick = asked(useSample);
 element("hear").onclick = asked(hear);
 element("cancel").onclick = cancel;
-element("pitch").oninput = ({ target: { value } }) => {
-  const semitones = Number(value);
-  const text = `${semitones > 0 ? "+" : "−"}${Math.abs(semitones)} semitones`;
-  element("pitch-value").textContent = semitones ? text : "as the voice";
-};
+element("pitch").oninput = element("voices").onchange = showPitch;
 
 // Wherever on the page a file is dropped, it is meant for it.
 document.ondragover = (event) => {

@@ -1,7 +1,7 @@
 /** WAV files, whose samples reach the networks as they are: no browser resamples them. */
 
 const [PCM, FLOAT, EXTENSIBLE] = [1, 3, 0xfffe];
-const UNKNOWN_LENGTH = 0xffffffff; // of a file that was written to a pipe
+const UNKNOWN_SIZE = 0x7fff0000; // and more is promised by programs that write to pipes
 
 /** A recording that cannot be used, and what to do about it. */
 export class RecordingError extends Error {}
@@ -24,7 +24,7 @@ export function readWav(data) {
     if (name === "fmt " && size >= 16 && size <= rest) format = readFormat(view, start, size);
     if (name === "data") {
       if (!format) return null;
-      if (size > rest && size < UNKNOWN_LENGTH - 4096) {
+      if (size > rest && size < UNKNOWN_SIZE) {
         throw new RecordingError("is cut short: copy or export it again");
       }
       return {
