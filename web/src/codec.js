@@ -44,8 +44,7 @@ export class Codec {
    * @param {Float32Array} samples one channel
    * @param {number} rate of the samples in Hz
    * @param {(share: number) => Promise<void>} onProgress
-   * @returns {Promise<object>} as `packing.codesFile` and `decode` take it; `nSettled` of its codes
-   *   lay nearly between two codebook vectors
+   * @returns {Promise<object>} as `packing.codesFile` and `decode` take it
    * @throws {RecordingError} too short, too long, silent or of an impossible rate
    */
   async encode(samples, rate, onProgress) {
@@ -55,7 +54,7 @@ export class Codec {
     const vector = await this.#voiceOf(heard);
     const pitch = await this.#pitchOf(heard, (share) => onProgress(share / 3));
     const codes = await this.#codesOf(heard, (share) => onProgress((1 + 2 * share) / 3));
-    return { ...codes, ...pitch, vector, gain, rate, nSamples: samples.length };
+    return { codes, ...pitch, vector, gain, rate, nSamples: samples.length };
   }
 
   async #codesOf(heard, onProgress) {
@@ -66,7 +65,6 @@ export class Codec {
     whole.set(heard);
     const part = (start, end) => whole.slice(start * hopLength, end * hopLength);
     const codes = new Uint16Array(nCodes);
-    let nSettled = 0;
     for (const [start, end] of spans(nCodes)) {
       const first = Math.max(start - before, 0);
       const found = await this.#encoded(part(first, Math.min(end + after, nCodes)));
@@ -75,14 +73,13 @@ export class Codec {
         if (found.margins[code - first] < DOUBT) {
           // Wherever the chunk lay, its own receptive field gives one answer.
           const seen = Math.max(code - before, first);
-          const last = Math.min(code + after + 1, Math.min(end + after, nCodes));
+          const last = Math.min(code + after + 1, nCodes);
           codes[code] = (await this.#encoded(part(seen, last))).codes[code - seen];
-          nSettled += 1;
         }
       }
       await onProgress(end / nCodes);
     }
-    return { codes, nSettled };
+    return codes;
   }
 
   async #encoded(samples) {

@@ -92,8 +92,8 @@ async function load() {
   await prepared;
   model = loaded;
   showVoices();
-  const licence = model.licence.split(",")[0];
-  element("about").textContent = `Model ${model.model}. ${model.attribution}. ${licence}.`;
+  const about = [`Model ${model.model}`, model.attribution, model.licence.split(",")[0]];
+  element("about").textContent = about.filter(Boolean).join(". ");
   element("pitch-row").hidden = !model.pitch;
   for (const id of ["file", "record", "sample"]) element(id).disabled = false;
   element("status").textContent = "Ready: choose, record or drop a recording";
@@ -272,11 +272,16 @@ async function record() {
     await use("The recording", () => microphone.stop());
     return;
   }
-  await microphone.start((seconds) => {
-    button.textContent = `Stop (${Math.floor(seconds)} s)`;
-    if (seconds > LONGEST_RECORDING_S) button.click();
-  });
-  button.classList.add("recording");
+  button.disabled = true;
+  try {
+    await microphone.start((seconds) => {
+      button.textContent = `Stop (${Math.floor(seconds)} s)`;
+      if (seconds > LONGEST_RECORDING_S) button.click();
+    });
+    button.classList.add("recording");
+  } finally {
+    button.disabled = false;
+  }
 }
 
 async function useSample() {
