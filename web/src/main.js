@@ -269,7 +269,8 @@ async function record() {
   if (microphone.isRecording) {
     button.classList.remove("recording");
     button.textContent = "Record";
-    await use("The recording", () => microphone.stop());
+    const recorded = microphone.stop(); // now, whatever is being cancelled meanwhile
+    await use("The recording", () => recorded);
     return;
   }
   button.disabled = true;
