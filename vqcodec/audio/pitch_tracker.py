@@ -21,7 +21,7 @@ FRAME_LENGTH = 256  # samples
 # Frames that a frame's value depends on. The network sees 11 before; with 16, sums are the same
 # bits, too.
 BEFORE, AFTER = 16, 10
-STEP = 500  # values of a block, if nothing is said
+STEP = 1000  # values of a block, if nothing is said: little context, and what caches hold
 LOWEST_HZ, HIGHEST_HZ = 55.0, 550.0
 LEVEL = 2.0  # of normalised speech, whose peaks are then about .5, as in what the network knows
 UNVOICED = 0.0
