@@ -306,7 +306,7 @@ def _announced(codec: Codec, decoder: opt.Decoder) -> AbstractContextManager[Non
     from vqcodec.inference.wavenet import announced
 
     told = "compiling the sampler for this processor, once: some seconds"
-    return announced(codec.engine, decoder, lambda: typer.echo(told, err=True))
+    return announced(decoder or codec.decoders[0], codec.device, lambda: typer.echo(told, err=True))
 
 
 def _converted(sources: list[str], voice: str) -> str | None:

@@ -19,7 +19,7 @@ from vqcodec.errors import SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
 from vqcodec.inference.wavenet import announced
 from vqcodec.serving import pictures
-from vqcodec.serving.service import TooLongError, told
+from vqcodec.serving.service import check_seconds, told
 from vqcodec.serving.sessions import CancelledError, Sessions
 from vqcodec.weights.voices import Speaker, check_name
 
@@ -107,7 +107,7 @@ class Studio:
         self.sessions.keep(self._session(request), path)
         codes = Codes.load(path, tables=self.codec.tables)
         self.codec.check(codes)
-        self._check_seconds(path, codes.duration_s)
+        check_seconds(path, codes.duration_s, self.max_seconds)
         return self._shown(replace(desk, name=Path(path).stem, codes=codes), None, request)
 
     @_in_turn
@@ -144,7 +144,7 @@ class Studio:
         target = self.sessions.folder(session) / f"{name}.wav"
         on_progress = self._on_progress(session, progress, "decoding")
         told = "compiling the sampler, once: some seconds, before which Cancel stops nothing"
-        with announced(self.codec.engine, decoder, lambda: progress(0.0, desc=told)):
+        with announced(decoder, self.codec.device, lambda: progress(0.0, desc=told)):
             # A file of ours: arrays that are no int16 come out at another level.
             self.codec.decode_to(
                 target,
@@ -212,13 +212,7 @@ class Studio:
 
     def _check_length(self, path: str) -> None:
         recording = open_recording(path)
-        self._check_seconds(path, recording.n_samples / recording.sample_rate)
-
-    def _check_seconds(self, path: str, seconds: float) -> None:
-        if seconds > self.max_seconds:
-            raise TooLongError(
-                f"{path}: lasts {seconds:.0f} s, and {self.max_seconds:g} s are taken; cut it"
-            )
+        check_seconds(path, recording.n_samples / recording.sample_rate, self.max_seconds)
 
     def cleared(self, desk: Desk) -> tuple[Desk, str, str, Any, None, str, Any, None]:
         """What is shown before something is: nothing, and of the desk nothing but the voices."""

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vqcodec.extras import library
 from vqcodec.models import AUTOREGRESSIVE, DecoderName
-
-if TYPE_CHECKING:
-    from vqcodec.inference.engines import Engine
 
 LANES_PER_THREAD = 16  # segments that are sampled side by side
 
 
 def announced(
-    engine: Engine, decoder: DecoderName | None, tell: Callable[[], object]
+    decoder: DecoderName, device: str, tell: Callable[[], object]
 ) -> AbstractContextManager[None]:
     """Within this context, have it told once when the sampler is being compiled, if it is.
 
     Args:
-        engine: that decodes.
-        decoder: that it decodes with; the best that the model has when None.
+        decoder: that decodes.
+        device: `cpu` or `cuda`.
         tell: called as the compiler starts, which takes seconds and cannot be stopped.
 
     Raises:
         VqcodecError: numba is needed, and not installed.
     """
-    if (decoder or engine.config.decoders[0]) not in AUTOREGRESSIVE or engine.device != "cpu":
+    if decoder not in AUTOREGRESSIVE or device != "cpu":
         return nullcontext()
     library("numba")  # says which extra has it
     from numba.core import event
