@@ -38,30 +38,34 @@ FORMATS = {".txt": True, ".jsonl": True, ".npy": False, ".textgrid": False}
 # Of a recording, whose source and name it gets.
 Work = Callable[[tuple[str, str]], Line]
 
+Sources = Annotated[
+    list[str],
+    typer.Argument(help="Recordings, code files, folders of either, or - (a recording)."),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="A .txt, .jsonl, .npy or .TextGrid file, the last two of one recording.",
+        show_default="lines of .txt on standard output",
+    ),
+]
+Dedup = Annotated[
+    bool,
+    typer.Option("--dedup", help="Collapse consecutive repeats, and add their durations."),
+]
+
 
 def units(
-    sources: Annotated[
-        list[str],
-        typer.Argument(help="Recordings, code files, folders of either, or - (a recording)."),
-    ],
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="A .txt, .jsonl, .npy or .TextGrid file, the last two of one recording.",
-            show_default="lines of .txt on standard output",
-        ),
-    ] = None,
+    sources: Sources,
+    target: Target = None,
     to: Annotated[
         Literal["parquet", "webdataset", "lhotse"] | None,
         typer.Option(help="Make a data set in the folder FILE, of any source of encode-dataset."),
     ] = None,
-    dedup: Annotated[
-        bool,
-        typer.Option("--dedup", help="Collapse consecutive repeats, and add their durations."),
-    ] = False,
+    dedup: Dedup = False,
     model: Annotated[
         str | None, opt.model_option("speech-1k; of code files, the packaged one that made them")
     ] = None,
