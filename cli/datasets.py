@@ -114,6 +114,8 @@ def make_dataset(
     from vqcodec.scale.work import Job
 
     listing = list_source(source, part_size)
+    if listing.content == "units":
+        raise DataError(f"{source}: holds units; give what they were made of, with its sound")
     if content == "codes" and listing.layout is not None:
         raise DataError(
             f"{source}: holds codes already; vqcodec decode-dataset makes sound of them"

@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -21,8 +21,8 @@ from vqcodec.errors import DataError
 from vqcodec.extras import library
 from vqcodec.files import AUDIO_SUFFIXES
 from vqcodec.scale import storage
-from vqcodec.scale.code_columns import Layout
-from vqcodec.scale.dataset_files import PLAN, data_files, read_plan
+from vqcodec.scale.code_columns import METADATA, Layout
+from vqcodec.scale.dataset_files import PLAN, Content, data_files, read_plan
 
 Kind = Literal["files", "parquet", "arrow", "tar", "shar"]
 Item = dict[str, Any]
@@ -71,11 +71,13 @@ class Listing:
         parts: in their order.
         extra: name -> Arrow type of what is told of recordings beside name, speaker and text.
         layout: of codes, where the source is a data set of them.
+        content: of a data set that was made here.
     """
 
     parts: list[Part]
     extra: Mapping[str, Any]
     layout: Layout | None = None
+    content: Content | None = None
 
     @property
     def digest(self) -> str:
@@ -153,17 +155,18 @@ def _listed(source: str, part_size: int) -> Listing:
 def _dataset(source: str, found: Mapping[str, str], part_size: int) -> Listing:
     """Of a data set that was made here."""
     plan = read_plan(source, found)
-    if plan["content"] == "units":
-        raise DataError(f"{source}: holds units, which have no sound; vqcodec.datasets reads them")
+    content: Content = plan["content"]
     if plan["to"] != "lhotse":
-        return _listed(storage.join(source, "data"), part_size)
+        listing = _listed(storage.join(source, "data"), part_size)
+        return replace(listing, content=content)
     parts = []
     for number in range(plan["n_parts"]):
-        cuts, codes = (found[file] for file in data_files("lhotse", "codes", number))
+        cuts, codes = (found[file] for file in data_files("lhotse", content, number))
         items = [{"url": cuts, "codes": codes, "layout": plan["layout"]}]
         parts.append(Part("shar", items))
     extra = {"extra": library("pyarrow").string()}
-    return Listing(parts, extra, Layout.of_json(plan["layout"]))
+    layout = Layout.of_json(plan["layout"]) if content == "codes" else None
+    return Listing(parts, extra, layout, content)
 
 
 def _matching(pattern: str) -> dict[str, str]:
@@ -358,7 +361,7 @@ def _containers(urls: Mapping[str, str], kind: Kind, source: str) -> Listing:
         if one.name not in (column, "name", "speaker", "text")
     }
     layout = Layout.of_schema(schemas[0])
-    if layout is not None:
+    if METADATA in (schemas[0].metadata or {}):
         extra = {one.name: one.type for one in schemas[0] if one.name not in RESERVED}
     elif column is None:
         raise DataError(

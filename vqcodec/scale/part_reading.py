@@ -19,7 +19,7 @@ from vqcodec.extras import library
 from vqcodec.files import AUDIO_SUFFIXES
 from vqcodec.format.codes import Codes
 from vqcodec.scale import storage
-from vqcodec.scale.code_columns import Layout, codes_of
+from vqcodec.scale.code_columns import METADATA, Layout, codes_of
 from vqcodec.scale.listing import RESERVED, Item, Part, audio_column, told
 from vqcodec.scale.records import Record, Sound, key_of
 
@@ -68,13 +68,17 @@ def _read_arrow(item: Item) -> Iterator[Record]:
 def _rows(table: Any, item: Item, place: str) -> Iterator[Record]:
     """Of a table or a batch of rows, which are called by their place if by nothing else."""
     layout = Layout.of_schema(table.schema)
-    column = None if layout else audio_column(table.schema)
+    has_units = METADATA in (table.schema.metadata or {}) and layout is None
+    column = None if layout or has_units else audio_column(table.schema)
     for number, row in enumerate(table.to_pylist()):
         given = {key: told(row, key)[0] for key in ("name", "speaker", "text")}
-        if layout:
-            extra = {key: value for key, value in row.items() if key not in RESERVED}
-            codes = partial(codes_of, row, layout)
-            yield Record(row["name"], row["speaker"], row["text"], codes=codes, extra=extra)
+        if layout or has_units:
+            yield Record(
+                **{key: row[key] for key in ("name", "speaker", "text")},
+                codes=partial(codes_of, row, layout) if layout else None,
+                units=_units(row) if has_units else None,
+                extra={key: value for key, value in row.items() if key not in RESERVED},
+            )
             continue
         assert column is not None
         held = row.pop(column)
@@ -91,6 +95,11 @@ def _rows(table: Any, item: Item, place: str) -> Iterator[Record]:
             if key not in ("name", "speaker", "text")
         }
         yield Record(name, given["speaker"], given["text"], sound, extra=extra)
+
+
+def _units(row: Mapping[str, Any]) -> np.ndarray:
+    units = np.asarray(row["units"], np.int64)
+    return units if row["durations"] is None else np.stack([units, row["durations"]])
 
 
 def _read_tar(item: Item) -> Iterator[Record]:
@@ -144,7 +153,9 @@ def _sample(key: str, members: Mapping[str, bytes], item: Item) -> Record:
     others = {kind: data for kind, data in members.items() if sound is None or kind != sounds[0]}
     # A key that had to be changed tells so beside it.
     name = described["name"] if key_of(described["name"]) == key else key
-    return Record(name, described["speaker"], text, sound, codes, {"members": others})
+    array = members.get("units.npy")
+    units = None if array is None or codes else np.load(io.BytesIO(array))
+    return Record(name, described["speaker"], text, sound, codes, units, {"members": others})
 
 
 def _described(members: Mapping[str, bytes]) -> dict[str, str]:
@@ -166,13 +177,18 @@ def _read_shar(item: Item) -> Iterator[Record]:
     cuts = gzip.decompress(storage.read(item["url"])).decode().splitlines()
     with storage.reading(item["codes"]) as file, tarfile.open(fileobj=file) as tar:
         arrays = [_content(tar, one) for one in tar if one.name.endswith(".npy")]
-    for line, array in zip(cuts, arrays, strict=True):
-        cut = json.loads(line)
-        row = {**cut["custom"]["vqcodec"], "codes": np.load(io.BytesIO(array))}
-        said = cut["supervisions"][0]
-        extra = {"extra": json.dumps(cut["custom"]["extra"])}
-        codes = partial(codes_of, {**row, "speaker": said["speaker"]}, layout)
-        yield Record(cut["id"], said["speaker"], said["text"], codes=codes, extra=extra)
+    for line, data in zip(cuts, arrays, strict=True):
+        cut, array = json.loads(line), np.load(io.BytesIO(data))
+        said, custom = cut["supervisions"][0], cut["custom"]
+        row = {**custom["vqcodec"], "codes": array, "speaker": said["speaker"]}
+        yield Record(
+            cut["id"],
+            said["speaker"],
+            said["text"],
+            codes=partial(codes_of, row, layout) if "voice" in row else None,
+            units=None if "voice" in row else array.astype(np.int64),
+            extra={"extra": json.dumps(custom["extra"])},
+        )
 
 
 _READERS: dict[str, Callable[[Item], Iterator[Record]]] = {

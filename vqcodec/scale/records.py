@@ -111,6 +111,7 @@ class Record:
         text: what is said, or "" where that is not told.
         sound: where it lies; None where there are only codes.
         codes: reads them, where a source has them; raises CodesError.
+        units: of a data set of units, (N,), or (2, N) with their durations in codes.
         extra: whatever else the source tells, by the names that it has there.
     """
 
@@ -119,6 +120,7 @@ class Record:
     text: str = ""
     sound: Sound | None = None
     codes: Callable[[], Codes] | None = None
+    units: np.ndarray | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
