@@ -97,7 +97,7 @@ def vctk(root: str | Path) -> list[Utterance]:
 
     def utterance(name: str, path: Path) -> Utterance:
         speaker = path.parent.name
-        split = _hashed_split(name, counts[speaker])
+        split = hashed_split(name, counts[speaker])
         return Utterance(path, name, speaker, split, _read_text(corpus / "txt" / f"{name}.txt"))
 
     return _sorted_by_name(utterance(name, path) for name, path in recordings.items())
@@ -137,7 +137,7 @@ def librispeech(root: str | Path) -> list[Utterance]:
         name = f"ls{speaker}/{path.stem}"
         split = _LIBRISPEECH_SPLITS[subset.split("-")[0]]
         if split == "train":
-            split = _hashed_split(name, counts[speaker])
+            split = hashed_split(name, counts[speaker])
         return Utterance(path, name, f"ls{speaker}", split, texts[path.parent].get(path.stem, ""))
 
     return _sorted_by_name(map(utterance, paths))
@@ -172,7 +172,7 @@ def folder(root: str | Path) -> list[Utterance]:
     def utterance(path: Path) -> Utterance:
         name = path.relative_to(root).with_suffix("").as_posix()
         speaker = name.split("/")[0]
-        return Utterance(path, name, speaker, _hashed_split(name, counts[speaker]), "")
+        return Utterance(path, name, speaker, hashed_split(name, counts[speaker]), "")
 
     return _sorted_by_name(map(utterance, paths))
 
@@ -268,7 +268,7 @@ def _manifest_utterance(manifest: Path, line: int, row: dict[str, str | None]) -
     )
 
 
-def _hashed_split(name: str, n_utterances: int) -> str:
+def hashed_split(name: str, n_utterances: int) -> str:
     """Split an utterance by its name; a speaker with few utterances keeps all for training."""
     if n_utterances < _MIN_UTTERANCES_TO_SPLIT:
         return "train"

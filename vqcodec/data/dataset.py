@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vqcodec.data.batches import NOT_ENCODED, Batch, Draws
+from vqcodec.data.clips import AudioClips, Clip
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
 from vqcodec.data.encoded import EncodedClips
 from vqcodec.data.labels import UNLABELLED
 from vqcodec.data.perturbation import n_frames, perturb
 from vqcodec.data.phones import PhoneTrack
 from vqcodec.data.pitch_perturbation import equalizers, pitch_shifts
-from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.data.stream_tracks import StreamTracks
 from vqcodec.errors import DataError
 
@@ -36,7 +36,7 @@ class SegmentSampler:
     """Random segments, every second of audio equally likely.
 
     Args:
-        data: the prepared folder.
+        data: the recordings.
         clips: those to draw from.
         speakers: rows of the speaker table: a name for every clip's speaker.
         config: batch and segment sizes.
@@ -56,7 +56,7 @@ class SegmentSampler:
 
     def __init__(
         self,
-        data: PreparedData,
+        data: AudioClips,
         clips: Sequence[Clip],
         config: DataConfig,
         *,
@@ -310,19 +310,21 @@ def _ignore_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def map_audio(data: PreparedData) -> Tensor:
-    """(n_samples,) int16, read from the disk where it is looked at."""
+def map_audio(data: AudioClips) -> Tensor:
+    """(n_samples,) int16; of a prepared folder, read from the disk where it is looked at."""
+    if not isinstance(data.audio, np.memmap):
+        return torch.from_numpy(data.audio)
     # Copy-on-write, because torch warns of memory that it may not write; nothing is written.
     return torch.from_numpy(np.memmap(data.root / "audio.i16", dtype="<i2", mode="c"))
 
 
 def load_resident_audio(
-    data: PreparedData, device: torch.device, wanted: bool | None
+    data: AudioClips, device: torch.device, wanted: bool | None
 ) -> Tensor | None:
     """All audio in the memory of a device, or None.
 
     Args:
-        data: the prepared folder.
+        data: the recordings.
         device: where the model is trained.
         wanted: None for a GPU that the audio fills by a quarter at most.
     """
