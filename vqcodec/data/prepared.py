@@ -215,7 +215,9 @@ def _convert(
         (output / "audio.i16").open("ab") as samples_file,
         (output / "clips.jsonl").open("a", encoding="utf-8") as clips_file,
         (output / "failed.jsonl").open("a", encoding="utf-8") as failures_file,
-        closing(_read_all([u.path for u in utterances[n_done:]], sample_rate, jobs)) as results,
+        closing(
+            _read_all([u.sound or u.path for u in utterances[n_done:]], sample_rate, jobs)
+        ) as results,
     ):
         start = samples_file.tell() // 2
         for index, result in enumerate(results, n_done):
@@ -253,18 +255,18 @@ def _finish(output: Path, request: dict[str, Any]) -> None:
 
 
 def _read_all(
-    paths: Sequence[Path], sample_rate: int, jobs: int
+    sources: Sequence[Path | Callable[[], AudioSource]], sample_rate: int, jobs: int
 ) -> Generator[tuple[np.ndarray, float] | AudioError, None, None]:
     """Read recordings, in order, in this process or in several."""
     if jobs == 1:
-        yield from (read_recording(path, sample_rate) for path in paths)
+        yield from (read_recording(source, sample_rate) for source in sources)
         return
     # A fork of a process with threads, which torch may have started, can hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as executor:
         pending: deque[Future[tuple[np.ndarray, float] | AudioError]] = deque()
-        for path in paths:
-            pending.append(executor.submit(read_recording, path, sample_rate))
+        for source in sources:
+            pending.append(executor.submit(read_recording, source, sample_rate))
             # Results that wait for an earlier, longer recording must not fill the memory.
             if len(pending) == 4 * jobs:
                 yield pending.popleft().result()
@@ -272,10 +274,12 @@ def _read_all(
             yield pending.popleft().result()
 
 
-def read_recording(source: AudioSource, sample_rate: int) -> tuple[np.ndarray, float] | AudioError:
+def read_recording(
+    source: AudioSource | Callable[[], AudioSource], sample_rate: int
+) -> tuple[np.ndarray, float] | AudioError:
     """Read a recording as int16 with its gain; an error is returned, to be reported in order."""
     try:
-        recording = audio.open_recording(source)
+        recording = audio.open_recording(source() if callable(source) else source)
         gain = recording.gain()
         blocks = recording.speech(sample_rate, _BLOCK_LENGTH, gain)
         return np.concatenate([to_int16(block) for block in blocks]), gain

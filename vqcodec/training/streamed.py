@@ -18,7 +18,7 @@ from vqcodec.data.clips import AudioClips, Clip
 from vqcodec.data.corpora import SPLITS, hashed_split
 from vqcodec.data.data_config import PoolConfig
 from vqcodec.data.prepared import read_recording
-from vqcodec.errors import AudioError, CodesError, DataError, VqcodecError
+from vqcodec.errors import CodesError, DataError, VqcodecError
 from vqcodec.scale.listing import Listing, list_source
 from vqcodec.scale.part_reading import read_part
 from vqcodec.scale.records import Record
@@ -117,10 +117,7 @@ def audio_pool(
     def read(record: Record) -> tuple[np.ndarray, float] | VqcodecError:
         if record.sound is None:
             return DataError(f"{record.name}: has no sound")
-        try:
-            return read_recording(record.sound.source(), sample_rate)
-        except AudioError as error:
-            return error
+        return read_recording(record.sound.source, sample_rate)
 
     clips, samples, faults, end = list[Clip](), [np.zeros(0, np.int16)], list[str](), 0
     with ThreadPoolExecutor(n_threads) as pool:
@@ -134,7 +131,8 @@ def audio_pool(
                     continue
                 name, split = f"{number}-{place}/{record.name}", split_of(record)
                 own, gain = found
-                clips.append(Clip(name, record.speaker, split, end, len(own), gain, record.text))
+                speaker = record.speaker or name  # who is not named is like nobody else
+                clips.append(Clip(name, speaker, split, end, len(own), gain, record.text))
                 samples.append(own)
                 end += len(own)
     _log(faults, len(clips))
