@@ -2,12 +2,13 @@
 # make test: install with the tools for development, then run every test.
 # make docs: build the documentation into site/; a broken link or reference is an error.
 # make web: build the page that works in a browser into web/dist; needs Node.js and npm.
+# make examples: draw the figures of docs/examples anew, in minutes; -j2 uses two cores.
 # make lock: after make test, choose anew the versions that both install.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs web lock samples clean
+.PHONY: demo test lint docs web examples lock samples clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python samples/demo.py
@@ -32,6 +33,14 @@ web/node_modules/.package-lock.json: web/package.json web/package-lock.json
 
 samples: $(VENV)/.installed
 	$(BIN)/python samples/make_samples.py
+
+EXAMPLES := $(filter-out examples/common.py,$(wildcard examples/*.py))
+.PHONY: $(EXAMPLES)
+
+examples: $(EXAMPLES)
+
+$(EXAMPLES): $(VENV)/.installed-dev
+	$(BIN)/python $@
 
 COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade --quiet \
 	--custom-compile-command 'make lock' pyproject.toml -
