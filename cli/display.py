@@ -84,29 +84,6 @@ def progress_of_report(label: str) -> Iterator[OnReportProgress]:
     yield log
 
 
-@contextmanager
-def compilation_notice() -> Iterator[None]:
-    """Say on stderr when the sampler is being compiled, lest it be taken for a hang."""
-    from vqcodec.extras import library
-
-    library("numba")  # says which extra has it
-    from numba.core import event
-
-    class Notice(event.Listener):
-        is_told = False
-
-        def on_start(self, event: Any) -> None:
-            if not self.is_told:
-                typer.echo("compiling the sampler for this processor, once: some seconds", err=True)
-            self.is_told = True
-
-        def on_end(self, event: Any) -> None:
-            pass
-
-    with event.install_listener("numba:compile", Notice()):
-        yield
-
-
 def warn_of_clipping(target: str, share: float, advice: str) -> None:
     """Say on stderr how much of what was written is clipped, if it can be heard.
 

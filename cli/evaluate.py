@@ -50,8 +50,13 @@ ConvertedVoices = Annotated[
         show_default="those of the model with 6 recordings or more",
     ),
 ]
-
-
+Refined = Annotated[
+    bool,
+    typer.Option(
+        "--refine",
+        help="Measure refined codes, too (see encode); with --conversion, only them.",
+    ),
+]
 Conditions = Annotated[
     str | None,
     typer.Option(
@@ -71,13 +76,7 @@ def evaluate(
     model: opt.Model = None,
     split: Annotated[str, typer.Option(help="train, valid, test or test_unseen.")] = "test",
     decoder: opt.Decoder = None,
-    refine: Annotated[
-        bool,
-        typer.Option(
-            "--refine",
-            help="Measure refined codes, too (see encode); with --conversion, only them.",
-        ),
-    ] = False,
+    refine: Refined = False,
     baselines: Baselines = None,
     baseline: OwnCodecs = None,
     degrade: Conditions = None,

@@ -22,8 +22,9 @@ def onnx(
     """Write a model's networks as .onnx files, and model.json about them and its voices.
 
     encode.onnx makes codes of a waveform, speaker.onnx a voice, decode.fast.onnx a waveform of
-    both, and condition.onnx what the WaveNet is told. Waveforms are at the model's rate, and as
-    loud as vqcodec makes them for its networks: an active level of -24 dB full scale.
+    both, and condition.onnx what the WaveNet is told; pitch.onnx tracks the pitch, if the model has
+    a stream of it. Waveforms are at the model's rate, and as loud as vqcodec makes them for its
+    networks: an active level of -24 dB full scale; for pitch.onnx twice as loud.
 
     Example: vqcodec export onnx speech-1k -o speech-1k.onnx
     """

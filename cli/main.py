@@ -15,6 +15,7 @@ from itertools import repeat
 from typing import Annotated, Any, NoReturn
 
 import typer
+from vqcodec_cli.datasets import decode_dataset, encode_dataset
 from vqcodec_cli.display import recording_warnings
 from vqcodec_cli.errors import USAGE_ERROR, message, usage_message
 from vqcodec_cli.evaluate import evaluate, leakage, units_eval
@@ -48,6 +49,7 @@ for command in (
     *(prepare, train, recipes),
     *(sample, score),
     *(units, units_eval, leakage),
+    *(encode_dataset, decode_dataset),
     *(serve, studio),
 ):
     app.command(context_settings=HELP)(command)

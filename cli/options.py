@@ -44,6 +44,9 @@ def _melody(text: str) -> Choice:
 Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto: a GPU if there is one.")]
 Model = Annotated[str | None, model_option("speech-1k")]
 ModelOfCodes = Annotated[str | None, model_option("the packaged one that made the codes")]
+OtherVoice = Annotated[
+    str | None, voice_option("Another voice, by name or from a recording.", "the codes' own")
+]
 Corpus = Annotated[
     Path,
     typer.Argument(

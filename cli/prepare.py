@@ -10,15 +10,26 @@ import typer
 from vqcodec_cli.display import progress_bar, show
 from vqcodec_cli.options import Jobs, files_at_a_time
 
-CorpusName = Literal["vctk", "librispeech", "folder"]
-"""How recordings lie in their folder: the keys of `vqcodec.data.corpora.CORPORA`."""
+CorpusName = Literal[
+    "vctk",
+    "librispeech",
+    "libritts",
+    "ljspeech",
+    "commonvoice",
+    "folder",
+    "lhotse",
+    "datasets",
+]
+"""How recordings lie: the keys of `vqcodec.data.corpora.CORPORA`; and sources of data sets."""
 
 
 def prepare(
     corpus: Annotated[
         CorpusName, typer.Argument(help="The layout; folder: SPEAKER/NAME.wav, or a manifest.csv.")
     ],
-    root: Annotated[Path, typer.Argument(metavar="DIR", help="Where the corpus lies.")],
+    root: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where the corpus lies, or the file of cuts.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="OUT", help="The folder to make.")
     ],
@@ -43,12 +54,13 @@ def prepare(
     Example: vqcodec prepare vctk VCTK-Corpus -o data/vctk
     """
     from vqcodec.data import corpora, phones, prepared
+    from vqcodec.scale.utterances import source_utterances
 
     if download:
         corpora.download(corpus, root)
     with progress_bar("preparing") as on_progress:
         data = prepared.prepare(
-            corpora.CORPORA[corpus](root),
+            corpora.CORPORA.get(corpus, source_utterances)(root),
             output,
             sample_rate=sample_rate,
             jobs=files_at_a_time(jobs),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +23,7 @@ from vqcodec_cli.batch import (
     sources_and_target,
     writable,
 )
-from vqcodec_cli.display import OnProgress, compilation_notice, warn_of_clipping
+from vqcodec_cli.display import OnProgress, warn_of_clipping
 from vqcodec_cli.options import load_codec
 from vqcodec_cli.unit_files import UNIT_SUFFIXES, decode_units, is_units
 
@@ -56,9 +56,6 @@ CodeFiles = Annotated[
 NamedVoice = Annotated[
     str | None,
     opt.voice_option("The voice that the codes name, or a recording of it.", "the recording's own"),
-]
-OtherVoice = Annotated[
-    str | None, opt.voice_option("Another voice, by name or from a recording.", "the codes' own")
 ]
 Converted = Annotated[
     str | None,
@@ -112,7 +109,7 @@ def encode(
 
 def decode(
     paths: CodeFiles,
-    speaker: OtherVoice = None,
+    speaker: opt.OtherVoice = None,
     decoder: opt.Decoder = None,
     seed: opt.Seed = 0,
     temperature: opt.Temperature = 1.0,
@@ -207,8 +204,11 @@ def convert(
     choices |= {"sample_rate": sample_rate, "pitch": pitch, "melody": melody}
 
     def start() -> Work:
+        from vqcodec.models.interfaces import DecodeOptions
+
         codec = load_codec(model, voices, device)
         voice = codec.speaker(speaker)
+        codec.check_options(DecodeOptions(**choices), voice)
         own = None if codec.hears_speakers else voice
 
         def work(source: str, target: str, on_progress: OnProgress) -> Output | None:
@@ -302,10 +302,11 @@ def _held_rate(target: str, sample_rate: int) -> int:
 
 
 def _announced(codec: Codec, decoder: opt.Decoder) -> AbstractContextManager[None]:
-    """Say when the sampler is being compiled, if the work needs it."""
-    if (decoder or codec.decoders[0]) != "wavenet" or codec.device != "cpu":
-        return nullcontext()
-    return compilation_notice()
+    """Say on stderr when the sampler is being compiled, lest it be taken for a hang."""
+    from vqcodec.inference.wavenet import announced
+
+    told = "compiling the sampler for this processor, once: some seconds"
+    return announced(decoder or codec.decoders[0], codec.device, lambda: typer.echo(told, err=True))
 
 
 def _converted(sources: list[str], voice: str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from vqcodec_cli import options as opt
@@ -21,6 +21,7 @@ from vqcodec_cli.batch import (
     naming,
     readable,
 )
+from vqcodec_cli.datasets import Ray, make_dataset
 from vqcodec_cli.display import progress_bar
 from vqcodec_cli.options import load_codec
 from vqcodec_cli.unfinished import Line, Unfinished, path_beside
@@ -37,31 +38,40 @@ FORMATS = {".txt": True, ".jsonl": True, ".npy": False, ".textgrid": False}
 # Of a recording, whose source and name it gets.
 Work = Callable[[tuple[str, str]], Line]
 
+Sources = Annotated[
+    list[str],
+    typer.Argument(help="Recordings, code files, folders of either, or - (a recording)."),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="A .txt, .jsonl, .npy or .TextGrid file, the last two of one recording.",
+        show_default="lines of .txt on standard output",
+    ),
+]
+Dedup = Annotated[
+    bool,
+    typer.Option("--dedup", help="Collapse consecutive repeats, and add their durations."),
+]
+
 
 def units(
-    sources: Annotated[
-        list[str],
-        typer.Argument(help="Recordings, code files, folders of either, or - (a recording)."),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="A .txt, .jsonl, .npy or .TextGrid file, the last two of one recording.",
-            show_default="lines of .txt on standard output",
-        ),
+    sources: Sources,
+    target: Target = None,
+    to: Annotated[
+        Literal["parquet", "webdataset", "lhotse"] | None,
+        typer.Option(help="Make a data set in the folder FILE, of any source of encode-dataset."),
     ] = None,
-    dedup: Annotated[
-        bool,
-        typer.Option("--dedup", help="Collapse consecutive repeats, and add their durations."),
-    ] = False,
+    dedup: Dedup = False,
     model: Annotated[
         str | None, opt.model_option("speech-1k; of code files, the packaged one that made them")
     ] = None,
     device: opt.Device = "auto",
     jobs: opt.Jobs = None,
+    ray: Ray = None,
     force: opt.Force = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -72,6 +82,13 @@ def units(
 
     Example: vqcodec units recordings/ --dedup -o units.txt
     """
+    if to is not None:
+        if len(sources) > 1 or target is None:
+            raise typer.BadParameter("--to makes one data set of one source: name it, and -o")
+        options = model, device, jobs, ray, quiet
+        make_dataset(sources[0], target, to, "units", *options, collapse=dedup)
+        return
+    output = None if target is None else Path(target)
     kind = ".txt" if output is None else output.suffix.lower()
     if kind not in FORMATS:
         raise typer.BadParameter(f"{output}: must end in .txt, .jsonl, .npy or .TextGrid")

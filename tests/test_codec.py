@@ -454,7 +454,13 @@ def test_a_decoder_that_is_not_there_is_refused(codes, tmp_path):
         codec.decode(mine, decoder="wavenet")
 
 
-@pytest.mark.parametrize("choice", [{"seed": -1}, {"temperature": -1}, {"temperature": math.nan}])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        *({"seed": -1}, {"temperature": -1}, {"temperature": math.nan}),
+        *({"seed": "1"}, {"seed": 1.5}, {"temperature": "1"}),
+    ],
+)
 def test_impossible_draws_are_refused(codec, codes, choice):
     with pytest.raises(VqcodecError, match="the seed must be 0 or more"):
         codec.decode(codes, decoder="wavenet", **choice)

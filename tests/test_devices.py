@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vqcodec.data import perturbation
-from vqcodec.data.dataset import Batch
+from vqcodec.data.batches import Batch
 from vqcodec.models.pitch import PitchStream
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.adversary import Adversary

@@ -92,11 +92,12 @@ def test_a_program_without_torch_is_told_which_extra_it_needs(light_model: Path)
     asks = """
 import sys
 sys.modules["torch"] = None
-import vqcodec
+import vqcodec, vqcodec.prior
 codec = vqcodec.load(sys.argv[1], voices=False)
 for ask in (
     lambda: codec.encode(sys.argv[2], refine=True),
     lambda: codec.enroll("two", [sys.argv[2]], tune=True),
+    lambda: vqcodec.prior.load(codec),
 ):
     try:
         ask()
@@ -109,7 +110,7 @@ for ask in (
         text=True,
         check=True,
     )
-    assert done.stdout.count("; pip install 'vqcodec[train]'\n") == 2
+    assert done.stdout.count("; pip install 'vqcodec[train]'\n") == 3
 
 
 def test_evaluation_says_which_extra_it_needs(tiny_model: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ LAYERS = [
     ["vqcodec.data"],
     ["vqcodec.inference"],
     ["vqcodec.codec", "vqcodec.prior", "vqcodec"],
+    ["vqcodec.scale", "vqcodec.datasets"],
     ["vqcodec.serving"],
     ["vqcodec.evaluation"],
     ["vqcodec.training"],

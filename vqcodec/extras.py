@@ -23,6 +23,7 @@ EXTRAS = {
     ),
     "asr": ("faster_whisper",),
     "hub": ("huggingface_hub",),
+    "scale": ("ray", "pyarrow", "fsspec"),
     "web": ("fastapi", "gradio", "python_multipart", "uvicorn"),
 }
 

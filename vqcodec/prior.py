@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 
 from vqcodec.codec import Codec
 from vqcodec.errors import CheckpointError, VqcodecError
+from vqcodec.extras import library
 from vqcodec.format.codes import Codes
 from vqcodec.inference import chunking
 from vqcodec.inference.encoding import Progress
-from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.speaker_vector import from_int8
-from vqcodec.weights import prior_checkpoint
 from vqcodec.weights.voices import Speaker
+
+if TYPE_CHECKING:
+    from vqcodec.models.code_transformer import CodeTransformer
 
 Scheme = Literal["prior", "histogram", "uniform"]
 
@@ -169,6 +170,8 @@ class Prior:
             CodesError: the codes belong to another model.
             SpeakerError: they name a voice that is unknown.
         """
+        import torch
+
         self.codec.check(codes)
         speaker = codes.speaker
         if isinstance(speaker, str):
@@ -188,6 +191,8 @@ class Prior:
     def _predictor(self, scheme: Scheme, speaker: Speaker) -> Callable[[list[int]], np.ndarray]:
         """A function of the codes that follow (K codes at first); returns logits of the next."""
         if scheme == "prior":
+            import torch
+
             vector = torch.from_numpy(from_int8(speaker.vector))[None].to(self.codec.device)
             cache = self.model.cache()
 
@@ -224,9 +229,13 @@ def load(codec: Codec, path: str | os.PathLike[str] | None = None) -> Prior:
 
     Raises:
         CheckpointError: there is none, or it is damaged, too new or of another codec.
+        VqcodecError: torch is not installed.
     """
-    path = _find(codec) if path is None else Path(path)
-    model, histogram, typical, provenance, fingerprint = prior_checkpoint.read(path)
+    library("torch")  # says which extra is missing, if one is
+    from vqcodec.weights.prior_checkpoint import packaged, read
+
+    path = _find(codec, packaged()) if path is None else Path(path)
+    model, histogram, typical, provenance, fingerprint = read(path)
     if fingerprint != codec.fingerprint.hex():
         raise CheckpointError(
             f"{path}: knows the codes of model {fingerprint}, and {codec.name} is "
@@ -235,9 +244,8 @@ def load(codec: Codec, path: str | os.PathLike[str] | None = None) -> Prior:
     return Prior(model, histogram, typical, codec, provenance)
 
 
-def _find(codec: Codec) -> Path:
+def _find(codec: Codec, priors: Mapping[str, Path]) -> Path:
     fingerprint = codec.fingerprint.hex()
-    priors = prior_checkpoint.packaged()
     if fingerprint not in priors:
         raise CheckpointError(
             f"{codec.name}: no prior is packaged for this model ({fingerprint}): train one "

@@ -84,6 +84,24 @@ def test_the_offset_goes_however_the_recording_is_cut(voice, n_blocks):
     np.testing.assert_allclose(cut, voice, atol=0.001)
 
 
+@pytest.mark.parametrize("n_samples", [1, 17 * 320 - 1, 100 * 320, 210 * 320 + 5])
+def test_what_is_taken_off_is_the_mean_of_the_last_four_seconds(n_samples):
+    rng = np.random.default_rng(0)
+    drift = np.linspace(-0.2, 0.3, n_samples) + rng.normal(0, 0.1, n_samples)
+    frames = np.split(drift.astype(np.float32), range(320, n_samples, 320))
+    means = [frame.mean(dtype=np.float64) for frame in frames]
+    expected, before = [], None
+    for number, frame in enumerate(frames):
+        heard = means[max(0, number - 199) : number + 1] if number >= 17 else means[:17]
+        offset = np.mean(heard)
+        start = offset if before is None else before
+        ramp = np.linspace(start, offset, len(frame), dtype=np.float32)
+        expected.append(frame - ramp)
+        before = offset
+    found = np.concatenate(list(without_offset([np.concatenate(frames)], RATE, 0)))
+    np.testing.assert_array_equal(found, np.concatenate(expected))
+
+
 @pytest.mark.parametrize("length", [0, 1, 319, 320, 5000])
 def test_short_recordings_lose_their_offset_too(length):
     constant = np.full(length, 0.25, np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from recordings import spoken
 
-from vqcodec.audio.pitch_tracker import UNVOICED, contour, contour_blocks
+from vqcodec.audio.pitch_tracker import STEP, UNVOICED, contour, contour_blocks
 from vqcodec.audio.recording import open_recording
 
 HOP = 128
@@ -35,7 +35,7 @@ def test_speech_is_voiced_in_part(speech: np.ndarray) -> None:
     assert 80 < np.exp(np.median(heard[voiced])) < 250
 
 
-@pytest.mark.parametrize("step", [25, 500])
+@pytest.mark.parametrize("step", [25, 500, STEP])
 @pytest.mark.parametrize("length", [160, 4001, 1 << 20])
 def test_values_do_not_depend_on_how_a_recording_comes(
     speech: np.ndarray, step: int, length: int

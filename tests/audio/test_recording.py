@@ -319,6 +319,7 @@ except AudioError as error:
         ("a", 16000, "cannot write a file without extension; end the name"),
         ("a.wav", 500, "a sample rate of 500 Hz is impossible; it must be a whole number"),
         ("a.wav", 16000.5, "a sample rate of 16000.5 Hz is impossible"),
+        ("a.wav", "16000", "a sample rate of '16000' Hz is impossible"),
         ("a.opus", 44100, "cannot hold 44100 Hz; choose a sample rate of 48000 Hz or write a .wav"),
         ("a.mp3", 96000, "cannot hold 96000 Hz; choose a sample rate of 48000 Hz or write a .wav"),
         ("a.ogg", 200_001, "cannot hold 200001 Hz; choose a sample rate of 200000 Hz"),

@@ -38,6 +38,14 @@ def test_info_tells_of_the_stream(run: Run, codes: Path) -> None:
     assert run("verify", codes).status == 0
 
 
+def test_units_of_a_recording_need_no_pitch(
+    run: Run, clip: Path, codes: Path, told_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqcodec.audio.pitch_tracker._detector", None)
+    told = run("units", clip, "--model", told_model)
+    assert (told.status, told.stdout) == (0, run("units", codes).stdout)
+
+
 def test_pitch_and_melody_change_what_is_heard(
     run: Run, codes: Path, told_model: Path, tmp_path: Path
 ) -> None:
@@ -83,13 +91,21 @@ def test_impossible_choices_are_refused(
     assert match in told.stderr
 
 
-def test_codes_without_pitch_are_not_changed_in_silence(
-    run: Run, clip: Path, tiny_model: Path, tmp_path: Path
+def test_what_a_model_cannot_do_is_refused_before_anything_is_read(
+    run: Run, tiny_model: Path, told_model: Path, tmp_path: Path
 ) -> None:
-    target = tmp_path / "out.wav"
-    told = run("convert", clip, "--speaker", "anna", "-o", target, "--model", tiny_model,
-               "--melody", "flat")  # fmt: skip
-    assert told.status == 1
-    assert is_one_line(told)
-    assert "need a pitch stream" in told.stderr
-    assert not target.exists()
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    source.write_text("nothing that can be read")
+    for model, options, match in (
+        (tiny_model, ["--melody", "flat"], "need a pitch stream, and tiny knows none: choose a"),
+        (tiny_model, ["--pitch", "2"], "need a pitch stream, and tiny knows none: choose a"),
+        (told_model, ["--pitch", "2"], "it is not known how high anna is"),
+    ):
+        for source_and_target in (source, "-o", target), ("-", "-o", "-"):
+            told = run("convert", *source_and_target, "--speaker", "anna", "--model", model,
+                       *options, stdin=b"nothing that can be read")  # fmt: skip
+            assert told.status == 1
+            assert is_one_line(told)
+            assert match in told.stderr
+            assert told.data == b""
+            assert not target.exists()

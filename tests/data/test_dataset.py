@@ -6,8 +6,9 @@ import soundfile
 import torch
 
 from vqcodec.data import corpora
+from vqcodec.data.batches import Batch
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
-from vqcodec.data.dataset import Batch, SegmentSampler, load_resident_audio, speaker_names
+from vqcodec.data.dataset import SegmentSampler, load_resident_audio, speaker_names
 from vqcodec.data.prepared import Clip, PreparedData, prepare
 from vqcodec.data.stream_tracks import StreamTracks
 from vqcodec.errors import DataError

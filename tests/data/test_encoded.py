@@ -13,8 +13,9 @@ import torch
 from training_data import MODEL, data_section, small_recipe
 
 import vqcodec
+from vqcodec.data.batches import NOT_ENCODED
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
-from vqcodec.data.dataset import NOT_ENCODED, SegmentSampler, speaker_names
+from vqcodec.data.dataset import SegmentSampler, speaker_names
 from vqcodec.data.encoded import read_encoded
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CodesError, DataError

@@ -361,13 +361,16 @@ def test_units_eval_reports_units_and_baselines(
     speech_with_labels: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     strides: tuple[int, ...],
     codebook_size: int,
 ) -> None:
+    monkeypatch.setattr("vqcodec.audio.pitch_tracker._detector", None)  # which is not needed
     model = save_model(
         tmp_path / "small.safetensors",
         encoder={**TINY["encoder"], "strides": strides},
         quantizer={"codebook_size": codebook_size},
+        pitch={},
     )
     output = tmp_path / "report"
     arguments = ["units-eval", speech_with_labels, "--model", model, "-o", output]

@@ -16,7 +16,6 @@ from vqcodec.errors import CheckpointError, CodesError
 from vqcodec.format import ngram_coder
 from vqcodec.format.codes import Codes, read_header, read_pipe
 from vqcodec.format.ngram_coder import NgramModel
-from vqcodec.format.stream_records import CodeBlock
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights import checkpoint, registry
@@ -70,13 +69,25 @@ def test_codes_that_the_model_did_not_expect_stay_packed():
     assert other_layout.to_bytes() == replace(other_layout, tables=None).to_bytes()
 
 
-def test_an_encoder_that_does_not_read_back_is_not_believed(monkeypatch):
+def test_a_coder_that_does_not_read_back_is_not_believed(monkeypatch):
     codes, packed = make(), make(tables=None).to_bytes()
-    monkeypatch.setattr(NgramModel, "encode", lambda self, chunk: b"\1")
-    assert codes.to_bytes() == packed
-    monkeypatch.setattr(
-        NgramModel, "decode", lambda self, payload, length, _: CodeBlock(np.zeros((1, length)))
-    )
+    assert codes.to_bytes() != packed
+
+    coder = ngram_coder._AnsCoder
+
+    class Forgetful:
+        """constriction's coder, but for what it reads."""
+
+        def __init__(self, *words):
+            self._coder = coder(*words)
+
+        def __getattr__(self, name):
+            return getattr(self._coder, name)
+
+        def decode(self, model, frequencies):
+            return np.zeros(len(frequencies), np.int32)
+
+    monkeypatch.setattr(ngram_coder, "_AnsCoder", Forgetful)
     assert codes.to_bytes() == packed
 
 

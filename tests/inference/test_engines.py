@@ -214,3 +214,26 @@ def test_files_for_other_programs(
     weights = sum(value.nbytes for value in file.weights(file.graphs["encode"].weights).values())
     size = (tmp_path / "encode.onnx").stat().st_size
     assert size < (0.7 if half else 1.1) * weights + len(file.graphs["encode"].onnx)
+
+
+def test_files_for_other_programs_tell_what_is_beside_the_graphs(tmp_path: Path) -> None:
+    file = model_file.read("speech-1k")
+    write_onnx(file, tmp_path, half=True)
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert file.config.pitch
+    assert about["pitch"] == file.config.pitch.model_dump()
+    assert about["about_voices"].keys() == about["voices"].keys()
+    assert about["about_voices"]["p225"]["sex"] == "female"
+    before, after = about["graphs"]["encode.onnx"]["context"]
+    session = onnxruntime.InferenceSession(tmp_path / "encode.onnx")
+    noise = np.random.default_rng(0).normal(scale=0.06, size=(1, 100 * 128)).astype(np.float32)
+    seen = noise[:, (50 - before) * 128 : (51 + after) * 128]
+    whole, part = (session.run(None, {"waveform": waveform}) for waveform in (noise, seen))
+    assert whole[0][0, 0, 50] == part[0][0, 0, before]
+    assert abs(whole[1][0, 50] - part[1][0, before]) < 1e-5
+    tracker = onnxruntime.InferenceSession(tmp_path / "pitch.onnx")
+    tone = np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000, dtype=np.float32)[None]
+    limits = {"fmin": np.array(55, np.float32), "fmax": np.array(550, np.float32)}
+    pitch, _ = tracker.run(["pitch", "confidence"], {"audio": tone, **limits})
+    assert np.median(pitch) == pytest.approx(200, rel=0.01)
+    assert "MIT License" in (tmp_path / "pitch.LICENSE").read_text()

@@ -21,6 +21,7 @@ from vqcodec.format.codes import Codes, read_pipe
 from vqcodec.format.stream_records import CodeBlock, split
 from vqcodec.format.streaming import CodesStream
 from vqcodec.inference import chunking, code_search, melody, voice_tuning
+from vqcodec.inference.units import NOBODY
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.models.pitch import UNVOICED
@@ -149,7 +150,7 @@ def test_a_conversion_takes_the_melody_to_the_other_voice(codec: Codec, codes: C
 
     def contour_of(speaker: str | None, **options: object) -> np.ndarray:
         how = DecodeOptions(**options)
-        return told(speakers.told(codes, speaker, how), codes)
+        return told(speakers.told(codes, speaker and codec.voices[speaker], how), codes)
 
     own, anna = contour_of(None), contour_of("anna")
     assert own.mean() == pytest.approx(mean, abs=0.05)
@@ -165,11 +166,22 @@ def test_a_voice_of_unknown_height_is_not_told_the_pitch(codec: Codec, codes: Co
         "codebook_size", "sample_rate", "hop_length", "fingerprint", "original_sample_rate",
         "gain", "speaker", "n_samples")})  # fmt: skip
     assert not np.array_equal(codec.decode(codes), codec.decode(bare))
-    assert codec._speakers.told(codes, "p225", DecodeOptions()).pitch is None
+    assert codec._speakers.told(codes, codec.voices["p225"], DecodeOptions()).pitch is None
     with pytest.raises(SpeakerError, match=r"not known how high p225 is.*enroll it anew"):
         codec.decode(codes, speaker="p225", pitch=1.0)
     with pytest.raises(CodesError, match="need a pitch stream, and these codes tell none"):
         codec.decode(bare, pitch=1.0)
+
+
+def test_units_come_without_the_pitch_being_tracked(
+    codec: Codec, codes: Codes, samples: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqcodec.audio.pitch_tracker._detector", None)
+    own = codec.encode(samples, RATE, speaker=NOBODY)
+    assert own.streams == ()
+    assert np.array_equal(own.codes, codes.codes)
+    with pytest.raises(TypeError):
+        codec.encode(samples, RATE)
 
 
 def test_a_reference_recording_tells_its_height(codec: Codec, samples: np.ndarray) -> None:
@@ -187,8 +199,10 @@ def test_a_model_without_the_stream_ignores_it_and_says_so_if_asked(
     symbols = {"pitch": np.zeros(own.n_codes // 4, int)}
     told_codes = replace(own, streams=(record,), symbols=symbols)
     assert np.array_equal(plain.decode(told_codes), plain.decode(own))
-    with pytest.raises(CodesError, match="need a pitch stream, and tiny knows none"):
+    with pytest.raises(VqcodecError, match="need a pitch stream, and tiny knows none"):
         plain.decode(own, melody="flat")
+    with pytest.raises(VqcodecError, match="need a pitch stream, and tiny knows none"):
+        plain.convert("nowhere.wav", speaker="anna", pitch=1.0)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +210,8 @@ def test_a_model_without_the_stream_ignores_it_and_says_so_if_asked(
     [
         ({"pitch": 25.0}, "pitch 25.0: give semitones from -24 to 24"),
         ({"pitch": float("nan")}, "pitch nan"),
+        ({"pitch": "2"}, "pitch '2': give semitones"),
+        ({"pitch": None}, "pitch None: give semitones"),
         ({"melody": "sad"}, "melody sad: give keep, flat, or a factor from 0 to 4"),
         ({"melody": -1.0}, "melody -1.0"),
         ({"melody": float("inf")}, "melody inf"),

@@ -81,13 +81,13 @@ def test_a_code_changes_the_samples_that_the_context_promises_and_no_others(
     ].nonzero()[:, 0]
     codes = moved // hop_length - middle
     assert (int(codes.min()), int(codes.max())) == (-after, before)
-    assert middle * hop_length - int(moved.min()) == decoder.look_ahead
+    assert middle * hop_length - int(moved.min()) == decoder._reach[0]
 
 
 @pytest.mark.parametrize(("hop_length", "n_fft", "upsample"), SHAPES)
 def test_a_causal_decoder_waits_for_half_a_window_only(hop_length, n_fft, upsample):
     decoder = make(hop_length, n_fft=n_fft, upsample=upsample, causal=True)
-    assert decoder.look_ahead == (n_fft - hop_length // upsample) // 2
+    assert decoder._reach[0] == (n_fft - hop_length // upsample) // 2
 
 
 def test_a_causal_decoder_continues_from_its_context():

@@ -119,6 +119,7 @@ def test_codes_of_another_packaged_model_are_decoded_by_it(run: Run, clip: Path)
         ("convert", "clip.wav", {}, 400, "no voice: give speaker"),
         ("convert", "clip.wav", {"speaker": "long.wav"}, 400, "long.wav: neither a voice"),
         ("convert", "clip.wav", {"speaker": "anna", "reference": True}, 400, "give one of them"),
+        ("convert", "notes.txt", {"speaker": "anna", "pitch": 2}, 400, "need a pitch stream"),
         ("encode", "long.wav", {}, 413, "long.wav: lasts 4 s, and 3 s are taken"),
         ("encode", "huge.wav", {}, 413, "too large: 200000 bytes are taken"),
         ("nothing", "clip.wav", {}, 404, "Not Found"),

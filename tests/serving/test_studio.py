@@ -175,6 +175,20 @@ def test_work_is_cancelled(studio: Studio, desk: Desk) -> None:
     studio.decode(desk, "", "fast", 0, VISITOR, quiet)
 
 
+def test_a_visitor_is_told_what_cannot_be_cancelled(
+    studio: Studio, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numba = pytest.importorskip("numba")
+    told: list[str] = []
+    monkeypatch.setattr(studio.codec, "decode_to", lambda *_, **__: numba.njit(lambda: 1)())
+    for decoder in ("fast", "wavenet"):
+        with pytest.raises(gr.Error, match="cannot be opened"):
+            studio.decode(desk, "", decoder, 0, VISITOR, lambda share, desc: told.append(desc))
+    fast, wavenet, notice = told
+    assert fast == wavenet == "decoding"
+    assert notice.startswith("compiling the sampler, once")
+
+
 def test_files_go_with_the_last_who_has_them(tmp_path: Path) -> None:
     sessions = Sessions(tmp_path / "studio")
     shared, own = tmp_path / "shared.wav", tmp_path / "own.wav"

@@ -108,7 +108,7 @@ def test_what_is_pushed_comes_back(run: Run, hub: Hub, tiny_model: Path) -> None
         pushed = run("model", "push", tiny_model, NAME)
         assert pushed.status == 0, pushed.stderr
         name = f"{NAME}@{hub.commits['anna/tiny'][commit][0]}"
-        assert pushed.stdout == f"{tiny_model} → {name}\n"
+        assert (pushed.stdout, pushed.stderr) == (f"{tiny_model} → {name}\n", "")
     assert vqcodec.load(name).fingerprint == vqcodec.load(tiny_model).fingerprint
     assert hub.commits["anna/tiny"][0][1]["tiny.safetensors"] == tiny_model.read_bytes()
 

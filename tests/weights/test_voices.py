@@ -321,6 +321,9 @@ def test_recordings_of_two_people_are_told_apart():
         return enrolment.unlike(clips, [np.full(len(clip), 4.0) for clip in clips], known)
 
     assert unlike(pieces(0, 3), pieces(0, 2), pieces(0, 1)) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert unlike(np.ones((1, 64)), np.ones((1, 64))) == []  # one recording, given twice
     assert unlike(pieces(0, 3), pieces(1, 2), pieces(0, 1)) == [1]
     assert unlike(pieces(0, 1), pieces(1, 5), pieces(1, 2)) == [0]
     assert unlike(np.concatenate([pieces(0, 3), pieces(1, 1)])) == [0]

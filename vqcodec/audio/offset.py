@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -34,26 +33,42 @@ def without_offset(
         gain: Of the recording; 0 to take off any offset.
 
     Yields:
-        Float32 blocks of 20 ms, the last one shorter if need be: the same ones however the input
-        was cut.
+        Float32 blocks of whole frames of 20 ms, the last one shorter if need be: the same samples
+        however the input was cut.
     """
-    frames = regroup(blocks, frame_length(sample_rate))
-    start = list(itertools.islice(frames, _START))
-    means = deque((frame.mean(dtype=np.float64) for frame in start), maxlen=_WINDOW)
-    before = offset = _noticeable(means, gain)
-    for number, frame in enumerate(itertools.chain(start, frames)):
-        if number >= len(start):
-            means.append(frame.mean(dtype=np.float64))
-            before, offset = offset, _noticeable(means, gain)
-        if before or offset:
-            frame = frame - np.linspace(before, offset, len(frame), dtype=np.float32)
-        yield frame
+    frames = _frames(blocks, frame_length(sample_rate))
+    start: list[np.ndarray] = []
+    while sum(map(len, start)) < _START and (rows := next(frames, None)) is not None:
+        start.append(rows)
+    means = np.concatenate([np.zeros(0), *map(_means, start)])[:_START]
+    before, n_before = _noticeable(np.array([means.mean() if len(means) else 0.0]), gain)[0], 0
+    for rows in itertools.chain(start, frames):
+        n_held = max(min(_START - n_before, len(rows)), 0)
+        n_before += n_held
+        own = _means(rows[n_held:])
+        past = np.concatenate([means, own])
+        ends = np.arange(len(means), len(past)) + 1
+        recent = np.array([past[max(end - _WINDOW, 0) : end].mean() for end in ends])
+        offsets = np.concatenate([np.full(n_held, before), _noticeable(recent, gain)])
+        if before or offsets.any():
+            ramp = np.linspace(
+                np.concatenate([[before], offsets[:-1]]), offsets, rows.shape[1], dtype=np.float32
+            )
+            rows = rows - ramp.T
+        means, before = past[-_WINDOW:], offsets[-1]
+        yield rows.ravel()
 
 
-def _noticeable(means: deque[float], gain: float) -> float:
-    """The mean of frame means if it can be noticed, and less of it the less it can."""
-    mean, threshold = float(np.mean(list(means))) if means else 0.0, _NOTICEABLE * gain
-    return mean * float(np.clip(abs(mean) - threshold, 0, threshold) / threshold) if gain else mean
+def _means(rows: np.ndarray) -> np.ndarray:
+    return rows.astype(np.float64).mean(axis=1)
+
+
+def _noticeable(means: np.ndarray, gain: float) -> np.ndarray:
+    """Means of frames if they can be noticed, and less of them the less they can."""
+    if not gain:
+        return means
+    threshold = _NOTICEABLE * gain
+    return means * np.clip(np.abs(means) - threshold, 0, threshold) / threshold
 
 
 def powers_without_drift(powers: np.ndarray, means: np.ndarray) -> np.ndarray:
@@ -71,6 +86,11 @@ def powers_without_drift(powers: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 def regroup(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
     """Cut a stream of blocks anew into blocks of one length, the last one shorter if need be."""
+    return itertools.chain.from_iterable(_frames(blocks, length))
+
+
+def _frames(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
+    """Cut a stream into frames, (n, length) as soon as they are there, and last what is left."""
     held: list[np.ndarray] = []
     n_held = 0
     for block in blocks:
@@ -79,7 +99,7 @@ def regroup(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
         if n_held >= length:
             joined = np.concatenate(held)
             whole = n_held // length * length
-            yield from joined[:whole].reshape(-1, length)
+            yield joined[:whole].reshape(-1, length)
             held, n_held = [joined[whole:]], n_held - whole
     if n_held:
-        yield np.concatenate(held)
+        yield np.concatenate(held)[None]

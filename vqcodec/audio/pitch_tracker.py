@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from importlib.metadata import files
 from math import ceil
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ FRAME_LENGTH = 256  # samples
 # Frames that a frame's value depends on. The network sees 11 before; with 16, sums are the same
 # bits, too.
 BEFORE, AFTER = 16, 10
-STEP = 500  # values of a block, if nothing is said
+STEP = 1000  # values of a block, if nothing is said: little context, and what caches hold
 LOWEST_HZ, HIGHEST_HZ = 55.0, 550.0
 LEVEL = 2.0  # of normalised speech, whose peaks are then about .5, as in what the network knows
 UNVOICED = 0.0
@@ -87,6 +88,12 @@ def contour_blocks(
 def contour(waveform: np.ndarray, hop_length: int) -> npt.NDArray[np.float32]:
     """Track a whole recording (T,), T > 0, as `contour_blocks` does."""
     return np.concatenate(list(contour_blocks([waveform], hop_length)))
+
+
+def network() -> tuple[bytes, bytes]:
+    """The tracker's ONNX graph, and the licence that is to go with a copy of it."""
+    found = {path.name: path for path in files("swift-f0") or []}
+    return found["model.onnx"].read_binary(), found["LICENSE"].read_binary()
 
 
 def _windows(blocks: Iterable[np.ndarray], ends: Iterator[int]) -> Iterator[_Window]:

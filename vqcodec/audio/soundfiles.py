@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,9 +78,10 @@ def name_of(file: object) -> str:
 
 def checked_rate(name: str, sample_rate: int) -> int:
     """Return a possible sample rate; raise AudioError about ``name`` for any other."""
-    if not _MIN_RATE <= sample_rate <= _MAX_RATE or sample_rate != int(sample_rate):
+    possible = isinstance(sample_rate, Real) and _MIN_RATE <= sample_rate <= _MAX_RATE
+    if not possible or sample_rate != int(sample_rate):
         raise AudioError(
-            f"{name}: a sample rate of {sample_rate} Hz is impossible; "
+            f"{name}: a sample rate of {sample_rate!r} Hz is impossible; "
             f"it must be a whole number from {_MIN_RATE} to {_MAX_RATE}"
         )
     return int(sample_rate)

@@ -1,4 +1,4 @@
-"""Corpora as they lie on disk, as lists of utterances: VCTK, LibriSpeech, a folder of speakers.
+"""Corpora as they lie on disk, as lists of utterances: published ones, and a folder of speakers.
 
 Lists are sorted by name. Where a corpus does not say what is for what, about 2 % of the utterances
 of a speaker go to ``valid`` and 2 % to ``test``, chosen by a hash of the name.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vqcodec.audio.recording import AudioSource
 from vqcodec.errors import DataError
 from vqcodec.extras import library
 from vqcodec.files import AUDIO_SUFFIXES, files_below
@@ -42,6 +43,7 @@ class Utterance:
         language: Of the text, a code of ISO 639-1.
         sex: Of the speaker, ``female`` or ``male``, or an empty string where the corpus does not
             tell.
+        sound: Opens what is not a file by itself, for `audio.open_recording`; None of a file.
     """
 
     path: Path
@@ -51,20 +53,21 @@ class Utterance:
     text: str
     language: str = "en"
     sex: str = ""
+    sound: Callable[[], AudioSource] | None = None
 
 
 def utterances(root: str | Path) -> list[Utterance]:
     """List a corpus of any of the layouts: what a model is judged by is split as its training was.
 
     Args:
-        root: As of `folder` if it has a ``manifest.csv``, else as of `vctk`, `librispeech` or
-            `folder`, whichever finds recordings first.
+        root: As of `folder` if it has a ``manifest.csv``, else of the first of `CORPORA` that
+            finds recordings.
 
     Raises:
         DataError: As `folder`.
     """
     if not (Path(root) / "manifest.csv").is_file():
-        for known in (vctk, librispeech):
+        for known in CORPORA.values():
             with contextlib.suppress(DataError):
                 return known(root)
     return folder(root)
@@ -97,7 +100,7 @@ def vctk(root: str | Path) -> list[Utterance]:
 
     def utterance(name: str, path: Path) -> Utterance:
         speaker = path.parent.name
-        split = _hashed_split(name, counts[speaker])
+        split = hashed_split(name, counts[speaker])
         return Utterance(path, name, speaker, split, _read_text(corpus / "txt" / f"{name}.txt"))
 
     return _sorted_by_name(utterance(name, path) for name, path in recordings.items())
@@ -137,10 +140,107 @@ def librispeech(root: str | Path) -> list[Utterance]:
         name = f"ls{speaker}/{path.stem}"
         split = _LIBRISPEECH_SPLITS[subset.split("-")[0]]
         if split == "train":
-            split = _hashed_split(name, counts[speaker])
+            split = hashed_split(name, counts[speaker])
         return Utterance(path, name, f"ls{speaker}", split, texts[path.parent].get(path.stem, ""))
 
     return _sorted_by_name(map(utterance, paths))
+
+
+def libritts(root: str | Path) -> list[Utterance]:
+    """List LibriTTS or LibriTTS-R (Zen et al. 2019; Koizumi et al. 2023), as `librispeech`.
+
+    ``text`` is the normalised one.
+
+    Args:
+        root: The folder ``LibriTTS``, its parent, or one of its subsets.
+
+    Raises:
+        DataError: No recording lies where LibriTTS has them.
+    """
+    root = Path(root)
+    is_subset = root.name.partition("-")[0] in _LIBRISPEECH_SPLITS
+    paths = [
+        path
+        for corpus in ([root.parent] if is_subset else [root, *root.glob("LibriTTS*")])
+        for subset in _LIBRISPEECH_SPLITS
+        for path in corpus.glob(f"{subset}-*/*/*/[!.]*.wav")
+        if root in path.parents
+    ]
+    if not paths:
+        raise DataError(
+            f"{root}: no LibriTTS recording found; "
+            "expected LibriTTS/train-clean-100/19/198/19_198_000000_000002.wav and the like"
+        )
+    counts = Counter(path.parts[-3] for path in paths)
+
+    def utterance(path: Path) -> Utterance:
+        speaker, name = f"ls{path.parts[-3]}", f"ls{path.parts[-3]}/{path.stem}"
+        split = _LIBRISPEECH_SPLITS[path.parts[-4].split("-")[0]]
+        if split == "train":
+            split = hashed_split(name, counts[path.parts[-3]])
+        text = _read_text(path.with_name(f"{path.stem}.normalized.txt"))
+        return Utterance(path, name, speaker, split, text)
+
+    return _sorted_by_name(map(utterance, paths))
+
+
+def ljspeech(root: str | Path) -> list[Utterance]:
+    """List LJSpeech 1.1 (Ito and Johnson 2017), whose one speaker is called ``lj``.
+
+    Args:
+        root: The folder ``LJSpeech-1.1`` or its parent.
+
+    Raises:
+        DataError: No ``metadata.csv`` and ``wavs`` lie there, or a recording is not there.
+    """
+    corpora = (Path(root), Path(root) / "LJSpeech-1.1")
+    found = [one for one in corpora if (one / "metadata.csv").is_file() and (one / "wavs").is_dir()]
+    if not found:
+        raise DataError(f"{root}: no LJSpeech found; expected LJSpeech-1.1/metadata.csv and wavs/")
+    lines = _read_text(found[0] / "metadata.csv").splitlines()
+    rows = [
+        line.split("|") for line in lines if line.strip()
+    ]  # names, texts, with words for numbers
+
+    def utterance(row: list[str]) -> Utterance:
+        path = found[0] / "wavs" / f"{row[0]}.wav"
+        if not path.is_file():
+            raise DataError(f"{path}: is listed in metadata.csv, but not there; unpack it anew")
+        name = f"lj/{row[0]}"
+        return Utterance(path, name, "lj", hashed_split(name, len(rows)), row[-1], sex="female")
+
+    return _sorted_by_name(map(utterance, rows))
+
+
+def common_voice(root: str | Path) -> list[Utterance]:
+    """List one language of Common Voice (Ardila et al. 2020): what its lists name and is there.
+
+    ``dev.tsv`` becomes ``valid`` and ``test.tsv`` becomes ``test_unseen``; their speakers are
+    others than those of ``train.tsv``. Speakers are named by the first digits of their hashes.
+
+    Args:
+        root: The folder of the language, such as ``cv-corpus-21.0-2025-03-14/cy``.
+
+    Raises:
+        DataError: No list lies there, or nothing of what they name.
+    """
+    root = Path(root)
+    found: list[Utterance] = []
+    for subset, split in {"train": "train", "dev": "valid", "test": "test_unseen"}.items():
+        for line in csv.DictReader(
+            _read_text(root / f"{subset}.tsv").splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE
+        ):
+            path, speaker = root / "clips" / line["path"], f"cv{line['client_id'][:12]}"
+            if path.is_file():
+                sex, language = _SEXES.get((line.get("gender") or "")[:1], ""), root.resolve().name
+                name = f"{speaker}/{path.stem}"
+                found.append(Utterance(path, name, speaker, split, line["sentence"], language, sex))
+    if not found:
+        raise DataError(
+            f"{root}: no Common Voice found; expected the folder of a language, with train.tsv "
+            "and clips/"
+        )
+    return _sorted_by_name(found)
 
 
 def folder(root: str | Path) -> list[Utterance]:
@@ -172,7 +272,7 @@ def folder(root: str | Path) -> list[Utterance]:
     def utterance(path: Path) -> Utterance:
         name = path.relative_to(root).with_suffix("").as_posix()
         speaker = name.split("/")[0]
-        return Utterance(path, name, speaker, _hashed_split(name, counts[speaker]), "")
+        return Utterance(path, name, speaker, hashed_split(name, counts[speaker]), "")
 
     return _sorted_by_name(map(utterance, paths))
 
@@ -180,6 +280,9 @@ def folder(root: str | Path) -> list[Utterance]:
 CORPORA: dict[str, Callable[[str | Path], list[Utterance]]] = {
     "vctk": vctk,
     "librispeech": librispeech,
+    "libritts": libritts,
+    "ljspeech": ljspeech,
+    "commonvoice": common_voice,
     "folder": folder,
 }
 
@@ -268,7 +371,7 @@ def _manifest_utterance(manifest: Path, line: int, row: dict[str, str | None]) -
     )
 
 
-def _hashed_split(name: str, n_utterances: int) -> str:
+def hashed_split(name: str, n_utterances: int) -> str:
     """Split an utterance by its name; a speaker with few utterances keeps all for training."""
     if n_utterances < _MIN_UTTERANCES_TO_SPLIT:
         return "train"

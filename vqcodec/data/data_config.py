@@ -11,11 +11,24 @@ from vqcodec.models.config import Count, Positive, Probability, Section, Weight
 Frequency = Annotated[float, Field(gt=20, lt=2000)]
 
 
-class DataConfig(Section):
-    """What is trained on: a folder that `vqcodec prepare` made.
+class PoolConfig(Section):
+    """How a source of any size is read, which was not prepared.
 
     Attributes:
-        root: the prepared folder.
+        root: a folder that `vqcodec prepare` made, or a source as of `vqcodec encode-dataset`.
+        pool_parts: parts of such a source (archives, row groups, or 200 files) in memory at a time.
+        pool_steps: optimiser steps that are drawn from them before the next ones are.
+    """
+
+    root: str = "data/prepared"
+    pool_parts: Positive = 8
+    pool_steps: Positive = 500
+
+
+class DataConfig(PoolConfig):
+    """What is trained on.
+
+    Attributes:
         batch_size: segments of one optimiser step, over all processes.
         segment_length: codes in a segment.
         reference_s: seconds of the speaker encoder's reference clip.
@@ -23,11 +36,11 @@ class DataConfig(Section):
             --refine` writes, for stages that freeze codes: half of the segments are decoded from
             what it has for them, the others from what the encoder makes.
         workers: processes that make batches ahead, per training process; with 0 it makes its own.
+            Of a source that was not prepared, threads that read recordings.
         resident: keep the audio in the device's memory and make batches there; by default on a
             GPU, if it takes a quarter of the free memory at most.
     """
 
-    root: str = "data/prepared"
     batch_size: Positive = 8
     segment_length: Positive = 64
     reference_s: Annotated[float, Field(ge=0.1)] = 2.0

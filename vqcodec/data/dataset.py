@@ -10,102 +10,33 @@ from __future__ import annotations
 import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vqcodec.data.batches import NOT_ENCODED, Batch, Draws
+from vqcodec.data.clips import AudioClips, Clip
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
 from vqcodec.data.encoded import EncodedClips
 from vqcodec.data.labels import UNLABELLED
 from vqcodec.data.perturbation import n_frames, perturb
 from vqcodec.data.phones import PhoneTrack
 from vqcodec.data.pitch_perturbation import equalizers, pitch_shifts
-from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.data.stream_tracks import StreamTracks
 from vqcodec.errors import DataError
 
-NOT_ENCODED = -1
 SHARE_OF_CODES = 0.5
 NO_CODES = (0, 0)
-
-
-class Batch(NamedTuple):
-    """Level-normalised float32.
-
-    Attributes:
-        waveform: (B, T) what is to be decoded.
-        encoder_input: (B, T) the same, perhaps perturbed.
-        reference: (B, R) another clip of each speaker.
-        speaker: (B,) int64 rows of the speaker table.
-        phones: (B, N) int64 the phone class at the centre of each code, or `UNLABELLED`.
-        codes: (B, Q, N) int64 to be decoded; what is `NOT_ENCODED` is for the encoder. Where no
-            recording has codes, Q is 1.
-        converted: (B,) bool whose encoder input is to be said in another voice first.
-        target: (B, R) a clip of that voice, silence where none is needed; of no width where none
-            ever is.
-        streams: what decoders are told, (B, C, N) by the names of the streams.
-        values: (B, N) of which these are the features.
-    """
-
-    waveform: Tensor
-    encoder_input: Tensor
-    reference: Tensor
-    speaker: Tensor
-    phones: Tensor
-    codes: Tensor
-    converted: Tensor
-    target: Tensor
-    streams: dict[str, Tensor]
-    values: dict[str, Tensor]
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`."""
-        fields: list[Any] = [
-            {name: own.to(device, non_blocking=True) for name, own in field.items()}
-            if isinstance(field, dict)
-            else field.to(device, non_blocking=True)
-            for field in self
-        ]
-        return Batch(*fields)
-
-
-class Draws(NamedTuple):
-    """Where a batch is to be read, and how its encoder input is perturbed: (B,) if not said.
-
-    Attributes:
-        spans: (B, 3, 2) of segment, reference and target: the first sample in the prepared audio,
-            and how many are read; the rest is silence.
-        levels: (B, 3) what their int16 is divided by.
-        speaker: rows of the speaker table.
-        perturbed: whether at all; never where codes are taken, which no perturbation would change.
-        converted: as `perturbed`, and never both.
-        semitones, formant_ratio: see `perturb`.
-        code, n_codes: first column of `EncodedClips.codes`, and how many are taken there.
-        values: (B, 2) first value of `StreamTracks`, and how many are told.
-        seed: of what else is drawn.
-    """
-
-    spans: Tensor
-    levels: Tensor
-    speaker: Tensor
-    perturbed: Tensor
-    converted: Tensor
-    semitones: Tensor
-    formant_ratio: Tensor
-    code: Tensor
-    n_codes: Tensor
-    values: Tensor
-    seed: Tensor
 
 
 class SegmentSampler:
     """Random segments, every second of audio equally likely.
 
     Args:
-        data: the prepared folder.
+        data: the recordings.
         clips: those to draw from.
         speakers: rows of the speaker table: a name for every clip's speaker.
         config: batch and segment sizes.
@@ -125,7 +56,7 @@ class SegmentSampler:
 
     def __init__(
         self,
-        data: PreparedData,
+        data: AudioClips,
         clips: Sequence[Clip],
         config: DataConfig,
         *,
@@ -379,19 +310,21 @@ def _ignore_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def map_audio(data: PreparedData) -> Tensor:
-    """(n_samples,) int16, read from the disk where it is looked at."""
+def map_audio(data: AudioClips) -> Tensor:
+    """(n_samples,) int16; of a prepared folder, read from the disk where it is looked at."""
+    if not isinstance(data.audio, np.memmap):
+        return torch.from_numpy(data.audio)
     # Copy-on-write, because torch warns of memory that it may not write; nothing is written.
     return torch.from_numpy(np.memmap(data.root / "audio.i16", dtype="<i2", mode="c"))
 
 
 def load_resident_audio(
-    data: PreparedData, device: torch.device, wanted: bool | None
+    data: AudioClips, device: torch.device, wanted: bool | None
 ) -> Tensor | None:
     """All audio in the memory of a device, or None.
 
     Args:
-        data: the prepared folder.
+        data: the recordings.
         device: where the model is trained.
         wanted: None for a GPU that the audio fills by a quarter at most.
     """

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vqcodec.data.clips import AudioClips
 from vqcodec.data.labels import match_recordings
-from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CodesError, DataError
 from vqcodec.files import files_below
 from vqcodec.format.codes import Codes
@@ -33,7 +33,7 @@ class EncodedClips:
 
 
 def read_encoded(
-    folder: Path, data: PreparedData, *, fingerprint: bytes, tables: NgramModel | None
+    folder: Path, data: AudioClips, *, fingerprint: bytes, tables: NgramModel | None
 ) -> EncodedClips:
     """Read the code files of a prepared corpus.
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from vqcodec.data.clips import AudioClips
 from vqcodec.data.labels import UNLABELLED, check_span, match_recordings, read_folder
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import DataError
@@ -95,7 +96,7 @@ def add_phones(data: PreparedData, labels: Path) -> PhoneTrack:
     return track
 
 
-def read_phones(data: PreparedData) -> PhoneTrack:
+def read_phones(data: AudioClips) -> PhoneTrack:
     """The labels of a prepared folder.
 
     Raises:

@@ -26,7 +26,9 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from vqcodec import audio
+from vqcodec.audio.recording import AudioSource
 from vqcodec.audio.writing import to_int16
+from vqcodec.data.clips import AudioClips, Clip
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import AudioError, DataError
 from vqcodec.files import claim, write_atomically
@@ -37,26 +39,6 @@ _BLOCK_LENGTH = 1 << 20  # samples
 
 _logger = logging.getLogger(__name__)
 _Line = TypeVar("_Line", "Clip", "Failure")
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One recording in the prepared audio.
-
-    Attributes:
-        name: Of the utterance, as are `speaker`, `split` and `text`.
-        start: Where it begins in the audio, in samples.
-        n_samples: Its length.
-        gain: Its level over the level that models hear; audio / gain is loudness-normalised.
-    """
-
-    name: str
-    speaker: str
-    split: str
-    start: int
-    n_samples: Annotated[int, Field(gt=0)]
-    gain: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    text: str
 
 
 @dataclass(frozen=True)
@@ -80,74 +62,41 @@ class _Dataset:
     utterances: str = ""
 
 
-class PreparedData:
+class PreparedData(AudioClips):
     """A prepared folder, opened for reading.
 
     Args:
         root: The folder.
 
     Attributes:
-        sample_rate: Of the audio, in Hz.
-        corpus: What the audio was made from.
-        clips: All clips, in the order of the audio.
         failures: The recordings that were left out when the folder was prepared.
-        audio: (n_samples,) int16, all clips end to end, mapped from the disk.
 
     Raises:
         DataError: The folder is missing, incomplete, damaged or from a newer vqcodec.
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        dataset = _read_dataset(self.root)
-        self.sample_rate = dataset.sample_rate
-        self.corpus = dataset.corpus
-        self.clips: list[Clip] = _read_lines(self.root / "clips.jsonl", Clip)
-        self.failures: list[Failure] = _read_lines(self.root / "failed.jsonl", Failure)
+        root = Path(root)
+        dataset = _read_dataset(root)
+        clips: list[Clip] = _read_lines(root / "clips.jsonl", Clip)
+        self.failures: list[Failure] = _read_lines(root / "failed.jsonl", Failure)
         end = 0
-        for clip in self.clips:
+        for clip in clips:
             if clip.start != end:
-                raise _damaged(self.root / "clips.jsonl", f"{clip.name} does not start at {end}")
+                raise _damaged(root / "clips.jsonl", f"{clip.name} does not start at {end}")
             end += clip.n_samples
-        if (len(self.clips), end) != (dataset.n_clips, dataset.n_samples):
+        if (len(clips), end) != (dataset.n_clips, dataset.n_samples):
             raise _damaged(
-                self.root / "clips.jsonl",
-                f"{len(self.clips)} clips of {end} samples, "
+                root / "clips.jsonl",
+                f"{len(clips)} clips of {end} samples, "
                 f"where dataset.json says {dataset.n_clips} of {dataset.n_samples}",
             )
-        path = self.root / "audio.i16"
+        path = root / "audio.i16"
         size = path.stat().st_size if path.is_file() else 0
         if size != 2 * end:
             raise _damaged(path, f"{size} bytes, where dataset.json says {2 * end}")
-        self.audio = np.memmap(path, dtype="<i2", mode="r")
-
-    def check_rate(self, sample_rate: int, whose: str) -> None:
-        """Raise a DataError unless the audio has the rate in Hz that somebody wants."""
-        if self.sample_rate != sample_rate:
-            raise DataError(
-                f"{self.root}: prepared at {self.sample_rate} Hz, {whose} wants {sample_rate} Hz: "
-                f"prepare again with --sample-rate {sample_rate}, into another folder"
-            )
-
-    def split(self, name: str) -> list[Clip]:
-        """Return the clips of a split, in order; none if there are none."""
-        return [clip for clip in self.clips if clip.split == name]
-
-    def read(self, clip: Clip, start: int = 0, length: int | None = None) -> np.ndarray:
-        """Read a clip, or a part of it, loudness-normalised.
-
-        Args:
-            clip: One of `clips`.
-            start: Where to begin, in samples from the start of the clip.
-            length: How many samples; by default up to the end of the clip.
-
-        Returns:
-            (n,) float32, n = length, or less where the clip ends.
-        """
-        assert start >= 0
-        end = clip.n_samples if length is None else min(start + length, clip.n_samples)
-        samples = self.audio[clip.start + start : clip.start + end]
-        return samples.astype(np.float32) / np.float32(32768 * clip.gain)
+        audio = np.memmap(path, dtype="<i2", mode="r")
+        super().__init__(root, dataset.sample_rate, dataset.corpus, clips, audio)
 
 
 def prepare(
@@ -266,7 +215,9 @@ def _convert(
         (output / "audio.i16").open("ab") as samples_file,
         (output / "clips.jsonl").open("a", encoding="utf-8") as clips_file,
         (output / "failed.jsonl").open("a", encoding="utf-8") as failures_file,
-        closing(_read_all([u.path for u in utterances[n_done:]], sample_rate, jobs)) as results,
+        closing(
+            _read_all([u.sound or u.path for u in utterances[n_done:]], sample_rate, jobs)
+        ) as results,
     ):
         start = samples_file.tell() // 2
         for index, result in enumerate(results, n_done):
@@ -304,18 +255,18 @@ def _finish(output: Path, request: dict[str, Any]) -> None:
 
 
 def _read_all(
-    paths: Sequence[Path], sample_rate: int, jobs: int
+    sources: Sequence[Path | Callable[[], AudioSource]], sample_rate: int, jobs: int
 ) -> Generator[tuple[np.ndarray, float] | AudioError, None, None]:
     """Read recordings, in order, in this process or in several."""
     if jobs == 1:
-        yield from (_read_recording(path, sample_rate) for path in paths)
+        yield from (read_recording(source, sample_rate) for source in sources)
         return
     # A fork of a process with threads, which torch may have started, can hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as executor:
         pending: deque[Future[tuple[np.ndarray, float] | AudioError]] = deque()
-        for path in paths:
-            pending.append(executor.submit(_read_recording, path, sample_rate))
+        for source in sources:
+            pending.append(executor.submit(read_recording, source, sample_rate))
             # Results that wait for an earlier, longer recording must not fill the memory.
             if len(pending) == 4 * jobs:
                 yield pending.popleft().result()
@@ -323,10 +274,12 @@ def _read_all(
             yield pending.popleft().result()
 
 
-def _read_recording(path: Path, sample_rate: int) -> tuple[np.ndarray, float] | AudioError:
+def read_recording(
+    source: AudioSource | Callable[[], AudioSource], sample_rate: int
+) -> tuple[np.ndarray, float] | AudioError:
     """Read a recording as int16 with its gain; an error is returned, to be reported in order."""
     try:
-        recording = audio.open_recording(path)
+        recording = audio.open_recording(source() if callable(source) else source)
         gain = recording.gain()
         blocks = recording.speech(sample_rate, _BLOCK_LENGTH, gain)
         return np.concatenate([to_int16(block) for block in blocks]), gain

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from vqcodec.audio.tracks import TRACKERS
+from vqcodec.data.clips import AudioClips
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import DataError
 from vqcodec.files import write_atomically
@@ -56,13 +57,30 @@ def load_tracks(
     Raises:
         DataError: they cannot be read or written, or are not there.
     """
-    ends = np.cumsum([-(-clip.n_samples // hop_length) for clip in data.clips]).tolist()
+    heard = {name: heard_tracks(data, name, hop_length, makes=makes) for name in streams}
+    return _stored(data, heard, streams)
+
+
+def hear_tracks(data: AudioClips, streams: Mapping[str, Stream], hop_length: int) -> StreamTracks:
+    """The tracks of recordings that are in memory; arguments are those of `load_tracks`."""
+    heard = {name: _heard(data, name, hop_length) for name in streams}
+    return _stored(data, heard, streams)
+
+
+def _stored(
+    data: AudioClips,
+    heard: Mapping[str, list[npt.NDArray[np.float32]]],
+    streams: Mapping[str, Stream],
+) -> StreamTracks:
+    """What was heard in each recording, as decoders are told it."""
+    lengths = [len(own) for own in next(iter(heard.values()))]
+    ends = np.cumsum(lengths).tolist()
     names = [clip.name for clip in data.clips]
     spans = dict(zip(names, zip([0, *ends[:-1]], ends, strict=True), strict=True))
-    values = {}
-    for name, stream in streams.items():
-        tracks = heard_tracks(data, name, hop_length, makes=makes)
-        values[name] = np.concatenate([stream.stored(own) for own in tracks])
+    values = {
+        name: np.concatenate([streams[name].stored(own) for own in tracks])
+        for name, tracks in heard.items()
+    }
     return StreamTracks(values, spans, streams)
 
 
@@ -76,7 +94,9 @@ def heard_tracks(
     path, key = data.root / f"{name}_{hop_length}.safetensors", _contents(data)
     heard = _read(path, key)
     if heard is None and makes:
-        heard = _heard(data, name, hop_length)
+        hours = len(data.audio) / data.sample_rate / 3600
+        _logger.info("listening to the %s of %.1f h, once for all trainings", name, hours)
+        heard = np.concatenate(_heard(data, name, hop_length))
         try:
             write_atomically(path, save({"track": heard}, {"contents": key}))
         except OSError as error:
@@ -107,11 +127,8 @@ def _read(path: Path, key: str) -> npt.NDArray[np.float32] | None:
         raise DataError(f"{path}: damaged; delete it, and it is made anew") from None
 
 
-def _heard(data: PreparedData, name: str, hop_length: int) -> npt.NDArray[np.float32]:
-    hours = len(data.audio) / data.sample_rate / 3600
-    _logger.info("listening to the %s of %.1f h, once for all trainings", name, hours)
+def _heard(data: AudioClips, name: str, hop_length: int) -> list[npt.NDArray[np.float32]]:
     track = TRACKERS[name]
     # Trackers compute outside of Python: threads will do.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda clip: track(data.read(clip), hop_length), data.clips)
-        return np.concatenate(list(found))
+        return list(pool.map(lambda clip: track(data.read(clip), hop_length), data.clips))

@@ -137,9 +137,7 @@ def compare(
             report would lie in the corpus.
         OSError: the folder cannot be written.
     """
-    _check_names(baselines)
-    for condition in conditions:
-        check_condition(condition)
+    _check_names(baselines, conditions)
     _check_place(corpus, output)
     made_of = prepare_setup(model, decoder, recognizer, on_progress)
     everybody = clips(corpus, split)
@@ -216,8 +214,10 @@ def _check_place(corpus: Path, output: Path) -> None:
         )
 
 
-def _check_names(baselines: Sequence[str]) -> None:
-    """Whether all are there, and each has a name of its own."""
+def _check_names(baselines: Sequence[str], conditions: Sequence[str]) -> None:
+    """Whether all are there, and each codec has a name of its own."""
+    for condition in conditions:
+        check_condition(condition)
     counts = Counter([ORIGINAL, *map(codec_title, baselines)])
     for name in baselines:
         baseline(name)

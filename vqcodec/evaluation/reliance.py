@@ -69,16 +69,7 @@ def measure_reliance(
         rotated = [*split[index + 1 :], *split[:index]]
         other = next((codes for who, codes in rotated if who.speaker != utterance.speaker), None)
         assert other is not None  # there are two speakers
-        n_codes = codes.n_codes
-        shuffled = replace(codes, codes=codes.codes[:, rng.permutation(n_codes)])
-        foreign = replace(codes, codes=other.codes[:, np.arange(n_codes) % other.n_codes])
-        variants = {
-            "true codes, own voice": codes,
-            "true codes, another's voice": replace(codes, speaker=other.speaker),
-            "codes shuffled in time, own voice": shuffled,
-            "another recording's codes, own voice": foreign,
-            "another recording's codes and voice": replace(foreign, speaker=other.speaker),
-        }
+        variants = _variants(codes, other, rng)
         reference = load(utterance.path, SAMPLE_RATE)
         decoded = {
             name: codec.decode(variant, sample_rate=SAMPLE_RATE)
@@ -124,3 +115,17 @@ def measure_reliance(
             for name, all_ in misheard.items()
         ],
     )
+
+
+def _variants(codes: Codes, other: Codes, rng: np.random.Generator) -> dict[str, Codes]:
+    """The right codes and voice, and wrong ones by another recording."""
+    n_codes = codes.n_codes
+    shuffled = replace(codes, codes=codes.codes[:, rng.permutation(n_codes)])
+    foreign = replace(codes, codes=other.codes[:, np.arange(n_codes) % other.n_codes])
+    return {
+        "true codes, own voice": codes,
+        "true codes, another's voice": replace(codes, speaker=other.speaker),
+        "codes shuffled in time, own voice": shuffled,
+        "another recording's codes, own voice": foreign,
+        "another recording's codes and voice": replace(foreign, speaker=other.speaker),
+    }

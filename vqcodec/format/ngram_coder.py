@@ -9,7 +9,7 @@ torch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from math import isqrt, prod
@@ -19,7 +19,9 @@ from typing import Any
 import constriction
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from safetensors import SafetensorError, safe_open
+from threadpoolctl import ThreadpoolController
 
 from vqcodec.errors import CheckpointError
 from vqcodec.format.header import NGRAM_DIGEST_LENGTH
@@ -176,14 +178,27 @@ class NgramModel:
         return bits.astype(np.float32).reshape(-1, self.n_codebooks, self.codebook_size)
 
     def encode(self, chunk: CodeBlock) -> bytes:
-        """Encode a chunk: codes (Q, n) below K, and symbols."""
-        coder = _AnsCoder()
+        """Encode a chunk, and read it back.
+
+        Args:
+            chunk: codes (Q, n) below K, and symbols.
+
+        Raises:
+            ValueError: If something else was read.
+        """
+        coder, written = _AnsCoder(), []
         # What is pushed last is popped first.
         for kind, symbols in reversed(list(chunk.symbols.items())):
-            self.streams[kind]._push(coder, symbols[None])
-        self._push(coder, chunk.codes)
+            written.append(self.streams[kind]._push(coder, symbols[None]))
+        written.append(self._push(coder, chunk.codes))
+        words = coder.get_compressed()
+        reader = _AnsCoder(words)
+        for pushed, frequencies in reversed(written):
+            read = reader.decode(_Categorical(perfect=False), frequencies)
+            if not np.array_equal(read, pushed):
+                raise ValueError("other codes were read than written")
         # The coder's last word, and it alone, may begin with zeros.
-        return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+        return words.astype("<u4").tobytes().rstrip(b"\0")
 
     def decode(
         self, payload: bytes, length: int, n_symbols: Mapping[str, int] = MappingProxyType({})
@@ -208,35 +223,44 @@ class NgramModel:
             raise ValueError("a payload that no codes make")
         return CodeBlock(codes, symbols)
 
-    def _push(self, coder: Any, codes: npt.NDArray[np.uint16]) -> None:
+    def _push(
+        self, coder: Any, codes: npt.NDArray[np.uint16]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+        """Push codes (Q, n); returns them, (n * Q,), and their frequencies, less 1."""
         symbols = _time_major(codes)
         frequencies = self._frequencies_less_1(symbols)
-        coder.encode_reverse(symbols.astype(np.int32), _Categorical(perfect=False), frequencies)
+        coder.encode_reverse(symbols, _Categorical(perfect=False), frequencies)
+        return symbols, frequencies
 
     def _pop(self, coder: Any, length: int) -> npt.NDArray[np.uint16]:
         """Codes (Q, length)."""
-        known = self._known(length * self.n_codebooks)
+        n_context, n_symbols = self.context.shape[1], length * self.n_codebooks
+        known = self._known(n_symbols)
         frequencies = np.empty((1, self.codebook_size))
-        symbols = np.empty(length * self.n_codebooks, np.uint16)
-        for position in range(len(symbols)):
-            book = position % self.n_codebooks
-            self._predict(book, known, [position], frequencies)
-            symbols[position] = coder.decode(_Categorical(frequencies[0], perfect=False))
-            known[len(known) - len(symbols) + position] = self.embedding[book, symbols[position]]
+        symbols = np.empty(n_symbols, np.uint16)
+        with _blas().limit(limits=1):
+            for position in range(n_symbols):
+                book = position % self.n_codebooks
+                before = known[position : position + n_context].reshape(1, -1)
+                self._predict(book, before, frequencies)
+                symbol = coder.decode(_Categorical(frequencies[0], perfect=False))
+                symbols[position] = symbol
+                known[n_context + position] = self.embedding[book, symbol]
         return symbols.reshape(length, self.n_codebooks).T
 
-    def _frequencies_less_1(self, symbols: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def _frequencies_less_1(self, symbols: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
         """Of every code at every position of a chunk, (positions, K); the coder adds the 1."""
         known, n_codebooks = self._known(len(symbols)), self.n_codebooks
         books = np.arange(len(symbols)) % n_codebooks
         known[len(known) - len(symbols) :] = self.embedding[books, symbols]
+        windows = sliding_window_view(known, (self.context.shape[1], known.shape[1]))[:, 0]
         frequencies = np.empty((len(symbols), self.codebook_size))
-        for book in range(n_codebooks):
-            places = range(book, len(symbols), n_codebooks)
-            for start in range(0, len(places), _ROWS):
-                some = places[start : start + _ROWS]
-                out = frequencies[some.start : some.stop : some.step]
-                self._predict(book, known, some, out)
+        with _blas().limit(limits=1):
+            for book in range(n_codebooks):
+                for start in range(book, len(symbols), n_codebooks * _ROWS):
+                    some = slice(start, min(start + n_codebooks * _ROWS, len(symbols)), n_codebooks)
+                    before = windows[some]
+                    self._predict(book, before.reshape(len(before), -1), frequencies[some])
         return frequencies
 
     def _known(self, n_symbols: int) -> npt.NDArray[np.floating]:
@@ -247,21 +271,18 @@ class NgramModel:
         return known
 
     def _predict(
-        self,
-        book: int,
-        known: npt.NDArray[np.floating],
-        positions: Sequence[int],
-        out: npt.NDArray[np.float64],
+        self, book: int, before: npt.NDArray[np.floating], out: npt.NDArray[np.float64]
     ) -> None:
-        """Write the frequencies of the codes at some positions of one codebook, (n, K)."""
-        n_context = self.context.shape[1]
-        before = [known[position : position + n_context].ravel() for position in positions]
-        units = _units(
-            _layer(before, self._context[book], self.context_bias[book]),
-            EMBEDDING_PLACES + CONTEXT_PLACES,
-        )
-        hidden = _layer(units, self._hidden[book], self.hidden_bias[book])
-        units = _units(hidden, LOGIT_PLACES)
+        """Write the frequencies, less 1, of the codes at some positions of one codebook.
+
+        Args:
+            book: the codebook.
+            before: (n, C * D), the embeddings of the codes before each position.
+            out: (n, K).
+        """
+        sums = _layer(before, self._context[book], self.context_bias[book])
+        units = _units(sums, EMBEDDING_PLACES + CONTEXT_PLACES)
+        units = _units(_layer(units, self._hidden[book], self.hidden_bias[book]), LOGIT_PLACES)
         _frequencies(_layer(units, self._output[book], self.output_bias[book]), out)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -283,9 +304,15 @@ class NgramModel:
         return _exact(self.output, LARGEST_UNIT)
 
 
-def _time_major(codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
+def _time_major(codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.int32]:
     """Codes (Q, n) as (n * Q,)."""
-    return np.ascontiguousarray(codes.T).ravel().astype(np.int64)
+    return np.ascontiguousarray(codes.T).ravel().astype(np.int32)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """What bounds the threads of BLAS, which for products like ours take more than they give."""
+    return ThreadpoolController()
 
 
 def _misfit(fault: str) -> CheckpointError:
@@ -329,26 +356,23 @@ def _exact(weights: npt.NDArray[np.int8], largest: int) -> npt.NDArray[np.floati
 def _units(sums: npt.NDArray[np.int32], places: int) -> npt.NDArray[np.int32]:
     """Sums of so many binary places, rounded to units of a layer."""
     excess = places - UNIT_PLACES
-    return ((sums + (1 << (excess - 1))) >> excess).clip(0, LARGEST_UNIT)
+    return np.minimum(np.maximum((sums + (1 << (excess - 1))) >> excess, 0), LARGEST_UNIT)
 
 
 def _layer(
-    inputs: Iterable[np.ndarray], weights: npt.NDArray[np.floating], bias: npt.NDArray[np.int16]
+    inputs: np.ndarray, weights: npt.NDArray[np.floating], bias: npt.NDArray[np.int16]
 ) -> npt.NDArray[np.int32]:
     """The sums bias + inputs @ weights, (n, outputs)."""
-    # One row at a time: for a product of many, BLAS wakes threads that take more than they give.
-    sums = [row.astype(weights.dtype, copy=False) @ weights for row in inputs]
-    return np.stack(sums).astype(np.int32) + bias
+    return (inputs.astype(weights.dtype, copy=False) @ weights).astype(np.int32) + bias
 
 
 def _frequencies(logits: npt.NDArray[np.int32], out: npt.NDArray[np.float64]) -> None:
     """Write the frequencies, less 1, of all codes, TOTAL - K in all, in proportion to 2^logit."""
     every, best = np.arange(len(logits)), logits.argmax(axis=1)
     below = (logits[every, best][:, None] - logits) >> (LOGIT_PLACES - POWER_PLACES)
-    powers = _SHIFTED[np.minimum(below, len(_SHIFTED) - 1)]
+    powers = _SHIFTED.take(below, mode="clip")
     left = TOTAL - logits.shape[1]
-    scale = (left << 32) // powers.sum(axis=1, keepdims=True)
-    powers *= scale
+    powers *= (left << 32) // powers.sum(axis=1, keepdims=True)
     powers >>= 32
     out[:] = powers
     out[every, best] += left - powers.sum(axis=1)

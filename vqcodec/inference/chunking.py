@@ -21,7 +21,7 @@ import numpy as np
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-LENGTH = 500  # codes
+LENGTH = 1000  # codes
 LIVE_LENGTH = 25  # codes: 0.2 s of the default model
 _starting = threading.Lock()
 _own = threading.local()

@@ -33,6 +33,7 @@ from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import WaveformLoss
 
 STEPS, LEARNING_RATE = 40, 0.02
+LENGTH = 500  # codes searched together, whose gradients are held in memory
 BETAS = (0.5, 0.95)  # a gradient is another as soon as a code is: the last ones mislead
 WEIGHTS = LossConfig(stoi=2.0, periodicity=1.0)
 # Of half a squared distance, for a code that stands for 8 ms of sound; in proportion for others.
@@ -71,7 +72,7 @@ def searched_blocks(
     decoded = search.fast.context
     grid = chunking.chunks(
         blocks,
-        length=chunking.LENGTH,
+        length=LENGTH,
         context=(heard[0] + decoded[0], heard[1] + decoded[1]),
         step=config.hop_length,
     )
@@ -79,7 +80,7 @@ def searched_blocks(
     def searched(numbered: tuple[int, chunking.Chunk]) -> np.ndarray:
         """The codes that a chunk keeps, (1, n)."""
         number, chunk = numbered
-        first = number * chunking.LENGTH - chunk.start
+        first = number * LENGTH - chunk.start
         n_codes = len(chunk.data) // config.hop_length
         told = None if contour is None else contour[first : first + n_codes]
         streams = {name: engine.tensor(own) for name, own in voice.streams(told).items()}

@@ -157,7 +157,8 @@ def listened(
     mono = mix(frames, name, checked_rate(name, sample_rate))
     mono, heard, centred = itertools.tee(mono, 3)
     length = frame_length(sample_rate)
-    pairs = zip(regroup(heard, length), without_offset(centred, sample_rate, 0), strict=True)
+    levelled = regroup(without_offset(centred, sample_rate, 0), length)
+    pairs = zip(regroup(heard, length), levelled, strict=True)
     held: list[np.ndarray] = []
     n_silent, n_sound, seconds = 0, 0, 1 / FRAME_SECONDS
     while hold and n_sound < REFERENCE_SECONDS * seconds and len(held) < LONGEST_PAUSE * seconds:

@@ -128,6 +128,8 @@ def unlike(
     likeness = directions @ directions.T
     one, other = np.unravel_index(likeness.argmin(), likeness.shape)
     is_first = likeness[one] >= likeness[other]
+    if is_first.all():  # as of one recording that is given twice
+        return []
     first, second = pieces[is_first].mean(axis=0), pieces[~is_first].mean(axis=0)
     cosine = first @ second / max(float(np.linalg.norm(first) * np.linalg.norm(second)), 1e-9)
     if cosine >= UNLIKE:

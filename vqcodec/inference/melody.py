@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vqcodec.audio import Recording
-from vqcodec.audio.pitch_tracker import contour_blocks
+from vqcodec.audio.pitch_tracker import STEP, contour_blocks
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import StreamMetadata
 from vqcodec.format.stream_records import CodeBlock, StreamRecord
@@ -86,7 +86,7 @@ def tracked(engine: Engine, recording: Recording, gain: float) -> Contour:
     """The contour (N,) of a whole recording of some level."""
     speech = recording.speech(engine.config.sample_rate, 1 << 16, gain)
     normalised = (block / np.float32(gain) for block in speech)
-    return np.concatenate(list(tracked_blocks(engine, normalised, step=chunking.LENGTH)))
+    return np.concatenate(list(tracked_blocks(engine, normalised, step=STEP)))
 
 
 class Heard(NamedTuple):

@@ -19,15 +19,13 @@ from vqcodec.inference.sources import Source, open_reference
 from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.models.speaker_vector import from_int8, guided, mean_vector
 from vqcodec.weights.model_file import ModelFile
-from vqcodec.weights.registry import maker
 from vqcodec.weights.voices import (
-    PITCHES,
     Speaker,
     VoiceInfo,
     VoicesFile,
     models_with,
-    packaged_info,
     unknown_voice,
+    voice_info,
 )
 
 
@@ -45,9 +43,7 @@ class Speakers:
 
     def __init__(self, file: ModelFile, engine: Engine, enrolled: VoicesFile | None) -> None:
         self.engine, self.model_name, self.fingerprint = engine, file.name, file.fingerprint
-        pitches = file.provenance.get(PITCHES, {})
-        known = {name: VoiceInfo(pitch_hz=float(hertz)) for name, hertz in pitches.items()}
-        known |= packaged_info() if maker(self.fingerprint) else {}
+        known = voice_info(file.provenance, file.fingerprint)
         self.voices = {
             name: Speaker(vector, name, known.get(name, VoiceInfo()))
             for name, vector in file.voices.items()
@@ -102,39 +98,30 @@ class Speakers:
         mean = None if record is None else math.log(record.reference)
         return Voice(from_int8(speaker.vector), None if mean is None else Pitch(mean, mean))
 
-    def told(
-        self, codes: StreamMetadata, speaker: Speaker | Source | None, options: DecodeOptions
-    ) -> Voice:
+    def told(self, codes: StreamMetadata, speaker: Speaker | None, options: DecodeOptions) -> Voice:
         """The voice that decoders are told.
 
         Args:
             codes: which carry or name a voice of their own.
-            speaker: another one, see `find`; None for their own.
+            speaker: another one; None for their own.
             options: how high it shall be, and with how much of the melody.
 
         Raises:
-            SpeakerError: the voice is not known, or how high it is, which the options ask for.
+            SpeakerError: the voice is not known.
             CodesError: the options ask for a pitch that the codes do not tell.
         """
         record = self._record(codes)
         if options.needs_pitch and record is None:
-            whose = "these codes tell" if self.engine.config.pitch else f"{self.model_name} knows"
             raise CodesError(
-                f"pitch and melody need a pitch stream, and {whose} none: encode the recording "
-                "with a model that has one, or leave them out"
+                "pitch and melody need a pitch stream, and these codes tell none: encode the "
+                "recording with a model that has one, or leave them out"
             )
         own = self.of(codes)
         if speaker is not None:
-            found = self.find(speaker)
-            vector, hertz = from_int8(found.vector), found.info.pitch_hz
+            vector = from_int8(speaker.vector)
             if own is not None:
                 vector = guided(vector, from_int8(own.vector))
-            if options.needs_pitch and hertz is None:
-                raise SpeakerError(
-                    f"it is not known how high {found.name or 'that voice'} is, which pitch and "
-                    "melody need: enroll it anew, or leave them out"
-                )
-            return Voice(vector, _pitch(record, hertz, options))
+            return Voice(vector, _pitch(record, speaker.info.pitch_hz, options))
         if own is not None:
             hertz = None if record is None else record.reference
             return Voice(from_int8(own.vector), _pitch(record, hertz, options))

@@ -18,7 +18,8 @@ from vqcodec.format.codes import Codes
 from vqcodec.format.textgrid import Interval
 from vqcodec.weights.voices import VECTOR_LENGTH, Speaker
 
-# Who speaks when only the units are wanted, which do not depend on it.
+# Who speaks when only the units are wanted, which depend neither on that nor on the pitch, which
+# `Codec.encode` then does not track.
 NOBODY = Speaker(np.zeros(VECTOR_LENGTH, np.int8))
 UNIT_SUFFIXES = (".txt", ".jsonl", ".npy")
 # One code in five to seven is the one before it; so many without a repeat were collapsed.

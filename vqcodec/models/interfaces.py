@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
@@ -153,22 +153,24 @@ class DecodeOptions:
     melody: Melody = "keep"
 
     def __post_init__(self) -> None:
-        if not abs(self.pitch) <= LARGEST_SHIFT:
+        # numpy's numbers are real ones, too
+        if not isinstance(self.pitch, Real) or not abs(self.pitch) <= LARGEST_SHIFT:
             raise VqcodecError(
-                f"pitch {self.pitch}: give semitones from -{LARGEST_SHIFT:g} to {LARGEST_SHIFT:g}"
+                f"pitch {self.pitch!r}: give semitones from -{LARGEST_SHIFT:g} to {LARGEST_SHIFT:g}"
             )
         if isinstance(self.melody, str):
             possible = self.melody in ("keep", "flat")
-        else:  # numpy's numbers are real ones, too
+        else:
             possible = isinstance(self.melody, Real) and 0 <= self.melody <= LARGEST_STRETCH
         if not possible:
             raise VqcodecError(
                 f"melody {self.melody}: give keep, flat, or a factor from 0 to {LARGEST_STRETCH:g}"
             )
-        if self.seed < 0 or not 0 <= self.temperature < math.inf:
+        numbers = isinstance(self.seed, Integral) and isinstance(self.temperature, Real)
+        if not numbers or self.seed < 0 or not 0 <= self.temperature < math.inf:
             raise VqcodecError(
-                f"seed {self.seed}, temperature {self.temperature}: the seed must be 0 or more, "
-                "and the temperature 0 or more and finite"
+                f"seed {self.seed!r}, temperature {self.temperature!r}: the seed must be 0 or "
+                "more and whole, and the temperature 0 or more and finite"
             )
 
     @property

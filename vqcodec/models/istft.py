@@ -101,14 +101,6 @@ class IstftDecoder(nn.Module):
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
 
     @property
-    def look_ahead(self) -> int:
-        """Samples before a code's hop that already depend on the code.
-
-        A causal decoder has only the inverse STFT's: half of what its window exceeds a hop.
-        """
-        return self._reach[0]
-
-    @property
     def context(self) -> tuple[int, int]:
         """Codes before, and codes after its own, that the samples of a code's hop depend on."""
         backward, forward = self._reach

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import PurePath
-from typing import IO, Annotated, Any, cast
+from typing import IO, Annotated, Any
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 import vqcodec
 from vqcodec.errors import VqcodecError
 from vqcodec.models import DecoderName, Melody
-from vqcodec.models.interfaces import DecodeKeywords, read_melody
+from vqcodec.models.interfaces import read_melody
 from vqcodec.serving.admission import Admission
 from vqcodec.serving.service import Service, TooLongError, Upload, told
 
@@ -93,26 +93,30 @@ Rate = Annotated[
 ]
 
 
-def _decode_options(
+def _wanted(
+    speaker: Voice = None,
+    reference: UploadFile | None = None,
     decoder: Decoder = None,
     seed: Seed = 0,
     temperature: Temperature = 1.0,
     sample_rate: Rate = None,
     pitch: Pitch = 0.0,
     melody: MelodyText = "keep",
-) -> DecodeKeywords:
-    """The fields that say how to decode."""
+) -> dict[str, Any]:
+    """The fields that say in which voice and how to decode."""
     return {
+        "speaker": speaker,
+        "reference": None if reference is None else _upload(reference),
         "decoder": decoder,
         "seed": seed,
         "temperature": temperature,
         "sample_rate": sample_rate,
         "pitch": pitch,
-        "melody": cast(Melody, melody),
+        "melody": melody,
     }
 
 
-Options = Annotated[DecodeKeywords, Depends(_decode_options)]
+Wanted = Annotated[dict[str, Any], Depends(_wanted)]
 _ERROR = Error.model_json_schema()
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "content": {"application/json": {"schema": _ERROR}}}
@@ -208,29 +212,15 @@ def _offer(api: FastAPI, service: Service, worker: Worker) -> None:
         return await worker.answer(request, Codes, partial(service.encode, _upload(file), speaker))
 
     @api.post("/decode", response_class=Sound, responses=REFUSALS)
-    async def decode(
-        request: Request,
-        file: UploadFile,
-        options: Options,
-        speaker: Voice = None,
-        reference: UploadFile | None = None,
-    ) -> Response:
+    async def decode(request: Request, file: UploadFile, wanted: Wanted) -> Response:
         """Make a recording of codes, in their own voice, a known one, or that of a recording."""
-        voice = None if reference is None else _upload(reference)
-        work = partial(service.decode, _upload(file), speaker, voice, **options)
+        work = partial(service.decode, _upload(file), **wanted)
         return await worker.answer(request, Sound, work)
 
     @api.post("/convert", response_class=Sound, responses=REFUSALS)
-    async def convert(
-        request: Request,
-        file: UploadFile,
-        options: Options,
-        speaker: Voice = None,
-        reference: UploadFile | None = None,
-    ) -> Response:
+    async def convert(request: Request, file: UploadFile, wanted: Wanted) -> Response:
         """Say the same in another voice: a known one, or that of a recording."""
-        voice = None if reference is None else _upload(reference)
-        work = partial(service.convert, _upload(file), speaker, voice, **options)
+        work = partial(service.convert, _upload(file), **wanted)
         return await worker.answer(request, Sound, work)
 
     @api.post("/units", response_class=UnitsLine, responses=REFUSALS)

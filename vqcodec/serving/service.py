@@ -17,6 +17,7 @@ from vqcodec.errors import RecordingWarning, SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import MAGIC
 from vqcodec.inference.units import NOBODY, Units, text_line
+from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.weights.registry import maker
 from vqcodec.weights.voices import Speaker
 
@@ -29,6 +30,16 @@ Made = TypeVar("Made")
 
 class TooLongError(VqcodecError):
     """A recording, or what codes hold, lasts longer than the server allows."""
+
+
+def check_seconds(name: str, seconds: float, most: float) -> None:
+    """Refuse what lasts too long.
+
+    Raises:
+        TooLongError: it does.
+    """
+    if seconds > most:
+        raise TooLongError(f"{name}: lasts {seconds:.0f} s, and {most:g} s are taken; cut it")
 
 
 class NamedBytes(io.BytesIO):
@@ -126,6 +137,7 @@ class Service:
         voice = self._chosen(self.codec, speaker, reference)
         if voice is None:
             raise SpeakerError("no voice: give speaker, a name, or reference, a recording of one")
+        self.codec.check_options(DecodeOptions(**options), voice)
         own = None if self.codec.hears_speakers else voice
         codes = self.codec.encode(self._heard(recording), speaker=own)
         return self._sound(self.codec, codes, voice, options)
@@ -150,21 +162,16 @@ class Service:
     def _heard(self, upload: Upload) -> NamedBytes:
         sound = NamedBytes(upload.file.read(), upload.name)
         recording = open_recording(sound)
-        self._check_length(upload.name, recording.n_samples / recording.sample_rate)
+        seconds = recording.n_samples / recording.sample_rate
+        check_seconds(upload.name, seconds, self.max_seconds)
         sound.seek(0)
         return sound
 
     def _codes(self, upload: Upload) -> Codes:
         tables = None if self.model is None else self.codec.tables
         codes = Codes.from_bytes(upload.file.read(), upload.name, tables=tables)
-        self._check_length(upload.name, codes.duration_s)
+        check_seconds(upload.name, codes.duration_s, self.max_seconds)
         return codes
-
-    def _check_length(self, name: str, seconds: float) -> None:
-        if seconds > self.max_seconds:
-            raise TooLongError(
-                f"{name}: lasts {seconds:.0f} s, and {self.max_seconds:g} s are taken; cut it"
-            )
 
     def _chosen(self, codec: Codec, name: str | None, reference: Upload | None) -> Speaker | None:
         if name is not None and reference is not None:

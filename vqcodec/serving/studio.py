@@ -17,8 +17,9 @@ from vqcodec.audio import load, open_recording
 from vqcodec.codec import Codec
 from vqcodec.errors import SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
+from vqcodec.inference.wavenet import announced
 from vqcodec.serving import pictures
-from vqcodec.serving.service import TooLongError, told
+from vqcodec.serving.service import check_seconds, told
 from vqcodec.serving.sessions import CancelledError, Sessions
 from vqcodec.weights.voices import Speaker, check_name
 
@@ -106,7 +107,7 @@ class Studio:
         self.sessions.keep(self._session(request), path)
         codes = Codes.load(path, tables=self.codec.tables)
         self.codec.check(codes)
-        self._check_seconds(path, codes.duration_s)
+        check_seconds(path, codes.duration_s, self.max_seconds)
         return self._shown(replace(desk, name=Path(path).stem, codes=codes), None, request)
 
     @_in_turn
@@ -142,15 +143,17 @@ class Studio:
         name = ".".join(filter(None, (desk.name, voice, decoder, shift)))
         target = self.sessions.folder(session) / f"{name}.wav"
         on_progress = self._on_progress(session, progress, "decoding")
-        # A file of ours: arrays that are no int16 come out at another level.
-        self.codec.decode_to(
-            target,
-            codes,
-            speaker=speaker,
-            decoder=decoder,
-            pitch=float(pitch),
-            on_progress=on_progress,
-        )
+        told = "compiling the sampler, once: some seconds, before which Cancel stops nothing"
+        with announced(decoder, self.codec.device, lambda: progress(0.0, desc=told)):
+            # A file of ours: arrays that are no int16 come out at another level.
+            self.codec.decode_to(
+                target,
+                codes,
+                speaker=speaker,
+                decoder=decoder,
+                pitch=float(pitch),
+                on_progress=on_progress,
+            )
         drawn = pictures.picture(load(target, pictures.RATE), None, codes.duration_s)
         return str(target), drawn, gr.update(value=str(target), interactive=True)
 
@@ -209,13 +212,7 @@ class Studio:
 
     def _check_length(self, path: str) -> None:
         recording = open_recording(path)
-        self._check_seconds(path, recording.n_samples / recording.sample_rate)
-
-    def _check_seconds(self, path: str, seconds: float) -> None:
-        if seconds > self.max_seconds:
-            raise TooLongError(
-                f"{path}: lasts {seconds:.0f} s, and {self.max_seconds:g} s are taken; cut it"
-            )
+        check_seconds(path, recording.n_samples / recording.sample_rate, self.max_seconds)
 
     def cleared(self, desk: Desk) -> tuple[Desk, str, str, Any, None, str, Any, None]:
         """What is shown before something is: nothing, and of the desk nothing but the voices."""

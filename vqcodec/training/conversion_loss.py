@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqcodec.data.dataset import Batch
+from vqcodec.data.batches import Batch
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.interfaces import Condition, Decoder
 from vqcodec.models.loss_config import LossConfig

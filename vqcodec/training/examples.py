@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vqcodec.data.dataset import Batch
+from vqcodec.data.batches import Batch
 from vqcodec.training.objective import Objective
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections import defaultdict
 import numpy as np
 import torch
 
+from vqcodec.data.clips import AudioClips, Clip
 from vqcodec.data.dataset import speaker_names
-from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.data.stream_tracks import StreamTracks
 from vqcodec.models.pitch import mean_log_f0
 from vqcodec.models.speaker import SpeakerTable
@@ -23,7 +23,7 @@ SHORTEST_S, LONGEST_S = 0.5, 30.0
 
 
 @torch.no_grad()
-def mean_voices(model: VQVAE, data: PreparedData, device: torch.device) -> dict[str, np.ndarray]:
+def mean_voices(model: VQVAE, data: AudioClips, device: torch.device) -> dict[str, np.ndarray]:
     """Vectors of the training speakers that are heard enough to be named.
 
     A speaker needs 8 training clips, or half a minute of audio; with a speaker table every row
@@ -56,7 +56,7 @@ def mean_voices(model: VQVAE, data: PreparedData, device: torch.device) -> dict[
     return voices
 
 
-def mean_pitches(data: PreparedData, tracks: StreamTracks | None) -> dict[str, float]:
+def mean_pitches(data: AudioClips, tracks: StreamTracks | None) -> dict[str, float]:
     """Mean fundamental frequency in Hz of the training speakers, of whom anything is voiced."""
     if tracks is None or "pitch" not in tracks.values:
         return {}
@@ -68,7 +68,7 @@ def mean_pitches(data: PreparedData, tracks: StreamTracks | None) -> dict[str, f
     return {name: round(math.exp(mean_log_f0(own)), 1) for name, own in joined.items() if own.any()}
 
 
-def _beginning(data: PreparedData, clip: Clip) -> np.ndarray:
+def _beginning(data: AudioClips, clip: Clip) -> np.ndarray:
     samples = data.read(clip, 0, round(LONGEST_S * data.sample_rate))
     missing = round(SHORTEST_S * data.sample_rate) - len(samples)
     return np.pad(samples, (0, max(0, missing)))

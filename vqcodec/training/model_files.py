@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vqcodec.data.clips import AudioClips
 from vqcodec.data.dataset import speaker_names
-from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError
 from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.models.graphs import export_graphs
@@ -116,7 +116,7 @@ def write_model(
     path: Path,
     model: VQVAE,
     recipe: Recipe,
-    data: PreparedData,
+    data: AudioClips,
     device: torch.device,
     *,
     steps: int,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqcodec.data.dataset import NOT_ENCODED, Batch
+from vqcodec.data.batches import NOT_ENCODED, Batch
 from vqcodec.data.labels import UNLABELLED
 from vqcodec.models.interfaces import Condition, Quantized
 from vqcodec.models.mel import MelSpectrogram

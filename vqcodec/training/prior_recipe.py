@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from vqcodec.models.config import Fraction, Positive, PriorConfig, Section
+from vqcodec.data.data_config import PoolConfig
+from vqcodec.models.config import Fraction, Positive, PriorConfig
 from vqcodec.training.recipe import RunConfig
 
 
-class PriorDataConfig(Section):
-    """What is trained on.
+class PriorDataConfig(PoolConfig):
+    """What is trained on; a source that was not prepared is one of codes.
 
     Attributes:
-        root: a folder that `vqcodec prepare` made.
         batch_size: segments of one optimiser step, over all processes.
         segment_length: codes in a segment; over `model.context`, or its sliding is not learned.
         speaker_dropout: share of segments that do not say who speaks.
     """
 
-    root: str = "data/prepared"
     batch_size: Positive = 8
     segment_length: Positive = 512
     speaker_dropout: Fraction = 0.1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -19,10 +19,18 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError, DataError
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.speaker_vector import from_int8
+from vqcodec.scale.listing import Listing
 from vqcodec.training.loop import UNVALIDATED, Report, Training
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, encode_clips
 from vqcodec.training.prior_recipe import PriorRecipe
 from vqcodec.training.session import Processes, open_session
+from vqcodec.training.streamed import (
+    Sampler,
+    StreamedSampler,
+    coded_pool,
+    pool_parts,
+    streamed_source,
+)
 from vqcodec.weights import prior_checkpoint
 
 if TYPE_CHECKING:
@@ -64,19 +72,33 @@ class PriorTrainer(Training[CodeBatch]):
         self, recipe: PriorRecipe, place: Processes, on_report: Callable[[Report], None]
     ) -> None:
         super().__init__(recipe, recipe.data.batch_size, place, on_report)
-        self.data = PreparedData(recipe.data.root)
+        source = self.source = streamed_source(recipe.data.root)
         codec = vqcodec.load(recipe.codec, device=place.device.type, voices=False)
         self.fingerprint, codebook_size = codec.fingerprint, codec.config.quantizer.codebook_size
         torch.manual_seed(recipe.seed)
         self.model = self._initial_model(codec).to(place.device)
-        trained, self.validation = self._clips(codec)
-        self.unvalidated = None if self.data.split("valid") else UNVALIDATED
+        config, seed = recipe.data, recipe.seed
+        trained, valid = (
+            self._clips(codec)
+            if source is None
+            else self._pool(source, pool_parts(len(source.parts), config, seed, 0))
+        )
+        self.validation = valid or trained
+        self.unvalidated = None if valid else UNVALIDATED
         codes = np.concatenate([clip.codes for clip in trained])
         self.histogram = np.bincount(codes, minlength=codebook_size)
-        self.sampler = CodeSampler(trained, recipe.data, begin=self.model.begin, seed=recipe.seed)
+        self.sampler: Sampler[CodeBatch] = (
+            self._sampler(trained)
+            if source is None
+            else StreamedSampler(
+                *(len(source.parts), config, seed),
+                lambda parts: self._sampler(self._pool(source, parts)[0]),
+            )
+        )
         self._start(self.model)
         self.forward = self._distribute(self.model)
         self.best_step = 0
+        self.corpus = recipe.data.root if source else PreparedData(recipe.data.root).corpus
 
     def _summary(self) -> str:
         config = self.recipe.data
@@ -106,7 +128,8 @@ class PriorTrainer(Training[CodeBatch]):
 
     def _clips(self, codec: vqcodec.Codec) -> tuple[list[CodedClip], list[CodedClip]]:
         """Those to train on and those to validate on; the first process encodes them."""
-        train, valid = self.data.split("train"), self.data.split("valid")
+        data = PreparedData(self.recipe.data.root)
+        train, valid = data.split("train"), data.split("valid")
         if not train:
             raise DataError(
                 f"{self.recipe.data.root}: no training clips; prepare a corpus that has some"
@@ -114,10 +137,26 @@ class PriorTrainer(Training[CodeBatch]):
         store = self.output / f"codes-{codec.fingerprint.hex()}.safetensors"
         if self.place.rank > 0:
             dist.barrier()
-        coded = encode_clips(codec, self.data, [*train, *valid], store)
+        coded = encode_clips(codec, data, [*train, *valid], store)
         if self.place.rank == 0 and self.place.world_size > 1:
             dist.barrier()
-        return coded[: len(train)], coded[len(train) :] or coded
+        return coded[: len(train)], coded[len(train) :]
+
+    def _pool(
+        self, source: Listing, parts: Sequence[int]
+    ) -> tuple[list[CodedClip], list[CodedClip]]:
+        """Those to train on and those to validate on, of some parts of a data set of codes."""
+        coded = coded_pool(source, parts, self.fingerprint)
+        if not coded["train"]:
+            raise DataError(
+                f"{self.recipe.data.root}: holds no codes to train on; vqcodec encode-dataset "
+                "makes them"
+            )
+        return coded["train"], coded["valid"]
+
+    def _sampler(self, clips: list[CodedClip]) -> CodeSampler:
+        recipe = self.recipe
+        return CodeSampler(clips, recipe.data, begin=self.model.begin, seed=recipe.seed)
 
     def _batches(self) -> Iterator[CodeBatch]:
         for step in range(self.step, self.recipe.steps):
@@ -161,7 +200,7 @@ class PriorTrainer(Training[CodeBatch]):
 
     def _write(self, model: CodeTransformer, typical: np.ndarray) -> None:
         provenance = {
-            "corpus": self.data.corpus,
+            "corpus": self.corpus,
             "steps": self.step,
             "validation_bits_per_code": round(self.best, 4),
             "recipe": self.recipe.model_dump(mode="json"),

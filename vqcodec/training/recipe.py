@@ -165,6 +165,22 @@ class Recipe(RunConfig):
                 f"steps {self.steps} end before the codebook starts, after unquantized_steps "
                 f"{self.unquantized_steps}"
             )
+        faults += self._short_segments()
+        if self.adversarial.weight > 0:
+            if not self.trains_waveforms:
+                faults.append("adversarial trains the fast decoder, which this stage does not")
+            if self.adversarial.start_step >= self.steps:
+                faults.append(
+                    f"adversarial.start_step {self.adversarial.start_step} is not before the end, "
+                    f"steps {self.steps}"
+                )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _short_segments(self) -> list[str]:
+        """Which losses listen to more than a segment."""
+        faults = []
         n_samples = self.data.segment_length * self.model.hop_length
         if n_samples < LONGEST_WINDOW:
             faults.append(
@@ -178,14 +194,4 @@ class Recipe(RunConfig):
                     f"loss.{name} listens to {seconds} s at a time, more than the {n_samples} "
                     f"samples of data.segment_length {self.data.segment_length}: lengthen it"
                 )
-        if self.adversarial.weight > 0:
-            if not self.trains_waveforms:
-                faults.append("adversarial trains the fast decoder, which this stage does not")
-            if self.adversarial.start_step >= self.steps:
-                faults.append(
-                    f"adversarial.start_step {self.adversarial.start_step} is not before the end, "
-                    f"steps {self.steps}"
-                )
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
+        return faults

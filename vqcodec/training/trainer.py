@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
+from vqcodec.data.batches import Batch
+from vqcodec.data.clips import AudioClips, Clip
 from vqcodec.data.data_config import PerturbationConfig
-from vqcodec.data.dataset import Batch, SegmentSampler, load_resident_audio, speaker_names
+from vqcodec.data.dataset import SegmentSampler, load_resident_audio, speaker_names
 from vqcodec.data.encoded import EncodedClips, read_encoded
 from vqcodec.data.phones import read_phones
-from vqcodec.data.prepared import Clip, PreparedData
-from vqcodec.data.stream_tracks import StreamTracks, load_tracks
+from vqcodec.data.prepared import PreparedData
+from vqcodec.data.stream_tracks import StreamTracks, hear_tracks, load_tracks
+from vqcodec.errors import ConfigError
 from vqcodec.models.codebook_usage import CodebookUsage, CollapseMonitor
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.streams import build_streams
+from vqcodec.scale.listing import Listing
 from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.examples import add_example
 from vqcodec.training.loop import UNVALIDATED, Report, Training, average_losses
@@ -32,6 +36,7 @@ from vqcodec.training.model_files import (
 from vqcodec.training.objective import Losses, Objective
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.session import Processes, open_session
+from vqcodec.training.streamed import StreamedSampler, audio_pool, pool_parts, streamed_source
 from vqcodec.weights import checkpoint
 from vqcodec.weights.checkpoint import Checkpoint
 from vqcodec.weights.model_file import MEANING
@@ -94,26 +99,39 @@ class Trainer(Training[Batch]):
         self.tables = kept.tables if kept else None
         self.voices = kept.voices if kept else {}
         super().__init__(recipe, recipe.data.batch_size, place, on_report)
-        data = self.data = PreparedData(recipe.data.root)
+        source = self.source = streamed_source(recipe.data.root)
+        data = self.data = (
+            PreparedData(recipe.data.root)
+            if source is None
+            else self._pool(
+                recipe, source, pool_parts(len(source.parts), recipe.data, recipe.seed, 0)
+            )
+        )
         data.check_rate(recipe.model.sample_rate, "the recipe")
-        self.resident = load_resident_audio(data, place.device, recipe.data.resident)
         teaches_phones = recipe.loss.phones > 0 and not recipe.freezes_codes
         self.phones = read_phones(data) if teaches_phones else None
+        self.resident = self._resident(data)
         self.encoded = self._encoded(start)
-        self.tracks = self._tracks()
+        self.tracks = self._tracks(data)
         own = kept.provenance.get(PITCHES, {}) if kept else {}
         self.pitches = {**mean_pitches(data, self.tracks), **own}
         clips = data.split("train")
         self.speakers = speaker_names(clips)
         if start is not None and place.rank == 0:
             log_voices(recipe, start, self.speakers)
-        self.sampler = self._sampler(clips, recipe.perturbation, recipe.seed)
+        self.sampler: SegmentSampler | StreamedSampler[Batch] = (
+            self._sampler(data, clips, recipe.perturbation, recipe.seed, tracks=self.tracks)
+            if source is None
+            else self._streamed(source)
+        )
         valid = data.split("valid")
         if recipe.model.speaker.kind == "table":  # which has no row for an unseen speaker
             valid = [clip for clip in valid if clip.speaker in set(self.speakers)]
         self.unvalidated = None if valid else UNVALIDATED
         unperturbed = PerturbationConfig(probability=0.0, stream_dropout=0.0)
-        self.validation = self._sampler(valid or clips, unperturbed, seed=1)
+        self.validation = self._sampler(
+            data, valid or clips, unperturbed, seed=1, tracks=self.tracks
+        )
         torch.manual_seed(recipe.seed)
         model = build_model(recipe, start, self.speakers)
         n_phones = len(self.phones.classes) if self.phones else 0
@@ -138,39 +156,81 @@ class Trainer(Training[Batch]):
         )
 
     def _summary(self) -> str:
-        clips, config = self.sampler.clips, self.recipe.data
+        clips, config = self.data.split("train"), self.recipe.data
         hours = sum(clip.n_samples for clip in clips) / self.data.sample_rate / 3600
         seconds = config.segment_length * self.recipe.model.hop_length / self.data.sample_rate
+        pools = f", now and then others of {len(self.source.parts)} parts" if self.source else ""
         return (
             f"{hours:.1f} h of {len(self.speakers)} speakers, batches of {config.batch_size} "
-            f"segments of {seconds:.2f} s"
+            f"segments of {seconds:.2f} s{pools}"
         )
 
     def _sampler(
-        self, clips: list[Clip], perturbation: PerturbationConfig, seed: int
+        self,
+        data: AudioClips,
+        clips: list[Clip],
+        perturbation: PerturbationConfig,
+        seed: int,
+        *,
+        tracks: StreamTracks | None,
     ) -> SegmentSampler:
         return SegmentSampler(
-            self.data,
+            data,
             clips,
             self.recipe.data,
             speakers=self.speakers,
             hop_length=self.recipe.model.hop_length,
             perturbation=perturbation,
             seed=seed,
-            resident=self.resident,
+            resident=self.resident if data is self.data else self._resident(data),
             phones=self.phones,
             encoded=self.encoded,
-            tracks=self.tracks,
+            tracks=tracks,
         )
 
-    def _tracks(self) -> StreamTracks | None:
+    def _resident(self, data: AudioClips) -> torch.Tensor | None:
+        return load_resident_audio(data, self.place.device, self.recipe.data.resident)
+
+    def _pool(self, recipe: Recipe, listing: Listing, parts: Sequence[int]) -> AudioClips:
+        """What some parts of a source hold that was not prepared."""
+        asked = {
+            "loss.phones": recipe.loss.phones,
+            "data.codes": recipe.data.codes,
+            "model.speaker.kind table": recipe.model.speaker.kind == "table",
+        }
+        if named := [name for name, is_asked in asked.items() if is_asked]:
+            raise ConfigError(
+                f"{recipe.data.root}: {named[0]} needs to know all recordings: prepare them first"
+            )
+        config = recipe.data
+        return audio_pool(
+            listing,
+            parts,
+            root=config.root,
+            sample_rate=recipe.model.sample_rate,
+            n_threads=max(1, config.workers),
+        )
+
+    def _streamed(self, listing: Listing) -> StreamedSampler[Batch]:
+        recipe = self.recipe
+
+        def build(parts: Sequence[int]) -> SegmentSampler:
+            data = self._pool(recipe, listing, parts)
+            tracks, clips = self._tracks(data), data.split("train")
+            return self._sampler(data, clips, recipe.perturbation, recipe.seed, tracks=tracks)
+
+        return StreamedSampler(len(listing.parts), recipe.data, recipe.seed, build)
+
+    def _tracks(self, data: AudioClips) -> StreamTracks | None:
         streams = build_streams(self.recipe.model)
         if not streams:
             return None
         hop_length, is_first = self.recipe.model.hop_length, self.place.rank == 0
-        tracks = load_tracks(self.data, streams, hop_length) if is_first else None
+        if not isinstance(data, PreparedData):
+            return hear_tracks(data, streams, hop_length)
+        tracks = load_tracks(data, streams, hop_length) if is_first else None
         self._sum(torch.zeros(1, device=self.place.device))  # the others wait for what it makes
-        return tracks or load_tracks(self.data, streams, hop_length, makes=False)
+        return tracks or load_tracks(data, streams, hop_length, makes=False)
 
     def _encoded(self, start: Checkpoint | None) -> EncodedClips | None:
         folder = self.recipe.data.codes

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,7 +143,9 @@ def push(path: Path, name: str, card: str) -> str:
     if where.revision is not None:
         raise CheckpointError(f"{name}: is a revision, which the hub makes; leave @ out")
     hub = library("huggingface_hub")
-    with _told(name):
+    # Its bars of downloads look at where they go, those of uploads do not.
+    quiet = nullcontext() if sys.stderr.isatty() else hub.utils.disable_progress_bars()
+    with _told(name), quiet:
         api = hub.HfApi()
         api.create_repo(where.repository, exist_ok=True)
         commit = api.create_commit(

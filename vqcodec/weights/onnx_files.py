@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vqcodec.audio import pitch_tracker
 from vqcodec.errors import CheckpointError
 from vqcodec.extras import library
 from vqcodec.files import write_atomically
+from vqcodec.models.receptive_field import encoder_context
 from vqcodec.weights.model_file import FULL_PRECISION, ModelFile
+from vqcodec.weights.voices import voice_info
 
 HALF = ".float16"  # names of weights that are read as float32 end so
 
 
 def write_onnx(file: ModelFile, folder: Path, *, half: bool = False) -> list[Path]:
-    """Write the graphs of a model, and `model.json` about them.
+    """Write the graphs of a model and of its pitch tracker, and `model.json` about them.
 
     Args:
         file: of the model, with graphs.
@@ -39,6 +43,8 @@ def write_onnx(file: ModelFile, folder: Path, *, half: bool = False) -> list[Pat
     onnx = library("onnx")
     folder.mkdir(parents=True, exist_ok=True)
     about = _about(file)
+    hop_length = file.config.hop_length
+    seen = tuple(-(-n // hop_length) for n in encoder_context(file.config.encoder))
     paths, parts = [], {}
     for name, graph in file.graphs.items():
         model = onnx.load_from_string(graph.onnx)
@@ -48,22 +54,34 @@ def write_onnx(file: ModelFile, folder: Path, *, half: bool = False) -> list[Pat
                 tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name], tensor.name))
         if half:
             _halve(onnx, model, set(weights))
-        details = {"context": list(graph.context)} if graph.context else {}
+        context = seen if name == "encode" else graph.context
+        details = {"context": list(context)} if context else {}
         onnx.helper.set_model_props(
             model, {key: str(value) for key, value in {**about, **details}.items()}
         )
         paths.append(folder / f"{name}.onnx")
         write_atomically(paths[-1], model.SerializeToString(deterministic=True))
-        parts[paths[-1].name] = {
-            "opset": model.opset_import[0].version,
-            "inputs": [_described(onnx, value) for value in model.graph.input],
-            "outputs": [_described(onnx, value) for value in model.graph.output],
-            **details,
-        }
-    voices = {name: vector.tolist() for name, vector in file.voices.items()}
-    text = json.dumps({**about, "graphs": parts, "voices": voices}, indent=1)
-    write_atomically(folder / "model.json", text.encode() + b"\n")
+        parts[paths[-1].name] = {**_interface(onnx, model), **details}
+    if file.config.pitch is not None:
+        paths.append(folder / "pitch.onnx")
+        graph_bytes, licence = pitch_tracker.network()
+        write_atomically(paths[-1], graph_bytes)
+        write_atomically(folder / "pitch.LICENSE", licence)
+        parts[paths[-1].name] = _interface(onnx, onnx.load_from_string(graph_bytes))
+    _write_description(file, folder, {**about, "graphs": parts})
     return paths
+
+
+def _write_description(file: ModelFile, folder: Path, about: dict[str, Any]) -> None:
+    known = voice_info(file.provenance, file.fingerprint)
+    content = {
+        **about,
+        "attribution": file.provenance.get("attribution", ""),
+        "pitch": file.config.pitch and file.config.pitch.model_dump(),
+        "voices": {name: vector.tolist() for name, vector in file.voices.items()},
+        "about_voices": {name: asdict(info) for name, info in known.items()},
+    }
+    write_atomically(folder / "model.json", json.dumps(content, indent=1).encode() + b"\n")
 
 
 def _about(file: ModelFile) -> dict[str, Any]:
@@ -93,6 +111,14 @@ def _halve(onnx: Any, model: Any, names: set[str]) -> None:
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _interface(onnx: Any, model: Any) -> dict[str, Any]:
+    return {
+        "opset": model.opset_import[0].version,
+        "inputs": [_described(onnx, value) for value in model.graph.input],
+        "outputs": [_described(onnx, value) for value in model.graph.output],
+    }
 
 
 def _described(onnx: Any, value: Any) -> dict[str, Any]:

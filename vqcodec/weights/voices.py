@@ -256,6 +256,18 @@ def packaged_info() -> Mapping[str, VoiceInfo]:
     return {name: _info(known) for name, known in json.loads(file.read_text("utf-8")).items()}
 
 
+def voice_info(provenance: Mapping[str, Any], fingerprint: bytes) -> dict[str, VoiceInfo]:
+    """Name -> what is known of the voices of a model.
+
+    Args:
+        provenance: of the model.
+        fingerprint: of the model.
+    """
+    pitches = provenance.get(PITCHES, {})
+    known = {name: VoiceInfo(pitch_hz=float(hertz)) for name, hertz in pitches.items()}
+    return known | dict(packaged_info() if registry.maker(fingerprint) else {})
+
+
 def default_path() -> Path:
     """Where enrolled voices are kept: `voices.json` in the user's settings folder for vqcodec.
 

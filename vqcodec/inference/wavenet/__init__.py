@@ -2,4 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from vqcodec.extras import library
+from vqcodec.models import AUTOREGRESSIVE, DecoderName
+
 LANES_PER_THREAD = 16  # segments that are sampled side by side
+
+
+def announced(
+    decoder: DecoderName, device: str, tell: Callable[[], object]
+) -> AbstractContextManager[None]:
+    """Within this context, have it told once when the sampler is being compiled, if it is.
+
+    Args:
+        decoder: that decodes.
+        device: `cpu` or `cuda`.
+        tell: called as the compiler starts, which takes seconds and cannot be stopped.
+
+    Raises:
+        VqcodecError: numba is needed, and not installed.
+    """
+    if decoder not in AUTOREGRESSIVE or device != "cpu":
+        return nullcontext()
+    library("numba")  # says which extra has it
+    from numba.core import event
+
+    class Notice(event.Listener):
+        is_told = False
+
+        def on_start(self, event: Any) -> None:
+            if not self.is_told:
+                tell()
+            self.is_told = True
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    listening: AbstractContextManager[None] = event.install_listener("numba:compile", Notice())
+    return listening

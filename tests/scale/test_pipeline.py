@@ -1,0 +1,158 @@
+"""Whoever makes a data set, and however often it is stopped, it is the same and complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Run, is_one_line
+from scale_data import CLIPS, audio_folder, codec_of, digest_of, job_of, make, rows_of
+
+from vqcodec.errors import DataError, VqcodecError
+from vqcodec.scale import storage
+from vqcodec.scale.listing import list_source
+from vqcodec.scale.pipeline import Cluster
+from vqcodec.scale.work import Worker
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(audio_folder(tmp_path_factory.mktemp("source")))
+
+
+@pytest.fixture(scope="module")
+def unbroken(source: str, light_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sink = tmp_path_factory.mktemp("unbroken") / "out"
+    listing = list_source(source, 2)
+    make(job_of(light_model, sink, listing), listing)
+    return sink
+
+
+def test_codes_are_those_of_the_recordings_by_themselves(
+    unbroken: Path, source: str, light_model: Path
+) -> None:
+    codec, rows = codec_of(light_model), rows_of(unbroken)
+    assert [row["name"] for row in rows] == list(CLIPS)
+    for row in rows:
+        codes = codec.encode(f"{source}/{row['name']}.flac")
+        np.testing.assert_array_equal(row["codes"], codes.codes[0])
+        assert row["voice"] == codes.speaker.tobytes()
+        assert (row["speaker"], row["duration"]) == (row["name"].split("/")[0], codes.duration_s)
+
+
+def test_what_cannot_be_read_is_told_and_counted(unbroken: Path, source: str) -> None:
+    (line,) = (unbroken / "vqcodec" / "errors.jsonl").read_text().splitlines()
+    assert json.loads(line)["name"] == "bea/broken"
+    assert "is not audio" in json.loads(line)["reason"]
+    complete = json.loads((unbroken / "vqcodec" / "complete.json").read_text())
+    assert (complete["recordings"], complete["errors"]) == (len(CLIPS), 1)
+
+
+def test_a_run_that_ended_anywhere_is_continued(
+    unbroken: Path, source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a part that is done nor one that is begun is lost, or done twice."""
+    listing, sink, done = list_source(source, 2), tmp_path / "out", list[int]()
+    n_calls, write_json = 0, storage.write_json
+
+    def ending(url: str, value: object) -> None:  # in turn before and after a part is finished
+        nonlocal n_calls
+        n_calls += 1
+        if "/parts/" not in url:
+            return write_json(url, value)
+        if n_calls % 2:
+            raise KeyboardInterrupt
+        write_json(url, value)
+        raise KeyboardInterrupt
+
+    do = Worker.do
+    monkeypatch.setattr(Worker, "do", lambda self, n, part: (done.append(n), do(self, n, part))[1])
+    monkeypatch.setattr("vqcodec.scale.storage.write_json", ending)
+    for _ in range(30):
+        with suppress(KeyboardInterrupt):
+            make(job_of(light_model, sink, listing), listing)
+            break
+        with pytest.raises(DataError, match=r"(lacks \d of 5 parts, .*|is not finished); run"):
+            list_source(str(sink))
+    assert digest_of(sink) == digest_of(unbroken)
+    assert 5 < len(done) <= 10  # each once, or once more where it had not been told to be done
+    assert make(job_of(light_model, sink, listing), listing).n_made == 0
+
+
+def test_a_part_that_went_missing_is_made_again(
+    unbroken: Path, source: str, light_model: Path, tmp_path: Path
+) -> None:
+    sink, listing = tmp_path / "out", list_source(source, 2)
+    shutil.copytree(unbroken, sink)
+    (sink / "data" / "000002.parquet").unlink()
+    with pytest.raises(DataError, match=r"lacks 1 of 5 parts, the first 000002; run the command"):
+        list_source(str(sink))
+    assert make(job_of(light_model, sink, listing), listing).n_made == 1
+    assert digest_of(sink) == digest_of(unbroken)
+
+
+def test_another_data_set_is_not_written_over(
+    unbroken: Path, source: str, light_model: Path, tmp_path: Path
+) -> None:
+    sink, listing = tmp_path / "out", list_source(source, 2)
+    shutil.copytree(unbroken, sink)
+    for job, other, what in (
+        (job_of(light_model, sink, listing, "lhotse"), listing, "to"),
+        (job_of(light_model, sink, listing), list_source(source, 3), "source"),
+    ):
+        with pytest.raises(VqcodecError, match=f"of another {what}; name another folder"):
+            make(job, other)
+    with pytest.raises(VqcodecError, match="holds something else; name a new folder"):
+        make(job_of(light_model, source, listing), listing)
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[None]:
+    """A cluster of this machine, which the tests share, for it takes seconds to start."""
+    os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_two_workers_of_which_one_is_killed_make_the_same(
+    unbroken: Path, source: str, light_model: Path, tmp_path: Path
+) -> None:
+    sink, listing, killed = tmp_path / "out", list_source(source, 2), list[int]()
+
+    def kill_one(share: float) -> None:
+        workers = [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/cmdline")
+            if path.read_bytes().startswith(b"ray::MapWorker")
+        ]
+        if workers and not killed:
+            os.kill(workers[0], signal.SIGKILL)
+            killed.append(workers[0])
+
+    make(job_of(light_model, sink, listing), listing, Cluster(jobs=2), kill_one)
+    assert killed
+    assert digest_of(sink) == digest_of(unbroken)
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_what_ends_a_worker_is_told_in_one_line(
+    run: Run, source: str, light_model: Path, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "out"
+    (blocked / "data").mkdir(parents=True)
+    (blocked / "data" / "000000.parquet").mkdir()
+    result = run("encode-dataset", source, "-o", blocked, "--model", light_model)
+    assert result.status == 1
+    assert is_one_line(result), result.stderr
+    assert "run it again, it continues" in result.stderr

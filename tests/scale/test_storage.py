@@ -1,0 +1,65 @@
+"""A bucket on this machine serves as a disk does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scale_data import CLIPS, audio_folder, digest_of, job_of, make
+
+from vqcodec.errors import DataError
+from vqcodec.scale import storage
+from vqcodec.scale.listing import list_source
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """An S3 server on the loopback, with a bucket."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket="speech")
+        yield "s3://speech"
+    server.stop()
+
+
+def test_from_a_bucket_to_a_bucket(bucket: str, light_model: Path, tmp_path: Path) -> None:
+    folder = audio_folder(tmp_path / "in")
+    for path in folder.rglob("*.*"):
+        storage.write(f"{bucket}/in/{path.relative_to(folder)}", path.read_bytes())
+    listing = list_source(f"{bucket}/in", 3)
+    job = job_of(light_model, f"{bucket}/out", listing)
+    assert make(job, listing).n == len(CLIPS)
+    system, _ = storage.opened(bucket)
+    system.rm("speech/out/data/000001.parquet")
+    with pytest.raises(DataError, match="lacks 1 of 3 parts"):
+        list_source(f"{bucket}/out")
+    assert make(job, listing).n_made == 1
+    system.get("speech/out", str(tmp_path / "copy"), recursive=True)
+
+    here = list_source(str(folder), 3)
+    make(job_of(light_model, tmp_path / "out", here), here)
+    copy, own = digest_of(tmp_path / "copy"), digest_of(tmp_path / "out")
+    data = {name for name in own if name.startswith("data/")}
+    assert {name: copy[name] for name in data} == {name: own[name] for name in data}
+    # And sound again, out of the bucket.
+    codes = list_source(f"{bucket}/out")
+    sound = job_of(light_model, tmp_path / "sound", codes, "folder", "sound")
+    assert make(sound, codes).n == len(CLIPS)
+
+
+def test_a_file_is_whole_or_as_it_was(bucket: str, tmp_path: Path) -> None:
+    for url in (f"{bucket}/whole", str(tmp_path / "whole")):
+        storage.write(url, b"before")
+        with pytest.raises(FileNotFoundError), storage.writing(url) as path:
+            path.write_bytes(Path("half", "that is not there").read_bytes())
+        assert storage.read(url) == b"before"

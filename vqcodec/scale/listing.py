@@ -1,0 +1,426 @@
+"""What a source holds, cut into parts that one process each works through.
+
+The parts follow from the source alone: how many processes share them changes nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from vqcodec.errors import DataError
+from vqcodec.extras import library
+from vqcodec.files import AUDIO_SUFFIXES
+from vqcodec.scale import storage
+from vqcodec.scale.code_columns import METADATA, Layout
+from vqcodec.scale.dataset_files import PLAN, Content, data_files, read_plan
+
+Kind = Literal["files", "parquet", "arrow", "tar", "shar"]
+Item = dict[str, Any]
+
+PART_SIZE = 200
+"""Recordings of a part, where they are files; a row group and a tar archive are parts of theirs."""
+# What others call what we call so: manifests of NeMo and fairseq, columns of published data sets.
+ALIASES = {
+    "url": (
+        "path",
+        "audio",
+        "audio_path",
+        "audio_filepath",
+        "file_name",
+        "filename",
+        "file",
+        "wav",
+    ),
+    "name": ("name", "id", "utterance_id", "utt_id"),
+    "speaker": ("speaker", "speaker_id", "spk_id", "client_id"),
+    "text": ("text", "sentence", "transcription", "transcript", "normalized_text"),
+}
+_MANIFESTS = ("metadata.csv", "manifest.csv", "metadata.jsonl", "manifest.jsonl")
+_CONTAINERS: dict[str, Kind] = {".parquet": "parquet", ".arrow": "arrow", ".tar": "tar"}
+_READERS_AT_A_TIME = 16
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process reads at a time; all of it can be written as JSON.
+
+    Attributes:
+        kind: of the source.
+        items: files and what is said of them, or where in what container to look.
+    """
+
+    kind: Kind
+    items: list[Item]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds.
+
+    Attributes:
+        parts: in their order.
+        extra: name -> Arrow type of what is told of recordings beside name, speaker and text.
+        layout: of codes, where the source is a data set of them.
+        content: of a data set that was made here.
+    """
+
+    parts: list[Part]
+    extra: Mapping[str, Any]
+    layout: Layout | None = None
+    content: Content | None = None
+
+    @property
+    def digest(self) -> str:
+        """Tells this source from others, wherever it lies."""
+        items = [
+            [{key: value for key, value in item.items() if key != "url"} for item in part.items]
+            for part in self.parts
+        ]
+        return hashlib.sha256(json.dumps(items).encode()).hexdigest()
+
+
+def list_source(source: str, part_size: int = PART_SIZE) -> Listing:
+    """Say what a source holds.
+
+    Args:
+        source: path or URL of a folder, of recordings at any depth, of Parquet or Arrow files with
+            their bytes or of WebDataset shards; of one of these files, or all that a * stands for;
+            or of a manifest: .csv, .jsonl, fairseq's .tsv, Lhotse's cuts.
+        part_size: recordings of a part.
+
+    Raises:
+        DataError: there is nothing there that is known, or a manifest has a fault.
+    """
+    try:
+        return _listed(storage.absolute(source), part_size)
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{source}: cannot be read ({error}); check it and its permissions"
+        ) from None
+
+
+def _listed(source: str, part_size: int) -> Listing:
+    name = PurePosixPath(source).name.lower().removesuffix(".gz")
+    suffix = PurePosixPath(name).suffix
+    if "*" not in source and storage.is_file(source):
+        if suffix in _CONTAINERS:
+            return _containers({PurePosixPath(source).name: source}, _CONTAINERS[suffix], source)
+        if suffix in _MANIFEST_READERS:
+            return _files(_MANIFEST_READERS[suffix](source), source, part_size)
+        if suffix in AUDIO_SUFFIXES:
+            return _files([{"url": source}], source, part_size)
+        raise DataError(
+            f"{source}: is no source of recordings; name a folder or a .csv, .jsonl, .tsv, "
+            ".parquet, .arrow or .tar file"
+        )
+    found = _matching(source) if "*" in source else storage.files_at(source)
+    if PLAN in found:
+        return _dataset(source, found, part_size)
+    for manifest in _MANIFESTS:
+        if manifest in found:
+            return _listed(found[manifest], part_size)
+    by_suffix = Counter(PurePosixPath(path).suffix.lower() for path in found)
+    kinds = [ending for ending in _CONTAINERS if by_suffix[ending]]
+    has_sounds = any(by_suffix[ending] for ending in AUDIO_SUFFIXES)
+    if len(kinds) + has_sounds > 1:
+        raise DataError(
+            f"{source}: holds both {' and '.join([*kinds, *(['sound files'] * has_sounds)])}; name "
+            f"one kind, as in {source}/*{kinds[0]}"
+        )
+    if kinds:
+        chosen = {path: url for path, url in found.items() if path.lower().endswith(kinds[0])}
+        return _containers(chosen, _CONTAINERS[kinds[0]], source)
+    if cuts := [url for path, url in found.items() if ".jsonl" in PurePosixPath(path).suffixes]:
+        return _files([item for url in cuts for item in _json_lines(url)], source, part_size)
+    sounds = {
+        path: url
+        for path, url in found.items()
+        if PurePosixPath(path).suffix.lower() in AUDIO_SUFFIXES
+    }
+    if not sounds:
+        raise DataError(f"{source}: holds no recordings that are known; see encode-dataset --help")
+    return _files(_sound_items(sounds), source, part_size)
+
+
+def _dataset(source: str, found: Mapping[str, str], part_size: int) -> Listing:
+    """Of a data set that was made here."""
+    plan = read_plan(source, found)
+    content: Content = plan["content"]
+    if plan["to"] != "lhotse":
+        listing = _listed(storage.join(source, "data"), part_size)
+        return replace(listing, content=content)
+    parts = []
+    for number in range(plan["n_parts"]):
+        cuts, codes = (found[file] for file in data_files("lhotse", content, number))
+        items = [{"url": cuts, "codes": codes, "layout": plan["layout"]}]
+        parts.append(Part("shar", items))
+    extra = {"extra": library("pyarrow").string()}
+    layout = Layout.of_json(plan["layout"]) if content == "codes" else None
+    return Listing(parts, extra, layout, content)
+
+
+def _matching(pattern: str) -> dict[str, str]:
+    system, path = storage.opened(pattern)
+    urls = [
+        one if storage.is_local(pattern) else system.unstrip_protocol(one)
+        for one in sorted(system.glob(path))
+    ]
+    return {PurePosixPath(url).name if len(urls) == 1 else url: url for url in urls}
+
+
+def _sound_items(sounds: Mapping[str, str]) -> Iterator[Item]:
+    """Of a folder: names without suffixes where they differ, and the outer folder as speaker."""
+    bare = Counter(str(PurePosixPath(path).with_suffix("")) for path in sounds)
+    for path, url in sounds.items():
+        short = str(PurePosixPath(path).with_suffix(""))
+        outer, _, rest = path.partition("/")
+        yield {
+            "name": short if bare[short] == 1 else path,
+            "url": url,
+            "speaker": outer if rest else "",
+        }
+
+
+def _csv_items(url: str) -> Iterator[Item]:
+    reader = csv.DictReader(io.StringIO(storage.read(url).decode("utf-8-sig"), newline=""))
+    yield from (_item(row, url, line) for line, row in enumerate(reader, 2))
+
+
+def _tsv_items(url: str) -> Iterator[Item]:
+    """Of fairseq: the folder, then a path below it and its number of samples on each line."""
+    root, *lines = storage.read(url).decode().splitlines() or [""]
+    for line in lines:
+        path, _, n_samples = line.partition("\t")
+        where = root if root.startswith("/") or "://" in root else storage.join(_folder(url), root)
+        extra = {"n_frames": int(n_samples)} if n_samples.isdecimal() else {}
+        yield {"url": storage.join(where, path), "name": _stem(path), "extra": extra}
+
+
+def _json_lines(url: str) -> Iterator[Item]:
+    """Of a manifest, or of Lhotse's cuts."""
+    data = storage.read(url)
+    text = (gzip.decompress(data) if url.endswith(".gz") else data).decode()
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            yield _cut(row, url) if "recording" in row else _item(row, url, number)
+        except (json.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
+            fault = f"{type(error).__name__}: {error}"
+            raise DataError(
+                f"{url}, line {number}: neither a recording nor a cut ({fault}); see "
+                "encode-dataset --help"
+            ) from None
+
+
+_MANIFEST_READERS: dict[str, Callable[[str], Iterator[Item]]] = {
+    ".csv": _csv_items,
+    ".tsv": _tsv_items,
+    ".jsonl": _json_lines,
+}
+
+
+def _item(row: dict[str, Any], url: str, line: int) -> Item:
+    """Of a line of a manifest, as far as it is not empty."""
+    found = {ours: told(row, ours) for ours in ALIASES}
+    path, _ = found["url"]
+    if not path:
+        names = ", ".join(ALIASES["url"])
+        raise DataError(f"{url}, line {line}: names no file; one of its columns is to be {names}")
+    is_absolute = path.startswith("/") or "://" in path
+    item: Item = {
+        "url": path if is_absolute else storage.join(_folder(url), path),
+        "name": found["name"][0] or _stem(path),
+        "speaker": found["speaker"][0],
+        "text": found["text"][0],
+    }
+    if "offset" in row:  # of NeMo, where a duration alone is that of the file
+        item |= {"start_s": float(row["offset"]), "duration_s": float(row["duration"])}
+        if not found["name"][0]:
+            item["name"] += f"-{item['start_s']:.3f}"
+    taken = {column for ours, (_, column) in found.items() if column in (ours, found["url"][1])}
+    item["extra"] = {key: value for key, value in row.items() if key and key not in taken}
+    return item
+
+
+def told(row: Mapping[str, Any], ours: str) -> tuple[str, str]:
+    """What a row tells of one of `ALIASES`, and in which column; "" where it tells nothing."""
+    for column in ALIASES[ours]:
+        if isinstance(value := row.get(column), str | int) and str(value):
+            return str(value), column
+    return "", ""
+
+
+def _cut(row: dict[str, Any], url: str) -> Item:
+    """Of one of Lhotse's cuts, which is kept as it is, too."""
+    if row.get("type", "MonoCut") != "MonoCut":
+        raise DataError(f"{url}: {row['id']} is a {row['type']}; save cuts of single recordings")
+    recording = row["recording"]
+    (source,) = recording["sources"]
+    if source["type"] not in ("file", "url"):
+        raise DataError(
+            f"{url}: the sound of {row['id']} is of type {source['type']}; save it to files"
+        )
+    said = (row.get("supervisions") or [{}])[0]
+    is_whole = row["start"] == 0 and abs(row["duration"] - recording["duration"]) < 1e-6
+    many = len(recording.get("channel_ids") or source["channels"]) > 1
+    path = source["source"]
+    return {
+        # As Lhotse reads it: a relative path is one below the working folder.
+        "url": path if "://" in path else storage.absolute(path),
+        "name": row["id"],
+        "speaker": said.get("speaker") or "",
+        "text": said.get("text") or "",
+        "start_s": row["start"],
+        "duration_s": None if is_whole else row["duration"],
+        "channel": row["channel"] if many else None,
+        "extra": {"cut": json.dumps(row)},
+    }
+
+
+def _files(items: Iterable[Item], source: str, part_size: int) -> Listing:
+    found = [{"name": _stem(item["url"]), "speaker": "", "text": "", **item} for item in items]
+    if not found:
+        raise DataError(f"{source}: lists no recording")
+    names = Counter(item["name"] for item in found)
+    name, n_called = names.most_common(1)[0]
+    if n_called > 1:
+        raise DataError(f"{source}: {n_called} recordings are called {name}; give them names")
+    types = _types([item.get("extra", {}) for item in found])
+    for item in found:
+        own = item.get("extra", {})
+        item["extra"] = {
+            _kept(key): own.get(key) if kind != "json" else json.dumps(own.get(key))
+            for key, kind in types.items()
+        }
+    starts = range(0, len(found), part_size)
+    parts = [Part("files", found[start : start + part_size]) for start in starts]
+    pa = library("pyarrow")
+    named = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    return Listing(parts, {_kept(key): named.get(kind, pa.string()) for key, kind in types.items()})
+
+
+def _types(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Of the columns of a manifest: a type that holds all its values."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for key, value in row.items():
+            kinds = found.setdefault(key, set())
+            if value is not None:
+                kinds.add(type(value).__name__)
+    types = {}
+    for key, kinds in found.items():
+        if kinds <= {"int", "float"} and len(kinds) == 2:
+            kinds = {"float"}
+        types[key] = kinds.pop() if len(kinds) == 1 else ("json" if kinds else "str")
+    return {
+        key: kind if kind in ("int", "float", "bool", "str") else "json"
+        for key, kind in types.items()
+    }
+
+
+RESERVED = (
+    *("name", "speaker", "text", "duration", "codes", "units", "durations", "audio"),
+    *("n_samples", "sample_rate", "gain", "voice", "pitch", "pitch_hz"),
+)
+
+
+def _kept(column: str) -> str:
+    """What a column of a source is called beside ours."""
+    return f"source_{column}" if column in RESERVED else column
+
+
+def _containers(urls: Mapping[str, str], kind: Kind, source: str) -> Listing:
+    """Of files that hold several recordings each."""
+    if kind == "tar":
+        pa = library("pyarrow")
+        parts = [Part("tar", [{"name": name, "url": url}]) for name, url in urls.items()]
+        extra = {"members": pa.map_(pa.string(), pa.binary())}
+        return Listing(parts, extra, _layout_in(parts[0]))
+    describe = _parquet_parts if kind == "parquet" else _arrow_parts
+    with ThreadPoolExecutor(_READERS_AT_A_TIME) as pool:
+        found = list(pool.map(lambda one: describe(*one), urls.items()))
+    schemas = [schema for _, schema in found]
+    if odd := [url for url, one in zip(urls, schemas, strict=True) if not one.equals(schemas[0])]:
+        raise DataError(f"{source}: {odd[0]} has other columns than {next(iter(urls))}; part them")
+    column = audio_column(schemas[0])
+    extra = {
+        _kept(one.name): one.type
+        for one in schemas[0]
+        if one.name not in (column, "name", "speaker", "text")
+    }
+    layout = Layout.of_schema(schemas[0])
+    if METADATA in (schemas[0].metadata or {}):
+        extra = {one.name: one.type for one in schemas[0] if one.name not in RESERVED}
+    elif column is None:
+        raise DataError(
+            f"{source}: has no column with the bytes of recordings; that of data sets of Hugging "
+            "Face is called audio and holds bytes and path"
+        )
+    return Listing([part for parts, _ in found for part in parts], extra, layout)
+
+
+def _layout_in(part: Part) -> Layout | None:
+    """Of the codes of the first recording, if it has any."""
+    from vqcodec.scale.part_reading import read_part
+
+    record = next(read_part(part), None)
+    return None if record is None or record.codes is None else Layout.of_codes(record.codes())
+
+
+def _parquet_parts(name: str, url: str) -> tuple[list[Part], Any]:
+    pq = library("pyarrow.parquet")
+    with storage.reading(url) as file:
+        try:
+            opened = pq.ParquetFile(file)
+        except library("pyarrow").ArrowInvalid as error:
+            raise DataError(f"{url}: is no Parquet file ({error}); remove it") from None
+        groups = range(opened.num_row_groups)
+        return [
+            Part("parquet", [{"name": name, "url": url, "group": group}]) for group in groups
+        ], opened.schema_arrow
+
+
+def _arrow_parts(name: str, url: str) -> tuple[list[Part], Any]:
+    """Of the files that `datasets` saves to a disk."""
+    pa = library("pyarrow")
+    with storage.reading(url) as file:
+        try:
+            return [Part("arrow", [{"name": name, "url": url}])], pa.ipc.open_stream(file).schema
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{url}: is no Arrow file ({error}); remove it") from None
+
+
+def audio_column(schema: Any) -> str | None:
+    """The column that holds sound files: a struct with bytes, or `audio` if that is binary."""
+    types = library("pyarrow").types
+    for one in schema:
+        if types.is_struct(one.type) and one.type.get_field_index("bytes") >= 0:
+            return str(one.name)
+    is_bytes = [
+        one.name
+        for one in schema
+        if one.name == "audio" and (types.is_binary(one.type) or types.is_large_binary(one.type))
+    ]
+    return is_bytes[0] if is_bytes else None
+
+
+def _folder(url: str) -> str:
+    return url.rpartition("/")[0]
+
+
+def _stem(path: str) -> str:
+    """What a file is called: its path without suffix, if that is one below its manifest."""
+    bare = PurePosixPath(path).with_suffix("")
+    return bare.name if bare.is_absolute() or ".." in bare.parts or "://" in path else str(bare)

@@ -1,0 +1,218 @@
+"""Many parts at a time, by Ray Data: on the cores of this machine, or on a cluster.
+
+What is to be made is written down first, and of each part what became of it when all of it is
+there. So a run that ended, however it did, is continued by the next.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vqcodec.errors import VqcodecError
+from vqcodec.extras import library, require
+from vqcodec.files import claim
+from vqcodec.inference.chunking import available_cores
+from vqcodec.scale import storage
+from vqcodec.scale.dataset_files import (
+    COMPLETE,
+    FORMAT,
+    PLAN,
+    RECORDS,
+    VERSION,
+    missing_parts,
+    report_file,
+)
+from vqcodec.scale.listing import Listing, Part
+from vqcodec.scale.sinks import Form
+from vqcodec.scale.work import Job, Report, Worker
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where to work.
+
+    Attributes:
+        address: of a Ray cluster: `ray://HOST:10001`, `auto`, or None for one of this machine's
+            cores that ends with the run.
+        jobs: parts at a time; None for one on every core, or GPU. A single one without an address
+            is done by this process, without Ray.
+    """
+
+    address: str | None = None
+    jobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A data set that is complete.
+
+    Attributes:
+        n_made: parts that this run made; the others were there.
+        n, seconds: of recordings in it.
+        n_errors, n_warnings: recordings that were left out, and that are odd.
+    """
+
+    n_made: int
+    n: int
+    seconds: float
+    n_errors: int
+    n_warnings: int
+
+
+def run(
+    job: Job, listing: Listing, cluster: Cluster, on_progress: Callable[[float], None]
+) -> Summary:
+    """Make what is missing of a data set.
+
+    Args:
+        job: what to make of each recording.
+        listing: of the source.
+        cluster: where.
+        on_progress: called with the share done, in [0, 1].
+
+    Raises:
+        VqcodecError: the sink holds another data set, or another process is at work there.
+        OSError: the source cannot be read, or the sink not be written.
+    """
+    require("scale")
+    sink = job.form.sink
+    is_local = storage.is_local(sink)
+    with claim(storage.opened(sink)[1], "making a data set") if is_local else nullcontext():
+        plan = _begin(job, listing)
+        missing, n_parts = missing_parts(plan, storage.files_at(sink)), len(listing.parts)
+        todo = [(number, listing.parts[number]) for number in missing]
+        for n_done, fault in enumerate(_work(job, todo, cluster), n_parts - len(todo) + 1):
+            if fault:
+                raise VqcodecError(f"{fault}; mend that and run it again, it continues")
+            on_progress(n_done / n_parts)
+        return _finish(job.form, n_parts, len(todo))
+
+
+def _begin(job: Job, listing: Listing) -> dict[str, Any]:
+    """Write down what is to be made, or see that it is what was to be made."""
+    form, url = job.form, storage.join(job.form.sink, PLAN)
+    plan: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "content": form.content,
+        "to": form.to,
+        "layout": asdict(form.layout),
+        "collapse": job.collapse,
+        "speaker": job.speaker,
+        "source": listing.digest,
+        "n_parts": len(listing.parts),
+    }
+    plan = json.loads(json.dumps(plan))
+    if not storage.is_file(url):
+        if storage.files_at(form.sink):
+            raise VqcodecError(f"{form.sink}: holds something else; name a new folder")
+        storage.write_json(url, plan)
+    elif (held := json.loads(storage.read(url))) != plan:
+        other = next(key for key in plan if held.get(key) != plan[key])
+        raise VqcodecError(f"{form.sink}: holds a data set of another {other}; name another folder")
+    return plan
+
+
+def _work(job: Job, todo: list[tuple[int, Part]], cluster: Cluster) -> Iterator[str]:
+    """Work on parts; of one that is done "" comes, of any other what went wrong."""
+    if cluster.address is None and cluster.jobs == 1:
+        worker = _Worker(job)
+        for number, part in todo:
+            yield worker.attempt(number, part)
+        return
+    with _started(cluster) as ray:
+        resources = ray.cluster_resources()
+        n_gpus = int(resources.get("GPU", 0)) if job.device == "cuda" else 0
+        n_workers = min(cluster.jobs or n_gpus or int(resources["CPU"]), len(todo))
+        rows = [{"number": number, "part": json.dumps(asdict(part))} for number, part in todo]
+        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _Worker,
+            fn_constructor_args=(job,),
+            compute=ray.data.ActorPoolStrategy(size=n_workers, max_tasks_in_flight_per_actor=1),
+            num_cpus=1,
+            num_gpus=1 if n_gpus else None,
+        )
+        yield from (row["fault"] for row in done.iter_rows())
+
+
+class _Worker:
+    """A `Worker` as Ray Data calls it, begun with its first part."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.worker: Worker | None = None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+        part = json.loads(row["part"])
+        return {"fault": self.attempt(int(row["number"]), Part(part["kind"], part["items"]))}
+
+    def attempt(self, number: int, part: Part) -> str:
+        """Make a part; returns what went wrong, or ""."""
+        try:
+            self.worker = self.worker or Worker(self.job)
+            self.worker.do(number, part)
+        except VqcodecError as error:
+            return str(error)
+        except Exception as error:  # of whatever a storage or a library raises
+            _logger.debug("part %d", number, exc_info=True)
+            return f"{part.items[0]['url']}: {type(error).__name__}: {error}"
+        return ""
+
+
+@contextmanager
+def _started(cluster: Cluster) -> Iterator[Any]:
+    """Ray, connected to a cluster or with one of its own on the loopback.
+
+    It tells nobody that it is used, and writes only what ends it.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if cluster.address is None:
+        # So it is called; what it does is to keep to 127.0.0.1.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        options |= {"num_cpus": cluster.jobs or available_cores(), "include_dashboard": False}
+    ray = library("ray")
+    library("ray.data")
+    is_own = not ray.is_initialized()
+    if is_own:
+        ray.init(address=cluster.address or "local", **options)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    try:
+        yield ray
+    finally:
+        if is_own:
+            ray.shutdown()
+
+
+def _finish(form: Form, n_parts: int, n_made: int) -> Summary:
+    """Put together what became of the parts; the data set is complete with that."""
+    system, root = storage.opened(form.sink)
+    paths = [storage.join(root, report_file(number)) for number in range(n_parts)]
+    found = system.cat(paths)
+    reports = [Report(**json.loads(found[path])) for path in paths]
+    for name in ("errors", "warnings"):
+        rows = [row for report in reports for row in getattr(report, name)]
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        if rows:
+            storage.write(storage.join(form.sink, RECORDS, f"{name}.jsonl"), lines.encode())
+    summary = Summary(
+        n_made,
+        sum(report.n for report in reports),
+        sum(report.seconds for report in reports),
+        sum(len(report.errors) for report in reports),
+        sum(len(report.warnings) for report in reports),
+    )
+    about = {"recordings": summary.n, "seconds": summary.seconds, "errors": summary.n_errors}
+    storage.write_json(storage.join(form.sink, COMPLETE), about)
+    return summary

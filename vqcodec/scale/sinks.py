@@ -1,0 +1,272 @@
+"""What is made of a part's recordings, as one file or two of a data set.
+
+The same records give the same bytes, whoever writes them and however often.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from vqcodec.audio import info
+from vqcodec.errors import DataError
+from vqcodec.extras import library
+from vqcodec.scale import storage
+from vqcodec.scale.code_columns import Layout
+from vqcodec.scale.dataset_files import Content, SinkName, data_files
+from vqcodec.scale.records import Record, key_of
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made of a recording.
+
+    Attributes:
+        columns: of a table, see `columns_by_content`.
+        suffix: of the file that it is by itself.
+        data: makes the bytes of that file.
+    """
+
+    columns: Mapping[str, Any]
+    suffix: str
+    data: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What all parts of a data set share.
+
+    Attributes:
+        sink: path or URL of its folder.
+        to: kind of its files.
+        content: of them.
+        layout: of the codes that it has or was made of.
+        extra: name -> Arrow type of what records tell beside name, speaker and text.
+    """
+
+    sink: str
+    to: SinkName
+    content: Content
+    layout: Layout
+    extra: Mapping[str, Any]
+
+
+class PartWriter(Protocol):
+    """Writes a part: it is there once the block has succeeded, and otherwise is as it was."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *raised: Any) -> None: ...
+
+    def add(self, record: Record, made: Made) -> None:
+        """Write what was made of a recording, beside what was there."""
+
+
+def columns_by_content(content: Content, has_pitch: bool) -> dict[str, Any]:
+    """The columns of a table that is made, and their Arrow types."""
+    pa = library("pyarrow")
+    numbers = pa.list_(pa.uint16())
+    if content == "sound":
+        audio = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        return {"duration": pa.float64(), "audio": audio}
+    if content == "units":
+        return {"duration": pa.float64(), "units": numbers, "durations": pa.list_(pa.int32())}
+    pitch = {"pitch": numbers, "pitch_hz": pa.float32()} if has_pitch else {}
+    return {
+        "duration": pa.float64(),
+        "codes": numbers,
+        "n_samples": pa.int64(),
+        "sample_rate": pa.int32(),
+        "gain": pa.float32(),
+        "voice": pa.binary(),
+        **pitch,
+    }
+
+
+class ParquetSink:
+    """A table: `load_dataset("parquet", data_files=...)` and whatever else reads Parquet."""
+
+    def __init__(self, form: Form, number: int) -> None:
+        self.form, self.url = form, _urls(form, number)[0]
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, record: Record, made: Made) -> None:
+        """See `PartWriter`."""
+        names = {"name": record.name, "speaker": record.speaker, "text": record.text}
+        self._rows.append({**names, **made.columns, **record.extra})
+
+    def __exit__(self, kind: Any, *raised: Any) -> None:
+        if kind is not None:
+            return
+        pa, form = library("pyarrow"), self.form
+        strings = dict.fromkeys(("name", "speaker", "text"), pa.string())
+        own = columns_by_content(form.content, form.layout.pitch is not None)
+        metadata = form.layout.metadata if form.content != "sound" else None
+        schema = pa.schema({**strings, **own, **form.extra}, metadata)
+        table = pa.Table.from_pylist(self._rows, schema)
+        with storage.writing(self.url) as path:
+            library("pyarrow.parquet").write_table(table, path, compression="zstd")
+
+
+class WebDatasetSink:
+    """A tar archive of files, those of a recording beside each other under its key."""
+
+    def __init__(self, form: Form, number: int) -> None:
+        self.url, self._stack = _urls(form, number)[0], ExitStack()
+        self._keys: set[str] = set()
+
+    def __enter__(self) -> Self:
+        path = self._stack.enter_context(storage.writing(self.url))
+        self._tar = self._stack.enter_context(tarfile.open(path, "w"))
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
+
+    def add(self, record: Record, made: Made) -> None:
+        """See `PartWriter`."""
+        key, members = key_of(record.name), record.extra.get("members")
+        if key in self._keys:
+            raise DataError(f"{record.name}: another recording is called so; rename one")
+        self._keys.add(key)
+        if members is None:
+            names = {"name": record.name, "speaker": record.speaker, "text": record.text}
+            members = {"json": json.dumps({**names, **plain(record.extra)}).encode()}
+        sound = record.sound
+        if sound is not None and sound.is_whole:
+            is_member = "members" in record.extra
+            suffix = sound.url[len(key) + 1 :] if is_member else sound.url.rpartition(".")[2]
+            members = {suffix: sound.read(), **members}
+        for suffix, data in {**members, made.suffix: made.data()}.items():
+            add_member(self._tar, f"{key}.{suffix}", data)
+
+
+def _urls(form: Form, number: int) -> list[str]:
+    return [storage.join(form.sink, file) for file in data_files(form.to, form.content, number)]
+
+
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Append a file to an archive, of no date and nobody."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+class LhotseSink:
+    """Lhotse's Shar: cuts, and an archive of their codes: `CutSet.from_shar(in_dir=...)`."""
+
+    def __init__(self, form: Form, number: int) -> None:
+        self.form, (self.url, self._arrays_url) = form, _urls(form, number)
+        self._stack, self._lines = ExitStack(), list[bytes]()
+
+    def __enter__(self) -> Self:
+        path = self._stack.enter_context(storage.writing(self._arrays_url))
+        self._arrays = self._stack.enter_context(tarfile.open(path, "w"))
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
+        if raised[0] is None:
+            storage.write(self.url, gzip.compress(b"".join(self._lines), mtime=0))
+
+    def add(self, record: Record, made: Made) -> None:
+        """See `PartWriter`."""
+        columns = dict(made.columns)
+        array = np.asarray(columns.pop(self.form.content), np.uint16)
+        if self.form.layout.n_codebooks > 1:
+            array = array.reshape(-1, self.form.layout.n_codebooks)
+        extra = dict(record.extra)
+        given = extra.pop("cut", None)
+        cut = json.loads(given) if given else _cut(record, columns["duration"])
+        own = {"vqcodec": plain(columns), "extra": plain(extra)}
+        cut["custom"] = {**(cut.get("custom") or {}), **own}
+        self._lines.append(json.dumps(cut).encode() + b"\n")
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        add_member(self._arrays, f"{record.name}.npy", buffer.getvalue())
+        held = {"storage_type": "shar", "storage_path": "", "storage_key": ""}
+        manifest = {
+            "array": {**held, "shape": array.shape},
+            "temporal_dim": 0,
+            "frame_shift": self.form.layout.hop_length / self.form.layout.sample_rate,
+            "start": cut["start"],
+        }
+        add_member(self._arrays, f"{record.name}.json", json.dumps(manifest).encode())
+
+
+def _cut(record: Record, duration_s: float) -> dict[str, Any]:
+    """A cut of the whole of a recording, which it can load from a disk that has it."""
+    span = {"start": 0.0, "duration": duration_s, "channel": 0}
+    said = {"id": record.name, "recording_id": record.name, **span}
+    said |= {"text": record.text, "speaker": record.speaker}
+    cut = {"id": record.name, **span, "supervisions": [said], "type": "MonoCut"}
+    sound = record.sound
+    if sound and sound.data is None and storage.is_local(sound.url):
+        path = storage.absolute(sound.url)
+        about = info(path)
+        channels = list(range(about.channels))
+        cut |= {
+            "start": sound.start_s,
+            "channel": sound.channel or 0,
+            "recording": {
+                "id": record.name,
+                "sources": [{"type": "file", "channels": channels, "source": path}],
+                "sampling_rate": about.sample_rate,
+                "num_samples": about.n_samples,
+                "duration": about.duration_s,
+                "channel_ids": channels,
+            },
+        }
+    return cut
+
+
+class FolderSink:
+    """A file for each recording."""
+
+    def __init__(self, form: Form, number: int) -> None:
+        self.form = form
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        pass
+
+    def add(self, record: Record, made: Made) -> None:
+        """See `PartWriter`."""
+        name = str(PurePosixPath("/", record.name)).removeprefix("/")
+        storage.write(storage.join(self.form.sink, "data", f"{name}.{made.suffix}"), made.data())
+
+
+SINKS: dict[SinkName, Callable[[Form, int], PartWriter]] = {
+    "parquet": ParquetSink,
+    "webdataset": WebDatasetSink,
+    "lhotse": LhotseSink,
+    "folder": FolderSink,
+}
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it, bytes in base64."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(own) for key, own in value.items()}
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(own) for own in value]
+    return value if isinstance(value, str | int | float | None) else str(value)

@@ -1,0 +1,81 @@
+"""A source of any kind as a corpus to prepare: Lhotse's cuts, the folders of `datasets`, shards."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import lru_cache, partial
+from pathlib import Path
+
+from vqcodec.audio.recording import AudioSource
+from vqcodec.data.corpora import SPLITS, Utterance, hashed_split
+from vqcodec.errors import DataError
+from vqcodec.scale.listing import Part, list_source
+from vqcodec.scale.part_reading import read_part
+from vqcodec.scale.records import Record
+
+_SPLIT = re.compile(r"(?:^|/)(train|validation|valid|dev|test)(?=[-_./0-9])")
+_NAMED = {"train": "train", "validation": "valid", "valid": "valid", "dev": "valid", "test": "test"}
+
+
+def source_utterances(root: str | Path) -> list[Utterance]:
+    """List a source as of `list_source`.
+
+    The split is what a column ``split`` says, or the name of the file that holds the recording, as
+    data sets of Hugging Face have it, or a hash of its name. Whoever is not named is a speaker of
+    one recording.
+
+    Raises:
+        DataError: There is nothing there that is known, or a recording has no sound.
+    """
+    listing = list_source(str(root))
+    found = [
+        (part, place, record)
+        for part in listing.parts
+        for place, record in enumerate(_without_sounds(part))
+    ]
+    counts = Counter(record.speaker for _, _, record in found)
+    return [
+        _utterance(part, place, record, counts[record.speaker] if record.speaker else 1)
+        for part, place, record in found
+    ]
+
+
+def _without_sounds(part: Part) -> Iterator[Record]:
+    for record in read_part(part):
+        if record.sound is None:
+            raise DataError(f"{record.name}: has no sound; take it out of the source")
+        yield record
+
+
+def _utterance(part: Part, place: int, record: Record, n_of_speaker: int) -> Utterance:
+    assert record.sound is not None
+    split, match = record.extra.get("split"), _SPLIT.search(part.items[0]["name"])
+    if split not in SPLITS and match and part.kind != "files":
+        split = _NAMED[match[1]]
+    if split not in SPLITS:
+        split = hashed_split(record.name, n_of_speaker)
+    is_held = record.sound.data is not None
+    return Utterance(
+        Path(record.name),
+        record.name,
+        record.speaker or record.name,
+        split,
+        record.text,
+        sound=partial(_held, json.dumps(asdict(part)), place) if is_held else record.sound.source,
+    )
+
+
+def _held(part: str, place: int) -> AudioSource:
+    """A sound that another file holds."""
+    sound = _records(part)[place].sound
+    assert sound is not None
+    return sound.source()
+
+
+@lru_cache(maxsize=1)  # they are asked for in their order
+def _records(part: str) -> list[Record]:
+    return list(read_part(Part(**json.loads(part))))

@@ -1,0 +1,186 @@
+"""A part of a source becomes a part of a sink."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import soundfile
+
+import vqcodec
+from vqcodec.codec import Codec
+from vqcodec.errors import DataError, RecordingWarning, VqcodecError
+from vqcodec.format.codes import Codes
+from vqcodec.inference.chunking import compute_alone
+from vqcodec.inference.units import NOBODY, Units, npy_bytes
+from vqcodec.scale import storage
+from vqcodec.scale.code_columns import columns_of
+from vqcodec.scale.dataset_files import report_file
+from vqcodec.scale.listing import Part
+from vqcodec.scale.part_reading import read_part
+from vqcodec.scale.records import Record
+from vqcodec.scale.sinks import SINKS, Form, Made
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is made of every recording.
+
+    Attributes:
+        form: of the data set.
+        model: name or path of the model; None where codes become units.
+        device: `cpu` or `cuda`.
+        collapse: of units, as `Units.of` has it.
+        speaker: whose voice codes are decoded in, by name or path; None for their own.
+    """
+
+    form: Form
+    model: str | None
+    device: str = "cpu"
+    collapse: bool = False
+    speaker: str | None = None
+
+
+@dataclass
+class Report:
+    """What became of a part; it is written when all of the part is.
+
+    Attributes:
+        n: recordings that something was made of.
+        seconds: of these.
+        errors, warnings: name and reason of recordings that were left out, or that are odd.
+    """
+
+    n: int = 0
+    seconds: float = 0.0
+    errors: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[dict[str, str]] = field(default_factory=list)
+
+
+class Worker:
+    """Works on parts, one after another, on one core or GPU.
+
+    Args:
+        job: what to make.
+
+    Raises:
+        VqcodecError: the model or the voice cannot be loaded.
+    """
+
+    def __init__(self, job: Job) -> None:
+        compute_alone()
+        self.job = job
+        self._codec = vqcodec.load(job.model, device=job.device) if job.model else None
+        self._voice = self._codec.speaker(job.speaker) if self._codec and job.speaker else None
+
+    def do(self, number: int, part: Part) -> Report:
+        """Make a part.
+
+        Args:
+            number: of the part, which gives its files their names.
+            part: of the source.
+
+        Raises:
+            OSError: a container cannot be read, or the part not written.
+        """
+        compute_alone()  # perhaps another thread
+        report, form = Report(), self.job.form
+        with SINKS[form.to](form, number) as writer:
+            try:
+                for record in read_part(part):
+                    self._add(record, writer.add, report)
+            except DataError as error:  # what holds the recordings is damaged from here on
+                report.errors.append({"name": part.items[0]["url"], "reason": str(error)})
+        storage.write_json(storage.join(form.sink, report_file(number)), vars(report))
+        return report
+
+    def _add(self, record: Record, add: Any, report: Report) -> None:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", RecordingWarning)
+            try:
+                made = self._made(record)
+                add(record, made)
+            except VqcodecError as error:
+                report.errors.append({"name": record.name, "reason": str(error)})
+                return
+        report.n += 1
+        report.seconds += made.columns["duration"]
+        report.warnings += [
+            {"name": record.name, "reason": str(one.message)}
+            for one in told
+            if issubclass(one.category, RecordingWarning)
+        ]
+
+    def _made(self, record: Record) -> Made:
+        if {"..", "/"} & {*PurePosixPath(record.name).parts} or not record.name:
+            raise DataError(
+                f"{record.name!r} cannot name a recording; give it a path below a folder"
+            )
+        match self.job.form.content:
+            case "codes":
+                return self._codes(record)
+            case "units":
+                return self._units(record)
+            case _:
+                return self._sound(record)
+
+    def _codes(self, record: Record) -> Made:
+        if record.codes is not None:
+            raise DataError(f"{record.name}: has codes already; take it out, or decode-dataset it")
+        speaker = None if self.codec.hears_speakers else record.speaker
+        codes = self.codec.encode(_sound_of(record), speaker=speaker)
+        return Made(columns_of(codes), "codes", codes.to_bytes)
+
+    def _units(self, record: Record) -> Made:
+        if record.codes is not None:
+            codes = record.codes()
+        else:
+            codes = self.codec.encode(_sound_of(record), speaker=NOBODY)
+        if codes.fingerprint.hex() != self.job.form.layout.fingerprint:
+            raise DataError(
+                f"{record.name}: its codes are of model {codes.fingerprint.hex()}, not of "
+                f"{self.job.form.layout.model}; make a data set of their own of them"
+            )
+        units = Units.of(codes, collapse=self.job.collapse)
+        durations = units.durations if self.job.collapse else None
+        columns = {"duration": units.duration_s, "units": units.units, "durations": durations}
+        return Made(columns, "units.npy", lambda: npy_bytes(units))
+
+    def _sound(self, record: Record) -> Made:
+        if record.codes is None:
+            raise DataError(f"{record.name}: has no codes to decode; encode-dataset makes them")
+        codes = record.codes()
+        samples = self.codec.decode(codes, speaker=self._voice)
+        data = _flac(samples, codes)
+        audio = {"bytes": data, "path": f"{record.name}.flac"}
+        return Made({"duration": codes.duration_s, "audio": audio}, "flac", lambda: data)
+
+    @property
+    def codec(self) -> Codec:
+        """The model, of a job that has one."""
+        assert self._codec is not None
+        return self._codec
+
+
+def _sound_of(record: Record) -> Any:
+    if record.sound is None:
+        held = ", ".join(record.extra.get("members", ())) or "nothing"
+        raise DataError(f"{record.name}: holds {held}, where one sound file is wanted")
+    return record.sound.source()
+
+
+def _flac(samples: np.ndarray, codes: Codes) -> bytes:
+    loud = float((np.abs(samples) > 1).mean())
+    if loud:
+        warnings.warn(
+            f"{loud:.1%} of its samples are too loud and were clipped", RecordingWarning, 2
+        )
+    buffer = io.BytesIO()
+    soundfile.write(
+        buffer, np.clip(samples, -1, 1), codes.original_sample_rate, "PCM_16", format="FLAC"
+    )
+    return buffer.getvalue()
