@@ -62,7 +62,8 @@ def test_the_paper_recipe_is_the_paper() -> None:
 
 def test_the_wavenet_recipe_fits_the_model_of_the_first_stage() -> None:
     first, second = (load_recipe(RECIPES / name) for name in ("vctk.yaml", "vctk_wavenet.yaml"))
-    assert second.model == first.model
+    codecs = [one.model.model_copy(update={"wavenet": None}) for one in (first, second)]
+    assert codecs[0] == codecs[1]
     assert second.initial_model == f"{first.output}/model.safetensors"
     assert second.data.root == first.data.root
 
