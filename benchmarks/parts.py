@@ -30,7 +30,7 @@ from vqcodec.models.wavenet import WaveNet
 PEAK = "product"
 LANES_PER_CORE = 16
 MATRIX_SIZE = 1024
-NAIVE_SAMPLES = 20
+NAIVE_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -164,22 +164,24 @@ def queues(codec: vqcodec.Codec, request: Request) -> Part:
 
 
 def naive(codec: vqcodec.Codec, request: Request) -> Part:
-    """The same WaveNet without memory: its whole receptive field anew for every sample."""
+    """The same WaveNet without memory: its whole receptive field anew for every step."""
     wavenet, _ = _wavenet(codec)
-    n_codes = -(-wavenet.receptive_field // codec.hop_length)
-    levels = torch.full((1, n_codes * codec.hop_length), SILENCE)
+    n_bands = wavenet.n_bands
+    n_codes = -(-wavenet.receptive_field * n_bands // codec.hop_length)
+    levels = torch.full((1, n_codes * codec.hop_length // n_bands, n_bands), SILENCE)
     latents = torch.zeros(1, codec.config.quantizer.dim, n_codes)
-    speaker = torch.zeros(1, codec.config.speaker.dim)
+    told = Condition(latents, torch.zeros(1, codec.config.speaker.dim))
 
     @torch.no_grad()
     def call() -> object:
-        for _ in range(NAIVE_SAMPLES):
-            share = wavenet(levels, Condition(latents, speaker))[:, :, -1].softmax(-1)
+        informed = wavenet.informed(told, codec.model.fast)
+        for _ in range(NAIVE_STEPS):
+            share = wavenet(levels, informed)[0, -1].softmax(-1)
             levels.copy_(torch.roll(levels, -1, dims=1))
-            levels[:, -1] = share.multinomial(1)[:, 0]
+            levels[0, -1] = share.multinomial(1)[:, 0]
         return levels
 
-    return Part(NAIVE_SAMPLES / codec.sample_rate, call)
+    return Part(NAIVE_STEPS * n_bands / codec.sample_rate, call)
 
 
 def encodec(codec: vqcodec.Codec, request: Request, *, decodes: bool) -> Part:
