@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from vqcodec.scale.dataset_files import Content, SinkName
     from vqcodec.scale.listing import Listing
 
+RECORDINGS_ON_GPU = 64
+"""That one encodes at a time, while as many threads read and track others."""
+
 Source = Annotated[
     str,
     typer.Argument(
@@ -129,7 +132,8 @@ def make_dataset(
     model, layout = _model(model, content, listing)
     form = Form(storage.absolute(output), to, content, layout, listing.extra)
     place = "cuda" if opt.is_gpu(device) else "cpu"
-    job = Job(form, model, place, collapse=collapse, speaker=speaker)
+    side_by_side = RECORDINGS_ON_GPU if place == "cuda" and content != "sound" else 1
+    job = Job(form, model, place, side_by_side, collapse=collapse, speaker=speaker)
     with progress_bar(content) as on_progress:
         summary = run(job, listing, Cluster(ray, jobs), on_progress)
     if quiet:

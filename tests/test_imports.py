@@ -96,6 +96,7 @@ def test_imports_point_one_way(module: str) -> None:
 WITH_TORCH = {  # follow gradients, or use a GPU
     "vqcodec.inference.code_search",
     "vqcodec.inference.voice_tuning",
+    "vqcodec.inference.engines.batched",
     "vqcodec.inference.engines.pytorch",
     "vqcodec.inference.wavenet.graph",
     "vqcodec.inference.wavenet.reference",

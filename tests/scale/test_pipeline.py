@@ -16,6 +16,7 @@ from command_line import Run, is_one_line
 from scale_data import CLIPS, audio_folder, codec_of, digest_of, job_of, make, rows_of
 
 from vqcodec.errors import DataError, VqcodecError
+from vqcodec.inference.engines.batched import windows
 from vqcodec.scale import storage
 from vqcodec.scale.listing import list_source
 from vqcodec.scale.pipeline import Cluster
@@ -45,6 +46,29 @@ def test_codes_are_those_of_the_recordings_by_themselves(
         np.testing.assert_array_equal(row["codes"], codes.codes[0])
         assert row["voice"] == codes.speaker.tobytes()
         assert (row["speaker"], row["duration"]) == (row["name"].split("/")[0], codes.duration_s)
+
+
+def test_recordings_side_by_side_give_the_same(
+    unbroken: Path, source: str, light_model: Path, tmp_path: Path
+) -> None:
+    """As a GPU gets them: in batches of windows, here on a CPU."""
+    listing = list_source(source, 9)
+    make(job_of(light_model, tmp_path / "out", listing, at_a_time=4), listing)
+    rows, own = rows_of(tmp_path / "out"), rows_of(unbroken)
+    for row, other in zip(rows, own, strict=True):
+        assert row["codes"] == other["codes"]
+        assert row["name"] == other["name"]
+
+
+@pytest.mark.parametrize("n_codes", [64, 65, 100, 128, 131, 500, 613])
+def test_windows_tell_every_code_once_with_all_it_sees(n_codes: int) -> None:
+    before, after, length = 20, 15, 64
+    told = []
+    for start, first, end in windows(n_codes, length, (before, after)):
+        assert 0 <= start <= first - before * (start > 0)
+        assert end + after * (start + length < n_codes) <= start + length <= n_codes
+        told += range(first, end)
+    assert told == list(range(n_codes))
 
 
 def test_what_cannot_be_read_is_told_and_counted(unbroken: Path, source: str) -> None:

@@ -6,12 +6,10 @@ The parts follow from the source alone: how many processes share them changes no
 from __future__ import annotations
 
 import csv
-import gzip
 import hashlib
-import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -23,28 +21,12 @@ from vqcodec.files import AUDIO_SUFFIXES
 from vqcodec.scale import storage
 from vqcodec.scale.code_columns import METADATA, Layout
 from vqcodec.scale.dataset_files import PLAN, Content, data_files, read_plan
+from vqcodec.scale.manifests import MANIFEST_READERS, Item, json_lines, stem_of
 
 Kind = Literal["files", "parquet", "arrow", "tar", "shar"]
-Item = dict[str, Any]
 
 PART_SIZE = 200
 """Recordings of a part, where they are files; a row group and a tar archive are parts of theirs."""
-# What others call what we call so: manifests of NeMo and fairseq, columns of published data sets.
-ALIASES = {
-    "url": (
-        "path",
-        "audio",
-        "audio_path",
-        "audio_filepath",
-        "file_name",
-        "filename",
-        "file",
-        "wav",
-    ),
-    "name": ("name", "id", "utterance_id", "utt_id"),
-    "speaker": ("speaker", "speaker_id", "spk_id", "client_id"),
-    "text": ("text", "sentence", "transcription", "transcript", "normalized_text"),
-}
 _MANIFESTS = ("metadata.csv", "manifest.csv", "metadata.jsonl", "manifest.jsonl")
 _CONTAINERS: dict[str, Kind] = {".parquet": "parquet", ".arrow": "arrow", ".tar": "tar"}
 _READERS_AT_A_TIME = 16
@@ -115,8 +97,8 @@ def _listed(source: str, part_size: int) -> Listing:
     if "*" not in source and storage.is_file(source):
         if suffix in _CONTAINERS:
             return _containers({PurePosixPath(source).name: source}, _CONTAINERS[suffix], source)
-        if suffix in _MANIFEST_READERS:
-            return _files(_MANIFEST_READERS[suffix](source), source, part_size)
+        if suffix in MANIFEST_READERS:
+            return _files(MANIFEST_READERS[suffix](source), source, part_size)
         if suffix in AUDIO_SUFFIXES:
             return _files([{"url": source}], source, part_size)
         raise DataError(
@@ -141,7 +123,7 @@ def _listed(source: str, part_size: int) -> Listing:
         chosen = {path: url for path, url in found.items() if path.lower().endswith(kinds[0])}
         return _containers(chosen, _CONTAINERS[kinds[0]], source)
     if cuts := [url for path, url in found.items() if ".jsonl" in PurePosixPath(path).suffixes]:
-        return _files([item for url in cuts for item in _json_lines(url)], source, part_size)
+        return _files([item for url in cuts for item in json_lines(url)], source, part_size)
     sounds = {
         path: url
         for path, url in found.items()
@@ -191,106 +173,8 @@ def _sound_items(sounds: Mapping[str, str]) -> Iterator[Item]:
         }
 
 
-def _csv_items(url: str) -> Iterator[Item]:
-    reader = csv.DictReader(io.StringIO(storage.read(url).decode("utf-8-sig"), newline=""))
-    yield from (_item(row, url, line) for line, row in enumerate(reader, 2))
-
-
-def _tsv_items(url: str) -> Iterator[Item]:
-    """Of fairseq: the folder, then a path below it and its number of samples on each line."""
-    root, *lines = storage.read(url).decode().splitlines() or [""]
-    for line in lines:
-        path, _, n_samples = line.partition("\t")
-        where = root if root.startswith("/") or "://" in root else storage.join(_folder(url), root)
-        extra = {"n_frames": int(n_samples)} if n_samples.isdecimal() else {}
-        yield {"url": storage.join(where, path), "name": _stem(path), "extra": extra}
-
-
-def _json_lines(url: str) -> Iterator[Item]:
-    """Of a manifest, or of Lhotse's cuts."""
-    data = storage.read(url)
-    text = (gzip.decompress(data) if url.endswith(".gz") else data).decode()
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            yield _cut(row, url) if "recording" in row else _item(row, url, number)
-        except (json.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
-            fault = f"{type(error).__name__}: {error}"
-            raise DataError(
-                f"{url}, line {number}: neither a recording nor a cut ({fault}); see "
-                "encode-dataset --help"
-            ) from None
-
-
-_MANIFEST_READERS: dict[str, Callable[[str], Iterator[Item]]] = {
-    ".csv": _csv_items,
-    ".tsv": _tsv_items,
-    ".jsonl": _json_lines,
-}
-
-
-def _item(row: dict[str, Any], url: str, line: int) -> Item:
-    """Of a line of a manifest, as far as it is not empty."""
-    found = {ours: told(row, ours) for ours in ALIASES}
-    path, _ = found["url"]
-    if not path:
-        names = ", ".join(ALIASES["url"])
-        raise DataError(f"{url}, line {line}: names no file; one of its columns is to be {names}")
-    is_absolute = path.startswith("/") or "://" in path
-    item: Item = {
-        "url": path if is_absolute else storage.join(_folder(url), path),
-        "name": found["name"][0] or _stem(path),
-        "speaker": found["speaker"][0],
-        "text": found["text"][0],
-    }
-    if "offset" in row:  # of NeMo, where a duration alone is that of the file
-        item |= {"start_s": float(row["offset"]), "duration_s": float(row["duration"])}
-        if not found["name"][0]:
-            item["name"] += f"-{item['start_s']:.3f}"
-    taken = {column for ours, (_, column) in found.items() if column in (ours, found["url"][1])}
-    item["extra"] = {key: value for key, value in row.items() if key and key not in taken}
-    return item
-
-
-def told(row: Mapping[str, Any], ours: str) -> tuple[str, str]:
-    """What a row tells of one of `ALIASES`, and in which column; "" where it tells nothing."""
-    for column in ALIASES[ours]:
-        if isinstance(value := row.get(column), str | int) and str(value):
-            return str(value), column
-    return "", ""
-
-
-def _cut(row: dict[str, Any], url: str) -> Item:
-    """Of one of Lhotse's cuts, which is kept as it is, too."""
-    if row.get("type", "MonoCut") != "MonoCut":
-        raise DataError(f"{url}: {row['id']} is a {row['type']}; save cuts of single recordings")
-    recording = row["recording"]
-    (source,) = recording["sources"]
-    if source["type"] not in ("file", "url"):
-        raise DataError(
-            f"{url}: the sound of {row['id']} is of type {source['type']}; save it to files"
-        )
-    said = (row.get("supervisions") or [{}])[0]
-    is_whole = row["start"] == 0 and abs(row["duration"] - recording["duration"]) < 1e-6
-    many = len(recording.get("channel_ids") or source["channels"]) > 1
-    path = source["source"]
-    return {
-        # As Lhotse reads it: a relative path is one below the working folder.
-        "url": path if "://" in path else storage.absolute(path),
-        "name": row["id"],
-        "speaker": said.get("speaker") or "",
-        "text": said.get("text") or "",
-        "start_s": row["start"],
-        "duration_s": None if is_whole else row["duration"],
-        "channel": row["channel"] if many else None,
-        "extra": {"cut": json.dumps(row)},
-    }
-
-
 def _files(items: Iterable[Item], source: str, part_size: int) -> Listing:
-    found = [{"name": _stem(item["url"]), "speaker": "", "text": "", **item} for item in items]
+    found = [{"name": stem_of(item["url"]), "speaker": "", "text": "", **item} for item in items]
     if not found:
         raise DataError(f"{source}: lists no recording")
     names = Counter(item["name"] for item in found)
@@ -414,13 +298,3 @@ def audio_column(schema: Any) -> str | None:
         if one.name == "audio" and (types.is_binary(one.type) or types.is_large_binary(one.type))
     ]
     return is_bytes[0] if is_bytes else None
-
-
-def _folder(url: str) -> str:
-    return url.rpartition("/")[0]
-
-
-def _stem(path: str) -> str:
-    """What a file is called: its path without suffix, if that is one below its manifest."""
-    bare = PurePosixPath(path).with_suffix("")
-    return bare.name if bare.is_absolute() or ".." in bare.parts or "://" in path else str(bare)

@@ -20,7 +20,8 @@ from vqcodec.files import AUDIO_SUFFIXES
 from vqcodec.format.codes import Codes
 from vqcodec.scale import storage
 from vqcodec.scale.code_columns import METADATA, Layout, codes_of
-from vqcodec.scale.listing import RESERVED, Item, Part, audio_column, told
+from vqcodec.scale.listing import RESERVED, Part, audio_column
+from vqcodec.scale.manifests import Item, told
 from vqcodec.scale.records import Record, Sound, key_of
 
 # As webdataset parts names: folders may have dots, and what follows the first one of the file's

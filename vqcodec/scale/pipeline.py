@@ -137,7 +137,8 @@ def _work(job: Job, todo: list[tuple[int, Part]], cluster: Cluster) -> Iterator[
             _Worker,
             fn_constructor_args=(job,),
             compute=ray.data.ActorPoolStrategy(size=n_workers, max_tasks_in_flight_per_actor=1),
-            num_cpus=1,
+            # A GPU is fed by as many cores as there are for it.
+            num_cpus=max(1, int(resources["CPU"]) // n_gpus) if n_gpus else 1,
             num_gpus=1 if n_gpus else None,
         )
         yield from (row["fault"] for row in done.iter_rows())

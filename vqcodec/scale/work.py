@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,7 +20,7 @@ import vqcodec
 from vqcodec.codec import Codec
 from vqcodec.errors import DataError, RecordingWarning, VqcodecError
 from vqcodec.format.codes import Codes
-from vqcodec.inference.chunking import compute_alone
+from vqcodec.inference.chunking import compute_alone, lone_threads
 from vqcodec.inference.units import NOBODY, Units, npy_bytes
 from vqcodec.scale import storage
 from vqcodec.scale.code_columns import columns_of
@@ -24,6 +29,8 @@ from vqcodec.scale.listing import Part
 from vqcodec.scale.part_reading import read_part
 from vqcodec.scale.records import Record
 from vqcodec.scale.sinks import SINKS, Form, Made
+from vqcodec.weights import model_file
+from vqcodec.weights.voices import VoicesFile, default_path
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Job:
         form: of the data set.
         model: name or path of the model; None where codes become units.
         device: `cpu` or `cuda`.
+        at_a_time: recordings that one worker encodes side by side, to fill a GPU.
         collapse: of units, as `Units.of` has it.
         speaker: whose voice codes are decoded in, by name or path; None for their own.
     """
@@ -41,6 +49,7 @@ class Job:
     form: Form
     model: str | None
     device: str = "cpu"
+    at_a_time: int = 1
     collapse: bool = False
     speaker: str | None = None
 
@@ -74,7 +83,8 @@ class Worker:
     def __init__(self, job: Job) -> None:
         compute_alone()
         self.job = job
-        self._codec = vqcodec.load(job.model, device=job.device) if job.model else None
+        self._threads = lone_threads(job.at_a_time) if job.at_a_time > 1 else None
+        self._codec = _loaded(job)
         self._voice = self._codec.speaker(job.speaker) if self._codec and job.speaker else None
 
     def do(self, number: int, part: Part) -> Report:
@@ -89,31 +99,45 @@ class Worker:
         """
         compute_alone()  # perhaps another thread
         report, form = Report(), self.job.form
-        with SINKS[form.to](form, number) as writer:
+        with _warnings_by_thread(), SINKS[form.to](form, number) as writer:
             try:
-                for record in read_part(part):
-                    self._add(record, writer.add, report)
+                for record, made, told in self._attempts(read_part(part)):
+                    try:
+                        if isinstance(made, VqcodecError):
+                            raise made
+                        writer.add(record, made)
+                    except VqcodecError as error:
+                        report.errors.append({"name": record.name, "reason": str(error)})
+                        continue
+                    report.n += 1
+                    report.seconds += made.columns["duration"]
+                    report.warnings += [{"name": record.name, "reason": line} for line in told]
             except DataError as error:  # what holds the recordings is damaged from here on
                 report.errors.append({"name": part.items[0]["url"], "reason": str(error)})
         storage.write_json(storage.join(form.sink, report_file(number)), vars(report))
         return report
 
-    def _add(self, record: Record, add: Any, report: Report) -> None:
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", RecordingWarning)
-            try:
-                made = self._made(record)
-                add(record, made)
-            except VqcodecError as error:
-                report.errors.append({"name": record.name, "reason": str(error)})
-                return
-        report.n += 1
-        report.seconds += made.columns["duration"]
-        report.warnings += [
-            {"name": record.name, "reason": str(one.message)}
-            for one in told
-            if issubclass(one.category, RecordingWarning)
-        ]
+    def _attempts(
+        self, records: Iterable[Record]
+    ) -> Iterator[tuple[Record, Made | VqcodecError, list[str]]]:
+        """What is made of records, in their order; as many at a time as the job says."""
+        if self._threads is None:
+            yield from map(self._attempt, records)
+            return
+        pending: deque[Future[tuple[Record, Made | VqcodecError, list[str]]]] = deque()
+        for record in records:
+            pending.append(self._threads.submit(self._attempt, record))
+            if len(pending) > 2 * self.job.at_a_time:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+    def _attempt(self, record: Record) -> tuple[Record, Made | VqcodecError, list[str]]:
+        _told.lines = []
+        try:
+            return record, self._made(record), _told.lines
+        except VqcodecError as error:
+            return record, error, _told.lines
 
     def _made(self, record: Record) -> Made:
         if {"..", "/"} & {*PurePosixPath(record.name).parts} or not record.name:
@@ -164,6 +188,35 @@ class Worker:
         """The model, of a job that has one."""
         assert self._codec is not None
         return self._codec
+
+
+def _loaded(job: Job) -> Codec | None:
+    if job.model is None:
+        return None
+    codec = vqcodec.load(job.model, device=job.device)
+    if job.at_a_time == 1:
+        return codec
+    from vqcodec.inference.engines.batched import BatchedEngine
+
+    file = model_file.read(job.model)
+    return Codec(file, BatchedEngine(codec.model, job.device), VoicesFile(default_path()))
+
+
+_told = threading.local()
+
+
+@contextmanager
+def _warnings_by_thread() -> Iterator[None]:
+    """Let `_told.lines` of each thread have what it is warned of in recordings."""
+
+    def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, RecordingWarning):
+            _told.lines.append(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RecordingWarning)
+        warnings.showwarning = tell
+        yield
 
 
 def _sound_of(record: Record) -> Any:

@@ -100,13 +100,7 @@ class Trainer(Training[Batch]):
         self.voices = kept.voices if kept else {}
         super().__init__(recipe, recipe.data.batch_size, place, on_report)
         source = self.source = streamed_source(recipe.data.root)
-        data = self.data = (
-            PreparedData(recipe.data.root)
-            if source is None
-            else self._pool(
-                recipe, source, pool_parts(len(source.parts), recipe.data, recipe.seed, 0)
-            )
-        )
+        data = self.data = self._opened(recipe)
         data.check_rate(recipe.model.sample_rate, "the recipe")
         teaches_phones = recipe.loss.phones > 0 and not recipe.freezes_codes
         self.phones = read_phones(data) if teaches_phones else None
@@ -190,6 +184,13 @@ class Trainer(Training[Batch]):
 
     def _resident(self, data: AudioClips) -> torch.Tensor | None:
         return load_resident_audio(data, self.place.device, self.recipe.data.resident)
+
+    def _opened(self, recipe: Recipe) -> AudioClips:
+        """What is prepared; of a source that is not, what the first steps are drawn from."""
+        if self.source is None:
+            return PreparedData(recipe.data.root)
+        first = pool_parts(len(self.source.parts), recipe.data, recipe.seed, 0)
+        return self._pool(recipe, self.source, first)
 
     def _pool(self, recipe: Recipe, listing: Listing, parts: Sequence[int]) -> AudioClips:
         """What some parts of a source hold that was not prepared."""
