@@ -11,7 +11,7 @@ from training_data import RECIPES
 
 from vqcodec.errors import ConfigError
 from vqcodec.models.config import ModelConfig
-from vqcodec.models.receptive_field import encoder_context
+from vqcodec.models.receptive_field import encoder_context, istft_reach
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import load_recipe, read_recipe
@@ -87,7 +87,7 @@ def test_the_causal_recipe_waits_as_long_as_it_says() -> None:
     model = load_recipe(RECIPES / "causal.yaml").model
     assert model.fast is not None
     assert encoder_context(model.encoder)[1] == 0
-    wait = model.hop_length + VQVAE(model).fast.look_ahead
+    wait = model.hop_length + istft_reach(model.fast, model.hop_length)[0]
     assert 1000 * wait / model.sample_rate == 20
 
 

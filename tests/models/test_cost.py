@@ -89,7 +89,7 @@ def test_look_ahead_is_that_of_the_networks(model: VQVAE) -> None:
     config = model.config
     costs = part_costs(config, {name: list(x.shape) for name, x in model.state_dict().items()})
     latency = latency_ms(config, costs)
-    assert costs["fast"].look_ahead_ms == 1000 * model.fast.look_ahead / config.sample_rate
+    assert costs["fast"].look_ahead_ms == 1000 * model.fast._reach[0] / config.sample_rate
     if model.wavenet is not None:
         samples = condition_context(config, 0)[1] * config.hop_length
         assert costs["wavenet"].look_ahead_ms == 1000 * samples / config.sample_rate

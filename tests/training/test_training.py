@@ -220,7 +220,18 @@ def test_a_wavenet_learns_in_bands_from_the_fast_decoder_and_is_lost_with_it(
     caplog.set_level("INFO", "vqcodec")
     recipe = small_recipe(data, tmp_path / "fast", stage="fast", initial_model=str(path))
     assert checkpoint.load(run(recipe)[0]).model.wavenet is None
-    assert "the WaveNet of " in caplog.text
+    assert "listens to the fast decoder" in caplog.text
+    plain = {"n_bands": 1, "hears_fast": False, "prediction_order": 0}
+    recipe = small_recipe(
+        data,
+        tmp_path / "plain",
+        stage="wavenet",
+        initial_model=str(path),
+        model=model_with(wavenet=plain),
+        steps=2,
+    )
+    assert checkpoint.load(run(recipe)[0]).config.wavenet.n_bands == 1
+    assert "has another shape: a new one begins" in caplog.text
 
 
 def test_fast_stage_trains_the_fast_decoder_alone(

@@ -68,19 +68,25 @@ def build_model(recipe: Recipe, start: Checkpoint | None, speakers: Sequence[str
             "data of its own speakers, or begin anew"
         )
     own, known = model.state_dict(), start.model.state_dict()
-    if recipe.stage == "fast" and model.wavenet is None and start.model.wavenet is not None:
-        logger.info(
-            "the WaveNet of %s listens to the fast decoder, which changes, and is left out: train "
-            "one on the new model (stage wavenet)",
-            recipe.initial_model,
-        )
-        known = {name: own for name, own in known.items() if not name.startswith("wavenet.")}
+    if start.model.wavenet is not None:
+        if recipe.stage == "fast" and model.wavenet is None:
+            fault = (
+                "listens to the fast decoder, which changes, and is left out: train one on the new "
+                "model (stage wavenet)"
+            )
+        elif recipe.stage == "wavenet" and start.config.wavenet != recipe.model.wavenet:
+            fault = "has another shape: a new one begins"
+        else:
+            fault = ""
+        if fault:
+            logger.info("the WaveNet of %s %s", recipe.initial_model, fault)
+            known = {name: own for name, own in known.items() if not name.startswith("wavenet.")}
     # Absent parts (a decoder that is new) start fresh; present parts must fit.
     misfits = [key for key in known.keys() & own.keys() if known[key].shape != own[key].shape]
     if misfits or known.keys() - own.keys():
-        fault = misfits or sorted(known.keys() - own.keys())
+        odd = misfits or sorted(known.keys() - own.keys())
         raise CheckpointError(
-            f"{recipe.initial_model}: does not fit the recipe's model at {fault[0]}: "
+            f"{recipe.initial_model}: does not fit the recipe's model at {odd[0]}: "
             "leave the model section out, and it is the initial model's"
         )
     model.load_state_dict({**own, **known})
