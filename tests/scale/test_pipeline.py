@@ -110,6 +110,17 @@ def test_a_run_that_ended_anywhere_is_continued(
     assert make(job_of(light_model, sink, listing), listing).n_made == 0
 
 
+def test_what_is_complete_or_a_single_part_needs_no_cluster(
+    unbroken: Path, source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("vqcodec.scale.pipeline._started")
+    sink, parts, whole = tmp_path / "out", list_source(source, 2), list_source(source)
+    shutil.copytree(unbroken, sink)
+    for cluster in (Cluster(), Cluster("ray://nowhere:1"), Cluster(jobs=2)):
+        assert make(job_of(light_model, sink, parts), parts, cluster).n_made == 0
+    assert make(job_of(light_model, tmp_path / "new", whole), whole, Cluster(jobs=2)).n_made == 1
+
+
 def test_a_part_that_went_missing_is_made_again(
     unbroken: Path, source: str, light_model: Path, tmp_path: Path
 ) -> None:
@@ -176,7 +187,7 @@ def test_what_ends_a_worker_is_told_in_one_line(
     blocked = tmp_path / "out"
     (blocked / "data").mkdir(parents=True)
     (blocked / "data" / "000000.parquet").mkdir()
-    result = run("encode-dataset", source, "-o", blocked, "--model", light_model)
+    result = run("encode-dataset", source, "-o", blocked, "--model", light_model, "--part-size", "2")
     assert result.status == 1
     assert is_one_line(result), result.stderr
     assert "run it again, it continues" in result.stderr

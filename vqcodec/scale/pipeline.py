@@ -42,8 +42,8 @@ class Cluster:
     Attributes:
         address: of a Ray cluster: `ray://HOST:10001`, `auto`, or None for one of this machine's
             cores that ends with the run.
-        jobs: parts at a time; None for one on every core, or GPU. A single one without an address
-            is done by this process, without Ray.
+        jobs: parts at a time; None for one on every core, or GPU. A single one without an address,
+            and a single part, is done by this process, without Ray.
     """
 
     address: str | None = None
@@ -123,7 +123,7 @@ def _begin(job: Job, listing: Listing) -> dict[str, Any]:
 
 def _work(job: Job, todo: list[tuple[int, Part]], cluster: Cluster) -> Iterator[str]:
     """Work on parts; of one that is done "" comes, of any other what went wrong."""
-    if cluster.address is None and cluster.jobs == 1:
+    if not todo or (cluster.address is None and 1 in (cluster.jobs, len(todo))):
         worker = _Worker(job)
         for number, part in todo:
             yield worker.attempt(number, part)
@@ -214,6 +214,14 @@ def _finish(form: Form, n_parts: int, n_made: int) -> Summary:
         sum(len(report.errors) for report in reports),
         sum(len(report.warnings) for report in reports),
     )
+    if form.to == "folder":
+        system.invalidate_cache()
+        n_lost = summary.n - len(system.find(storage.join(root, "data")))
+        if n_lost > 0:
+            raise VqcodecError(
+                f"{form.sink}: {n_lost} recordings have the names of others, and files are called "
+                "by these; make a table or shards of them, with --to, in another folder"
+            )
     about = {"recordings": summary.n, "seconds": summary.seconds, "errors": summary.n_errors}
     storage.write_json(storage.join(form.sink, COMPLETE), about)
     return summary
