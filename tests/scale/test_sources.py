@@ -287,6 +287,9 @@ def test_a_damaged_shard_is_told_and_the_others_are_made(light_model: Path, tmp_
         ({"a.parquet": b"x"}, "a.parquet: is no Parquet file"),
         ({"manifest.csv": b"speaker\nanna\n"}, "line 2: names no file"),
         ({"manifest.jsonl": b'{"path": "a.wav"}\n{"path"'}, "line 2: neither a recording"),
+        ({"manifest.csv": b"path,offset\na.wav,1\n"}, "line 2: an offset is seconds, and needs"),
+        ({"manifest.jsonl": b'{"path": "a", "offset": NaN, "duration": 1}'}, "line 1: an offset"),
+        ({"manifest.jsonl": b'{"recording": {"sources": []}}'}, "line 1: neither a recording"),
         ({"manifest.csv": b"path\na.wav\na.wav\n"}, "2 recordings are called a; give them names"),
     ],
 )  # fmt: skip
@@ -295,6 +298,12 @@ def test_faults_of_a_source(files: dict[str, bytes], told: str, tmp_path: Path) 
         (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=told):
         list_source(str(tmp_path))
+
+
+def test_a_table_of_common_voice_is_no_list_of_fairseq(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text("client_id\tpath\nanna\ta.mp3\n")
+    with pytest.raises(DataError, match="does not begin with a folder"):
+        list_source(str(tmp_path / "train.tsv"))
 
 
 def test_names_stay_in_the_folder(light_model: Path, tmp_path: Path) -> None:

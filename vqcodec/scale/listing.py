@@ -85,7 +85,8 @@ def list_source(source: str, part_size: int = PART_SIZE) -> Listing:
         DataError: there is nothing there that is known, or a manifest has a fault.
     """
     try:
-        return _listed(storage.absolute(source), part_size)
+        with storage.reaching(source):
+            return _listed(storage.absolute(source), part_size)
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{source}: cannot be read ({error}); check it and its permissions"
@@ -131,7 +132,9 @@ def _listed(source: str, part_size: int) -> Listing:
         if PurePosixPath(path).suffix.lower() in AUDIO_SUFFIXES
     }
     if not sounds:
-        raise DataError(f"{source}: is not there, or holds no recordings; see encode-dataset --help")
+        raise DataError(
+            f"{source}: is not there, or holds no recordings; see encode-dataset --help"
+        )
     return _files(_sound_items(sounds), source, part_size)
 
 

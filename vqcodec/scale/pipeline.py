@@ -86,7 +86,8 @@ def run(
     sink = job.form.sink
     is_local = storage.is_local(sink)
     with claim(storage.opened(sink)[1], "making a data set") if is_local else nullcontext():
-        plan = _begin(job, listing)
+        with storage.reaching(sink):
+            plan = _begin(job, listing)
         missing, n_parts = missing_parts(plan, storage.files_at(sink)), len(listing.parts)
         todo = [(number, listing.parts[number]) for number in missing]
         for n_done, fault in enumerate(_work(job, todo, cluster), n_parts - len(todo) + 1):
@@ -111,13 +112,15 @@ def _begin(job: Job, listing: Listing) -> dict[str, Any]:
         "n_parts": len(listing.parts),
     }
     plan = json.loads(json.dumps(plan))
-    if not storage.is_file(url):
-        if storage.files_at(form.sink):
-            raise VqcodecError(f"{form.sink}: holds something else; name a new folder")
+    found = storage.files_at(form.sink)
+    if found.keys() <= {PLAN}:  # a run that failed before it made anything binds nobody
         storage.write_json(url, plan)
+    elif PLAN not in found:
+        raise VqcodecError(f"{form.sink}: holds something else; name a new folder")
     elif (held := json.loads(storage.read(url))) != plan:
         other = next(key for key in plan if held.get(key) != plan[key])
-        raise VqcodecError(f"{form.sink}: holds a data set of another {other}; name another folder")
+        what = {"to": "kind", "layout": "model", "collapse": "--dedup"}.get(other, other)
+        raise VqcodecError(f"{form.sink}: holds a data set of another {what}; name another folder")
     return plan
 
 
