@@ -129,8 +129,13 @@ def make_dataset(
         raise typer.BadParameter(
             "--dedup makes units that last unlike long, which Lhotse cannot cut"
         )
+    sink = storage.absolute(output)
+    if f"{sink}/".startswith(f"{storage.absolute(source)}/"):
+        raise typer.BadParameter(
+            f"{output} lies in {source}, and would be read as a part of it; name a folder beside it"
+        )
     model, layout = _model(model, content, listing)
-    form = Form(storage.absolute(output), to, content, layout, listing.extra)
+    form = Form(sink, to, content, layout, listing.extra)
     place = "cuda" if opt.is_gpu(device) else "cpu"
     side_by_side = RECORDINGS_ON_GPU if place == "cuda" and content != "sound" else 1
     job = Job(form, model, place, side_by_side, collapse=collapse, speaker=speaker)

@@ -31,6 +31,7 @@ from vqcodec.errors import (
 from vqcodec.inference import chunking, engines
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.graphs import export_graphs
+from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.models.speaker_vector import from_int8, mean_vector
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights import checkpoint
@@ -452,6 +453,10 @@ def test_a_decoder_that_is_not_there_is_refused(codes, tmp_path):
     mine = codec.encode(np.zeros(1000), 16000, speaker="p225")
     with pytest.raises(VqcodecError, match="model fast has no decoder 'wavenet'; it has fast"):
         codec.decode(mine, decoder="wavenet")
+    with pytest.raises(VqcodecError, match="model fast has no decoder ''"):
+        codec.decode(mine, decoder="")
+    with pytest.raises(AudioError, match=r"output: a sample rate of 16000\.5 Hz is impossible"):
+        codec.check_options(DecodeOptions(sample_rate=16000.5))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -57,7 +58,8 @@ def main(
     """Build the page into a folder that any file server can serve."""
     build(model, output)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    typer.echo(f"{output}: {size} bytes; python -m http.server --directory {output} serves it")
+    where = shlex.quote(str(output))
+    typer.echo(f"{output}: {size} bytes; python -m http.server --directory {where} serves it")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ class Example:
 
 
 def read(
-    source: str, *, seed: int | None = None, shard: int = 0, n_shards: int = 1
+    source: str | os.PathLike[str], *, seed: int | None = None, shard: int = 0, n_shards: int = 1
 ) -> Iterator[Example]:
     """Read what `vqcodec encode-dataset` and `vqcodec units --to` make.
 
@@ -53,13 +54,17 @@ def read(
         n_shards: into how many shares the parts are dealt.
 
     Raises:
-        DataError: it is not complete, or holds neither codes nor units.
+        DataError: it is not complete, holds neither codes nor units, or has no such share.
         CodesError: codes are damaged.
     """
+    if not 0 <= shard < n_shards:
+        raise DataError(f"shard {shard} of {n_shards}: give one from 0 to {n_shards - 1}")
     return _read(_listed(source), seed, shard, n_shards)
 
 
-def torch_dataset(source: str, *, seed: int | None = None) -> IterableDataset[dict[str, Any]]:
+def torch_dataset(
+    source: str | os.PathLike[str], *, seed: int | None = None
+) -> IterableDataset[dict[str, Any]]:
     """Read a data set by PyTorch's `DataLoader`.
 
     Its workers, and the processes of a distributed training, each read parts of their own.
@@ -93,8 +98,8 @@ def torch_dataset(source: str, *, seed: int | None = None) -> IterableDataset[di
     return found
 
 
-def _listed(source: str) -> Listing:
-    listing = list_source(source)
+def _listed(source: str | os.PathLike[str]) -> Listing:
+    listing = list_source(os.fspath(source))
     if listing.layout is None and listing.content != "units":
         raise DataError(
             f"{source}: holds neither codes nor units; vqcodec encode-dataset makes them"

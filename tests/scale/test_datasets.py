@@ -39,15 +39,18 @@ def test_codes_come_in_order_or_shuffled_or_in_shares(made: Path, light_model: P
               for shard in range(3)]  # fmt: skip
     assert sorted(name for share in shares for name in share) == sorted(CLIPS)
     assert [one.name for one in datasets.read(source, seed=3)] != list(CLIPS)
+    for shard in (-1, 3):
+        with pytest.raises(DataError, match=f"shard {shard} of 3: give one from 0 to 2"):
+            datasets.read(source, shard=shard, n_shards=3)
 
 
 def test_workers_of_a_loader_share_the_recordings(made: Path) -> None:
     loader: Any = DataLoader(
-        datasets.torch_dataset(str(made / "out"), seed=3), batch_size=None, num_workers=2
+        datasets.torch_dataset(made / "out", seed=3), batch_size=None, num_workers=2
     )
     found = {one["name"]: one["units"] for one in loader}
     assert sorted(found) == sorted(CLIPS)
-    for one in datasets.read(str(made / "out")):
+    for one in datasets.read(made / "out"):
         assert found[one.name].tolist() == one.units.tolist()
 
 

@@ -110,6 +110,17 @@ def test_a_run_that_ended_anywhere_is_continued(
     assert make(job_of(light_model, sink, listing), listing).n_made == 0
 
 
+def test_what_is_complete_or_a_single_part_needs_no_cluster(
+    unbroken: Path, source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("vqcodec.scale.pipeline._started")
+    sink, parts, whole = tmp_path / "out", list_source(source, 2), list_source(source)
+    shutil.copytree(unbroken, sink)
+    for cluster in (Cluster(), Cluster("ray://nowhere:1"), Cluster(jobs=2)):
+        assert make(job_of(light_model, sink, parts), parts, cluster).n_made == 0
+    assert make(job_of(light_model, tmp_path / "new", whole), whole, Cluster(jobs=2)).n_made == 1
+
+
 def test_a_part_that_went_missing_is_made_again(
     unbroken: Path, source: str, light_model: Path, tmp_path: Path
 ) -> None:
@@ -128,11 +139,16 @@ def test_another_data_set_is_not_written_over(
     sink, listing = tmp_path / "out", list_source(source, 2)
     shutil.copytree(unbroken, sink)
     for job, other, what in (
-        (job_of(light_model, sink, listing, "lhotse"), listing, "to"),
+        (job_of(light_model, sink, listing, "lhotse"), listing, "kind"),
         (job_of(light_model, sink, listing), list_source(source, 3), "source"),
     ):
         with pytest.raises(VqcodecError, match=f"of another {what}; name another folder"):
             make(job, other)
+    begun, codes = tmp_path / "begun", list_source(str(unbroken))
+    job = job_of(light_model, begun, codes, "folder", "sound", speaker="nobody")
+    with pytest.raises(VqcodecError, match="nobody: neither a voice"):
+        make(job, codes)
+    assert make(job_of(light_model, begun, listing), listing).n == len(CLIPS)
     with pytest.raises(VqcodecError, match="holds something else; name a new folder"):
         make(job_of(light_model, source, listing), listing)
 
@@ -176,7 +192,8 @@ def test_what_ends_a_worker_is_told_in_one_line(
     blocked = tmp_path / "out"
     (blocked / "data").mkdir(parents=True)
     (blocked / "data" / "000000.parquet").mkdir()
-    result = run("encode-dataset", source, "-o", blocked, "--model", light_model)
+    options = ["--model", light_model, "--part-size", "2"]
+    result = run("encode-dataset", source, "-o", blocked, *options)
     assert result.status == 1
     assert is_one_line(result), result.stderr
     assert "run it again, it continues" in result.stderr

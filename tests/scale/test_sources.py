@@ -26,7 +26,7 @@ from scale_data import (
     tar_of,
 )
 
-from vqcodec.errors import DataError
+from vqcodec.errors import DataError, VqcodecError
 from vqcodec.format.codes import Codes
 from vqcodec.scale.listing import list_source
 
@@ -191,6 +191,48 @@ def test_codes_become_sound_as_by_themselves(to: Any, light_model: Path, tmp_pat
         assert row["speaker"] == row["name"].split("/")[0]
 
 
+def test_of_recordings_with_one_name_none_is_lost_in_silence(
+    light_model: Path, tmp_path: Path
+) -> None:
+    for file in ("a", "b"):
+        row = {"audio": sound_bytes(SAID), "name": "same"}
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / f"{file}.parquet")
+    listing = list_source(str(tmp_path))
+    assert make(job_of(light_model, tmp_path / "out", listing), listing).n == 2
+    codes = list_source(str(tmp_path / "out"))
+    with pytest.raises(VqcodecError, match=r"1 recordings have the names of others.*with --to"):
+        make(job_of(light_model, tmp_path / "back", codes, "folder", "sound"), codes)
+    assert make(job_of(light_model, tmp_path / "new", codes, "webdataset", "sound"), codes).n == 2
+
+
+def test_the_first_shard_does_not_speak_for_all(light_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tar").write_bytes(b"no archive")
+    tar_of(tmp_path / "in" / "b.tar", {"0.flac": sound_bytes(SAID)})
+    listing = list_source(str(tmp_path / "in"))
+    made = make(job_of(light_model, tmp_path / "out", listing, "webdataset"), listing)
+    assert (made.n, made.n_errors) == (1, 1)
+    codes = list_source(str(tmp_path / "out"))  # whose first shard is empty
+    assert make(job_of(light_model, tmp_path / "back", codes, "folder", "sound"), codes).n == 1
+
+
+def test_a_row_without_sound_is_told(light_model: Path, tmp_path: Path) -> None:
+    rows = [{"audio": sound_bytes(SAID), "n": 1}, {"audio": None, "n": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    listing = list_source(str(tmp_path / "a.parquet"))
+    summary = make(job_of(light_model, tmp_path / "out", listing), listing)
+    assert (summary.n, summary.n_errors) == (1, 1)
+    assert "neither bytes nor a path" in (tmp_path / "out/vqcodec/errors.jsonl").read_text()
+
+
+def test_a_result_lies_beside_its_source(run: Run, light_model: Path, tmp_path: Path) -> None:
+    audio_folder(tmp_path)
+    for sink in (tmp_path, tmp_path / "codes"):
+        result = run("encode-dataset", f"{tmp_path}/", "-o", sink, "--model", light_model)
+        assert (result.status, list(tmp_path.glob("codes"))) == (2, [])
+        assert "name a folder beside it" in result.stderr
+
+
 @pytest.mark.parametrize("to", ["parquet", "webdataset", "lhotse"])
 def test_units_of_sound_and_of_codes_are_the_same(
     to: Any, run: Run, light_model: Path, tmp_path: Path
@@ -239,12 +281,15 @@ def test_a_damaged_shard_is_told_and_the_others_are_made(light_model: Path, tmp_
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({}, "holds no recordings that are known"),
-        ({"notes.txt": b"x"}, "holds no recordings that are known"),
+        ({}, "is not there, or holds no recordings"),
+        ({"notes.txt": b"x"}, "is not there, or holds no recordings"),
         ({"a.wav": b"x", "b.tar": b"x"}, "holds both .tar and sound files; name one kind"),
         ({"a.parquet": b"x"}, "a.parquet: is no Parquet file"),
         ({"manifest.csv": b"speaker\nanna\n"}, "line 2: names no file"),
         ({"manifest.jsonl": b'{"path": "a.wav"}\n{"path"'}, "line 2: neither a recording"),
+        ({"manifest.csv": b"path,offset\na.wav,1\n"}, "line 2: an offset is seconds, and needs"),
+        ({"manifest.jsonl": b'{"path": "a", "offset": NaN, "duration": 1}'}, "line 1: an offset"),
+        ({"manifest.jsonl": b'{"recording": {"sources": []}}'}, "line 1: neither a recording"),
         ({"manifest.csv": b"path\na.wav\na.wav\n"}, "2 recordings are called a; give them names"),
     ],
 )  # fmt: skip
@@ -253,6 +298,12 @@ def test_faults_of_a_source(files: dict[str, bytes], told: str, tmp_path: Path) 
         (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=told):
         list_source(str(tmp_path))
+
+
+def test_a_table_of_common_voice_is_no_list_of_fairseq(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text("client_id\tpath\nanna\ta.mp3\n")
+    with pytest.raises(DataError, match="does not begin with a folder"):
+        list_source(str(tmp_path / "train.tsv"))
 
 
 def test_names_stay_in_the_folder(light_model: Path, tmp_path: Path) -> None:

@@ -63,3 +63,14 @@ def test_a_file_is_whole_or_as_it_was(bucket: str, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError), storage.writing(url) as path:
             path.write_bytes(Path("half", "that is not there").read_bytes())
         assert storage.read(url) == b"before"
+
+
+def test_what_a_storage_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(url: str) -> bool:
+        raise RuntimeError("no credentials")
+
+    monkeypatch.setattr(storage, "is_file", refuse)
+    with pytest.raises(DataError, match=r"s3://a/b: cannot be reached \(RuntimeError: no cred"):
+        list_source("s3://a/b")
+    with pytest.raises(RuntimeError):
+        list_source("here")

@@ -151,13 +151,16 @@ class Synthesizer(LoadedModel):
         Raises:
             VqcodecError: the model has no such decoder, or it knows nothing of the pitch that
                 shall change.
+            AudioError: the sample rate is impossible.
             SpeakerError: it is not known how high the voice is, and the pitch shall change.
         """
-        decoder = options.decoder or self.decoders[0]
+        decoder = self.decoders[0] if options.decoder is None else options.decoder
         if decoder not in self.decoders:
             raise VqcodecError(
                 f"model {self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}"
             )
+        if options.sample_rate is not None:
+            checked_rate("output", options.sample_rate)
         if not options.needs_pitch:
             return
         if self.config.pitch is None:
@@ -199,9 +202,7 @@ class Synthesizer(LoadedModel):
             live=live,
         )
         rate = options.sample_rate
-        return blocks, (
-            metadata.original_sample_rate if rate is None else checked_rate("output", rate)
-        )
+        return blocks, metadata.original_sample_rate if rate is None else int(rate)
 
 
 def _metadata(codes: Codes | CodesStream) -> StreamMetadata:

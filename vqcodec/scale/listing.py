@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -84,7 +85,8 @@ def list_source(source: str, part_size: int = PART_SIZE) -> Listing:
         DataError: there is nothing there that is known, or a manifest has a fault.
     """
     try:
-        return _listed(storage.absolute(source), part_size)
+        with storage.reaching(source):
+            return _listed(storage.absolute(source), part_size)
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{source}: cannot be read ({error}); check it and its permissions"
@@ -130,7 +132,9 @@ def _listed(source: str, part_size: int) -> Listing:
         if PurePosixPath(path).suffix.lower() in AUDIO_SUFFIXES
     }
     if not sounds:
-        raise DataError(f"{source}: holds no recordings that are known; see encode-dataset --help")
+        raise DataError(
+            f"{source}: is not there, or holds no recordings; see encode-dataset --help"
+        )
     return _files(_sound_items(sounds), source, part_size)
 
 
@@ -138,16 +142,16 @@ def _dataset(source: str, found: Mapping[str, str], part_size: int) -> Listing:
     """Of a data set that was made here."""
     plan = read_plan(source, found)
     content: Content = plan["content"]
+    layout = Layout.of_json(plan["layout"]) if content == "codes" else None
     if plan["to"] != "lhotse":
         listing = _listed(storage.join(source, "data"), part_size)
-        return replace(listing, content=content)
+        return replace(listing, content=content, layout=layout)
     parts = []
     for number in range(plan["n_parts"]):
         cuts, codes = (found[file] for file in data_files("lhotse", content, number))
         items = [{"url": cuts, "codes": codes, "layout": plan["layout"]}]
         parts.append(Part("shar", items))
     extra = {"extra": library("pyarrow").string()}
-    layout = Layout.of_json(plan["layout"]) if content == "codes" else None
     return Listing(parts, extra, layout, content)
 
 
@@ -231,7 +235,7 @@ def _containers(urls: Mapping[str, str], kind: Kind, source: str) -> Listing:
         pa = library("pyarrow")
         parts = [Part("tar", [{"name": name, "url": url}]) for name, url in urls.items()]
         extra = {"members": pa.map_(pa.string(), pa.binary())}
-        return Listing(parts, extra, _layout_in(parts[0]))
+        return Listing(parts, extra, _layout_in(parts))
     describe = _parquet_parts if kind == "parquet" else _arrow_parts
     with ThreadPoolExecutor(_READERS_AT_A_TIME) as pool:
         found = list(pool.map(lambda one: describe(*one), urls.items()))
@@ -255,12 +259,15 @@ def _containers(urls: Mapping[str, str], kind: Kind, source: str) -> Listing:
     return Listing([part for parts, _ in found for part in parts], extra, layout)
 
 
-def _layout_in(part: Part) -> Layout | None:
+def _layout_in(parts: list[Part]) -> Layout | None:
     """Of the codes of the first recording, if it has any."""
     from vqcodec.scale.part_reading import read_part
 
-    record = next(read_part(part), None)
-    return None if record is None or record.codes is None else Layout.of_codes(record.codes())
+    for part in parts:
+        with suppress(DataError):  # whoever works through the part tells of it
+            for record in read_part(part):
+                return None if record.codes is None else Layout.of_codes(record.codes())
+    return None
 
 
 def _parquet_parts(name: str, url: str) -> tuple[list[Part], Any]:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -42,6 +43,11 @@ def _csv_items(url: str) -> Iterator[Item]:
 def _tsv_items(url: str) -> Iterator[Item]:
     """Of fairseq: the folder, then a path below it and its number of samples on each line."""
     root, *lines = storage.read(url).decode().splitlines() or [""]
+    if "\t" in root:
+        raise DataError(
+            f"{url}: does not begin with a folder, as lists of fairseq do; make a .csv of it with "
+            "a column path, or vqcodec prepare commonvoice the folder of Common Voice"
+        )
     for line in lines:
         path, _, n_samples = line.partition("\t")
         where = root if root.startswith("/") or "://" in root else storage.join(_folder(url), root)
@@ -59,7 +65,7 @@ def json_lines(url: str) -> Iterator[Item]:
         try:
             row = json.loads(line)
             yield _cut(row, url) if "recording" in row else _item(row, url, number)
-        except (json.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             fault = f"{type(error).__name__}: {error}"
             raise DataError(
                 f"{url}, line {number}: neither a recording nor a cut ({fault}); see "
@@ -88,8 +94,16 @@ def _item(row: dict[str, Any], url: str, line: int) -> Item:
         "speaker": found["speaker"][0],
         "text": found["text"][0],
     }
-    if "offset" in row:  # of NeMo, where a duration alone is that of the file
-        item |= {"start_s": float(row["offset"]), "duration_s": float(row["duration"])}
+    if row.get("offset") not in (None, ""):  # of NeMo; a duration alone is that of the file
+        try:
+            start_s, duration_s = float(row["offset"]), float(row["duration"])
+            if not math.isfinite(start_s + duration_s):
+                raise ValueError
+        except (LookupError, TypeError, ValueError):
+            raise DataError(
+                f"{url}, line {line}: an offset is seconds, and needs a duration in seconds"
+            ) from None
+        item |= {"start_s": start_s, "duration_s": duration_s}
         if not found["name"][0]:
             item["name"] += f"-{item['start_s']:.3f}"
     taken = {column for ours, (_, column) in found.items() if column in (ours, found["url"][1])}

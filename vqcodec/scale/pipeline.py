@@ -42,8 +42,8 @@ class Cluster:
     Attributes:
         address: of a Ray cluster: `ray://HOST:10001`, `auto`, or None for one of this machine's
             cores that ends with the run.
-        jobs: parts at a time; None for one on every core, or GPU. A single one without an address
-            is done by this process, without Ray.
+        jobs: parts at a time; None for one on every core, or GPU. A single one without an address,
+            and a single part, is done by this process, without Ray.
     """
 
     address: str | None = None
@@ -86,7 +86,8 @@ def run(
     sink = job.form.sink
     is_local = storage.is_local(sink)
     with claim(storage.opened(sink)[1], "making a data set") if is_local else nullcontext():
-        plan = _begin(job, listing)
+        with storage.reaching(sink):
+            plan = _begin(job, listing)
         missing, n_parts = missing_parts(plan, storage.files_at(sink)), len(listing.parts)
         todo = [(number, listing.parts[number]) for number in missing]
         for n_done, fault in enumerate(_work(job, todo, cluster), n_parts - len(todo) + 1):
@@ -111,19 +112,21 @@ def _begin(job: Job, listing: Listing) -> dict[str, Any]:
         "n_parts": len(listing.parts),
     }
     plan = json.loads(json.dumps(plan))
-    if not storage.is_file(url):
-        if storage.files_at(form.sink):
-            raise VqcodecError(f"{form.sink}: holds something else; name a new folder")
+    found = storage.files_at(form.sink)
+    if found.keys() <= {PLAN}:  # a run that failed before it made anything binds nobody
         storage.write_json(url, plan)
+    elif PLAN not in found:
+        raise VqcodecError(f"{form.sink}: holds something else; name a new folder")
     elif (held := json.loads(storage.read(url))) != plan:
         other = next(key for key in plan if held.get(key) != plan[key])
-        raise VqcodecError(f"{form.sink}: holds a data set of another {other}; name another folder")
+        what = {"to": "kind", "layout": "model", "collapse": "--dedup"}.get(other, other)
+        raise VqcodecError(f"{form.sink}: holds a data set of another {what}; name another folder")
     return plan
 
 
 def _work(job: Job, todo: list[tuple[int, Part]], cluster: Cluster) -> Iterator[str]:
     """Work on parts; of one that is done "" comes, of any other what went wrong."""
-    if cluster.address is None and cluster.jobs == 1:
+    if not todo or (cluster.address is None and 1 in (cluster.jobs, len(todo))):
         worker = _Worker(job)
         for number, part in todo:
             yield worker.attempt(number, part)
@@ -214,6 +217,14 @@ def _finish(form: Form, n_parts: int, n_made: int) -> Summary:
         sum(len(report.errors) for report in reports),
         sum(len(report.warnings) for report in reports),
     )
+    if form.to == "folder":
+        system.invalidate_cache()
+        n_lost = summary.n - len(system.find(storage.join(root, "data")))
+        if n_lost > 0:
+            raise VqcodecError(
+                f"{form.sink}: {n_lost} recordings have the names of others, and files are called "
+                "by these; make a table or shards of them, with --to, in another folder"
+            )
     about = {"recordings": summary.n, "seconds": summary.seconds, "errors": summary.n_errors}
     storage.write_json(storage.join(form.sink, COMPLETE), about)
     return summary

@@ -59,6 +59,8 @@ class Sound:
         Raises:
             AudioError: it cannot be read.
         """
+        if not self.url and self.data is None:
+            raise AudioError("a row has neither bytes nor a path; take it out of the source")
         is_path = self.data is None and storage.is_local(self.url)
         if not self.is_whole:
             return self._cut(is_path)

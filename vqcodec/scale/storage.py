@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vqcodec.errors import DataError
+from vqcodec.errors import DataError, VqcodecError
 from vqcodec.extras import library
 from vqcodec.files import replacing
 
@@ -27,6 +27,26 @@ def opened(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise DataError(f"{url}: cannot be reached ({error}); install what that names") from None
     return found
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Say in one line what ails a storage, whose library may raise whatever it likes.
+
+    Raises:
+        DataError: the storage cannot be reached.
+    """
+    try:
+        yield
+    except (VqcodecError, OSError):
+        raise
+    except Exception as error:
+        if is_local(url):
+            raise
+        raise DataError(
+            f"{url}: cannot be reached ({type(error).__name__}: {error}); check the address and "
+            "what it asks for"
+        ) from error
 
 
 def is_local(url: str) -> bool:
