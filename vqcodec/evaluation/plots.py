@@ -17,6 +17,7 @@ _PANELS = (
     ("speaker similarity", "speaker similarity, higher is better"),
     (WORD_ERROR_RATE, "word error rate in %, lower is better"),
 )
+_LEGEND_COLUMNS = 3  # of names as long as ours
 _LOWEST_DB, _HIGHEST_DB = -90, -20  # of spectrograms: where speech lies below a full-scale sine
 
 
@@ -53,7 +54,8 @@ def rates(
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
     if named:
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named))
+        columns = min(len(named), _LEGEND_COLUMNS)
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)
     return png(figure, dpi=120)
 
 
