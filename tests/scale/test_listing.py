@@ -26,6 +26,7 @@ from scale_data import (
     tar_of,
 )
 
+from vqcodec.audio.writing import to_int16
 from vqcodec.errors import DataError, VqcodecError
 from vqcodec.format.codes import Codes
 from vqcodec.scale.listing import list_source
@@ -188,6 +189,7 @@ def test_codes_become_sound_as_by_themselves(to: Any, light_model: Path, tmp_pat
             sound, _ = soundfile.read(file, dtype="float32")
         own = codec.decode(codec.encode(f"{tmp_path}/in/{row['name']}.flac"), speaker="p225")
         np.testing.assert_allclose(sound, np.clip(own, -1, 1), atol=1 / 32768)
+        np.testing.assert_array_equal(sound * 32768, to_int16(own))  # as `vqcodec decode` writes
         assert row["speaker"] == row["name"].split("/")[0]
 
 

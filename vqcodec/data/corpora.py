@@ -119,31 +119,14 @@ def librispeech(root: str | Path) -> list[Utterance]:
         DataError: No recording lies where LibriSpeech has them.
     """
     root = Path(root)
-    is_subset = root.name.partition("-")[0] in _LIBRISPEECH_SPLITS
-    paths = [
-        path
-        for corpus in ([root.parent] if is_subset else [root, root / "LibriSpeech"])
-        for subset in _LIBRISPEECH_SPLITS
-        for path in corpus.glob(f"{subset}-*/*/*/*.flac")
-        if root in path.parents and path.name[0] != "."
-    ]
+    paths = _in_subsets(root, [root, root / "LibriSpeech"], ".flac")
     if not paths:
         raise DataError(
             f"{root}: no LibriSpeech recording found; "
             "expected LibriSpeech/train-clean-100/19/198/19-198-0001.flac and the like"
         )
-    counts = Counter(path.parts[-3] for path in paths)
     texts = {folder: _librispeech_texts(folder) for folder in {path.parent for path in paths}}
-
-    def utterance(path: Path) -> Utterance:
-        subset, speaker = path.parts[-4], path.parts[-3]
-        name = f"ls{speaker}/{path.stem}"
-        split = _LIBRISPEECH_SPLITS[subset.split("-")[0]]
-        if split == "train":
-            split = hashed_split(name, counts[speaker])
-        return Utterance(path, name, f"ls{speaker}", split, texts[path.parent].get(path.stem, ""))
-
-    return _sorted_by_name(map(utterance, paths))
+    return _of_subsets(paths, lambda path: texts[path.parent].get(path.stem, ""))
 
 
 def libritts(root: str | Path) -> list[Utterance]:
@@ -158,30 +141,13 @@ def libritts(root: str | Path) -> list[Utterance]:
         DataError: No recording lies where LibriTTS has them.
     """
     root = Path(root)
-    is_subset = root.name.partition("-")[0] in _LIBRISPEECH_SPLITS
-    paths = [
-        path
-        for corpus in ([root.parent] if is_subset else [root, *root.glob("LibriTTS*")])
-        for subset in _LIBRISPEECH_SPLITS
-        for path in corpus.glob(f"{subset}-*/*/*/[!.]*.wav")
-        if root in path.parents
-    ]
+    paths = _in_subsets(root, [root, *root.glob("LibriTTS*")], ".wav")
     if not paths:
         raise DataError(
             f"{root}: no LibriTTS recording found; "
             "expected LibriTTS/train-clean-100/19/198/19_198_000000_000002.wav and the like"
         )
-    counts = Counter(path.parts[-3] for path in paths)
-
-    def utterance(path: Path) -> Utterance:
-        speaker, name = f"ls{path.parts[-3]}", f"ls{path.parts[-3]}/{path.stem}"
-        split = _LIBRISPEECH_SPLITS[path.parts[-4].split("-")[0]]
-        if split == "train":
-            split = hashed_split(name, counts[path.parts[-3]])
-        text = _read_text(path.with_name(f"{path.stem}.normalized.txt"))
-        return Utterance(path, name, speaker, split, text)
-
-    return _sorted_by_name(map(utterance, paths))
+    return _of_subsets(paths, lambda p: _read_text(p.with_name(f"{p.stem}.normalized.txt")))
 
 
 def ljspeech(root: str | Path) -> list[Utterance]:
@@ -328,6 +294,33 @@ def _vctk_recordings(corpus: Path) -> dict[str, Path]:
 
 def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+
+
+def _in_subsets(root: Path, corpora: Iterable[Path], suffix: str) -> list[Path]:
+    """Recordings at SUBSET/SPEAKER/CHAPTER of corpora, of which `root` may be a subset itself."""
+    is_subset = root.name.partition("-")[0] in _LIBRISPEECH_SPLITS
+    return [
+        path
+        for corpus in ([root.parent] if is_subset else corpora)
+        for subset in _LIBRISPEECH_SPLITS
+        for path in corpus.glob(f"{subset}-*/*/*/[!.]*{suffix}")
+        if root in path.parents
+    ]
+
+
+def _of_subsets(paths: list[Path], text_of: Callable[[Path], str]) -> list[Utterance]:
+    """What `_in_subsets` found: speakers and splits follow from where it lies."""
+    counts = Counter(path.parts[-3] for path in paths)
+
+    def utterance(path: Path) -> Utterance:
+        speaker = f"ls{path.parts[-3]}"
+        name = f"{speaker}/{path.stem}"
+        split = _LIBRISPEECH_SPLITS[path.parts[-4].split("-")[0]]
+        if split == "train":
+            split = hashed_split(name, counts[path.parts[-3]])
+        return Utterance(path, name, speaker, split, text_of(path))
+
+    return _sorted_by_name(map(utterance, paths))
 
 
 def _librispeech_texts(chapter: Path) -> dict[str, str]:

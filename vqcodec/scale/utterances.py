@@ -28,6 +28,9 @@ def source_utterances(root: str | Path) -> list[Utterance]:
     data sets of Hugging Face have it, or a hash of its name. Whoever is not named is a speaker of
     one recording.
 
+    Args:
+        root: Path or URL of the source.
+
     Raises:
         DataError: There is nothing there that is known, or a recording has no sound.
     """

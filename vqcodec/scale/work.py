@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 
 import vqcodec
+from vqcodec.audio.writing import to_int16
 from vqcodec.codec import Codec
 from vqcodec.errors import DataError, RecordingWarning, VqcodecError
 from vqcodec.format.codes import Codes
@@ -233,7 +234,6 @@ def _flac(samples: np.ndarray, codes: Codes) -> bytes:
             f"{loud:.1%} of its samples are too loud and were clipped", RecordingWarning, 2
         )
     buffer = io.BytesIO()
-    soundfile.write(
-        buffer, np.clip(samples, -1, 1), codes.original_sample_rate, "PCM_16", format="FLAC"
-    )
+    rate = codes.original_sample_rate
+    soundfile.write(buffer, to_int16(samples), rate, "PCM_16", format="FLAC")
     return buffer.getvalue()
