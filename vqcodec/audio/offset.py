@@ -48,7 +48,9 @@ def without_offset(
         own = _means(rows[n_held:])
         past = np.concatenate([means, own])
         ends = np.arange(len(means), len(past)) + 1
-        recent = np.array([past[max(end - _WINDOW, 0) : end].mean() for end in ends])
+        # Their means, without what `mean` asks of so short an array.
+        sums = [np.add.reduce(past[max(end - _WINDOW, 0) : end]) for end in ends.tolist()]
+        recent = np.array(sums) / np.minimum(ends, _WINDOW)
         offsets = np.concatenate([np.full(n_held, before), _noticeable(recent, gain)])
         if before or offsets.any():
             ramp = np.linspace(

@@ -79,6 +79,8 @@ class Recording:
         self.n_samples = n_samples
         self._read = read
         self._kept: list[np.ndarray] | None = None
+        # What `speech` gave last, by rate and gain: a codec hears it three times.
+        self._heard: tuple[tuple[int, float], list[np.ndarray]] | None = None
 
     def blocks(self, sample_rate: int, block_length: int) -> Iterator[np.ndarray]:
         """Read the channel mean at another rate.
@@ -95,7 +97,8 @@ class Recording:
             AudioError: The rate is impossible or, while reading, the recording is damaged, cut
                 off, or holds a sample that is not finite.
         """
-        return self._resampled(self._mono(), sample_rate, block_length)
+        sample_rate = checked_rate(self.name, sample_rate)
+        return regroup(self._resampled(self._mono(), sample_rate), block_length)
 
     def speech(self, sample_rate: int, block_length: int, gain: float) -> Iterator[np.ndarray]:
         """Read what a model hears: :meth:`blocks` without an offset, at the recording's level.
@@ -106,16 +109,23 @@ class Recording:
             gain: Of the recording; it tells what offset matters
                 (:func:`vqcodec.audio.offset.without_offset`).
         """
-        centred = without_offset(self._mono(), self.sample_rate, gain)
-        return self._resampled(centred, sample_rate, block_length)
+        return regroup(self._centred(checked_rate(self.name, sample_rate), gain), block_length)
 
-    def _resampled(
-        self, blocks: Iterable[np.ndarray], sample_rate: int, block_length: int
-    ) -> Iterator[np.ndarray]:
-        sample_rate = checked_rate(self.name, sample_rate)
+    def _centred(self, sample_rate: int, gain: float) -> Iterable[np.ndarray]:
+        asked = sample_rate, gain
+        if self._heard is not None and self._heard[0] == asked:
+            return self._heard[1]
+        centred = without_offset(self._mono(), self.sample_rate, gain)
+        resampled = self._resampled(centred, sample_rate)
+        if self.n_samples > MOST_KEPT:
+            return resampled
+        blocks = list(resampled)
+        self._heard = asked, blocks
+        return blocks
+
+    def _resampled(self, blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
         n_samples = resampled_length(self.n_samples, self.sample_rate, sample_rate)
-        resampled = resample_blocks(blocks, self.sample_rate, sample_rate, n_samples)
-        return regroup(resampled, block_length)
+        return resample_blocks(blocks, self.sample_rate, sample_rate, n_samples)
 
     def gain(self) -> float:
         """Measure the active speech level, as the factor that normalisation divides by.

@@ -6,6 +6,7 @@ import importlib.resources
 import json
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,15 @@ def packaged() -> dict[str, Path]:
 def maker(fingerprint: bytes) -> str | None:
     """Name of the packaged model that makes codes of this fingerprint, if there is one."""
     for name, path in packaged().items():
-        if read_header(path).fingerprint == fingerprint:
+        if _fingerprint(path, path.stat().st_mtime_ns) == fingerprint:
             return name
     return None
+
+
+@cache
+def _fingerprint(path: Path, modified_ns: int) -> bytes:
+    """Of a file that was last changed then: `maker` is asked for every recording."""
+    return read_header(path).fingerprint
 
 
 def pulled(fingerprint: bytes) -> str | None:
