@@ -355,7 +355,10 @@ class FlacDigest:
             return
         size = -(-self._bits // 8)
         whole = np.rint(frames * np.float32(1 << (self._bits - 1))).astype("<i4")
-        self._md5.update(whole.view(np.uint8).reshape(-1, 4)[:, :size].tobytes())
+        if size == 2:  # most files, and several times as fast as bytes that are picked
+            self._md5.update(whole.astype("<i2").data)
+        else:
+            self._md5.update(whole.view(np.uint8).reshape(-1, 4)[:, :size].tobytes())
 
     def is_right(self) -> bool:
         """Whether the header has no digest, or this one."""

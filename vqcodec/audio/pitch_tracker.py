@@ -22,7 +22,7 @@ FRAME_LENGTH = 256  # samples
 # bits, too.
 BEFORE, AFTER = 16, 10
 STEP = 1000  # values of a block, if nothing is said: little context, and what caches hold
-LOWEST_HZ, HIGHEST_HZ = 55.0, 550.0
+LOWEST_HZ, HIGHEST_HZ = np.asarray(55.0, np.float32), np.asarray(550.0, np.float32)
 LEVEL = 2.0  # of normalised speech, whose peaks are then about .5, as in what the network knows
 UNVOICED = 0.0
 
@@ -119,8 +119,13 @@ def _windows(blocks: Iterable[np.ndarray], ends: Iterator[int]) -> Iterator[_Win
 def _log_f0(window: _Window) -> np.ndarray:
     """(end - start,) log F0 of frames, each about the sample of its number times `FRAME_LENGTH`."""
     samples = window.samples * np.float32(LEVEL)
-    found = _detector().detect(samples, SAMPLE_RATE, LOWEST_HZ, HIGHEST_HZ)
-    log_f0 = np.where(found.confidence >= 0.5, np.log(found.pitch_hz), UNVOICED)
+    detector, silence = _detector()
+    # What `detect` does, without the loudness that it also measures, frame by frame.
+    inputs = {"audio": samples[None], "fmin": LOWEST_HZ, "fmax": HIGHEST_HZ}
+    pitch, confidence = detector.session.run(["pitch", "confidence"], inputs)
+    peaks = np.abs(samples[: confidence.size * FRAME_LENGTH].reshape(-1, FRAME_LENGTH)).max(axis=1)
+    voiced = (confidence[0] >= 0.5) & (peaks >= silence)
+    log_f0 = np.where(voiced, np.log(pitch[0], dtype=np.float64), UNVOICED)
     return log_f0[window.start : window.end].astype(np.float32)
 
 
@@ -146,7 +151,8 @@ def _between(
 
 
 @cache
-def _detector() -> Any:
-    from swift_f0 import SwiftF0  # which takes a fifth of a second to import
+def _detector() -> tuple[Any, float]:
+    """The tracker, and the peak below which it says that a frame is silent."""
+    from swift_f0 import core  # which takes a fifth of a second to import
 
-    return SwiftF0(threads=1, spin=False)
+    return core.SwiftF0(threads=1, spin=False), core.SILENCE_PEAK
