@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from vqcodec_cli import options as opt
-from vqcodec_cli.display import progress_bar
+from vqcodec_cli.display import duration, progress_bar
 
 from vqcodec.errors import CodesError, DataError
 
@@ -134,7 +135,9 @@ def make_dataset(
         raise typer.BadParameter(
             f"{output} lies in {source}, and would be read as a part of it; name a folder beside it"
         )
-    model, layout = _model(model, content, listing)
+    model, layout, voices = _model(model, content, listing)
+    if speaker is not None:
+        speaker = _for_workers(speaker, voices)
     form = Form(sink, to, content, layout, listing.extra)
     place = "cuda" if opt.is_gpu(device) else "cpu"
     side_by_side = RECORDINGS_ON_GPU if place == "cuda" and content != "sound" else 1
@@ -143,7 +146,7 @@ def make_dataset(
         summary = run(job, listing, Cluster(ray, jobs), on_progress)
     if quiet:
         return
-    typer.echo(f"{summary.n} recordings, {summary.seconds / 3600:.2f} h → {output}")
+    typer.echo(f"{summary.n} recordings, {duration(summary.seconds)} → {output}")
     for name, n, what in (
         ("errors", summary.n_errors, "left out"),
         ("warnings", summary.n_warnings, "odd"),
@@ -152,15 +155,20 @@ def make_dataset(
             typer.echo(f"{n} {what}: {storage.join(output, RECORDS, name)}.jsonl")
 
 
-def _model(model: str | None, content: Content, listing: Listing) -> tuple[str | None, Layout]:
-    """The model to work with, if one is needed, and how its codes, or those of a source, lie."""
+def _model(
+    model: str | None, content: Content, listing: Listing
+) -> tuple[str | None, Layout, Collection[str]]:
+    """The model to work with, if one is needed, how its codes, or those of a source, lie, and
+    the names of its voices.
+    """
     from vqcodec.scale.code_columns import Layout
     from vqcodec.weights import model_file
-    from vqcodec.weights.registry import DEFAULT_MODEL, maker
+    from vqcodec.weights.registry import DEFAULT_MODEL, maker, packaged
+    from vqcodec.weights.voices import VoicesFile, default_path
 
     held = listing.layout
     if held is not None and content == "units":
-        return None, held
+        return None, held, ()
     if held is not None and model is None:
         model = maker(bytes.fromhex(held.fingerprint))
         if model is None:
@@ -176,5 +184,10 @@ def _model(model: str | None, content: Content, listing: Listing) -> tuple[str |
             f"the codes are of model {held.fingerprint}, and {file.name} is {layout.fingerprint}: "
             "decode with the model that encoded (--model)"
         )
-    # Workers have folders of their own.
-    return os.path.abspath(model) if os.path.isfile(model) else model, layout
+    voices = {*file.voices, *VoicesFile(default_path()).voices(file.fingerprint)}
+    return _for_workers(model, packaged()), layout, voices
+
+
+def _for_workers(given: str, names: Collection[str]) -> str:
+    """A name, or an absolute path of what is none: workers have folders of their own."""
+    return os.path.abspath(given) if given not in names and os.path.isfile(given) else given

@@ -30,7 +30,6 @@ PART_SIZE = 200
 """Recordings of a part, where they are files; a row group and a tar archive are parts of theirs."""
 _MANIFESTS = ("metadata.csv", "manifest.csv", "metadata.jsonl", "manifest.jsonl")
 _CONTAINERS: dict[str, Kind] = {".parquet": "parquet", ".arrow": "arrow", ".tar": "tar"}
-_READERS_AT_A_TIME = 16
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,8 @@ def list_source(source: str, part_size: int = PART_SIZE) -> Listing:
 def _listed(source: str, part_size: int) -> Listing:
     name = PurePosixPath(source).name.lower().removesuffix(".gz")
     suffix = PurePosixPath(name).suffix
-    if "*" not in source and storage.is_file(source):
+    is_pattern = storage.is_pattern(source)
+    if not is_pattern and storage.is_file(source):
         if suffix in _CONTAINERS:
             return _containers({PurePosixPath(source).name: source}, _CONTAINERS[suffix], source)
         if suffix in MANIFEST_READERS:
@@ -107,7 +107,7 @@ def _listed(source: str, part_size: int) -> Listing:
             f"{source}: is no source of recordings; name a folder or a .csv, .jsonl, .tsv, "
             ".parquet, .arrow or .tar file"
         )
-    found = _matching(source) if "*" in source else storage.files_at(source)
+    found = _matching(source) if is_pattern else storage.files_at(source)
     if PLAN in found:
         return _dataset(source, found, part_size)
     for manifest in _MANIFESTS:
@@ -237,7 +237,7 @@ def _containers(urls: Mapping[str, str], kind: Kind, source: str) -> Listing:
         extra = {"members": pa.map_(pa.string(), pa.binary())}
         return Listing(parts, extra, _layout_in(parts))
     describe = _parquet_parts if kind == "parquet" else _arrow_parts
-    with ThreadPoolExecutor(_READERS_AT_A_TIME) as pool:
+    with ThreadPoolExecutor(storage.READERS_AT_A_TIME) as pool:
         found = list(pool.map(lambda one: describe(*one), urls.items()))
     schemas = [schema for _, schema in found]
     if odd := [url for url, one in zip(urls, schemas, strict=True) if not one.equals(schemas[0])]:

@@ -88,13 +88,14 @@ def run(
     with claim(storage.opened(sink)[1], "making a data set") if is_local else nullcontext():
         with storage.reaching(sink):
             plan = _begin(job, listing)
-        missing, n_parts = missing_parts(plan, storage.files_at(sink)), len(listing.parts)
+            missing, n_parts = missing_parts(plan, storage.files_at(sink)), len(listing.parts)
         todo = [(number, listing.parts[number]) for number in missing]
         for n_done, fault in enumerate(_work(job, todo, cluster), n_parts - len(todo) + 1):
             if fault:
                 raise VqcodecError(f"{fault}; mend that and run it again, it continues")
             on_progress(n_done / n_parts)
-        return _finish(job.form, n_parts, len(todo))
+        with storage.reaching(sink):
+            return _finish(job.form, n_parts, len(todo))
 
 
 def _begin(job: Job, listing: Listing) -> dict[str, Any]:
@@ -178,7 +179,6 @@ def _started(cluster: Cluster) -> Iterator[Any]:
     It tells nobody that it is used, and writes only what ends it.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if cluster.address is None:
         # So it is called; what it does is to keep to 127.0.0.1.
@@ -202,9 +202,8 @@ def _started(cluster: Cluster) -> Iterator[Any]:
 def _finish(form: Form, n_parts: int, n_made: int) -> Summary:
     """Put together what became of the parts; the data set is complete with that."""
     system, root = storage.opened(form.sink)
-    paths = [storage.join(root, report_file(number)) for number in range(n_parts)]
-    found = system.cat(paths)
-    reports = [Report(**json.loads(found[path])) for path in paths]
+    urls = [storage.join(form.sink, report_file(number)) for number in range(n_parts)]
+    reports = [Report(**json.loads(data)) for data in storage.read_all(urls)]
     for name in ("errors", "warnings"):
         rows = [row for report in reports for row in getattr(report, name)]
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from vqcodec.errors import DataError, VqcodecError
 from vqcodec.extras import library
 from vqcodec.files import replacing
+
+READERS_AT_A_TIME = 16
 
 
 def opened(url: str) -> tuple[Any, str]:
@@ -22,8 +25,12 @@ def opened(url: str) -> tuple[Any, str]:
         DataError: no file system is known, or installed, for such a URL.
         VqcodecError: the extra `scale` is not installed.
     """
+    fsspec = library("fsspec")
+    if is_local(url):  # whose names may have ::, of which fsspec would make a chain
+        system = fsspec.filesystem("file")
+        return system, system._strip_protocol(url)
     try:
-        found: tuple[Any, str] = library("fsspec").core.url_to_fs(url)
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise DataError(f"{url}: cannot be reached ({error}); install what that names") from None
     return found
@@ -84,6 +91,14 @@ def files_at(url: str) -> dict[str, str]:
     }
 
 
+def is_pattern(url: str) -> bool:
+    """Whether a * stands for what is there, and is not a letter of a name that is there."""
+    if "*" not in url:
+        return False
+    system, path = opened(url)
+    return not system.exists(path)
+
+
 def is_file(url: str) -> bool:
     """Whether there is a file."""
     system, path = opened(url)
@@ -99,6 +114,16 @@ def read(url: str) -> bytes:
     system, path = opened(url)
     data: bytes = system.cat_file(path)
     return data
+
+
+def read_all(urls: Iterable[str]) -> list[bytes]:
+    """The bytes of files, several of which are read at a time.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    with ThreadPoolExecutor(READERS_AT_A_TIME) as pool:
+        return list(pool.map(read, urls))
 
 
 @contextmanager
