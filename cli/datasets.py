@@ -158,9 +158,7 @@ def make_dataset(
 def _model(
     model: str | None, content: Content, listing: Listing
 ) -> tuple[str | None, Layout, Collection[str]]:
-    """The model to work with, if one is needed, how its codes, or those of a source, lie, and
-    the names of its voices.
-    """
+    """The model to work with, if one is needed, how codes lie, and the names of its voices."""
     from vqcodec.scale.code_columns import Layout
     from vqcodec.weights import model_file
     from vqcodec.weights.registry import DEFAULT_MODEL, maker, packaged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ from scale_data import (
     sound_bytes,
     tar_of,
 )
+from vqcodec_cli.display import duration
 
 from vqcodec.audio.writing import to_int16
+from vqcodec.codec import Codec
 from vqcodec.errors import DataError, VqcodecError
 from vqcodec.format.codes import Codes
 from vqcodec.scale.listing import list_source
+from vqcodec.scale.work import Job, _loaded
 
 SAID = spoken("slt", 0.0, 2.0)
 
@@ -302,6 +306,47 @@ def test_faults_of_a_source(files: dict[str, bytes], told: str, tmp_path: Path) 
         list_source(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("in[1]", ["a*b", "ab", "c::d", "e?"]),
+        ("in[1]/a*b.wav", ["a*b"]),
+        ("in[1]/a*.wav", ["a*b", "ab"]),
+        ("in*/*.wav", ["in[1]/a*b", "in[1]/ab", "in[1]/c::d", "in[1]/e?"]),
+    ],
+)
+def test_a_star_of_a_name_stands_for_itself(
+    source: str, names: list[str], light_model: Path, tmp_path: Path
+) -> None:
+    for name in ("a*b", "ab", "c::d", "e?"):
+        write(tmp_path / "in[1]" / f"{name}.wav", SAID[: RATE // 2])
+    rows = encoded(tmp_path / source, light_model, tmp_path / "out*[1]")
+    assert [row["name"] for row in rows] == names
+
+
+def test_workers_have_folders_of_their_own(
+    run: Run, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given by a relative path is found, and a voice before a file of its name."""
+
+    def elsewhere(job: Job) -> Codec | None:
+        monkeypatch.chdir("/")
+        return _loaded(job)
+
+    monkeypatch.setattr("vqcodec.scale.work._loaded", elsewhere)
+    write(tmp_path / "in" / "a.wav", SAID)
+    (tmp_path / "p225").write_bytes(b"no audio")
+    for command, source, sink, *more in (
+        ("encode-dataset", "in", "codes"),
+        ("decode-dataset", "codes", "heard", "--speaker", "in/a.wav"),
+        ("decode-dataset", "codes", "named", "--speaker", "p225"),
+    ):
+        monkeypatch.chdir(tmp_path)
+        model = ["--model", os.path.relpath(light_model)]
+        result = run(command, source, "-o", sink, "--jobs", "1", *model, *more)
+        assert (result.status, result.stdout) == (0, f"1 recordings, 2.0 s → {sink}\n")
+
+
 def test_a_table_of_common_voice_is_no_list_of_fairseq(tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text("client_id\tpath\nanna\ta.mp3\n")
     with pytest.raises(DataError, match="does not begin with a folder"):
@@ -315,3 +360,10 @@ def test_names_stay_in_the_folder(light_model: Path, tmp_path: Path) -> None:
     )
     listing = list_source(str(tmp_path / "a.parquet"))
     assert make(job_of(light_model, tmp_path / "out", listing), listing).n_errors == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.25, "0.2 s"), (90.0, "1.50 min"), (5400.0, "1.50 h")]
+)
+def test_a_length_is_told_in_a_unit_that_suits_it(seconds: float, told: str) -> None:
+    assert duration(seconds) == told

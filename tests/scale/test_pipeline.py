@@ -19,7 +19,7 @@ from vqcodec.errors import DataError, VqcodecError
 from vqcodec.inference.engines.batched import windows
 from vqcodec.scale import storage
 from vqcodec.scale.listing import list_source
-from vqcodec.scale.pipeline import Cluster
+from vqcodec.scale.pipeline import Cluster, _started
 from vqcodec.scale.work import Worker
 
 
@@ -154,14 +154,28 @@ def test_another_data_set_is_not_written_over(
 
 
 @pytest.fixture(scope="module")
-def two_workers() -> Iterator[None]:
-    """A cluster of this machine, which the tests share, for it takes seconds to start."""
-    os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    import ray
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cluster of this machine, which the tests share, for it takes seconds to start.
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    Yields:
+        What it wrote to stderr as it started.
+    """
+    told = tmp_path_factory.mktemp("cluster") / "stderr"
+    stderr = os.dup(2)
+    try:
+        with told.open("wb") as file:
+            os.dup2(file.fileno(), 2)
+        cluster = _started(Cluster(jobs=2))
+        cluster.__enter__()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+    yield told
+    cluster.__exit__(None, None, None)
+
+
+def test_a_cluster_of_this_machine_starts_in_silence(two_workers: Path) -> None:
+    assert not two_workers.read_text()
 
 
 @pytest.mark.usefixtures("two_workers")

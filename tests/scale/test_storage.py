@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scale_data import CLIPS, audio_folder, digest_of, job_of, make
@@ -74,3 +75,17 @@ def test_what_a_storage_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
         list_source("s3://a/b")
     with pytest.raises(RuntimeError):
         list_source("here")
+
+
+def test_what_a_bucket_raises_at_the_end_is_one_line(
+    bucket: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(url: str, value: Any) -> None:
+        if url.endswith("complete.json"):
+            raise RuntimeError("no credentials")
+        write_json(url, value)
+
+    write_json, listing = storage.write_json, list_source(str(audio_folder(tmp_path / "in")))
+    monkeypatch.setattr(storage, "write_json", refuse)
+    with pytest.raises(DataError, match=r"s3://speech/end: cannot be reached \(RuntimeError: no c"):
+        make(job_of(light_model, f"{bucket}/end", listing), listing)

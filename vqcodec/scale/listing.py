@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -156,12 +157,15 @@ def _dataset(source: str, found: Mapping[str, str], part_size: int) -> Listing:
 
 
 def _matching(pattern: str) -> dict[str, str]:
+    """What a pattern stands for: its path below the last folder that has no * in it -> URL."""
     system, path = storage.opened(pattern)
-    urls = [
-        one if storage.is_local(pattern) else system.unstrip_protocol(one)
-        for one in sorted(system.glob(path))
-    ]
-    return {PurePosixPath(url).name if len(urls) == 1 else url: url for url in urls}
+    root = path[: path.rfind("/", 0, path.index("*")) + 1]
+    # Only * is one for all; to fsspec ? and [ are, too.
+    found = sorted(system.glob(re.sub(r"[?[]", r"[\g<0>]", path)))
+    return {
+        one[len(root) :]: one if storage.is_local(pattern) else system.unstrip_protocol(one)
+        for one in found
+    }
 
 
 def _sound_items(sounds: Mapping[str, str]) -> Iterator[Item]:
