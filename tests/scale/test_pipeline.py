@@ -200,6 +200,32 @@ def test_two_workers_of_which_one_is_killed_make_the_same(
 
 
 @pytest.mark.usefixtures("two_workers")
+def test_a_client_has_the_cluster_work_through_the_parts(
+    unbroken: Path, source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with ray://, from whose clients Ray Data cannot be used."""
+    import ray
+
+    monkeypatch.setattr(ray.util.client.ray, "is_connected", lambda: True)
+    sink, listing = tmp_path / "out", list_source(source, 2)
+    make(job_of(light_model, sink, listing), listing, Cluster(jobs=2))
+    assert digest_of(sink) == digest_of(unbroken)
+
+
+def test_a_cluster_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def refuse(**options: object) -> None:
+        raise ConnectionError("ray client connection timeout")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    told = r"ray://a:1: no Ray cluster answers \(ray client connection timeout\); check"
+    with pytest.raises(VqcodecError, match=told), _started(Cluster("ray://a:1")):
+        pass
+
+
+@pytest.mark.usefixtures("two_workers")
 def test_what_ends_a_worker_is_told_in_one_line(
     run: Run, source: str, light_model: Path, tmp_path: Path
 ) -> None:

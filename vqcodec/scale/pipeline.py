@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -133,19 +134,44 @@ def _work(job: Job, todo: list[tuple[int, Part]], cluster: Cluster) -> Iterator[
             yield worker.attempt(number, part)
         return
     with _started(cluster) as ray:
-        resources = ray.cluster_resources()
-        n_gpus = int(resources.get("GPU", 0)) if job.device == "cuda" else 0
-        n_workers = min(cluster.jobs or n_gpus or int(resources["CPU"]), len(todo))
-        rows = [{"number": number, "part": json.dumps(asdict(part))} for number, part in todo]
-        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            _Worker,
-            fn_constructor_args=(job,),
-            compute=ray.data.ActorPoolStrategy(size=n_workers, max_tasks_in_flight_per_actor=1),
-            # A GPU is fed by as many cores as there are for it.
-            num_cpus=max(1, int(resources["CPU"]) // n_gpus) if n_gpus else 1,
-            num_gpus=1 if n_gpus else None,
-        )
-        yield from (row["fault"] for row in done.iter_rows())
+        if not ray.util.client.ray.is_connected():
+            yield from _faults(job, todo, cluster.jobs)
+            return
+        driver = ray.remote(num_cpus=0)(_Driver).remote(job, todo, cluster.jobs)
+        while (fault := ray.get(driver.fault.remote())) is not None:
+            yield fault
+
+
+def _faults(job: Job, todo: list[tuple[int, Part]], jobs: int | None) -> Iterator[str]:
+    """Work on parts by Ray Data, in a process of a cluster."""
+    ray = library("ray")
+    context = library("ray.data").DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    resources = ray.cluster_resources()
+    n_gpus = int(resources.get("GPU", 0)) if job.device == "cuda" else 0
+    n_workers = min(jobs or n_gpus or int(resources["CPU"]), len(todo))
+    rows = [{"number": number, "part": json.dumps(asdict(part))} for number, part in todo]
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        _Worker,
+        fn_constructor_args=(job,),
+        compute=ray.data.ActorPoolStrategy(size=n_workers, max_tasks_in_flight_per_actor=1),
+        # A GPU is fed by as many cores as there are for it.
+        num_cpus=max(1, int(resources["CPU"]) // n_gpus) if n_gpus else 1,
+        num_gpus=1 if n_gpus else None,
+    )
+    yield from (row["fault"] for row in done.iter_rows())
+
+
+class _Driver:
+    """`_faults` for a client of a cluster, from where Ray Data cannot be used."""
+
+    def __init__(self, job: Job, todo: list[tuple[int, Part]], jobs: int | None) -> None:
+        self._faults = _faults(job, todo, jobs)
+
+    def fault(self) -> str | None:
+        """What became of the next part, or None after the last one."""
+        return next(self._faults, None)
 
 
 class _Worker:
@@ -185,13 +211,17 @@ def _started(cluster: Cluster) -> Iterator[Any]:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         options |= {"num_cpus": cluster.jobs or available_cores(), "include_dashboard": False}
     ray = library("ray")
-    library("ray.data")
     is_own = not ray.is_initialized()
     if is_own:
-        ray.init(address=cluster.address or "local", **options)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what they say, the error does, too
+                ray.init(address=cluster.address or "local", **options)
+        except ConnectionError as error:
+            raise VqcodecError(
+                f"{cluster.address}: no Ray cluster answers ({' '.join(str(error).split())}); "
+                "check the address, and that RAY_AUTH_TOKEN is set if the cluster has one"
+            ) from None
     try:
         yield ray
     finally:
