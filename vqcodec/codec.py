@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, get_args, overload
 import numpy as np
 
 from vqcodec.audio import open_recording
-from vqcodec.audio.recording import knows_its_rate
 from vqcodec.audio.soundfiles import checked_rate
 from vqcodec.errors import SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
@@ -120,8 +119,8 @@ class Codec(Synthesizer):
 
         Args:
             source: path, bytes or binary file object; array or tensor of shape (T,) or
-                (channels, T) with values in [-1, 1]; pair (rate, array) or example of a data set
-                (see `audio.open_recording`); or a list of these, of any lengths.
+                (channels, T) with values in [-1, 1]; pair (rate, array), example of a data set,
+                or what `audio.open_recording` opened; or a list of these, of any lengths.
             sample_rate: of arrays and tensors, in Hz.
             speaker: a known voice that the codes shall name. By default they carry the
                 recording's own 64-byte speaker vector.
@@ -316,7 +315,7 @@ class Codec(Synthesizer):
             AudioError, SpeakerError: as in `encode` and `decode`.
         """
         how = DecodeOptions(**options)
-        voice = self.speaker(speaker, None if knows_its_rate(speaker) else sample_rate)
+        voice = self.speaker(speaker, sample_rate)
         self.check_options(how, voice)
         if is_list(source):
             return [

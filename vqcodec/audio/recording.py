@@ -82,6 +82,11 @@ class Recording:
         # What `speech` gave last, by rate and gain: a codec hears it three times.
         self._heard: tuple[tuple[int, float], list[np.ndarray]] | None = None
 
+    @property
+    def duration_s(self) -> float:
+        """Duration in seconds."""
+        return self.n_samples / self.sample_rate
+
     def blocks(self, sample_rate: int, block_length: int) -> Iterator[np.ndarray]:
         """Read the channel mean at another rate.
 
@@ -216,15 +221,16 @@ def info(path: str | os.PathLike[str]) -> AudioInfo:
     return describe(Path(path), str(path))
 
 
-def open_recording(source: AudioSource, sample_rate: int | None = None) -> Recording:
+def open_recording(source: AudioSource | Recording, sample_rate: int | None = None) -> Recording:
     """Open a recording for reading.
 
     Args:
         source: Path of a sound file; its bytes, or a binary file object or named pipe, which are
             first copied to a temporary file that lives as long as the recording; an array-like of
             shape (T,) or (channels, T), float with full scale at 1, int16 or int32; a pair (rate,
-            array) as SciPy and Gradio give it, with shape (T,) or (T, channels); or an example of
-            a data set, with "array" and "sampling_rate" or with "bytes" or "path".
+            array) as SciPy and Gradio give it, with shape (T,) or (T, channels); an example of a
+            data set, with "array" and "sampling_rate" or with "bytes" or "path"; or a recording
+            that is open already, which is returned.
         sample_rate: Rate of an array in Hz, 1000 to 768000; all else knows its own.
 
     Returns:
@@ -237,6 +243,8 @@ def open_recording(source: AudioSource, sample_rate: int | None = None) -> Recor
     name, held, own_rate = _unpacked(source)
     if knows_rate and sample_rate is not None:
         raise AudioError(f"{name}: knows its own sample rate; leave sample_rate out")
+    if isinstance(held, Recording):
+        return held
     if isinstance(held, str | os.PathLike):
         if not Path(held).is_fifo():
             return _file_recording(Path(held), name)
@@ -285,7 +293,9 @@ def _unpacked(source: Any) -> tuple[str, Any, int | None]:
     return name_of(source), source, None
 
 
-def load(source: AudioSource, sample_rate: int, *, source_rate: int | None = None) -> np.ndarray:
+def load(
+    source: AudioSource | Recording, sample_rate: int, *, source_rate: int | None = None
+) -> np.ndarray:
     """Read a whole recording at one rate, not normalised.
 
     Args:

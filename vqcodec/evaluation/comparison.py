@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from vqcodec.audio import load, open_writer
+from vqcodec.audio import open_writer
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
@@ -242,7 +242,7 @@ def _measure_treated(
 ) -> dict[str, Any]:
     """A row of the CSV file and, of our codec, the codes (Q, N)."""
     utterance = task.utterance
-    reference = load(utterance.path, SAMPLE_RATE)
+    reference = recording.in_condition(CLEAN)
     coded, codes, kept = recording.treat(treatment)
     seconds = len(reference) / SAMPLE_RATE
     aligned = align(reference, coded.waveform)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from vqcodec.audio import load
+from vqcodec.audio import load, open_recording
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
@@ -156,9 +156,10 @@ def _listen(codec: Codec, utterance: Utterance) -> _Recording:
     """Encode a recording, and analyse it at the times that the codes stand for."""
     rate, hop_length = codec.sample_rate, codec.hop_length
     own = None if codec.hears_speakers else utterance.speaker
-    codes = codec.encode(utterance.path, speaker=own)
+    recording = open_recording(utterance.path)
+    codes = codec.encode(recording, speaker=own)
     indices = torch.from_numpy(codes.codes.astype(np.int64))[None].to(codec.device)
-    waveform = load(utterance.path, rate) / np.float32(codes.gain)
+    waveform = load(recording, rate) / np.float32(codes.gain)
     # The frames of both analyses are centred on multiples of the hop, and codes between them.
     room = max(codes.n_codes * hop_length, _N_FFT) + hop_length // 2 - len(waveform)
     shifted = np.pad(waveform, (0, room))[hop_length // 2 :]

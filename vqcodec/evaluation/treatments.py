@@ -105,7 +105,11 @@ def babblers(utterance: Utterance, everybody: Sequence[Utterance]) -> tuple[Utte
 
 
 class Recording:
-    """One recording and what is done to it; what several treatments share is done once."""
+    """One recording and what is done to it; what several treatments share is done once.
+
+    Attributes:
+        in_condition: a condition -> the recording in it, (T,); it is not to be written to.
+    """
 
     def __init__(self, setup: Setup, utterance: Utterance, behind: Sequence[Utterance]) -> None:
         """Read nothing yet.
@@ -116,7 +120,7 @@ class Recording:
             behind: who babbles, if a treatment needs it.
         """
         self._setup, self._utterance, self._behind = setup, utterance, behind
-        self._degraded, self._coded = cache(self._degrade), cache(self._code)
+        self.in_condition, self._coded = cache(self._degrade), cache(self._code)
 
     def treat(self, treatment: Treatment) -> Treated:
         """Bring it into a condition, and code and decode it.
@@ -127,7 +131,7 @@ class Recording:
         """
         codec, condition, generation = treatment
         if not self._is_ours(codec):
-            waveform = self._degraded(condition)
+            waveform = self.in_condition(condition)
             coded = Coded(waveform, 2 * len(waveform))
             if codec != ORIGINAL:  # which may write into what it is given
                 coded = baseline(codec)(waveform.copy())
@@ -168,7 +172,7 @@ class Recording:
         if generation > 1:
             _, heard = self._coded(treatment._replace(generation=generation - 1))
         elif condition != CLEAN:
-            heard = self._degraded(condition)
+            heard = self.in_condition(condition)
         is_refined = codec == our_label(self._setup.decoder, refined=True)
         codes = self._setup.encode(self._utterance, refine=is_refined, heard=heard)
         return codes, self._setup.decode(codes)

@@ -124,14 +124,15 @@ def frame_recordings(
     frame_rate = codec.sample_rate / codec.hop_length
     framed = []
     for n_done, clip in enumerate(clips, 1):
-        coded = codec.encode(clip.utterance.path, speaker=NOBODY)
+        recording = audio.open_recording(clip.utterance.path)
+        coded = codec.encode(recording, speaker=NOBODY)
         check_span(clip.utterance.name, clip.intervals, coded.duration_s)
         try:
             codes = Units.of(coded).units
         except CodesError as error:
             raise CodesError(f"model {codec.name}: {error}") from None
         times = (np.arange(len(codes)) + 0.5) / frame_rate
-        waveform = audio.load(clip.utterance.path, codec.sample_rate) / np.float32(coded.gain)
+        waveform = audio.load(recording, codec.sample_rate) / np.float32(coded.gain)
         framed.append(
             FramedRecording(
                 clip,

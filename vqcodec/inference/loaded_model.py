@@ -110,7 +110,7 @@ class LoadedModel:
 
         Args:
             name: of the voice.
-            clips: recordings as in `encode`, or what `open_recording` opened.
+            clips: recordings as in `encode`.
             sample_rate: of the arrays and tensors among them, in Hz.
             tune: whether to refine the voice by gradient descent, as `voice_tuning.tune` does.
             on_progress: of the tuning, called with the share done, in [0, 1].

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     Tensor = Any
 
-_File = str | os.PathLike[str] | BinaryIO | bytes
+_File = str | os.PathLike[str] | BinaryIO | bytes | Recording
 Item = _File | np.ndarray | Tensor | dict[str, Any]
 Source = Item | tuple[int, np.ndarray]
 Sound = _File | np.ndarray | dict[str, Any] | tuple[int, np.ndarray]  # all but tensors
@@ -69,8 +69,8 @@ def to_numpy(source: Any) -> Any:
     return held.detach().cpu().numpy()
 
 
-def open_reference(source: Source | Recording, sample_rate: int | None) -> Recording:
-    """A recording, opened if it is not yet.
+def open_reference(source: Source, sample_rate: int | None) -> Recording:
+    """Open a recording.
 
     Args:
         source: of any kind.
@@ -79,6 +79,4 @@ def open_reference(source: Source | Recording, sample_rate: int | None) -> Recor
     Raises:
         AudioError: it cannot be read.
     """
-    if isinstance(source, Recording):
-        return source
     return open_recording(to_numpy(source), None if knows_its_rate(source) else sample_rate)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, TypeVar, cast
 
-from vqcodec.audio import open_recording
+from vqcodec.audio.recording import Recording, spool
 from vqcodec.codec import Codec, load
 from vqcodec.errors import RecordingWarning, SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
@@ -40,14 +39,6 @@ def check_seconds(name: str, seconds: float, most: float) -> None:
     """
     if seconds > most:
         raise TooLongError(f"{name}: lasts {seconds:.0f} s, and {most:g} s are taken; cut it")
-
-
-class NamedBytes(io.BytesIO):
-    """The content of a file, and what errors call it."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
-        self.name = name
 
 
 class Upload(NamedTuple):
@@ -159,13 +150,10 @@ class Service:
         line = text_line(Path(file.name).stem, Units.of(codes, collapse=dedup))
         return _filled(lambda target: target.write(line.encode(errors="surrogateescape")))
 
-    def _heard(self, upload: Upload) -> NamedBytes:
-        sound = NamedBytes(upload.file.read(), upload.name)
-        recording = open_recording(sound)
-        seconds = recording.n_samples / recording.sample_rate
-        check_seconds(upload.name, seconds, self.max_seconds)
-        sound.seek(0)
-        return sound
+    def _heard(self, upload: Upload) -> Recording:
+        recording = spool(upload.file, upload.name)
+        check_seconds(upload.name, recording.duration_s, self.max_seconds)
+        return recording
 
     def _codes(self, upload: Upload) -> Codes:
         tables = None if self.model is None else self.codec.tables

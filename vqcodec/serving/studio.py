@@ -13,7 +13,7 @@ import gradio as gr
 import numpy as np
 from fastapi import FastAPI
 
-from vqcodec.audio import load, open_recording
+from vqcodec.audio import Recording, load, open_recording
 from vqcodec.codec import Codec
 from vqcodec.errors import SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
@@ -94,10 +94,10 @@ class Studio:
             return self.cleared(desk)[:4]
         session = self._session(request)
         self.sessions.keep(session, path)
-        self._check_length(path)
+        recording = self._opened(path)
         on_progress = self._on_progress(session, progress, "encoding")
-        codes = _warned(lambda: self.codec.encode(path, on_progress=on_progress))
-        samples = load(path, pictures.RATE)
+        codes = _warned(lambda: self.codec.encode(recording, on_progress=on_progress))
+        samples = load(recording, pictures.RATE)
         on_progress(1.0)  # nothing is written for who has left meanwhile
         return self._shown(replace(desk, name=Path(path).stem, codes=codes), samples, request)
 
@@ -168,9 +168,9 @@ class Studio:
         name = check_name(name.strip())
         if name in self._voices(desk):
             raise SpeakerError(f"{name}: is a voice already; choose another name")
-        self._check_length(path)
+        recording = self._opened(path)
         try:
-            voice = _warned(lambda: self.codec.enroll(name, [path]))
+            voice = _warned(lambda: self.codec.enroll(name, [recording]))
         finally:
             self.codec.voices.pop(name, None)  # which is everybody's
         desk = replace(desk, voices={**desk.voices, name: voice})
@@ -210,9 +210,10 @@ class Studio:
         move(0.0)
         return move
 
-    def _check_length(self, path: str) -> None:
+    def _opened(self, path: str) -> Recording:
         recording = open_recording(path)
-        check_seconds(path, recording.n_samples / recording.sample_rate, self.max_seconds)
+        check_seconds(path, recording.duration_s, self.max_seconds)
+        return recording
 
     def cleared(self, desk: Desk) -> tuple[Desk, str, str, Any, None, str, Any, None]:
         """What is shown before something is: nothing, and of the desk nothing but the voices."""
