@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 import typer
-from command import run
+from command import Output, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import vqcodec
-from vqcodec.audio import load
+from vqcodec.audio import load, open_recording
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.cache import read_or_make
 from vqcodec.evaluation.quality import (
     SAMPLE_RATE,
-    UndefinedMetricError,
+    measure_each,
     pesq_wb,
     speaker_embedding,
     stoi,
@@ -105,14 +106,6 @@ def validation_mel(folder: Path, step: int) -> float:
     return float({event.step: event.value for event in events}[step])
 
 
-def score(function: Callable[..., float], *arguments: np.ndarray) -> float | None:
-    """What a measure says, or None where it is undefined."""
-    try:
-        return function(*arguments)
-    except UndefinedMetricError:
-        return None
-
-
 def similarity(waveform: np.ndarray, target: np.ndarray) -> float:
     """Cosine of a recording's speaker embedding and a target (256,)."""
     return float(speaker_embedding(waveform) @ target / np.linalg.norm(target))
@@ -121,7 +114,8 @@ def similarity(waveform: np.ndarray, target: np.ndarray) -> float:
 def evaluated(model: Path, recipe: Recipe, utterances: Sequence[Utterance]) -> dict[str, Any]:
     """Scores of a model on recordings; each is also converted to the speaker of the next."""
     codec = vqcodec.load(model)
-    waveforms = [load(utterance.path, SAMPLE_RATE) for utterance in utterances]
+    recordings = [open_recording(utterance.path) for utterance in utterances]
+    waveforms = [load(recording, SAMPLE_RATE) for recording in recordings]
     voices: dict[str, list[np.ndarray]] = {}
     for utterance, waveform in zip(utterances, waveforms, strict=True):
         voices.setdefault(utterance.speaker, []).append(speaker_embedding(waveform))
@@ -129,18 +123,21 @@ def evaluated(model: Path, recipe: Recipe, utterances: Sequence[Utterance]) -> d
     quantizer = codec.config.quantizer
     monitor = CollapseMonitor(quantizer.codebook_size, quantizer.n_codebooks)
     rows: list[dict[str, float | None]] = []
-    for utterance, waveform in zip(utterances, waveforms, strict=True):
+    for utterance, recording, waveform in zip(utterances, recordings, waveforms, strict=True):
         own = None if codec.hears_speakers else utterance.speaker
-        codes = codec.encode(utterance.path, speaker=own)
+        codes = codec.encode(recording, speaker=own)
         monitor.update(torch.from_numpy(codes.codes.astype(np.int64))[None])
         decoded = codec.decode(codes, decoder="fast", sample_rate=SAMPLE_RATE)
-        converted = None
+        measures = {
+            "STOI": partial(stoi, waveform, decoded),
+            "PESQ-WB": partial(pesq_wb, waveform, decoded),
+        }
         if utterance.speaker in names and len(names) > 1:
             target = names[(names.index(utterance.speaker) + 1) % len(names)]
             said = codec.decode(codes, speaker=target, decoder="fast", sample_rate=SAMPLE_RATE)
-            converted = score(similarity, said, np.mean(voices[target], axis=0))
-        scores = score(stoi, waveform, decoded), score(pesq_wb, waveform, decoded), converted
-        rows.append(dict(zip(MEANS, scores, strict=True)))
+            wanted = np.mean(voices[target], axis=0)
+            measures["conversion similarity"] = partial(similarity, said, wanted)
+        rows.append(dict.fromkeys(MEANS) | measure_each(measures).values)
     return {
         "validation mel": validation_mel(Path(recipe.output), codec.provenance["steps"]),
         "perplexity": monitor.usage().perplexity,
@@ -214,7 +211,7 @@ def main(
     limit: Annotated[int, typer.Option(min=2, help="Test recordings.")] = 40,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     runs: Annotated[Path, typer.Option(help="Where trainings are kept.")] = Path("runs/ablation"),
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
+    output: Output = Path("report"),
 ) -> None:
     """Train every variant that is not yet trained; write ablation.csv and ablation.md."""
     utterances = clips(corpus, "test", limit=limit)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import soundfile
 import typer
-from command import run
+from command import Output, run
 
 import vqcodec
 from vqcodec.audio import load, open_recording
@@ -135,7 +135,7 @@ def main(
         list[Path] | None, typer.Argument(help="Whose codes are compared with the library's.")
     ] = None,
     page: Annotated[Path, typer.Option(help="As make web built it.")] = ROOT / "web" / "dist",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
+    output: Output = Path("report"),
 ) -> None:
     """Visit the page of speech-1k; write browser.csv and browser.md."""
     if not (page / "index.html").exists():

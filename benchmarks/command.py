@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from vqcodec.errors import VqcodecError
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder.")]
 
 
 def run(main: Callable[..., None]) -> None:

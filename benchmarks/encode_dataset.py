@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 import torch
 import typer
-from command import run
+from command import Output, run
 
 import vqcodec
 from vqcodec.audio import load
@@ -212,7 +212,7 @@ def main(
     kills: Annotated[int, typer.Option(min=0, help="Of a run, at random moments.")] = 20,
     jobs: Annotated[int, typer.Option(min=1, help="Cores of the larger run.")] = 2,
     part_size: Annotated[int, typer.Option(min=1, help="Recordings of a part.")] = 50,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
+    output: Output = Path("report"),
 ) -> None:
     """Time encode-dataset and plain loops, kill it again and again; write encode_dataset.md."""
     with tempfile.TemporaryDirectory() as scratch, lone_threads(1) as alone:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -12,22 +12,80 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from command import run
-from counting import Predictor, coded_splits, counting_models, prior_model
+from command import Output, run
 
 import vqcodec
 from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
-from vqcodec.errors import CheckpointError
+from vqcodec.errors import CheckpointError, DataError
 from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import CHUNK_LENGTH, NGRAM_DIGEST_LENGTH, pack_header
 from vqcodec.format.ngram_coder import NgramModel
-from vqcodec.format.stream_records import CodeBlock
-from vqcodec.prior import load
-from vqcodec.training.prior_data import CodedClip
+from vqcodec.format.stream_records import CodeBlock, split
+from vqcodec.models.speaker_vector import from_int8
+from vqcodec.prior import Prior, load
+from vqcodec.training.prior_data import CodedClip, encode_clips
 
 PACKED, NGRAM = "packed bits", "ngram-ans"
+ORDER_0, ORDER_1, PRIOR = "order 0", "order 1 (interpolated)", "transformer"
+
+Predictor = Callable[[CodedClip], np.ndarray]
+"""A clip -> bits of each of its codes."""
+
+
+def coded_splits(
+    codec: Codec, data: PreparedData, names: list[str], store: Path
+) -> dict[str, list[tuple[Clip, CodedClip]]]:
+    """The clips of the training split and of others, with their codes.
+
+    Args:
+        codec: of one codebook.
+        data: the prepared folder.
+        names: of the other splits.
+        store: the file that keeps the codes from one run to the next.
+
+    Raises:
+        DataError: a split is empty; and as `encode_clips`.
+    """
+    by_split = {name: data.split(name) for name in ("train", *names)}
+    for name, clips in by_split.items():
+        if not clips:
+            raise DataError(f"{data.root}: no clip in split {name}; choose others with --splits")
+    wanted = [clip for clips in by_split.values() for clip in clips]
+    found = iter(zip(wanted, encode_clips(codec, data, wanted, store), strict=True))
+    return {name: [next(found) for _ in clips] for name, clips in by_split.items()}
+
+
+def counting_models(clips: list[CodedClip], codebook_size: int) -> dict[str, Predictor]:
+    """Models that count the codes of the training clips.
+
+    Order 1 interpolates with order 0 by how many codes have followed the last one (Witten and Bell
+    1991), and order 0 adds a half to every count.
+    """
+    begin = codebook_size
+    single = np.bincount(np.concatenate([clip.codes for clip in clips]), minlength=begin) + 0.5
+    single /= single.sum()
+    pairs = np.zeros((codebook_size + 1, codebook_size))
+    for clip in clips:
+        np.add.at(pairs, (np.append(begin, clip.codes[:-1]), clip.codes), 1)
+    # After a code that never occurred, order 0 alone.
+    n_following = np.maximum((pairs > 0).sum(1, keepdims=True), 1)
+    pairs = (pairs + n_following * single) / (pairs.sum(1, keepdims=True) + n_following)
+    return {
+        ORDER_0: lambda clip: -np.log2(single[clip.codes]),
+        ORDER_1: lambda clip: -np.log2(pairs[np.append(begin, clip.codes[:-1]), clip.codes]),
+    }
+
+
+def prior_model(prior: Prior) -> dict[str, Predictor]:
+    """The prior, told who speaks."""
+
+    def bits(clip: CodedClip) -> np.ndarray:
+        speaker = torch.from_numpy(from_int8(clip.vector))
+        return prior.model.bits(torch.from_numpy(clip.codes), speaker).numpy()
+
+    return {PRIOR: bits}
 
 
 def file_of(codec: Codec, clip: Clip, coded: CodedClip, ngram_model: NgramModel) -> Codes:
@@ -46,13 +104,9 @@ def file_of(codec: Codec, clip: Clip, coded: CodedClip, ngram_model: NgramModel)
     )
 
 
-def chunks_of(files: list[Codes], length: int | None = CHUNK_LENGTH) -> list[np.ndarray]:
-    """Their codes in chunks, or whole."""
-    return [
-        file.codes[:, start : start + (length or file.n_codes)]
-        for file in files
-        for start in range(0, file.n_codes, length or file.n_codes)
-    ]
+def chunks_of(file: Codes) -> list[CodeBlock]:
+    """Its codes, chunk by chunk."""
+    return list(split(CodeBlock(file.codes), (), 0, CHUNK_LENGTH))
 
 
 def measured(file: Codes, coded: CodedClip, models: dict[str, Predictor]) -> dict[str, Any]:
@@ -61,12 +115,12 @@ def measured(file: Codes, coded: CodedClip, models: dict[str, Predictor]) -> dic
     What only predicts is taken to need its bits and no more, in a file that is otherwise the same.
     """
     assert file.tables is not None
-    chunks = chunks_of([file])
+    chunks = chunks_of(file)
     around = len(pack_header(file, n_samples=file.n_samples, index=bytes(8 * len(chunks))))
     payloads = {
-        PACKED: sum(file.payload_size(0, chunk.shape[1]) for chunk in chunks),
+        PACKED: sum(file.payload_size(0, chunk.codes.shape[1]) for chunk in chunks),
         **{name: float(predict(coded).sum()) / 8 for name, predict in models.items()},
-        NGRAM: sum(len(file.tables.encode(CodeBlock(chunk))) for chunk in chunks),
+        NGRAM: sum(len(file.tables.encode(chunk)) for chunk in chunks),
     }
     files = {name: around + NGRAM_DIGEST_LENGTH + size for name, size in payloads.items()}
     files |= {PACKED: around + payloads[PACKED], NGRAM: len(file.to_bytes())}
@@ -81,33 +135,19 @@ def summary(
 ) -> list[dict[str, str]]:
     """A line for each coding: bits per code, and its files' share of the packed files' bytes."""
 
-    def total(split: str, column: str) -> float:
-        return sum(row[column] for row in rows if row["split"] == split)
+    def total(name: str, column: str) -> float:
+        return sum(row[column] for row in rows if row["split"] == name)
 
     lines = []
     for coding in codings:
         line = {"coding": coding}
-        for split in splits:
-            bits = 8 * total(split, f"{coding}, payload") / total(split, "n_codes")
-            share = total(split, f"{coding}, file") / total(split, f"{PACKED}, file")
+        for name in splits:
+            bits = 8 * total(name, f"{coding}, payload") / total(name, "n_codes")
+            share = total(name, f"{coding}, file") / total(name, f"{PACKED}, file")
             line |= {
-                f"{split}, bits/code": f"{bits:.3f}",
-                f"{split}, file / packed": f"{share:.1%}",
+                f"{name}, bits/code": f"{bits:.3f}",
+                f"{name}, file / packed": f"{share:.1%}",
             }
-        lines.append(line)
-    return lines
-
-
-def costs_of_chunks(files: dict[str, list[Codes]], ngram_model: NgramModel) -> list[dict[str, str]]:
-    """A line for each length of chunks: bits per code."""
-    lines = []
-    for length in (25, 125, 500, CHUNK_LENGTH, None):
-        line = {"time steps a chunk": str(length or "all")}
-        for split, own in files.items():
-            n_bytes = sum(
-                len(ngram_model.encode(CodeBlock(chunk))) for chunk in chunks_of(own, length)
-            )
-            line[f"{split}, bits/code"] = f"{8 * n_bytes / sum(file.n_codes for file in own):.3f}"
         lines.append(line)
     return lines
 
@@ -115,14 +155,14 @@ def costs_of_chunks(files: dict[str, list[Codes]], ngram_model: NgramModel) -> l
 def speeds(files: list[Codes], ngram_model: NgramModel, repeats: int) -> dict[str, float]:
     """Seconds of audio per second of the processor, by part; medians."""
     seconds = sum(file.duration_s for file in files)
-    chunks = chunks_of(files)
+    chunks = [chunk for file in files for chunk in chunks_of(file)]
     times: dict[str, list[float]] = {"encode": [], "decode": []}
     for _ in range(repeats):
         start = time.process_time()
-        payloads = [ngram_model.encode(CodeBlock(chunk)) for chunk in chunks]
+        payloads = [ngram_model.encode(chunk) for chunk in chunks]
         middle = time.process_time()
         for chunk, payload in zip(chunks, payloads, strict=True):
-            ngram_model.decode(payload, chunk.shape[1])
+            ngram_model.decode(payload, chunk.codes.shape[1])
         times["encode"].append(middle - start)
         times["decode"].append(time.process_time() - middle)
     encode, decode = (median(own) for own in times.values())
@@ -141,7 +181,7 @@ def main(
         Path, typer.Option(help="Where the clips' codes are kept from one run to the next.")
     ] = Path("report/codes.safetensors"),
     repeats: Annotated[int, typer.Option(min=1, help="Of which the median counts.")] = 5,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
+    output: Output = Path("report"),
 ) -> None:
     """Measure bits per code, file sizes and speed; write entropy.csv and entropy.md."""
     torch.set_num_threads(1)
@@ -170,8 +210,6 @@ def main(
         f"Model {codec.name} ({codec.fingerprint.hex()}), n-gram model {ngram_model.digest.hex()}, "
         f"{n_bytes} bytes. Files are whole, with headers and speaker vectors.\n\n"
         f"{markdown_table(summary(rows, [PACKED, *models, NGRAM], names))}\n"
-        "What it costs that chunks can be decoded on their own, payloads alone:\n\n"
-        f"{markdown_table(costs_of_chunks(files, ngram_model))}\n"
         "Seconds of audio per second of one core: "
         + ", ".join(f"{name} {value:.0f}" for name, value in speed.items())
         + f" (split {names[0]}, medians of {repeats}).\n"

@@ -9,46 +9,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from command import run
+from command import Output, run
 
 from vqcodec.audio import info
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.report import markdown_table, write_report
-from vqcodec.files import files_below
-
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A command over the folder, start of the process included; the best of the repeats.
-
-    Attributes:
-        command: of vqcodec.
-        python: whose vqcodec it is.
-        jobs: files at a time, on as many cores.
-        time_s: that it took.
-        cpu_s: of all its processes, user and system.
-        memory_mb: at most, of its first process.
-        speed: seconds of audio in a second.
-    """
-
-    command: str
-    python: str
-    jobs: int
-    time_s: float
-    cpu_s: float
-    memory_mb: float
-    speed: float
+from vqcodec.files import AUDIO_SUFFIXES, files_below
 
 
 def timed(arguments: list[str], cores: set[int]) -> tuple[float, float, float]:
-    """Wall and CPU seconds, and megabytes, of a process that may use so many cores.
+    """Wall and CPU seconds of a process that may use so many cores, and megabytes of its first.
 
     Raises:
         VqcodecError: it fails, in the words of its last line.
@@ -79,7 +53,7 @@ def main(
     jobs: Annotated[list[int] | None, typer.Option(min=1, help="Files at a time.")] = None,
     speaker: Annotated[str, typer.Option(help="Whom to convert to.")] = "p225",
     repeats: Annotated[int, typer.Option(min=1, help="Of which the best counts.")] = 3,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
+    output: Output = Path("report"),
 ) -> None:
     """Time encode, decode and convert over a folder; write folders.csv and folders.md.
 
@@ -87,7 +61,7 @@ def main(
     """
     pythons = [Path(sys.executable), *(others or [])]
     available = sorted(os.sched_getaffinity(0))
-    paths = files_below(folder, SUFFIXES)
+    paths = files_below(folder, AUDIO_SUFFIXES)
     seconds = sum(info(path).duration_s for path in paths)
     found: dict[tuple[str, str, int], list[tuple[float, float, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -106,23 +80,20 @@ def main(
     rows = []
     for (name, interpreter, n), times in sorted(found.items()):
         time_s, cpu_s, memory_mb = map(min, zip(*times, strict=True))
-        rows.append(Measured(name, interpreter, n, time_s, cpu_s, memory_mb, seconds / time_s))
+        row = {"command": name, "jobs": n, "python": interpreter, "wall (s)": time_s}
+        row |= {"CPU (s)": cpu_s, "MB": memory_mb, "x real time": seconds / time_s}
+        rows.append(row)
     table = markdown_table(
         [
             {
-                "command": row.command,
-                "jobs": str(row.jobs),
-                "python": row.python,
-                "wall (s)": f"{row.time_s:.2f}",
-                "CPU (s)": f"{row.cpu_s:.2f}",
-                "MB": f"{row.memory_mb:.0f}",
-                "x real time": f"{row.speed:.1f}",
+                key: f"{value:.4g}" if isinstance(value, float) else str(value)
+                for key, value in row.items()
             }
             for row in rows
         ]
     )
     page = f"{len(paths)} recordings, {seconds:.0f} s; the best of {repeats}.\n\n{table}\n"
-    write_report(output, "folders", [asdict(row) for row in rows], page)
+    write_report(output, "folders", rows, page)
     typer.echo(page)
 
 

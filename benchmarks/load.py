@@ -15,7 +15,7 @@ from statistics import median
 from typing import Annotated
 
 import typer
-from command import run
+from command import Output, run
 
 import vqcodec
 from vqcodec.errors import VqcodecError
@@ -139,7 +139,7 @@ def alone(seconds: float) -> float:
 def main(
     clients: Annotated[int, typer.Option(min=1, help="At once.")] = 64,
     seconds: Annotated[float, typer.Option(min=1, help="Of sending.")] = 60.0,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
+    output: Output = Path("report"),
 ) -> None:
     """Load `vqcodec serve` on loopback; write load.csv and load.md; any error but 429 fails."""
     command = [sys.executable, "-m", "vqcodec", "serve", "--port", "0", "--device", "cpu"]

@@ -1,18 +1,12 @@
-"""What benchmarks/speed.py times: each part runs alone, in a process of its own.
-
-Called as `python parts.py REQUEST`, with a JSON object that has the fields of `Request`; prints the
-fields of `Measured` as JSON.
-"""
+"""What benchmarks/speed.py times: each part runs alone, in a process of its own."""
 
 from __future__ import annotations
 
-import json
 import os
 import resource
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -250,7 +244,3 @@ def measure(request: Request) -> Measured:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     gmacs = None if part.macs is None else part.macs * part.audio_s / min(times) / 1e9
     return Measured(part.audio_s, min(times), gmacs, memory)
-
-
-if __name__ == "__main__":
-    print(json.dumps(asdict(measure(Request(**json.loads(sys.argv[1]))))))

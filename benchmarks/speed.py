@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from command import run
-from parts import PARTS, PEAK, Measured, Request
+from command import Output, run
+from parts import PARTS, PEAK, Measured, Request, measure
 
-from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.report import markdown_table, write_report
 
 GROWING = ("encoding", "fast_decoding", "segments")
@@ -25,21 +23,9 @@ SECONDS = {"segments": 64.0}
 
 
 def timed(request: Request) -> Measured:
-    """Time a part in a process of its own.
-
-    Raises:
-        VqcodecError: the part fails, in the words of its last line.
-    """
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("parts.py"), json.dumps(asdict(request))],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise VqcodecError(f"{request.part}: {lines[-1]}")
-    return Measured(**json.loads(done.stdout))
+    """Time a part in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(measure, request).result()
 
 
 def speed(measured: Measured) -> float:
@@ -88,7 +74,7 @@ def main(
     parts: Annotated[
         str, typer.Option(metavar="A,B", help="Only these of benchmarks/parts.py, without growth.")
     ] = "",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path("report"),
+    output: Output = Path("report"),
 ) -> None:
     """Time every part; write speed.csv and speed.md."""
     cores = [n for n in (1, 2) if n <= len(os.sched_getaffinity(0))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -123,6 +124,12 @@ def _remove_abandoned(folder: Path) -> None:
             with path.open("rb+") as file:
                 if _is_locked(file.fileno(), wait=False):
                     path.unlink()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:

@@ -33,7 +33,7 @@ from vqcodec.errors import RecordingWarning, VqcodecError
 from vqcodec.evaluation.quality import SAMPLE_RATE, check_pair
 from vqcodec.evaluation.recognition import WordErrors, word_errors
 from vqcodec.evaluation.recognizers import Recognizer, find_recognizer
-from vqcodec.files import write_atomically
+from vqcodec.files import file_digest, write_atomically
 from vqcodec.format.codes import Codes
 from vqcodec.inference.engines.pytorch import TorchEngine
 from vqcodec.models import DecoderName
@@ -240,12 +240,6 @@ def cache_stem(
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     readable = re.sub(r"[^A-Za-z0-9-]+", "_", f"{utterance.name} {what}")[-80:]
     return f"{readable}.{digest[:16]}"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def map_in_processes(

@@ -6,7 +6,6 @@ no recording before it, and not on how many processes listen.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from vqcodec.audio.writing import to_int16
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError
 from vqcodec.extras import library
+from vqcodec.files import file_digest
 
 DEFAULT, FALLBACK = "base", "pocketsphinx"
 
@@ -102,11 +102,9 @@ def _pocketsphinx_recognizer(remark: str = "") -> Recognizer:
 
 def _whisper_recognizer(name: str, on_wait: Callable[[str], None] | None) -> Recognizer:
     folder = _weights_folder(name, on_wait)
-    with (folder / _WEIGHTS).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     versions = _versions("faster-whisper", "ctranslate2")
     title = Path(name).resolve().name if Path(name).is_dir() else name
-    return Recognizer(f"Whisper {title}", str(folder), digest, versions)
+    return Recognizer(f"Whisper {title}", str(folder), file_digest(folder / _WEIGHTS), versions)
 
 
 def _weights_folder(name: str, on_wait: Callable[[str], None] | None) -> Path:

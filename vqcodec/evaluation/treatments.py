@@ -16,7 +16,7 @@ from vqcodec.audio import load
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
 from vqcodec.evaluation.baselines import baseline
-from vqcodec.evaluation.cache import Setup, cache_stem, file_digest
+from vqcodec.evaluation.cache import Setup, cache_stem
 from vqcodec.evaluation.degradation import (
     CLEAN,
     N_BABBLERS,
@@ -26,6 +26,7 @@ from vqcodec.evaluation.degradation import (
 )
 from vqcodec.evaluation.external import Coded, external_codec
 from vqcodec.evaluation.quality import SAMPLE_RATE
+from vqcodec.files import file_digest
 from vqcodec.format.codes import Codes
 from vqcodec.models import DecoderName
 

@@ -6,7 +6,6 @@ of huggingface_hub, in a folder that is named for its commit: so a file there te
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import re
 import sys
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 from vqcodec.errors import CheckpointError
 from vqcodec.extras import library
+from vqcodec.files import file_digest
 
 SCHEME = "hf://"
 _PART = r"[A-Za-z0-9_](?:[\w.-]{0,94}\w)?"
@@ -119,11 +119,8 @@ def _check(name: str, path: Path, etag: str | None) -> None:
         path: in the cache.
         etag: of the hub; for a large file it is the SHA-256.
     """
-    if etag is None or not _SHA256.fullmatch(etag):
+    if etag is None or not _SHA256.fullmatch(etag) or file_digest(path) == etag:
         return
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() == etag:
-            return
     path.resolve().unlink()
     path.unlink(missing_ok=True)
     raise CheckpointError(f"{name}: came damaged (its SHA-256 is another); fetch it again")

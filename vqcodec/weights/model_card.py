@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vqcodec.files import file_digest
 from vqcodec.models.config import ModelConfig
 from vqcodec.weights.registry import ModelHeader
 
@@ -75,8 +75,6 @@ def _facts(header: ModelHeader) -> dict[str, str]:
     quantizer, frame_rate = config.quantizer, config.sample_rate / config.hop_length
     bits = (quantizer.codebook_size - 1).bit_length() * quantizer.n_codebooks
     decoders = {"fast": config.fast, "wavenet": config.wavenet}
-    with header.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "sample rate": f"{config.sample_rate} Hz",
         "codes": f"{frame_rate:g} a second of {bits} bits ({frame_rate * bits:g} bit/s)",
@@ -84,7 +82,7 @@ def _facts(header: ModelHeader) -> dict[str, str]:
         "decoders": ", ".join(name for name, part in decoders.items() if part is not None),
         "voices": ", ".join(header.voices),
         "fingerprint": f"`{header.fingerprint.hex()}`, which code files name",
-        f"SHA-256 of {header.path.name}": f"`{digest}`",
+        f"SHA-256 of {header.path.name}": f"`{file_digest(header.path)}`",
     }
 
 
