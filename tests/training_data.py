@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from pydantic import BaseModel
 from recordings import slower, spoken, write
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from vqcodec.data import corpora
 from vqcodec.data.prepared import PreparedData, prepare
-from vqcodec.training.loop import Report
-from vqcodec.training.recipe import Recipe
+from vqcodec.training.loop import STATE_FILE, Report
+from vqcodec.training.recipe import Recipe, RunConfig
+from vqcodec.training.trainer import train
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SPEECH = {
@@ -82,6 +86,20 @@ def model_with(**sections: dict[str, Any] | None) -> dict[str, Any]:
         for name, section in sections.items()
     }
     return {**MODEL, **changed}
+
+
+def run(recipe: Recipe, *, resume: bool = False) -> tuple[Path, list[Report]]:
+    """The model of a training on the CPU, and its reports."""
+    reports: list[Report] = []
+    path = train(recipe, device="cpu", resume=resume, on_report=reports.append)
+    return path, reports
+
+
+def state_of(recipe: RunConfig) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """What a training would go on from: tensors and metadata."""
+    path = Path(recipe.output) / STATE_FILE
+    with safe_open(path, framework="pt") as file:
+        return load_file(path), file.metadata()
 
 
 def rows(reports: Sequence[Report]) -> np.ndarray:

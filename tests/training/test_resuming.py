@@ -1,0 +1,372 @@
+"""A training that stopped, by whatever, and goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from training_data import (
+    data_section,
+    model_with,
+    run,
+    small_recipe,
+    state_of,
+)
+
+import vqcodec
+from vqcodec.data.prepared import PreparedData
+from vqcodec.errors import CheckpointError, ConfigError
+from vqcodec.models.codebook_usage import CollapseMonitor
+from vqcodec.training import trainer
+from vqcodec.training.loop import STATE_FILE
+from vqcodec.training.recipe import Recipe
+from vqcodec.training.state import load_state, save_state
+from vqcodec.training.trainer import Trainer
+from vqcodec.weights import checkpoint
+
+
+@pytest.fixture(autouse=True)
+def _few_validation_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 2)
+
+
+@pytest.fixture(scope="module")
+def codec(data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the first stage."""
+    return run(small_recipe(data, tmp_path_factory.mktemp("codec")))[0]
+
+
+KILLED = """
+import os, signal, sys, yaml
+from vqcodec.training import trainer
+from vqcodec.training.recipe_files import load_recipe
+trainer.VALIDATION_BATCHES = 2
+path, resume, last = sys.argv[1], sys.argv[2] == "resume", int(sys.argv[3])
+def on_report(report):
+    if report.step == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+trainer.train(load_recipe(path), device="cpu", resume=resume, on_report=on_report)
+"""
+
+
+def in_a_process(recipe: Recipe, mode: str, *, killed_at: int = -1) -> int:
+    path = Path(recipe.output).with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
+    command = [sys.executable, "-c", KILLED, str(path), mode, str(killed_at)]
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert result.returncode in (0, -signal.SIGKILL), result.stderr
+    return result.returncode
+
+
+def test_resume_after_sigkill_is_bit_for_bit(data: PreparedData, tmp_path: Path) -> None:
+    def recipe(name: str) -> Recipe:
+        return small_recipe(
+            data,
+            tmp_path / name,
+            stage="joint",
+            steps=16,
+            unquantized_steps=6,
+            checkpoint_every=4,
+            validate_every=5,
+            perturbation={"probability": 0.5},
+            model=model_with(quantizer={"estimator": "nsvq", "threshold_ema_dead_code": 0.5}),
+        )
+
+    whole, broken = recipe("whole"), recipe("broken")
+    run(whole)
+    # Before the codebook starts, and after: each time two steps past the last checkpoint.
+    assert in_a_process(broken, "start", killed_at=6) == -signal.SIGKILL
+    assert in_a_process(broken, "resume", killed_at=10) == -signal.SIGKILL
+    tensors, metadata = state_of(broken)
+    assert '"step": 8' in metadata["progress"]
+    assert tensors["objective.model.quantizer.initialized"]
+    assert in_a_process(broken, "resume") == 0
+    (expected, of_whole), (found, of_broken) = state_of(whole), state_of(broken)
+    assert of_broken == of_whole
+    assert found.keys() == expected.keys()
+    assert [key for key in found if not torch.equal(found[key], expected[key])] == []
+    assert any(key.startswith("optimizer.") for key in found)
+    models = [checkpoint.load(Path(r.output) / Trainer.MODEL_FILE) for r in (whole, broken)]
+    assert models[0].fingerprint == models[1].fingerprint
+    # What the broken run logged past its checkpoint is not shown twice.
+    events = EventAccumulator(str(Path(broken.output) / "logs")).Reload()
+    assert [event.step for event in events.Scalars("train/total")] == list(range(1, 17))
+
+
+# So heavy that the first round is felt.
+ADVERSARIAL = {"weight": 100.0, "start_step": 5, "channels": 2}
+
+
+def test_an_adversarial_run_resumes_bit_for_bit(data: PreparedData, tmp_path: Path) -> None:
+    adversarial = {**ADVERSARIAL, "start_step": 2}
+    unbroken = small_recipe(data, tmp_path / "unbroken", steps=6, adversarial=adversarial)
+    run(unbroken)
+    broken = unbroken.model_copy(update={"output": str(tmp_path / "broken"), "max_minutes": 1e-9})
+    run(broken)
+    for _ in range(3):  # a step each: before the discriminators begin, and after
+        run(broken, resume=True)
+    run(broken.model_copy(update={"max_minutes": 60.0}), resume=True)
+    expected, found = state_of(unbroken)[0], state_of(broken)[0]
+    assert found.keys() == expected.keys()
+    assert [key for key in found if not torch.equal(found[key], expected[key])] == []
+    assert any(key.startswith("adversary.") for key in found)
+    assert not any(key.startswith("average.") and "discriminator" in key for key in found)
+
+
+def test_the_adversary_does_nothing_before_its_start(data: PreparedData, tmp_path: Path) -> None:
+    plain = run(small_recipe(data, tmp_path / "plain", steps=8))[1]
+    changes = {"steps": 8, "validate_every": 4, "adversarial": ADVERSARIAL}
+    adversarial = run(small_recipe(data, tmp_path / "adversarial", **changes))[1]
+    assert [report.losses for report in adversarial[:5]] == [r.losses for r in plain[:5]]
+    assert all({"adversarial", "discriminator"} <= r.losses.keys() for r in adversarial[5:])
+    assert adversarial[5].losses["discriminator"] == pytest.approx(2.0, abs=0.2)
+    assert adversarial[6].losses["mel"] != plain[6].losses["mel"]
+    # The newest model is kept, were it a worse one by spectral distance.
+    provenance = checkpoint.load(tmp_path / "adversarial" / Trainer.MODEL_FILE).provenance
+    assert provenance["steps"] == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, 1.0),
+        ({"adversarial": {**ADVERSARIAL, "start_step": 6}}, 4.0),
+        ({"stage": "fast", "perturbation": {"conversion": 0.5}}, 4.0),
+    ],
+)
+def test_the_newest_model_is_kept_where_validation_is_blind(
+    data: PreparedData,
+    codec: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    kept: float,
+) -> None:
+    rising = iter([1.0, 2.0, 3.0, 4.0])
+
+    def worse(self: Trainer, scalars: dict[str, torch.Tensor]) -> dict[str, float]:
+        value = 0.5 if torch.is_grad_enabled() else next(rising)
+        return dict.fromkeys(scalars, value)
+
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
+    monkeypatch.setattr(Trainer, "_values", worse)
+    section = {"steps": 8, "validate_every": 2, "initial_model": str(codec), **changes}
+    path, reports = run(small_recipe(data, tmp_path, **section))
+    validations = [report.validation for report in reports if report.validation is not None]
+    assert validations == [1.0, 2.0, 3.0, 4.0]
+    assert checkpoint.load(path).provenance["validation_loss"] == kept
+
+
+def test_max_minutes_stops_and_the_run_goes_on(data: PreparedData, tmp_path: Path) -> None:
+    recipe = small_recipe(data, tmp_path / "limited", steps=4, max_minutes=1e-9)
+    path, reports = run(recipe)
+    assert [report.step for report in reports] == [1]
+    assert not path.exists()  # its codebook had not started
+    path, reports = run(recipe, resume=True)
+    assert [report.step for report in reports] == [2]
+    assert vqcodec.load(path, device="cpu").provenance["steps"] == 2
+    _, reports = run(recipe.model_copy(update={"max_minutes": 60.0}), resume=True)
+    assert [report.step for report in reports] == [3, 4]
+    unbroken = small_recipe(data, tmp_path / "unbroken", steps=4)
+    run(unbroken)
+    found, expected = state_of(recipe)[0], state_of(unbroken)[0]
+    assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
+
+
+def test_a_finished_run_has_nothing_left_to_do(data: PreparedData, tmp_path: Path) -> None:
+    recipe = small_recipe(data, tmp_path)
+    path, _ = run(recipe)
+    before = path.read_bytes()
+    assert run(recipe, resume=True) == (path, [])
+    assert path.read_bytes() == before
+
+
+def test_a_run_is_not_overwritten(data: PreparedData, tmp_path: Path) -> None:
+    recipe = small_recipe(data, tmp_path)
+    run(recipe)
+    before = (tmp_path / STATE_FILE).read_bytes()
+    with pytest.raises(ConfigError, match=f"{tmp_path}: already holds a run; .*--resume"):
+        run(recipe)
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
+def test_no_run_to_resume(data: PreparedData, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{tmp_path}: holds no run to continue"):
+        run(small_recipe(data, tmp_path), resume=True)
+
+
+def test_a_run_is_not_continued_with_another_model(data: PreparedData, tmp_path: Path) -> None:
+    run(small_recipe(data, tmp_path))
+    other = model_with(quantizer={"codebook_size": 32})
+    with pytest.raises(CheckpointError, match=r"last\.safetensors: belongs to another recipe"):
+        run(small_recipe(data, tmp_path, model=other), resume=True)
+
+
+def test_a_run_is_not_continued_in_another_stage(data: PreparedData, tmp_path: Path) -> None:
+    path, _ = run(small_recipe(data, tmp_path))
+    later = small_recipe(data, tmp_path, stage="fast", initial_model=str(path))
+    with pytest.raises(CheckpointError, match=r"belongs to another recipe"):
+        run(later, resume=True)
+
+
+def test_a_state_of_other_parameters_is_refused(tmp_path: Path) -> None:
+    path, layers = tmp_path / STATE_FILE, [nn.Linear(3, 3), nn.Linear(3, 300)]
+    optimizers = [torch.optim.AdamW(layer.parameters(), fused=True) for layer in layers]
+    for layer, optimizer in zip(layers, optimizers, strict=True):
+        layer(torch.ones(3)).sum().backward()
+        optimizer.step()
+    save_state(path, {}, optimizers[0], {})
+    # Or the next step would read beyond the moments of the smaller one.
+    with pytest.raises(CheckpointError, match="the optimiser's tensors 0 have other shapes"):
+        load_state(path, {}, optimizers[1])
+
+
+def test_a_resumed_run_tells_what_has_changed(
+    data: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(small_recipe(data, tmp_path))
+    best = json.loads(state_of(small_recipe(data, tmp_path))[1]["progress"])["best"]
+    # Of ten times the loss no validation would be better than before.
+    heavy = small_recipe(
+        data,
+        tmp_path,
+        steps=5,
+        log_every=2,
+        loss={"mel": 10.0},
+        optimizer={"learning_rate": 1e-4},
+    )
+    caplog.set_level(logging.WARNING, "vqcodec.training")
+    path, _ = run(heavy, resume=True)
+    assert [record.getMessage() for record in caplog.records] == [
+        "resumed with other settings: loss.mel 10.0, was 1.0; "
+        "optimizer.learning_rate 0.0001, was 0.001; steps 5, was 3"
+    ]
+    provenance = checkpoint.load(path).provenance
+    assert provenance["steps"] == 5
+    assert provenance["validation_loss"] > best
+
+
+def test_more_steps_are_told_with_their_learning_rate(
+    data: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    optimizer = {"warmup_steps": 0, "learning_rate": 1e-3, "final_learning_rate": 1e-4}
+    run(small_recipe(data, tmp_path, steps=2, optimizer=optimizer))
+    caplog.set_level(logging.WARNING, "vqcodec.training")
+    run(small_recipe(data, tmp_path, steps=2, optimizer=optimizer), resume=True)
+    run(small_recipe(data, tmp_path, steps=4, optimizer=optimizer), resume=True)
+    assert [record.getMessage() for record in caplog.records] == [
+        "all 2 steps are done: steps=N, with a larger N, goes on",
+        # Half of the cosine is left.
+        "resumed with other settings: steps 4, was 2 (the learning rate goes on from 5.5e-04, "
+        "where it would have been 1.0e-04)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("precision", "is_built_for_it", "is_warned"),
+    [("bfloat16", False, True), ("bfloat16", True, False), ("auto", False, False)],
+)
+def test_an_emulated_precision_is_told_before_the_first_step(
+    data: PreparedData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    precision: str,
+    is_built_for_it: bool,
+    is_warned: bool,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": is_built_for_it})
+    caplog.set_level(logging.WARNING, "vqcodec.training")
+    monkeypatch.setattr(Trainer, "_batches", lambda self: ())
+    run(small_recipe(data, tmp_path, precision=precision))
+    told = ["precision bfloat16 is emulated on this cpu" in each for each in caplog.messages]
+    assert told == ([True] if is_warned else [])
+
+
+def test_frozen_codes_are_not_said_to_collapse(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = run(small_recipe(data, tmp_path / "codec"))
+    monkeypatch.setattr(trainer, "SETTLING_STEPS", 0)
+    monkeypatch.setattr(CollapseMonitor, "LOWEST_PERPLEXITY", 1.0)
+    recipe = small_recipe(data, tmp_path / "fast", stage="fast", initial_model=str(path))
+    assert not any("collapsing" in (report.warning or "") for report in run(recipe)[1])
+
+
+STOPPED = """
+import os, signal, sys, yaml
+from vqcodec.training import trainer
+from vqcodec.training.recipe_files import load_recipe
+trainer.VALIDATION_BATCHES = 2
+def on_report(report):
+    if report.step == 5:
+        os.kill(os.getpid(), int(sys.argv[2]))
+trainer.train(load_recipe(sys.argv[1]), device="cpu", on_report=on_report)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_run_resumably(
+    data: PreparedData, tmp_path: Path, number: signal.Signals
+) -> None:
+    section = data_section(data, workers=1)
+    stopped = small_recipe(data, tmp_path / "stopped", steps=9, data=section)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(stopped.model_dump(mode="json")), encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "-c", STOPPED, str(path), str(int(number))],
+        capture_output=True,
+        text=True,
+    )
+    assert "stopped at step 6: --resume goes on from there" in result.stderr
+    assert result.stderr.rstrip().endswith("KeyboardInterrupt")
+    run(stopped, resume=True)
+    unbroken = small_recipe(data, tmp_path / "unbroken", steps=9)
+    run(unbroken)
+    found, expected = state_of(stopped)[0], state_of(unbroken)[0]
+    assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
+
+
+def test_a_damaged_state_is_refused(data: PreparedData, tmp_path: Path) -> None:
+    run(small_recipe(data, tmp_path))
+    state = tmp_path / STATE_FILE
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"last\.safetensors: not a readable model file"):
+        run(small_recipe(data, tmp_path), resume=True)
+
+
+def test_no_bit_of_a_state_may_flip(data: PreparedData, tmp_path: Path) -> None:
+    """One of each kind of tensor and of the progress; safetensors itself checks its header."""
+    run(small_recipe(data, tmp_path))
+    state = tmp_path / STATE_FILE
+    whole = state.read_bytes()
+    header_length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + header_length])
+    kinds = ("objective.model.encoder.", "objective.model.quantizer.codebook", "average.module.")
+    places = [whole.index(b'step\\": ') + len(b'step\\": ')]
+    for kind in (*kinds, "optimizer.0.exp_avg", "optimizer.0.exp_avg_sq", "optimizer.0.step"):
+        key = next(key for key in header if key.startswith(kind))
+        places.append(8 + header_length + header[key]["data_offsets"][0])
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        state.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"last\.safetensors: damaged \(its SHA-256"):
+            run(small_recipe(data, tmp_path), resume=True)
+
+
+def test_a_model_file_is_no_state(data: PreparedData, tmp_path: Path) -> None:
+    path, _ = run(small_recipe(data, tmp_path))
+    (tmp_path / STATE_FILE).write_bytes(path.read_bytes())
+    with pytest.raises(CheckpointError, match="not a vqcodec-training file"):
+        run(small_recipe(data, tmp_path), resume=True)
