@@ -1,13 +1,9 @@
-"""Throughput of encode-dataset, what kills do to it, and other codecs beside it; see README.md."""
+"""Throughput of encode-dataset, and other codecs beside it; see README.md."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import random
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -142,26 +138,19 @@ class Watch(threading.Thread):
         return max(early), max(size for seen, size in self.sizes if seen > middle)
 
 
-def command(source: Path, sink: Path, jobs: int, part_size: int) -> subprocess.Popen[bytes]:
-    """Start encode-dataset on as many cores, in a group of its own."""
-    cores = sorted(os.sched_getaffinity(0))[:jobs]
-    words = ["encode-dataset", str(source), "-o", str(sink), "--jobs", str(jobs)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "vqcodec", *words, "--part-size", str(part_size), "--quiet"],
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-
-
 def dataset(source: Path, sink: Path, jobs: int, part_size: int) -> Measured:
     """Time encode-dataset, from the end of each worker's first part on.
 
     Raises:
         VqcodecError: it fails.
     """
-    begun = time.perf_counter()
-    process = command(source, sink, jobs, part_size)
+    begun, cores = time.perf_counter(), sorted(os.sched_getaffinity(0))[:jobs]
+    words = ["encode-dataset", str(source), "-o", str(sink), "--jobs", str(jobs)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vqcodec", *words, "--part-size", str(part_size), "--quiet"],
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     watch = Watch(process.pid)
     watch.start()
     if process.wait():
@@ -178,45 +167,15 @@ def dataset(source: Path, sink: Path, jobs: int, part_size: int) -> Measured:
     return Measured(what, jobs, speed, per_cpu, whole_s, watch.halves())
 
 
-def kill(source: Path, sink: Path, jobs: int, part_size: int, n_kills: int, whole_s: float) -> int:
-    """Kill encode-dataset at random moments, and run it to its end.
-
-    Returns:
-        How many of the kills met it at work.
-    """
-    draws, n_met = random.Random(0), 0
-    for _ in range(n_kills):
-        process = command(source, sink, jobs, part_size)
-        try:
-            process.wait(draws.uniform(0.2, 0.8) * whole_s)
-        except subprocess.TimeoutExpired:
-            n_met += 1
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if command(source, sink, jobs, part_size).wait():
-        raise VqcodecError(f"{sink}: encode-dataset did not go on after kills")
-    return n_met
-
-
-def digests(sink: Path) -> dict[str, str]:
-    """The files of a data set."""
-    return {
-        str(path.relative_to(sink)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(sink.rglob("*"))
-        if path.is_file() and path.name[0] != "."
-    }
-
-
 def main(
     n: Annotated[int, typer.Option("--recordings", min=8, help="Of five seconds each.")] = 2000,
-    kills: Annotated[int, typer.Option(min=0, help="Of a run, at random moments.")] = 20,
     jobs: Annotated[int, typer.Option(min=1, help="Cores of the larger run.")] = 2,
     part_size: Annotated[int, typer.Option(min=1, help="Recordings of a part.")] = 50,
     output: Output = Path("report"),
 ) -> None:
-    """Time encode-dataset and plain loops, kill it again and again; write encode_dataset.md."""
+    """Time encode-dataset and plain loops; write encode_dataset.csv and encode_dataset.md."""
     with tempfile.TemporaryDirectory() as scratch, lone_threads(1) as alone:
-        source, sinks = Path(scratch, "in"), [Path(scratch, f"out{number}") for number in range(3)]
+        source = Path(scratch, "in")
         paths = recordings(source, n)
         few = paths[: max(2, round(OTHERS * n))]
         codec = vqcodec.load(device="cpu", voices=False)
@@ -225,19 +184,8 @@ def main(
             if is_installed(name):
                 other = torch.no_grad()(start())
                 rows.append(alone.submit(loop, f"plain loop of {title}", other, few).result())
-        rows.append(dataset(source, sinks[0], 1, part_size))
-        if jobs > 1:
-            rows.append(dataset(source, sinks[1], jobs, part_size))
-        told = ""
-        if kills:
-            n_met = kill(source, sinks[2], jobs, part_size, kills, rows[-1].whole_s)
-            whole, killed = digests(sinks[0]), digests(sinks[2])
-            if whole != killed:
-                raise VqcodecError(f"{sinks[2]}: differs from an unbroken run after {n_met} kills")
-            told = (
-                f"\n{n_met} kills of {kills} met it at work; all {len(whole)} files are the same.\n"
-            )
-        shutil.rmtree(source)
+        for n_jobs in sorted({1, jobs}):
+            rows.append(dataset(source, Path(scratch, f"out{n_jobs}"), n_jobs, part_size))
     table = markdown_table(
         [
             {
@@ -254,7 +202,7 @@ def main(
             for row in rows
         ]
     )
-    page = f"{n} recordings of {SECONDS:g} s.\n\n{table}\n{told}"
+    page = f"{n} recordings of {SECONDS:g} s.\n\n{table}\n"
     write_report(output, "encode_dataset", [asdict(row) for row in rows], page)
     typer.echo(page)
 

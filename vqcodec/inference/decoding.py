@@ -28,19 +28,9 @@ def speech_blocks(
     gain: float,
     live: bool = False,
 ) -> Iterator[np.ndarray]:
-    """`decoded_blocks`, as loud as the recording was.
+    """`decoded_blocks`, led to the level of a recording of this gain.
 
-    Args:
-        engine: as of `decoded_blocks`.
-        codes: as of `decoded_blocks`.
-        voice: as of `decoded_blocks`.
-        options: as of `decoded_blocks`.
-        own: the voice that spoke the codes, if that is known.
-        gain: of the recording.
-        live: as of `decoded_blocks`.
-
-    Yields:
-        (T,) float32 at the recording's level.
+    `own` is the voice that spoke the codes, if that is known.
     """
     config = engine.config
     layout = {"sample_rate": config.sample_rate, "hop_length": config.hop_length}

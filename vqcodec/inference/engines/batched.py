@@ -26,10 +26,6 @@ class BatchedEngine(TorchEngine):
 
     While one batch is computed, the windows for the next gather. Codes are those of chunk by chunk:
     a window has all that its codes can see, and close calls are settled as those of chunks are.
-
-    Args:
-        model: as of `TorchEngine`.
-        device: as of `TorchEngine`.
     """
 
     def __init__(self, model: VQVAE, device: str) -> None:
