@@ -11,7 +11,7 @@ import soxr
 import torch
 
 import vqcodec
-from vqcodec.audio import open_recording
+from vqcodec.audio import open_recording, recording
 from vqcodec.errors import AudioError
 
 RATE = 16_000
@@ -29,8 +29,8 @@ def codec(tiny_model) -> vqcodec.Codec:
 
 
 def read(source: object) -> np.ndarray:
-    recording = open_recording(source)
-    return np.concatenate(list(recording.blocks(recording.sample_rate, 9999)))
+    opened = open_recording(source)
+    return np.concatenate(list(opened.blocks(opened.sample_rate, 9999)))
 
 
 def test_pairs_examples_and_bytes_are_read_as_the_file(voice, tmp_path):
@@ -73,6 +73,22 @@ def test_what_cannot_be_read_says_what_to_pass(source, message):
 def test_a_rate_is_not_given_twice(source):
     with pytest.raises(AudioError, match="knows its own sample rate; leave sample_rate out"):
         open_recording(source, RATE)
+
+
+def test_a_conversion_reads_each_recording_once(codec, voice, tmp_path, monkeypatch):
+    paths = [tmp_path / "source.wav", tmp_path / "reference.wav"]
+    for path in paths:
+        soundfile.write(path, voice, RATE)
+    decode, read_files = recording.decode, []
+    monkeypatch.setattr(
+        recording, "decode", lambda path, name: (read_files.append(path), decode(path, name))[1]
+    )
+    source = open_recording(paths[0])
+    assert open_recording(source) is source
+    opened = codec.convert(source, speaker=open_recording(paths[1]))
+    assert sorted(read_files) == sorted(paths)
+    np.testing.assert_array_equal(codec.convert(paths[0], speaker=paths[1]), opened)
+    assert len(read_files) == 4
 
 
 def test_a_pair_is_one_recording_and_a_list_several(codec, voice):
