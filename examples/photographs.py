@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import common
 import skimage.data
 import torch
 import torch.nn.functional as F
 from common import psnr
+from skimage.color import gray2rgb
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
@@ -18,14 +20,26 @@ from vqcodec.models.config import QuantizerConfig
 from vqcodec.models.quantizer import VectorQuantizer
 
 CODEBOOK_SIZE, SIDE, CROP, BLOCK = 512, 128, 64, 4  # pixels; a code stands for a block
+# Of a photograph of a group, the patch that the figure shows.
+SHOWN = {("known", 0): 5, ("known", 1): 1, ("cat", 0): 1, ("motorcycle", 0): 7}
 
 
-def photographs() -> tuple[list[Tensor], Tensor]:
-    """Five to learn from, (3, H, W) each in [0, 1], and one that is kept aside."""
-    shown = [skimage.data.coffee(), skimage.data.astronaut(), skimage.data.rocket()]
-    shown += [*load_sample_images().images, skimage.data.chelsea()]
-    *known, unseen = [torch.from_numpy(image.copy()).permute(2, 0, 1) / 255 for image in shown]
-    return known, unseen
+def photographs() -> tuple[list[Tensor], list[Tensor]]:
+    """Those to learn from, (3, H, W) each in [0, 1], five in colour first, and two kept aside."""
+    known = [skimage.data.coffee(), skimage.data.astronaut(), skimage.data.rocket()]
+    known += load_sample_images().images
+    known += [skimage.data.immunohistochemistry(), skimage.data.hubble_deep_field()]
+    known += [skimage.data.retina()]
+    grey = [skimage.data.camera(), skimage.data.coins(), skimage.data.moon()]
+    grey += [skimage.data.brick(), skimage.data.grass(), skimage.data.gravel()]
+    known += map(gray2rgb, grey)
+    unseen = [skimage.data.chelsea(), skimage.data.stereo_motorcycle()[0]]
+    return tensors(known), tensors(unseen)
+
+
+def tensors(images: list[Any]) -> list[Tensor]:
+    """Images of bytes (H, W, 3) as (3, H, W) in [0, 1]."""
+    return [torch.from_numpy(image.copy()).permute(2, 0, 1) / 255 for image in images]
 
 
 def patches(photograph: Tensor) -> Tensor:
@@ -52,8 +66,8 @@ def block_quantizer(known: list[Tensor]) -> VectorQuantizer:
         dim=dim, codebook_dim=dim, codebook_size=CODEBOOK_SIZE, use_cosine_sim=False
     )
     quantizer = VectorQuantizer(config)
-    blocks = torch.cat([F.unfold(one[None], BLOCK, stride=BLOCK)[0].T for one in known])
-    quantizer.initialize(blocks[torch.randperm(len(blocks))[:10_000]])
+    blocks = [F.unfold(one[None], BLOCK, stride=BLOCK)[0].T for one in known]
+    quantizer.initialize(torch.cat([own[torch.randperm(len(own))[:2000]] for own in blocks]))
     return quantizer
 
 
@@ -64,14 +78,13 @@ def in_blocks(quantizer: VectorQuantizer, images: Tensor) -> Tensor:
 
 
 def run(folder: Path, *, quick: bool = False) -> common.Measured:
-    """Train on five photographs, and look at them and at one that the network never saw."""
+    """Train on photographs, and look at them and at two that the network never saw."""
     torch.manual_seed(0)
-    steps, batch_size = (40, 4) if quick else (2500, 8)
+    steps, batch_size = (40, 4) if quick else (20_000, 8)
     known, unseen = photographs()
     quantizer = common.ImageQuantizer(QuantizerConfig(codebook_size=CODEBOOK_SIZE), steps // 8)
     model = common.conv_vqvae(3, 48, quantizer)
     errors = common.fit(model, crops(known, steps, batch_size), steps)
-    images = {"known": torch.cat([patches(one) for one in known]), "unseen": patches(unseen)}
     measured: common.Measured = {
         "first error": errors[0],
         "last error": errors[-1],
@@ -79,19 +92,24 @@ def run(folder: Path, *, quick: bool = False) -> common.Measured:
     }
     shown: dict[str, list[Tensor]] = {"original": [], "VQ-VAE": [], "blocks": []}
     plain, monitor = block_quantizer(known), CollapseMonitor(CODEBOOK_SIZE, 1)
-    with torch.no_grad():
-        for name, originals in images.items():
-            passed = model(originals)
+    for name, group in (("known", known), ("cat", unseen[:1]), ("motorcycle", unseen[1:])):
+        decibels: dict[str, list[float]] = {"VQ-VAE": [], "blocks": []}
+        for number, originals in enumerate(map(patches, group)):
+            with torch.no_grad():
+                passed = model(originals)
             monitor.update(passed.codes.flatten(1)[:, None])
             blocks = in_blocks(plain, originals)
-            measured[f"PSNR in dB, {name}, VQ-VAE"] = psnr(passed.images, originals)
-            measured[f"PSNR in dB, {name}, blocks"] = psnr(blocks, originals)
-            picks = [5, 13] if name == "known" else [1]  # a cup, a face; a cat's eye
-            for title, own in zip(shown, (originals, passed.images, blocks), strict=True):
-                shown[title].append(own[picks])
+            decibels["VQ-VAE"].append(psnr(passed.images, originals))
+            decibels["blocks"].append(psnr(blocks, originals))
+            pick = SHOWN.get((name, number))
+            if pick is not None:
+                for title, own in zip(shown, (originals, passed.images, blocks), strict=True):
+                    shown[title].append(own[pick])
+        for title, values in decibels.items():
+            measured[f"PSNR in dB, {name}, {title}"] = sum(values) / len(values)
     measured[f"perplexity of {CODEBOOK_SIZE}"] = monitor.usage().perplexity
-    sheets = {title: torch.cat(parts) for title, parts in shown.items()}
-    common.save_sheets(folder / "photographs.png", sheets, 1, (4.2, 4.4), across=3)
+    sheets = {title: torch.stack(parts) for title, parts in shown.items()}
+    common.save_sheets(folder / "photographs.png", sheets, 1, (4.2, 5.7), across=3)
     return measured
 
 

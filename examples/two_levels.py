@@ -61,9 +61,9 @@ def photographs_in_two_levels(folder: Path, *, quick: bool) -> common.Measured:
     """Leave out each level: in its place there is the mean of what it says."""
     torch.manual_seed(0)
     steps, batch_size = (24, 4) if quick else (800, 8)
-    known, unseen = photographs()
+    known, (unseen, _) = photographs()
     model = TwoLevels(steps // 8)
-    errors = common.fit(model, crops(known, steps, batch_size), steps)
+    errors = common.fit(model, crops(known[:5], steps, batch_size), steps)
     originals = torch.cat([patches(known[0])[:2], patches(unseen)])
     with torch.no_grad():
         coarse, fine, _ = model.quantize(originals)
