@@ -22,6 +22,7 @@ from vqcodec.inference.wavenet.reference import ReferenceSampler
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.mu_law import SILENCE
+from vqcodec.models.pitch import PitchStream
 from vqcodec.models.wavenet import WaveNet
 from vqcodec.weights import checkpoint
 
@@ -40,8 +41,11 @@ PRESETS = {
         hidden_channels=24,
         n_bands=4,
         prediction_order=3,
+        n_harmonics=5,
     ),
-    "bands": WaveNetConfig(layers_per_stack=8, hidden_channels=64, n_bands=4, prediction_order=8),
+    "bands": WaveNetConfig(
+        layers_per_stack=8, hidden_channels=64, n_bands=4, prediction_order=8, n_harmonics=8
+    ),
     "large": WaveNetConfig(n_stacks=3, residual_channels=128, skip_channels=256),
 }
 
@@ -52,10 +56,13 @@ def make_wavenet(preset: str, seed: int = 0) -> WaveNet:
         assert trained is not None
         return trained.requires_grad_(False)
     torch.manual_seed(seed)
-    wavenet = WaveNet(PRESETS[preset], DIM, SPEAKER_DIM, HOP_LENGTH).eval().requires_grad_(False)
+    config = PRESETS[preset]
+    streams = {"pitch": PitchStream.channels} if config.n_harmonics else {}
+    wavenet = WaveNet(config, DIM, SPEAKER_DIM, HOP_LENGTH, streams)
+    wavenet.eval().requires_grad_(False)
     for name, parameter in wavenet.named_parameters():
         # What a model file holds, and spread enough that the logits differ from each other.
-        if name.startswith("prediction."):
+        if name.startswith(("prediction.", "harmonics.")):
             parameter.normal_(std=0.05)
         scale = 1 if name.startswith("sharpness.") else 2
         parameter.copy_((parameter * scale).half().float())
@@ -72,7 +79,11 @@ def make_condition(wavenet: WaveNet, n_lanes: int, n_codes: int) -> tuple[Condit
     if wavenet.features is not None:
         shape = n_lanes, n_codes, wavenet.features.in_features
         features = torch.randn(shape, generator=generator)
-    condition = Condition(latents, speaker, features=features)
+    hertz = np.random.default_rng(1).uniform(60, 400, (n_lanes, n_codes))
+    hertz[:, 2:3] = 1  # unvoiced
+    pitch = PitchStream.features(np.log(hertz).astype(np.float32))
+    streams = {"pitch": torch.from_numpy(pitch)}
+    condition = Condition(latents, speaker, streams, features=features)
     return condition, wavenet.per_code(condition)
 
 
@@ -94,14 +105,13 @@ def forced_logits(kernel: CpuSampler, levels: np.ndarray, condition: torch.Tenso
     (group,) = kernel.groups
     weights, state = group.weights, group.state
     n_lanes, n_steps, n_bands = levels.shape
-    padded = np.zeros((kernel.n_inputs, state.levels.shape[1]), np.float32)
-    padded[-1] = 1
+    room = state.levels.shape[1] - n_lanes
+    padded = np.pad(kernel.inputs(condition.permute(1, 2, 0).numpy()), [(0, 0), (0, 0), (0, room)])
     logits = np.empty((*levels.shape, 256), np.float32)
     for index in range(n_steps):
         code, within = divmod(index * n_bands, kernel.hop_length)
         if not within:
-            padded[: condition.shape[2], :n_lanes] = condition[:, code].T.numpy()
-            set_condition(weights, state, padded)
+            set_condition(weights, state, padded[code])
         step(weights, state)
         for band in range(n_bands):
             predict(weights, state, band)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from vqcodec.inference.wavenet.graph import GraphSampler
 from vqcodec.inference.wavenet.reference import ReferenceSampler
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.interfaces import Condition
+from vqcodec.models.pitch import PitchStream
 from vqcodec.models.wavenet import WaveNet
 
 CONFIG = WaveNetConfig(
@@ -29,11 +31,19 @@ def test_samples_are_those_of_the_plain_sampler(
     n_bands: int, order: int, device: str, temperature: float
 ) -> None:
     torch.manual_seed(0)
-    config = CONFIG.model_copy(update={"n_bands": n_bands, "prediction_order": order})
-    wavenet = WaveNet(config, 16, 64, 32).eval().requires_grad_(False).to(device)
-    if wavenet.prediction is not None:
+    changes = {"n_bands": n_bands, "prediction_order": order, "n_harmonics": order}
+    streams = {"pitch": PitchStream.channels}
+    wavenet = WaveNet(CONFIG.model_copy(update=changes), 16, 64, 32, streams)
+    wavenet.eval().requires_grad_(False).to(device)
+    if wavenet.prediction is not None and wavenet.harmonics is not None:
         wavenet.prediction.filter.weight.normal_(std=0.1)
-    told = Condition(torch.randn(3, 16, 9, device=device), torch.randn(3, 64, device=device))
+        wavenet.harmonics.weight.normal_(std=0.5)
+    pitch = torch.from_numpy(PitchStream.features(np.log(np.linspace(80, 300, 27)).reshape(3, 9)))
+    told = Condition(
+        torch.randn(3, 16, 9, device=device),
+        torch.randn(3, 64, device=device),
+        {"pitch": pitch.to(device)},
+    )
     condition = wavenet.per_code(told)
     samplers = [
         kind(wavenet, seeds=[1, [2, 5], 3], temperature=temperature)

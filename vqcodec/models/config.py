@@ -203,6 +203,7 @@ class WaveNetConfig(Section):
         hears_fast: whether it is told what the fast decoder knows of the codes.
         prediction_order: steps from which a filter, another for each code, predicts the next, so
             that the layers need only learn what it leaves; 0 for none.
+        n_harmonics: of the pitch, which it hears from sample to sample (models/harmonics.py).
     """
 
     n_stacks: Depth = 2
@@ -215,6 +216,7 @@ class WaveNetConfig(Section):
     n_bands: Literal[1, 4] = 1
     hears_fast: bool = False
     prediction_order: Annotated[int, Field(ge=0, le=64)] = 0
+    n_harmonics: Annotated[int, Field(ge=0, le=64)] = 0
 
     @property
     def dilations(self) -> list[int]:
@@ -273,6 +275,11 @@ class ModelConfig(Section):
         if self.wavenet is not None and self.wavenet.hears_fast and self.fast is None:
             raise ValueError(
                 "wavenet.hears_fast needs the fast decoder: give it, or leave that out"
+            )
+        if self.wavenet is not None and self.wavenet.n_harmonics and self.pitch is None:
+            raise ValueError(
+                "wavenet.n_harmonics are those of the stream pitch: give the model that, or leave "
+                "them out"
             )
         if self.wavenet is not None and self.hop_length % self.wavenet.n_bands:
             raise ValueError(

@@ -102,7 +102,8 @@ def _rates(config: ModelConfig) -> list[tuple[str, float]]:
         (r"fast\.(blocks|head)\.", frame_rate),
         (r"wavenet\.(embedding|lower|speaker)\.", 0),  # look-ups, and once for a recording
         (r"wavenet\.layers\.\d+\.condition\.", code_rate),
-        (r"wavenet\.(layers|hidden|logits)\.", rate / (config.wavenet or WaveNetConfig()).n_bands),
+        (r"wavenet\.(prediction|streams|conditioner|features)\.", code_rate),
+        (r"wavenet\.", rate / (config.wavenet or WaveNetConfig()).n_bands),
     ]
 
 

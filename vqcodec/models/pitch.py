@@ -20,6 +20,7 @@ USUAL_HZ = 150.0
 CENT = math.log(2) / 1200
 # The decoder is told absolute log F0, in bins from the lowest voices to the highest.
 N_BINS, LOWEST_HZ, HIGHEST_HZ = 64, 52.0, 550.0
+SAMPLE_RATE = 16_000  # at which it is tracked
 
 Contour = npt.NDArray[np.float32]
 

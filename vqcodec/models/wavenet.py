@@ -8,7 +8,8 @@ noise falls under the speech (as in LPCNet, Valin and Skoglund 2019, arXiv 1810.
 In sub-bands a step predicts a sample of each, the higher ones given the lower ones of the step,
 and there are as many steps fewer (as in DurIAN, Yu et al. 2019, arXiv 1909.01700). It may listen to
 what the fast decoder knows of the codes, and be told what a linear filter predicts (LPCNet again,
-whose filter follows from the spectrum): both leave less to guess.
+whose filter follows from the spectrum), and hear the harmonics of the pitch (harmonics.py): all
+leave less to guess.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from torch import Tensor, nn
 
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.filterbank import filters
+from vqcodec.models.harmonics import (
+    followed_phase,
+    harmonic_waves,
+    pitch_frequency,
+    summed_phase,
+)
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.istft import IstftDecoder
 from vqcodec.models.mu_law import N_LEVELS, OUTPUT_GAIN, SAMPLES, SHARPEST, SILENCE
@@ -161,6 +168,10 @@ class WaveNet(nn.Module):
             self.expected = nn.Linear(n_bands, width, bias=False)
             self.sharpness = nn.Linear(config.hidden_channels, n_bands)
             nn.init.constant_(self.sharpness.bias, 5.0)
+        self.harmonics = None
+        if config.n_harmonics:
+            self.harmonics = nn.Linear(2 * config.n_harmonics, width, bias=False)
+            nn.init.zeros_(self.harmonics.weight)
         analysis = torch.from_numpy(filters(n_bands)[0].copy())
         self.register_buffer("analysis", analysis, persistent=False)
 
@@ -179,20 +190,43 @@ class WaveNet(nn.Module):
         return condition._replace(features=features.reshape(len(features), n_codes, -1))
 
     def per_code(self, condition: Condition) -> Tensor:
-        """`informed` of N codes -> what the layers are told, (B, N, H), one vector per code."""
+        """`informed` of N codes -> what `split` takes apart, (B, N, H or H + 1)."""
         first, second = self.conditioner
         x = first(condition.latents) + self.speaker(condition.speaker)[..., None]
         x = self.streams(x, condition.streams)
         if self.features is not None:
             assert condition.features is not None
             x = x + self.features(condition.features).transpose(1, 2)
-        return F.gelu(second(F.gelu(x))).transpose(1, 2)
+        told = F.gelu(second(F.gelu(x))).transpose(1, 2)
+        if self.harmonics is None:
+            return told
+        frequency = torch.zeros_like(told[..., 0])
+        if "pitch" in condition.streams:
+            frequency = pitch_frequency(condition.streams["pitch"], self.n_bands)
+        return torch.cat([told, frequency[..., None]], dim=-1)
 
-    def embed(self, levels: Tensor, expected: Tensor | None) -> Tensor:
-        """Levels (..., M) of a step, and what is expected of the next -> first input (..., C)."""
+    def split(self, told: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`per_code` (..., H or H + 1) -> what the layers are told, and cycles per step (...)."""
+        if self.harmonics is None:
+            return told, None
+        return told[..., :-1], told[..., -1]
+
+    def embed(self, levels: Tensor, expected: Tensor | None, waves: Tensor | None) -> Tensor:
+        """The first layer's input (..., C).
+
+        Args:
+            levels: (..., M) of a step.
+            expected: (..., M) of the next.
+            waves: (..., 2 * n_harmonics) of the next.
+        """
         rows = torch.arange(self.n_bands, device=levels.device) * N_LEVELS
         embedded: Tensor = self.embedding(levels + rows).sum(-2)
-        return embedded if expected is None else embedded + self.expected(expected)
+        if expected is not None:
+            embedded = embedded + self.expected(expected)
+        if waves is not None:
+            assert self.harmonics is not None
+            embedded = embedded + self.harmonics(waves)
+        return embedded
 
     def band_inputs(self, skips: Tensor) -> Tensor:
         """Summed skips (..., K) -> what each band's distribution begins from, (..., M, W)."""
@@ -231,21 +265,36 @@ class WaveNet(nn.Module):
         told: Tensor = self.lower(levels + band * N_LEVELS)
         return told
 
-    def forward(self, levels: Tensor, condition: Condition, told: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        levels: Tensor,
+        condition: Condition,
+        told: Tensor | None = None,
+        waveform: Tensor | None = None,
+    ) -> Tensor:
         """Teacher forcing: logits of every sample given the true samples before it.
 
         Args:
             levels: (B, S, M) int64 of `to_levels`, what is to be predicted.
             condition: `informed`, of N codes.
             told: what it is told that they were; `levels` when None.
+            waveform: (B, S * M), whose fundamental the harmonics follow; when None, their
+                frequency alone sets their phase, as in sampling.
 
         Returns:
             (B, S, M, L).
         """
         told = levels if told is None else told
-        heard = self.per_code(condition)
+        heard, frequency = self.split(self.per_code(condition))
         expected = None if self.prediction is None else self.prediction(told, heard)
-        x = self.embed(F.pad(told, (0, 0, 1, -1), value=SILENCE), expected)
+        waves = None
+        if frequency is not None:
+            frequency = frequency.repeat_interleave(levels.shape[1] // frequency.shape[1], -1)
+            phase = summed_phase(frequency)
+            if waveform is not None:
+                phase = followed_phase(phase, waveform)
+            waves = harmonic_waves(phase, frequency, self.config.n_harmonics)
+        x = self.embed(F.pad(told, (0, 0, 1, -1), value=SILENCE), expected, waves)
         skips: Tensor | float = 0.0
         for layer in self.layers:
             x, skip = layer(x, heard)

@@ -176,7 +176,7 @@ class Objective(nn.Module):
         """Cross-entropy in nats per sample of what it predicts."""
         levels = wavenet.to_levels(waveform)
         told = self._told(wavenet, waveform) if torch.is_grad_enabled() else levels
-        logits = wavenet(levels, wavenet.informed(condition, self.model.fast), told)
+        logits = wavenet(levels, wavenet.informed(condition, self.model.fast), told, waveform)
         return F.cross_entropy(logits.flatten(0, -2).float(), levels.flatten())
 
     def _told(self, wavenet: WaveNet, waveform: Tensor) -> Tensor:

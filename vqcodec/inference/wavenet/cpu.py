@@ -58,21 +58,21 @@ class CpuSampler:
             _Group(lanes, weights[width], new_state(weights[width], config.prediction_order, width))
             for lanes, width in _groups(n_lanes)
         ]
-        self.n_inputs = self.groups[0].weights.condition.shape[1]
+        self.condition_channels = config.condition_channels
+        # After what is told, the constant 1 and the frequency.
+        self.n_inputs = self.groups[0].weights.condition.shape[1] + 1
 
     def blocks(self, condition: np.ndarray) -> Iterator[np.ndarray]:
         """Sample the hops of `condition`; call again with what follows to go on.
 
         Args:
-            condition: (B, N, H) of `WaveNet.per_code`.
+            condition: (B, N, H or H + 1) of `WaveNet.per_code`.
 
         Yields:
             (B, n * hop_length) float32 waveform of a few codes.
         """
-        n_lanes, n_codes, n_heard = condition.shape
-        conditions = np.zeros((n_codes, self.n_inputs, n_lanes), np.float32)
-        conditions[:, :n_heard] = condition.transpose(1, 2, 0)
-        conditions[:, -1] = 1
+        n_lanes, n_codes, _ = condition.shape
+        conditions = self.inputs(condition.transpose(1, 2, 0))
         with ThreadPoolExecutor(min(len(self.groups), chunking.thread_count())) as pool:
             for start in range(0, n_codes, self.FRAMES):
                 part = conditions[start : start + self.FRAMES]
@@ -81,6 +81,16 @@ class CpuSampler:
                 parts = pool.map(partial(self._sample, conditions=part, draws=draws), self.groups)
                 levels = np.concatenate(list(parts), axis=-1)
                 yield self.synthesize(levels.reshape(-1, self.n_bands, n_lanes).transpose(2, 0, 1))
+
+    def inputs(self, condition: np.ndarray) -> np.ndarray:
+        """`WaveNet.per_code`, as (N, H or H + 1, B) -> as the kernel reads it, (N, n_inputs, B)."""
+        n_codes, n_told, n_lanes = condition.shape
+        inputs = np.zeros((n_codes, self.n_inputs, n_lanes), np.float32)
+        inputs[:, : self.condition_channels] = condition[:, : self.condition_channels]
+        inputs[:, -2] = 1
+        if n_told > self.condition_channels:
+            inputs[:, -1] = condition[:, -1]
+        return inputs
 
     def _sample(self, group: _Group, conditions: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """Levels (n, steps, M, lanes) of a group; lanes that only fill it up are dropped."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqcodec.models.harmonics import harmonic_waves
 from vqcodec.models.mu_law import SILENCE, Synthesizer
 from vqcodec.models.wavenet import WaveNet
 
@@ -53,6 +54,8 @@ class GraphSampler:
         order = wavenet.config.prediction_order
         self.taps = weight.new_zeros(n_lanes, n_bands * order, n_bands)
         self.samples = weight.new_zeros(n_lanes, order, n_bands)
+        self.frequency = weight.new_zeros(n_lanes)
+        self.phase = weight.new_zeros(n_lanes, dtype=torch.float64)
         self.synthesize = Synthesizer(n_lanes, n_bands, wavenet.config.pre_emphasis)
         self._run: Callable[[], None] = self._hop
         if weight.is_cuda:
@@ -60,7 +63,7 @@ class GraphSampler:
 
     def _captured(self) -> Callable[[], None]:
         """The steps of a hop as one launch; the state is left as it was."""
-        state = (self.slots, self.past, self.levels, self.samples)
+        state = (self.slots, self.past, self.levels, self.samples, self.phase)
         before = [tensor.clone() for tensor in state]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -97,7 +100,12 @@ class GraphSampler:
         """What each band of the next step begins from, (B, M, W)."""
         rows = self.starts + self.slots
         older = self.past[rows]
-        x = self.wavenet.embed(self.levels, expected)
+        waves = None
+        if self.wavenet.harmonics is not None:
+            self.phase.add_(self.frequency).remainder_(1)
+            n_harmonics = self.wavenet.config.n_harmonics
+            waves = harmonic_waves(self.phase.float(), self.frequency, n_harmonics)
+        x = self.wavenet.embed(self.levels, expected, waves)
         inputs, skips = [], []
         for layer, past, held in zip(self.wavenet.layers, older, self.held, strict=True):
             inputs.append(x)
@@ -120,7 +128,7 @@ class GraphSampler:
         """Sample the hops of `condition`; call again with what follows to go on.
 
         Args:
-            condition: (B, N, H) of `WaveNet.per_code`.
+            condition: (B, N, H or H + 1) of `WaveNet.per_code`.
 
         Yields:
             (B, hop_length) float32 waveform of each code.
@@ -128,10 +136,13 @@ class GraphSampler:
         for code in condition.unbind(1):
             uniform = np.stack([rng.random(len(self.draws)) for rng in self.generators], axis=1)
             self.draws.copy_(torch.from_numpy(uniform))
-            held = [layer.condition(code) for layer in self.wavenet.layers]  # type: ignore[operator]
+            told, frequency = self.wavenet.split(code)
+            held = [layer.condition(told) for layer in self.wavenet.layers]  # type: ignore[operator]
             self.held.copy_(torch.stack(held))
             if self.wavenet.prediction is not None:
-                self.taps.copy_(self.wavenet.prediction.taps(code))
+                self.taps.copy_(self.wavenet.prediction.taps(told))
+            if frequency is not None:
+                self.frequency.copy_(frequency)
             self._run()
             waveform = self.synthesize(self.sampled.transpose(0, 1).cpu().numpy())
             yield torch.from_numpy(waveform).to(condition.device)

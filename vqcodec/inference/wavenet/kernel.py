@@ -84,10 +84,11 @@ def tanh(x: Any) -> Any:
 
 @vectorized
 def set_condition(weights: Any, state: Any, condition: Any) -> None:
-    """Project the condition (H + 1, L) of a code for every layer."""
+    """Project the condition (H + 2, L) of a code for every layer; the last row is the frequency."""
     for layer in range(len(weights.dilations)):
         accumulate(weights.condition[layer], condition, state.zeros, state.held[layer])
     accumulate(weights.taps, condition, state.zeros, state.taps)
+    state.frequency[:] = condition[-1]
 
 
 @inlined
@@ -119,6 +120,22 @@ def compress(x: Any) -> Any:
 
 
 @inlined
+def turn(state: Any) -> None:
+    """Go on by a step in the harmonics of the pitch (models/harmonics.py)."""
+    n_harmonics = len(state.waves) // 2
+    for lane in range(len(state.phase)):
+        frequency = state.frequency[lane]
+        phase = state.phase[lane] + frequency
+        phase -= math.floor(phase)
+        state.phase[lane] = phase
+        for index in range(n_harmonics):
+            angle = 2 * math.pi * phase * (index + 1)
+            is_voiced = np.float32(frequency > 0)
+            state.waves[index, lane] = is_voiced * np.float32(math.cos(angle))
+            state.waves[n_harmonics + index, lane] = is_voiced * np.float32(math.sin(angle))
+
+
+@inlined
 def remember(state: Any) -> None:
     """Take the samples of the step's levels for the last ones."""
     n_bands, n_lanes = state.levels.shape
@@ -145,6 +162,9 @@ def step(weights: Any, state: Any) -> None:
                 total += weights.expected[band, channel] * state.expected[band, lane]
             state.stream[channel, lane] = total
     x, skips = state.stream[:width], state.stream[width:]
+    if len(state.waves):
+        turn(state)
+        accumulate(weights.harmonics, state.waves, x, x)
     skips[:-1] = np.float32(0)
     filters, gates = state.gates[:width].ravel(), state.gates[width:].ravel()
     hidden = state.hidden.ravel()
@@ -301,7 +321,7 @@ def sample(
     Args:
         weights: of the network.
         state: goes on.
-        condition: (N, H + 1, L).
+        condition: (N, H + 2, L).
         draws: (N, n, M, L) in [0, 1).
         temperature: of the draws.
         levels: (N, n, M, L), to be filled.

@@ -29,6 +29,7 @@ class Weights(NamedTuple):
         lower: (M, 256, W) float32, what each band tells the higher ones; 0 of the highest.
         taps: (H + 1, J * M * M) of `LinearPrediction`, padded; J is 0 where nothing is predicted.
         expected: (M, C) float32, what is expected of each band to the first layer.
+        harmonics: (2K, C), those of the pitch to the first layer; K is 0 where it hears none.
         sharpness: (M, W + 1) float32.
         dilations: (layers,) int64.
     """
@@ -43,6 +44,7 @@ class Weights(NamedTuple):
     lower: np.ndarray
     taps: np.ndarray
     expected: np.ndarray
+    harmonics: np.ndarray
     sharpness: np.ndarray
     dilations: np.ndarray
 
@@ -58,6 +60,9 @@ class State(NamedTuple):
         taps: (J * M * M, L), padded, the filter of the current code.
         samples: (J * M, L), what the last steps stand for, the oldest first.
         expected: (M, L), of the next step, on the scale of mu-law.
+        frequency: (L,), of the current code, cycles per step.
+        phase: (L,) float64, of the next step, cycles.
+        waves: (2K, L), harmonics of the next step.
         sharpness: (L,), of the band that is next.
         stream: (C + K + 1, L), the residual stream, then the summed skips.
         gates: (2C, L).
@@ -78,6 +83,9 @@ class State(NamedTuple):
     taps: np.ndarray
     samples: np.ndarray
     expected: np.ndarray
+    frequency: np.ndarray
+    phase: np.ndarray
+    waves: np.ndarray
     sharpness: np.ndarray
     stream: np.ndarray
     gates: np.ndarray
@@ -122,7 +130,7 @@ def export_weights(state: Mapping[str, np.ndarray], config: WaveNetConfig, n_lan
 
 
 def _layers(state: Mapping[str, np.ndarray], config: WaveNetConfig) -> dict[str, np.ndarray]:
-    """`condition`, `older`, `newer` and `mixed` of `Weights`."""
+    """`condition`, `older`, `newer`, `mixed` and `harmonics` of `Weights`."""
     channels = config.residual_channels
     width, skip, heard = map(
         _whole_vectors, (channels, config.skip_channels, config.condition_channels)
@@ -154,7 +162,13 @@ def _layers(state: Mapping[str, np.ndarray], config: WaveNetConfig) -> dict[str,
         for layer in layers
     ]
     stacks = {"condition": condition, "older": older, "newer": newer, "mixed": mixed}
-    return {name: np.stack(arrays) for name, arrays in stacks.items()}
+    harmonics = np.zeros((channels, 0))
+    if config.n_harmonics:
+        harmonics = state["harmonics.weight"]
+    return {
+        **{name: np.stack(arrays) for name, arrays in stacks.items()},
+        "harmonics": _padded(harmonics.T, harmonics.shape[1], width),
+    }
 
 
 def _heads(state: Mapping[str, np.ndarray], config: WaveNetConfig) -> dict[str, np.ndarray]:
@@ -242,6 +256,9 @@ def new_state(weights: Weights, order: int, n_lanes: int) -> State:
         taps=zeros(n_taps),
         samples=zeros(order * n_bands),
         expected=zeros(n_bands),
+        frequency=zeros(),
+        phase=np.zeros(n_lanes),
+        waves=zeros(len(weights.harmonics)),
         sharpness=zeros(),
         stream=with_one(weights.mixed.shape[-1]),
         gates=zeros(both),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqcodec.models.harmonics import harmonic_waves
 from vqcodec.models.mu_law import SILENCE, Synthesizer
 from vqcodec.models.wavenet import GatedLayer, WaveNet
 
@@ -46,10 +47,12 @@ class Held(NamedTuple):
     Attributes:
         conditions: of each layer, (B, 2C).
         taps: (B, M * J, M) of `LinearPrediction`, or None.
+        frequency: (B,) cycles per step, or None.
     """
 
     conditions: list[Tensor]
     taps: Tensor | None
+    frequency: Tensor | None
 
 
 class ReferenceSampler:
@@ -73,6 +76,7 @@ class ReferenceSampler:
         self.levels = torch.full((len(seeds), n_bands), SILENCE, device=device)
         order = wavenet.config.prediction_order
         self.samples = torch.zeros(len(seeds), order, n_bands, device=device)
+        self.phase = torch.zeros(len(seeds), dtype=torch.float64, device=device)
         self.synthesize = Synthesizer(len(seeds), n_bands, wavenet.config.pre_emphasis)
 
     @torch.no_grad()
@@ -80,7 +84,7 @@ class ReferenceSampler:
         """Sample the hops of `condition`; call again with what follows to go on.
 
         Args:
-            condition: (B, N, H) of `WaveNet.per_code`.
+            condition: (B, N, H or H + 1) of `WaveNet.per_code`.
 
         Yields:
             (B, hop_length) float32 waveform of each code.
@@ -98,11 +102,13 @@ class ReferenceSampler:
             yield torch.from_numpy(self.synthesize(levels.cpu().numpy())).to(levels.device)
 
     def held(self, code: Tensor) -> Held:
-        """What is told of a code (B, H), as its steps need it."""
+        """What is told of a code (B, H or H + 1), as its steps need it."""
         prediction = self.wavenet.prediction
+        told, frequency = self.wavenet.split(code)
         return Held(
-            [queue.layer.condition(code) for queue in self.queues],
-            None if prediction is None else prediction.taps(code),
+            [queue.layer.condition(told) for queue in self.queues],
+            None if prediction is None else prediction.taps(told),
+            frequency,
         )
 
     def step(self, held: Held, draw: Tensor) -> None:
@@ -135,9 +141,17 @@ class ReferenceSampler:
         past = self.samples.flatten(1)[:, None]
         return self.wavenet.prediction.expect(past, held.taps)[:, 0]
 
+    def waves(self, held: Held) -> Tensor | None:
+        """Harmonics of the next step, (B, 2K)."""
+        if held.frequency is None:
+            return None
+        self.phase = (self.phase + held.frequency).remainder(1)
+        n_harmonics = self.wavenet.config.n_harmonics
+        return harmonic_waves(self.phase.float(), held.frequency, n_harmonics)
+
     def inputs(self, held: Held, expected: Tensor | None) -> Tensor:
         """What each band of the next step begins from, (B, M, W)."""
-        x = self.wavenet.embed(self.levels, expected)
+        x = self.wavenet.embed(self.levels, expected, self.waves(held))
         skips: Tensor | float = 0.0
         for queue, condition in zip(self.queues, held.conditions, strict=True):
             x, skip = queue.step(x, condition)
