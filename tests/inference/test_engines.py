@@ -20,6 +20,7 @@ from vqcodec.inference import engines
 from vqcodec.inference.engines import Engine, pytorch
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.graphs import export_graphs
+from vqcodec.models.pitch import UNVOICED, PitchStream
 from vqcodec.models.streams import build_streams
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights import checkpoint, model_file
@@ -85,7 +86,8 @@ def test_both_tell_the_wavenet_what_the_fast_decoder_knows(
     pair = engines.start(file), engines.start(file, device="cpu", engine="torch")
     rng = np.random.default_rng(0)
     codes, speaker = rng.integers(0, 512, (1, 100)), rng.normal(size=64).astype(np.float32)
-    streams = {"pitch": rng.random((65, 100)).astype(np.float32)}
+    contour = np.where(rng.random(100) < 0.2, UNVOICED, np.log(rng.uniform(60, 400, 100)))
+    streams = {"pitch": PitchStream.features(contour)}
     found, expected = (engine.wavenet_condition(codes, speaker, streams) for engine in pair)
     assert error_db(found, expected) < -60
     untold = [engine.wavenet_condition(codes, speaker) for engine in pair]

@@ -185,7 +185,10 @@ class Objective(nn.Module):
         is_softer = dice < self.perturbation.past_softer
         gain = torch.where(is_softer, 10 ** (-loudness * SOFTEST_DB / 20), 1.0)
         levels = wavenet.to_levels(waveform * gain)
-        noise = self.perturbation.past_noise * torch.randn(levels.shape, device=levels.device)
+        # Some segments a little and some a lot, evenly in the logarithm.
+        exponents = torch.rand(len(waveform), 1, 1, device=levels.device)
+        deviation = self.perturbation.past_noise**exponents
+        noise = deviation * torch.randn(levels.shape, device=levels.device)
         return (levels + noise.round().long()).clamp(0, N_LEVELS - 1)
 
     def _quantized(self, batch: Batch) -> tuple[Quantized, Tensor]:
