@@ -107,6 +107,7 @@ def told_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "n_bands": 4,
         "hears_fast": True,
         "prediction_order": 2,
+        "pitch_taps": 2,
         "n_harmonics": 3,
     }
     model = VQVAE(ModelConfig.model_validate({**TINY, "wavenet": wavenet, "pitch": {}}))

@@ -41,10 +41,16 @@ PRESETS = {
         hidden_channels=24,
         n_bands=4,
         prediction_order=3,
+        pitch_taps=2,
         n_harmonics=5,
     ),
     "bands": WaveNetConfig(
-        layers_per_stack=8, hidden_channels=64, n_bands=4, prediction_order=8, n_harmonics=8
+        layers_per_stack=8,
+        hidden_channels=64,
+        n_bands=4,
+        prediction_order=8,
+        pitch_taps=5,
+        n_harmonics=8,
     ),
     "large": WaveNetConfig(n_stacks=3, residual_channels=128, skip_channels=256),
 }

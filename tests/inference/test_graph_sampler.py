@@ -31,7 +31,12 @@ def test_samples_are_those_of_the_plain_sampler(
     n_bands: int, order: int, device: str, temperature: float
 ) -> None:
     torch.manual_seed(0)
-    changes = {"n_bands": n_bands, "prediction_order": order, "n_harmonics": order}
+    changes = {
+        "n_bands": n_bands,
+        "prediction_order": order,
+        "pitch_taps": order,
+        "n_harmonics": order,
+    }
     streams = {"pitch": PitchStream.channels}
     wavenet = WaveNet(CONFIG.model_copy(update=changes), 16, 64, 32, streams)
     wavenet.eval().requires_grad_(False).to(device)

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 import torch
 
+from vqcodec.models.companding import mu_law_encode
 from vqcodec.models.mel import MelSpectrogram, mel_filterbank
 from vqcodec.models.mu_law import SAMPLES
-from vqcodec.models.wavenet import mu_law_encode
 
 functional = pytest.importorskip("torchaudio.functional")
 transforms = pytest.importorskip("torchaudio.transforms")

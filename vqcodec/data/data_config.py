@@ -67,8 +67,9 @@ class PerturbationConfig(Section):
             1 keeps it, 0 is monotone.
         drift_semitones: root mean square of a slow random melody that is added, with such a stream.
         equalizer_db: root mean square of a smooth random colour.
-        past_noise: standard deviation, in levels, of what is added to the samples that the WaveNet
-            is told it has made: it learns not to run after its own errors.
+        past_noise: standard deviation at most, in levels, of what is added to the samples that the
+            WaveNet is told it has made: it learns not to run after its own errors. That of a
+            segment lies between 1 and it, evenly in the logarithm.
         past_softer: probability of telling it that it has been softer in a segment, by up to 40 dB:
             it learns to be as loud as the codes say. Else silence goes on forever.
         stream_dropout: probability of not telling decoders the streams of a segment, perturbed or

@@ -188,6 +188,10 @@ class IstftDecoderConfig(Section):
         return self
 
 
+# Samples of a period of the lowest voices that are tracked, at most.
+LONGEST_PERIOD = 310
+
+
 class WaveNetConfig(Section):
     """The autoregressive decoder (models/wavenet.py).
 
@@ -203,6 +207,7 @@ class WaveNetConfig(Section):
         hears_fast: whether it is told what the fast decoder knows of the codes.
         prediction_order: steps from which a filter, another for each code, predicts the next, so
             that the layers need only learn what it leaves; 0 for none.
+        pitch_taps: further steps that the filter looks at, about a period of the pitch ago.
         n_harmonics: of the pitch, which it hears from sample to sample (models/harmonics.py).
     """
 
@@ -216,7 +221,20 @@ class WaveNetConfig(Section):
     n_bands: Literal[1, 4] = 1
     hears_fast: bool = False
     prediction_order: Annotated[int, Field(ge=0, le=64)] = 0
+    pitch_taps: Annotated[int, Field(ge=0, le=15)] = 0
     n_harmonics: Annotated[int, Field(ge=0, le=64)] = 0
+
+    @property
+    def memory_length(self) -> int:
+        """Steps that its filter looks back."""
+        if not self.pitch_taps:
+            return self.prediction_order
+        return max(self.prediction_order, LONGEST_PERIOD // self.n_bands + self.pitch_taps)
+
+    @property
+    def hears_pitch(self) -> bool:
+        """Whether it is told the pitch from sample to sample, and not only code by code."""
+        return self.n_harmonics > 0 or self.pitch_taps > 0
 
     @property
     def dilations(self) -> list[int]:
@@ -276,10 +294,15 @@ class ModelConfig(Section):
             raise ValueError(
                 "wavenet.hears_fast needs the fast decoder: give it, or leave that out"
             )
-        if self.wavenet is not None and self.wavenet.n_harmonics and self.pitch is None:
+        if self.wavenet is not None and self.wavenet.hears_pitch and self.pitch is None:
             raise ValueError(
-                "wavenet.n_harmonics are those of the stream pitch: give the model that, or leave "
-                "them out"
+                "wavenet.n_harmonics and pitch_taps need the stream pitch: give the model that, or "
+                "leave them out"
+            )
+        if self.wavenet is not None and self.wavenet.pitch_taps > self.wavenet.prediction_order:
+            raise ValueError(
+                f"wavenet.pitch_taps {self.wavenet.pitch_taps} belong to its filter: "
+                f"prediction_order must be at least as much, not {self.wavenet.prediction_order}"
             )
         if self.wavenet is not None and self.hop_length % self.wavenet.n_bands:
             raise ValueError(

@@ -36,6 +36,17 @@ def pitch_frequency(pitch: Tensor, step_length: int) -> Tensor:
     return log_f0.exp() * (step_length / SAMPLE_RATE) * (bins.sum(1) > 0.5)
 
 
+def period(frequency: Tensor, n_taps: int) -> Tensor:
+    """Cycles per step -> whole steps of a period, 0 where unvoiced.
+
+    Args:
+        frequency: any shape.
+        n_taps: that are to lie about a period ago, all of them in the past.
+    """
+    steps = (1 / frequency.clamp(min=1e-6) + 0.5).floor().long().clamp(min=n_taps // 2 + 1)
+    return steps * (frequency > 0)
+
+
 def summed_phase(frequency: Tensor) -> Tensor:
     """Cycles per step (B, S) -> cycles in [0, 1) since the start, (B, S)."""
     return frequency.double().cumsum(-1).remainder(1).float()

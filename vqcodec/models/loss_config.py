@@ -20,6 +20,7 @@ class LossConfig(Section):
         phones: of predicting from each code the phone that is said, for data prepared with labels
             (as supervised tokenizers do: Du et al. 2024, CosyVoice, arXiv 2407.05407, section 2.1).
         wavenet: of the WaveNet's cross-entropy.
+        prediction: of the error of the WaveNet's filter, beside its cross-entropy.
         consistency: of the distance of the codes of a segment from those of the same segment
             perturbed, which draws them to what the perturbation leaves. Validation does not see
             what it improves: the newest model is kept.
@@ -36,6 +37,7 @@ class LossConfig(Section):
     latent_mel: Weight = 0.5
     phones: Weight = 0.0
     wavenet: Weight = 1.0
+    prediction: Weight = 0.0
     consistency: Weight = 0.0
     conversion_pitch: Weight = 0.0
     conversion_timbre: Weight = 0.0

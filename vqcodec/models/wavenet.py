@@ -7,9 +7,8 @@ noise falls under the speech (as in LPCNet, Valin and Skoglund 2019, arXiv 1810.
 
 In sub-bands a step predicts a sample of each, the higher ones given the lower ones of the step,
 and there are as many steps fewer (as in DurIAN, Yu et al. 2019, arXiv 1909.01700). It may listen to
-what the fast decoder knows of the codes, and be told what a linear filter predicts (LPCNet again,
-whose filter follows from the spectrum), and hear the harmonics of the pitch (harmonics.py): all
-leave less to guess.
+what the fast decoder knows of the codes, be told what a linear filter predicts
+(linear_prediction.py) and hear the harmonics of the pitch (harmonics.py): all leave less to guess.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqcodec.models.companding import compress, mu_law_encode
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.filterbank import filters
 from vqcodec.models.harmonics import (
@@ -31,7 +31,8 @@ from vqcodec.models.harmonics import (
 )
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.istft import IstftDecoder
-from vqcodec.models.mu_law import N_LEVELS, OUTPUT_GAIN, SAMPLES, SHARPEST, SILENCE
+from vqcodec.models.linear_prediction import LinearPrediction
+from vqcodec.models.mu_law import N_LEVELS, OUTPUT_GAIN, SHARPEST, SILENCE
 from vqcodec.models.receptive_field import N_CONDITIONERS, wavenet_field
 from vqcodec.models.stream_inputs import StreamInputs
 
@@ -81,45 +82,6 @@ class GatedLayer(nn.Module):
         return self.step(older, x, held)
 
 
-class LinearPrediction(nn.Module):
-    """What a linear filter, set anew for every code, expects of the next step.
-
-    Args:
-        order: steps J that it looks back.
-        n_bands: M; each is predicted from all.
-        condition_channels: H.
-    """
-
-    def __init__(self, order: int, n_bands: int, condition_channels: int) -> None:
-        super().__init__()
-        self.order, self.n_bands = order, n_bands
-        self.filter = nn.Linear(condition_channels, n_bands * n_bands * order)
-        nn.init.zeros_(self.filter.weight)
-        nn.init.zeros_(self.filter.bias)
-        self.register_buffer("samples", torch.from_numpy(SAMPLES), persistent=False)
-
-    def taps(self, condition: Tensor) -> Tensor:
-        """Condition (..., H) -> (..., M * J, M), oldest steps first."""
-        taps: Tensor = self.filter(condition)
-        return taps.unflatten(-1, (-1, self.n_bands))
-
-    def expect(self, past: Tensor, taps: Tensor) -> Tensor:
-        """Samples (..., n, M * J) before n steps -> (..., n, M) on the scale of mu-law."""
-        with torch.autocast(past.device.type, enabled=False):
-            return compress((past @ taps.float()).clamp(-1, 1))
-
-    def heard(self, levels: Tensor) -> Tensor:
-        """Levels -> the samples that they stand for."""
-        return self.get_buffer("samples")[levels]
-
-    def forward(self, levels: Tensor, condition: Tensor) -> Tensor:
-        """Levels (B, S, M) told and condition (B, N, H) -> what was expected of each, (B, S, M)."""
-        samples = F.pad(self.heard(levels), (0, 0, self.order, -1))
-        past = samples.unfold(1, self.order, 1).transpose(2, 3).flatten(2)
-        of_codes = past.unflatten(1, (condition.shape[1], -1))
-        return self.expect(of_codes, self.taps(condition)).flatten(1, 2)
-
-
 class WaveNet(nn.Module):
     """Distribution of every next sample given the samples before, the codes and the speaker.
 
@@ -164,7 +126,7 @@ class WaveNet(nn.Module):
             nn.init.normal_(self.lower.weight, std=0.1)
         self.prediction = None
         if config.prediction_order:
-            self.prediction = LinearPrediction(config.prediction_order, n_bands, heard)
+            self.prediction = LinearPrediction(config)
             self.expected = nn.Linear(n_bands, width, bias=False)
             self.sharpness = nn.Linear(config.hidden_channels, n_bands)
             nn.init.constant_(self.sharpness.bias, 5.0)
@@ -198,7 +160,7 @@ class WaveNet(nn.Module):
             assert condition.features is not None
             x = x + self.features(condition.features).transpose(1, 2)
         told = F.gelu(second(F.gelu(x))).transpose(1, 2)
-        if self.harmonics is None:
+        if not self.config.hears_pitch:
             return told
         frequency = torch.zeros_like(told[..., 0])
         if "pitch" in condition.streams:
@@ -207,7 +169,7 @@ class WaveNet(nn.Module):
 
     def split(self, told: Tensor) -> tuple[Tensor, Tensor | None]:
         """`per_code` (..., H or H + 1) -> what the layers are told, and cycles per step (...)."""
-        if self.harmonics is None:
+        if not self.config.hears_pitch:
             return told, None
         return told[..., :-1], told[..., -1]
 
@@ -286,9 +248,11 @@ class WaveNet(nn.Module):
         """
         told = levels if told is None else told
         heard, frequency = self.split(self.per_code(condition))
-        expected = None if self.prediction is None else self.prediction(told, heard)
+        expected = None
+        if self.prediction is not None:
+            expected = self.prediction(told, heard, frequency)
         waves = None
-        if frequency is not None:
+        if self.harmonics is not None and frequency is not None:
             frequency = frequency.repeat_interleave(levels.shape[1] // frequency.shape[1], -1)
             phase = summed_phase(frequency)
             if waveform is not None:
@@ -307,6 +271,21 @@ class WaveNet(nn.Module):
                 lower = lower + self.told_lower(told[..., band], band)
         return torch.stack(logits, dim=-2)
 
+    def prediction_error(self, levels: Tensor, condition: Condition) -> Tensor:
+        """How far the filter is on average from what comes, on the scale of mu-law.
+
+        Its own loss, or the filter becomes anything that helps the layers at once (end-to-end
+        LPCNet, Subramani et al. 2022, arXiv 2202.11301, section 3.3).
+
+        Args:
+            levels: (B, S, M), as `forward` is given them.
+            condition: `informed`, of N codes.
+        """
+        assert self.prediction is not None
+        heard, frequency = self.split(self.per_code(condition))
+        expected = self.prediction(levels, heard, frequency)
+        return F.l1_loss(expected, compress(self.prediction.heard(levels)))
+
     def to_levels(self, waveform: Tensor) -> Tensor:
         """Waveform (B, S * M), normalised level -> mu-law levels (B, S, M) int64 in [0, 256)."""
         scaled = waveform * OUTPUT_GAIN
@@ -316,22 +295,3 @@ class WaveNet(nn.Module):
         with torch.autocast(waveform.device.type, enabled=False):
             bands = F.conv1d(ahead, analysis[:, None], stride=self.n_bands)
         return mu_law_encode(bands.transpose(1, 2).clamp(-1, 1))
-
-
-def compress(samples: Tensor) -> Tensor:
-    """Samples in [-1, 1] on the scale of mu-law, from -1 to 1.
-
-    Reference: the mu-law of ITU-T G.711 with mu = 255, as the curve and not in its segments.
-    """
-    mu = torch.tensor(N_LEVELS - 1.0)
-    # Its sign has no gradient, but the whole has one at 0.
-    signed = torch.where(samples < 0, -1.0, 1.0)
-    return signed * (mu * samples * signed).log1p() / mu.log1p()
-
-
-def mu_law_encode(waveform: Tensor) -> Tensor:
-    """Samples in [-1, 1] -> levels int64 in [0, 256), of which 128 is 0.0.
-
-    To the bit torchaudio's `mu_law_encoding`.
-    """
-    return ((compress(waveform) + 1) / 2 * (N_LEVELS - 1) + 0.5).long()

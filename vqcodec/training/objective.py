@@ -176,8 +176,13 @@ class Objective(nn.Module):
         """Cross-entropy in nats per sample of what it predicts."""
         levels = wavenet.to_levels(waveform)
         told = self._told(wavenet, waveform) if torch.is_grad_enabled() else levels
-        logits = wavenet(levels, wavenet.informed(condition, self.model.fast), told, waveform)
-        return F.cross_entropy(logits.flatten(0, -2).float(), levels.flatten())
+        informed = wavenet.informed(condition, self.model.fast)
+        logits = wavenet(levels, informed, told, waveform)
+        surprise = F.cross_entropy(logits.flatten(0, -2).float(), levels.flatten())
+        if wavenet.prediction is not None and torch.is_grad_enabled():
+            error = wavenet.prediction_error(levels, informed)
+            surprise = surprise + self.weights.prediction * error
+        return surprise
 
     def _told(self, wavenet: WaveNet, waveform: Tensor) -> Tensor:
         """Levels (B, S, M) of which a WaveNet in training believes that it has made them."""

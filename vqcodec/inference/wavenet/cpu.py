@@ -55,7 +55,7 @@ class CpuSampler:
         self.synthesize = Synthesizer(n_lanes, config.n_bands, config.pre_emphasis)
         weights = {width: export_weights(state, config, width) for _, width in _groups(n_lanes)}
         self.groups = [
-            _Group(lanes, weights[width], new_state(weights[width], config.prediction_order, width))
+            _Group(lanes, weights[width], new_state(weights[width], config, width))
             for lanes, width in _groups(n_lanes)
         ]
         self.condition_channels = config.condition_channels

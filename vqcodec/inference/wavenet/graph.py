@@ -51,9 +51,10 @@ class GraphSampler:
         self.levels = torch.full((n_lanes, n_bands), SILENCE, device=weight.device)
         self.draws = weight.new_zeros(hop_length, n_lanes, dtype=torch.float64)
         self.sampled = self.levels.new_zeros(hop_length // n_bands, n_lanes, n_bands)
-        order = wavenet.config.prediction_order
-        self.taps = weight.new_zeros(n_lanes, n_bands * order, n_bands)
-        self.samples = weight.new_zeros(n_lanes, order, n_bands)
+        config = wavenet.config
+        n_taps = config.prediction_order + config.pitch_taps
+        self.taps = weight.new_zeros(n_lanes, n_bands * n_taps, n_bands)
+        self.samples = weight.new_zeros(n_lanes, config.memory_length, n_bands)
         self.frequency = weight.new_zeros(n_lanes)
         self.phase = weight.new_zeros(n_lanes, dtype=torch.float64)
         self.synthesize = Synthesizer(n_lanes, n_bands, wavenet.config.pre_emphasis)
@@ -82,8 +83,8 @@ class GraphSampler:
         for index, draws in enumerate(self.draws.unflatten(0, (-1, wavenet.n_bands))):
             expected = None
             if wavenet.prediction is not None:
-                past = self.samples.flatten(1)[:, None]
-                expected = wavenet.prediction.expect(past, self.taps)[:, 0]
+                past = wavenet.prediction.memory(self.samples, self.frequency)
+                expected = wavenet.prediction.expect(past[:, None], self.taps)[:, 0]
             band_inputs = self.inputs(expected)
             for band in range(wavenet.n_bands):
                 logits = wavenet.band_logits(band_inputs[:, band], band, expected)

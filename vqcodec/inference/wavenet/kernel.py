@@ -89,10 +89,21 @@ def set_condition(weights: Any, state: Any, condition: Any) -> None:
         accumulate(weights.condition[layer], condition, state.zeros, state.held[layer])
     accumulate(weights.taps, condition, state.zeros, state.taps)
     state.frequency[:] = condition[-1]
+    for lane in range(len(state.lags)):
+        state.lags[lane] = period(state.frequency[lane], len(weights.pitch_taps))
+
+
+@vectorized
+def period(frequency: Any, n_taps: Any) -> Any:
+    """`models.harmonics.period` of one lane."""
+    if not frequency > 0:
+        return 0
+    steps = math.floor(np.float32(1) / max(frequency, np.float32(1e-6)) + np.float32(0.5))
+    return max(int(steps), n_taps // 2 + 1)
 
 
 @inlined
-def expect(state: Any) -> None:
+def expect(weights: Any, state: Any) -> None:
     """Set what is expected of the next step."""
     n_bands, n_lanes = state.levels.shape
     state.expected[:] = np.float32(0)
@@ -101,6 +112,17 @@ def expect(state: Any) -> None:
             for lane in range(n_lanes):
                 tap = state.taps[past * n_bands + band, lane]
                 state.expected[band, lane] += tap * state.samples[past, lane]
+    for tap in range(len(weights.pitch_taps)):
+        first = len(state.samples) + tap * n_bands
+        for lane in range(n_lanes):
+            if state.lags[lane] == 0:
+                continue
+            ago = state.lags[lane] - weights.pitch_taps[tap]
+            steps = state.longer[(state.place[0] - ago) % len(state.longer)]
+            for past in range(n_bands):
+                for band in range(n_bands):
+                    weight = state.taps[(first + past) * n_bands + band, lane]
+                    state.expected[band, lane] += weight * steps[past, lane]
     for band in range(n_bands):
         for lane in range(n_lanes):
             state.expected[band, lane] = compress(state.expected[band, lane])
@@ -108,7 +130,7 @@ def expect(state: Any) -> None:
 
 @vectorized
 def compress(x: Any) -> Any:
-    """`models.wavenet.compress` of a float32, cut to [-1, 1]: a series for the logarithm."""
+    """`models.companding.compress` of a float32, cut to [-1, 1]: a series for the logarithm."""
     mantissa, exponent = math.frexp(1.0 + 255.0 * min(abs(float(x)), 1.0))
     z = (mantissa - math.sqrt(0.5)) / (mantissa + math.sqrt(0.5))
     square = z * z
@@ -146,12 +168,15 @@ def remember(state: Any) -> None:
         for band in range(n_bands):
             for lane in range(n_lanes):
                 state.samples[n_kept + band, lane] = SAMPLES[state.levels[band, lane]]
+    if len(state.longer):
+        state.longer[state.place[0]] = state.samples[n_kept:]
+        state.place[0] = (state.place[0] + 1) % len(state.longer)
 
 
 @inlined
 def step(weights: Any, state: Any) -> None:
     """Set the inputs of all bands from `state.levels` and what came before."""
-    expect(state)
+    expect(weights, state)
     n_layers, width, _ = weights.newer.shape
     n_bands, n_lanes = state.levels.shape
     for channel in range(width):

@@ -27,11 +27,12 @@ class Weights(NamedTuple):
         hidden: (K + 1, M * W).
         logits: (M, W + 1, 256).
         lower: (M, 256, W) float32, what each band tells the higher ones; 0 of the highest.
-        taps: (H + 1, J * M * M) of `LinearPrediction`, padded; J is 0 where nothing is predicted.
+        taps: (H + 1, (J + P) * M * M) of `LinearPrediction`, padded; J and P may be 0.
         expected: (M, C) float32, what is expected of each band to the first layer.
         harmonics: (2K, C), those of the pitch to the first layer; K is 0 where it hears none.
         sharpness: (M, W + 1) float32.
         dilations: (layers,) int64.
+        pitch_taps: (P,) int64, where these lie about a period ago.
     """
 
     embedding: np.ndarray
@@ -47,6 +48,7 @@ class Weights(NamedTuple):
     harmonics: np.ndarray
     sharpness: np.ndarray
     dilations: np.ndarray
+    pitch_taps: np.ndarray
 
 
 class State(NamedTuple):
@@ -57,8 +59,11 @@ class State(NamedTuple):
         past: (sum of dilations, C, L), a ring of inputs for each layer.
         slots: (layers,) int64, the place in each ring.
         held: (layers, 2C, L), the condition of the current code.
-        taps: (J * M * M, L), padded, the filter of the current code.
+        taps: ((J + P) * M * M, L), padded, the filter of the current code.
         samples: (J * M, L), what the last steps stand for, the oldest first.
+        longer: (T, M, L), the same of as many steps as a period may last, a ring; T may be 0.
+        place: (1,) int64, the next step in it.
+        lags: (L,) int64, steps of a period of the current code; 0 where unvoiced.
         expected: (M, L), of the next step, on the scale of mu-law.
         frequency: (L,), of the current code, cycles per step.
         phase: (L,) float64, of the next step, cycles.
@@ -82,6 +87,9 @@ class State(NamedTuple):
     held: np.ndarray
     taps: np.ndarray
     samples: np.ndarray
+    longer: np.ndarray
+    place: np.ndarray
+    lags: np.ndarray
     expected: np.ndarray
     frequency: np.ndarray
     phase: np.ndarray
@@ -126,6 +134,7 @@ def export_weights(state: Mapping[str, np.ndarray], config: WaveNetConfig, n_lan
         **{name: ready(array) for name, array in multiplied.items()},
         **{name: np.ascontiguousarray(a.astype(np.float32)) for name, a in looked_up.items()},
         dilations=np.array(config.dilations),
+        pitch_taps=np.arange(config.pitch_taps) - config.pitch_taps // 2,
     )
 
 
@@ -188,7 +197,7 @@ def _heads(state: Mapping[str, np.ndarray], config: WaveNetConfig) -> dict[str, 
             strict=True,
         )
     ]
-    n_taps = config.prediction_order * n_bands**2
+    n_taps = (config.prediction_order + config.pitch_taps) * n_bands**2
     weight, bias = np.zeros((n_taps, config.condition_channels)), np.zeros(n_taps)
     if n_taps:
         weight, bias = state["prediction.filter.weight"], state["prediction.filter.bias"]
@@ -236,8 +245,8 @@ def _biased(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return np.concatenate([weight, bias[None]])
 
 
-def new_state(weights: Weights, order: int, n_lanes: int) -> State:
-    """The state before the first sample, silence; order is J of the weights."""
+def new_state(weights: Weights, config: WaveNetConfig, n_lanes: int) -> State:
+    """The state before the first sample, silence."""
     n_layers, width, both = weights.newer.shape
     n_bands, _, own = weights.lower.shape
     n_taps = weights.taps.shape[1]
@@ -254,7 +263,10 @@ def new_state(weights: Weights, order: int, n_lanes: int) -> State:
         slots=np.zeros(n_layers, np.int64),
         held=zeros(n_layers, both),
         taps=zeros(n_taps),
-        samples=zeros(order * n_bands),
+        samples=zeros(config.prediction_order * n_bands),
+        longer=zeros(config.memory_length if config.pitch_taps else 0, n_bands),
+        place=np.zeros(1, np.int64),
+        lags=np.zeros(n_lanes, np.int64),
         expected=zeros(n_bands),
         frequency=zeros(),
         phase=np.zeros(n_lanes),

@@ -46,7 +46,7 @@ class Held(NamedTuple):
 
     Attributes:
         conditions: of each layer, (B, 2C).
-        taps: (B, M * J, M) of `LinearPrediction`, or None.
+        taps: (B, M * (J + P), M) of `LinearPrediction`, or None.
         frequency: (B,) cycles per step, or None.
     """
 
@@ -74,8 +74,7 @@ class ReferenceSampler:
         n_bands = wavenet.n_bands
         device = wavenet.embedding.weight.device
         self.levels = torch.full((len(seeds), n_bands), SILENCE, device=device)
-        order = wavenet.config.prediction_order
-        self.samples = torch.zeros(len(seeds), order, n_bands, device=device)
+        self.samples = torch.zeros(len(seeds), wavenet.config.memory_length, n_bands, device=device)
         self.phase = torch.zeros(len(seeds), dtype=torch.float64, device=device)
         self.synthesize = Synthesizer(len(seeds), n_bands, wavenet.config.pre_emphasis)
 
@@ -138,12 +137,12 @@ class ReferenceSampler:
         """What is expected of the next step, (B, M)."""
         if held.taps is None or self.wavenet.prediction is None:
             return None
-        past = self.samples.flatten(1)[:, None]
-        return self.wavenet.prediction.expect(past, held.taps)[:, 0]
+        past = self.wavenet.prediction.memory(self.samples, held.frequency)
+        return self.wavenet.prediction.expect(past[:, None], held.taps)[:, 0]
 
     def waves(self, held: Held) -> Tensor | None:
         """Harmonics of the next step, (B, 2K)."""
-        if held.frequency is None:
+        if self.wavenet.harmonics is None or held.frequency is None:
             return None
         self.phase = (self.phase + held.frequency).remainder(1)
         n_harmonics = self.wavenet.config.n_harmonics
