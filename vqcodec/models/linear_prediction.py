@@ -34,7 +34,7 @@ class LinearPrediction(nn.Module):
         self.register_buffer("samples", torch.from_numpy(SAMPLES), persistent=False)
 
     def taps(self, condition: Tensor) -> Tensor:
-        """Condition (..., H) -> (..., M * (J + P), M), the latest steps, then those of a period ago."""
+        """Condition (..., H) -> (..., M * (J + P), M): latest steps, then those a period ago."""
         taps: Tensor = self.filter(condition)
         return taps.unflatten(-1, (-1, self.n_bands))
 
