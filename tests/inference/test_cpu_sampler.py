@@ -138,7 +138,10 @@ def test_logits_are_those_of_the_module(preset: str, n_lanes: int) -> None:
     expected = wavenet(levels, condition)
     assert expected.std() > 0.05
     got = forced_logits(sampler(wavenet, range(n_lanes)), levels.numpy(), told)
-    np.testing.assert_allclose(got, expected.numpy(), atol=1e-4)
+    # Levels at random are louder than speech, and a trained network's logits of them are large.
+    np.testing.assert_allclose(
+        got, expected.numpy(), rtol=0, atol=1e-5 * np.abs(got).max().clip(10)
+    )
 
 
 @pytest.fixture
