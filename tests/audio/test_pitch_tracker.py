@@ -47,8 +47,9 @@ def test_values_do_not_depend_on_how_a_recording_comes(
 
 
 @pytest.mark.parametrize("n_samples", [1, 128, 129, 255, 257, 5_000, 63_999, 66_000])
-def test_there_is_a_value_for_each_hop(speech: np.ndarray, n_samples: int) -> None:
-    assert contour(speech[:n_samples], HOP).shape == (-(-n_samples // HOP),)
+@pytest.mark.parametrize("hop_length", [HOP, 640])
+def test_there_is_a_value_for_each_hop(speech: np.ndarray, n_samples: int, hop_length: int) -> None:
+    assert contour(speech[:n_samples], hop_length).shape == (-(-n_samples // hop_length),)
 
 
 def test_a_block_is_known_192_ms_after_its_end(speech: np.ndarray) -> None:

@@ -78,7 +78,8 @@ def contour_blocks(
         while done + step <= n_known:
             yield _between(frames, first, np.arange(done, done + step), hop_length)
             done += step
-        n_old = max(int((done + 0.5) * hop_length / FRAME_LENGTH) - first, 0)
+        # The last one stays: it is all there is of a recording shorter than half a hop.
+        n_old = min(max(int((done + 0.5) * hop_length / FRAME_LENGTH) - first, 0), len(frames) - 1)
         frames, first = frames[n_old:], first + n_old
     total = ceil(n_samples / hop_length)
     for start in range(done, total, step):
