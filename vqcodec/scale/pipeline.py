@@ -220,7 +220,7 @@ def _started(cluster: Cluster) -> Iterator[Any]:
         except ConnectionError as error:
             raise VqcodecError(
                 f"{cluster.address}: no Ray cluster answers ({' '.join(str(error).split())}); "
-                "check the address, and that RAY_AUTH_TOKEN is set if the cluster has one"
+                "check the address, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN are the cluster's"
             ) from None
     try:
         yield ray
