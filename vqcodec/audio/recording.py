@@ -118,8 +118,9 @@ class Recording:
 
     def _centred(self, sample_rate: int, gain: float) -> Iterable[np.ndarray]:
         asked = sample_rate, gain
-        if self._heard is not None and self._heard[0] == asked:
-            return self._heard[1]
+        heard = self._heard  # read once: another thread may hear it at another rate meanwhile
+        if heard is not None and heard[0] == asked:
+            return heard[1]
         centred = without_offset(self._mono(), self.sample_rate, gain)
         resampled = self._resampled(centred, sample_rate)
         if self.n_samples > MOST_KEPT:
