@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,13 @@ import pytest
 import torch
 from command_line import needs
 from torch import nn
-from training_data import (
-    data_section,
-    model_with,
-    run,
-    small_recipe,
-)
+from training_data import data_section, model_with, run, small_recipe
 
 import vqcodec
+from vqcodec.data.data_config import PerturbationConfig
 from vqcodec.data.prepared import PreparedData
 from vqcodec.training import trainer
+from vqcodec.training.objective import Objective
 from vqcodec.training.optimization import learning_rate
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.session import Processes
@@ -161,3 +159,15 @@ def test_learning_rate_rises_then_falls_to_the_final_one() -> None:
     assert (np.diff(rates[:100]) > 0).all()
     assert (np.diff(rates[100:]) < 0).all()
     assert rates[-1] == pytest.approx(2e-5, rel=1e-2)
+
+
+@pytest.mark.parametrize(("past_noise", "most"), [(0.0, 0), (0.05, 0), (6.0, 40)])
+def test_a_wavenet_is_told_no_more_noise_than_asked_for(past_noise: float, most: int) -> None:
+    torch.manual_seed(0)
+    recipe = SimpleNamespace(perturbation=PerturbationConfig(past_noise=past_noise))
+    to_levels = SimpleNamespace(to_levels=lambda waveform: (waveform * 256).long()[..., None])
+    waveform = torch.full((64, 200), 0.5)
+    told = Objective._told(recipe, to_levels, waveform)
+    off = (told - 128).abs().max()
+    assert off <= most
+    assert bool(off) == bool(most)

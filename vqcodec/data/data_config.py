@@ -68,8 +68,8 @@ class PerturbationConfig(Section):
         drift_semitones: root mean square of a slow random melody that is added, with such a stream.
         equalizer_db: root mean square of a smooth random colour.
         past_noise: standard deviation at most, in levels, of what is added to the samples that the
-            WaveNet is told it has made: it learns not to run after its own errors. That of a
-            segment lies between 1 and it, evenly in the logarithm.
+            WaveNet is told it has made: it learns not to run after its own errors. Above 1,
+            that of a segment lies between 1 and it, evenly in the logarithm.
         past_softer: probability of telling it that it has been softer in a segment, by up to 40 dB:
             it learns to be as loud as the codes say. Else silence goes on forever.
         stream_dropout: probability of not telling decoders the streams of a segment, perturbed or

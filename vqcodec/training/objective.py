@@ -192,7 +192,8 @@ class Objective(nn.Module):
         levels = wavenet.to_levels(waveform * gain)
         # Some segments a little and some a lot, evenly in the logarithm.
         exponents = torch.rand(len(waveform), 1, 1, device=levels.device)
-        deviation = self.perturbation.past_noise**exponents
+        most = self.perturbation.past_noise
+        deviation = (most**exponents).clamp(max=most)
         noise = deviation * torch.randn(levels.shape, device=levels.device)
         return (levels + noise.round().long()).clamp(0, N_LEVELS - 1)
 
