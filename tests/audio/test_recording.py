@@ -411,6 +411,18 @@ def test_a_recording_is_read_once(tmp_path, monkeypatch):
 # Size
 
 
+def test_a_recording_of_a_low_rate_is_heard_in_bounded_memory():
+    recording = audio.open_recording(noise(1 << 20), 1000)
+    tracemalloc.start()
+    try:
+        n_heard = sum(map(len, recording.speech(16000, 16000, 1.0)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert n_heard == 16 << 20
+    assert peak < 16e6
+
+
 def test_ten_minutes_pass_in_bounded_memory(tmp_path):
     n_samples = 48000 * 600
     block = noise(16000)

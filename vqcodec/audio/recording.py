@@ -123,7 +123,8 @@ class Recording:
             return heard[1]
         centred = without_offset(self._mono(), self.sample_rate, gain)
         resampled = self._resampled(centred, sample_rate)
-        if self.n_samples > MOST_KEPT:
+        n_resampled = resampled_length(self.n_samples, self.sample_rate, sample_rate)
+        if max(self.n_samples, n_resampled) > MOST_KEPT:
             return resampled
         blocks = list(resampled)
         self._heard = asked, blocks
