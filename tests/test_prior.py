@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import save_tiny_model
+from random_priors import SMALL, transformer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -16,12 +17,9 @@ import vqcodec
 from vqcodec import Codes, Speaker, prior
 from vqcodec.errors import CheckpointError, CodesError, SpeakerError, VqcodecError
 from vqcodec.models.code_transformer import CodeTransformer
-from vqcodec.models.config import PriorConfig
 from vqcodec.models.speaker_vector import from_int8
 from vqcodec.prior import Prior, _drawn
 from vqcodec.weights import checkpoint, prior_checkpoint
-
-SMALL = PriorConfig(channels=32, n_layers=2, n_heads=2, context=12, dropout=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +42,6 @@ def small_prior(codec: vqcodec.Codec) -> Prior:
 @pytest.fixture
 def voice(codec: vqcodec.Codec) -> Speaker:
     return codec.voices["anna"]
-
-
-def transformer(config: PriorConfig, codebook_size: int) -> CodeTransformer:
-    """Random weights, so large that every code seen matters to the next."""
-    torch.manual_seed(0)
-    made = CodeTransformer(config, codebook_size).eval().requires_grad_(False)
-    for name, parameter in made.named_parameters():
-        if parameter.dim() == 2:
-            parameter.normal_(std=0.05 if name.startswith("speaker") else 0.5)
-    return made
 
 
 def next_logits(model: CodeTransformer, codes: list[int], speaker: Speaker) -> torch.Tensor:

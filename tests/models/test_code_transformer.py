@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from random_priors import SMALL, transformer
 
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.config import PriorConfig
-
-SMALL = PriorConfig(channels=32, n_layers=2, n_heads=2, context=12, dropout=0.1)
-
 
 N_CODES = 50  # several contexts
 
@@ -21,16 +19,6 @@ N_CODES = 50  # several contexts
 @pytest.fixture(scope="module")
 def model() -> CodeTransformer:
     return transformer(SMALL, 16)
-
-
-def transformer(config: PriorConfig, codebook_size: int) -> CodeTransformer:
-    """Random weights, so large that every code seen matters to the next."""
-    torch.manual_seed(0)
-    made = CodeTransformer(config, codebook_size).eval().requires_grad_(False)
-    for name, parameter in made.named_parameters():
-        if parameter.dim() == 2:
-            parameter.normal_(std=0.05 if name.startswith("speaker") else 0.5)
-    return made
 
 
 def sequence(model: CodeTransformer, batch_size: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
