@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import soundfile
-from recordings import write
+from recordings import spoken, write
 from vqcodec_cli.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +100,25 @@ def folder(clip, tmp_path) -> Path:
     (root / "notes.txt").write_text("no recording")
     (root / "._a.wav").write_bytes(b"what an archive leaves")
     return root
+
+
+@pytest.fixture
+def recordings(tmp_path) -> Path:
+    """A folder of five pieces of speech."""
+    root = tmp_path / "in"
+    for number, name in enumerate(("a", "b", "c", "deep/d", "e")):
+        start_s, length_s = 0.375 * (number + 1), 0.1875 + 0.05625 * number
+        write(root / f"{name}.wav", spoken("rms", start_s, start_s + length_s))
+    return root
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files below a folder, by their paths in it."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def process(*arguments: str | Path, **options) -> subprocess.CompletedProcess[bytes]:

@@ -16,12 +16,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from recordings import spoken, write
-from training_data import prepare_speech
+from training_data import prepare_speech, run, small_recipe
 
 from vqcodec.data.prepared import PreparedData
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.graphs import export_graphs
 from vqcodec.models.vqvae import VQVAE
+from vqcodec.training import trainer
 from vqcodec.weights import checkpoint, model_file
 
 pytest_plugins = ["command_line"]
@@ -149,3 +150,14 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """`prepare_speech`, for tests that only read it."""
     return prepare_speech(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def _few_validation_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 2)
+
+
+@pytest.fixture(scope="session")
+def first_stage(data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the first stage, after three steps."""
+    return run(small_recipe(data, tmp_path_factory.mktemp("codec")))[0]

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from command_line import Run, is_one_line
+from command_line import Run, contents, is_one_line
+from recordings import SAMPLES
 from vqcodec_cli.batch import CODES_SUFFIXES, distinct_names, sources_and_target
 from vqcodec_cli.unfinished import Line, Unfinished
 
@@ -20,32 +21,6 @@ from vqcodec import Codes
 from vqcodec.audio.writing import create, nearest_rate
 from vqcodec.errors import VqcodecError
 from vqcodec.files import AUDIO_SUFFIXES, write_atomically
-
-SAMPLES = Path(__file__).parents[2] / "samples"
-
-
-@pytest.fixture
-def recordings(tmp_path: Path) -> Path:
-    """A folder of five pieces of speech."""
-    folder = tmp_path / "in"
-    (folder / "deep").mkdir(parents=True)
-    speech, rate = soundfile.read(SAMPLES / "rms.wav", dtype="int16")
-    for number, name in enumerate(("a", "b", "c", "deep/d", "e")):
-        start = 6000 * (number + 1)
-        soundfile.write(folder / f"{name}.wav", speech[start : start + 3000 + 900 * number], rate)
-    return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-# Several at a time
-
 
 # Names
 

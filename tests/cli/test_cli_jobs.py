@@ -10,36 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-import soundfile
 import torch
-from command_line import Run
+from command_line import Run, contents
 from vqcodec_cli.jobs import map_unordered
 
 from vqcodec.errors import VqcodecError
 from vqcodec.files import replacing
 from vqcodec.inference import chunking
-
-SAMPLES = Path(__file__).parents[2] / "samples"
-
-
-@pytest.fixture
-def recordings(tmp_path: Path) -> Path:
-    """A folder of five pieces of speech."""
-    folder = tmp_path / "in"
-    (folder / "deep").mkdir(parents=True)
-    speech, rate = soundfile.read(SAMPLES / "rms.wav", dtype="int16")
-    for number, name in enumerate(("a", "b", "c", "deep/d", "e")):
-        start = 6000 * (number + 1)
-        soundfile.write(folder / f"{name}.wav", speech[start : start + 3000 + 900 * number], rate)
-    return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.mark.parametrize(

@@ -5,51 +5,40 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from command_line import Run, is_one_line
 from conftest import save_tiny_model
-from vqcodec_cli.main import main
 
 from vqcodec import Codes, audio
 from vqcodec.data.labels import read_labels
 from vqcodec.inference.units import Units, json_line, npy_bytes, text_line
 
 
-@pytest.fixture(autouse=True)
-def _own_settings_folder(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
-
-
 @pytest.fixture
-def codes(speech: Path, tiny_model: Path, tmp_path: Path) -> Path:
+def codes(run: Run, speech: Path, tiny_model: Path, tmp_path: Path) -> Path:
     path = tmp_path / "made" / "speech.codes"
     path.parent.mkdir()
-    arguments = ["encode", speech, path, "--model", tiny_model]
-    assert main([str(argument) for argument in arguments]) == 0
+    assert run("encode", speech, path, "--model", tiny_model).status == 0
     return path
 
 
-def units_command(*arguments: object) -> int:
-    return main(["units", *map(str, arguments)])
-
-
 def test_a_recording_and_its_code_file_give_the_same_line(
-    speech: Path, codes: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, speech: Path, codes: Path, tiny_model: Path
 ) -> None:
     expected = Codes.load(codes).codes[0]
-    assert units_command(speech, "--model", tiny_model) == 0
-    line = capsys.readouterr().out
-    assert line == f"speech|{' '.join(map(str, expected))}\n"
-    assert units_command(codes) == 0
-    assert capsys.readouterr().out == line
+    of_recording = run("units", speech, "--model", tiny_model)
+    assert of_recording.status == 0
+    assert of_recording.stdout == f"speech|{' '.join(map(str, expected))}\n"
+    assert run("units", codes) == of_recording
 
 
-@pytest.mark.parametrize("dedup", [False, True])
-def test_every_format_holds_the_units(codes: Path, tmp_path: Path, dedup: bool) -> None:
-    units = Units.of(Codes.load(codes), collapse=dedup)
+@pytest.mark.parametrize("options", [[], ["--dedup"]])
+def test_every_format_holds_the_units(
+    run: Run, codes: Path, tmp_path: Path, options: list[str]
+) -> None:
+    units = Units.of(Codes.load(codes), collapse=bool(options))
     files = [tmp_path / f"out.{ending}" for ending in ("txt", "jsonl", "npy", "TextGrid")]
     for file in files:
-        assert units_command(codes, "-o", file, *["--dedup"][: int(dedup)]) == 0
+        assert run("units", codes, "-o", file, *options).status == 0
     text, json_lines, array, grid = files
     assert text.read_text() == text_line("speech", units)
     assert json_lines.read_text() == json_line(str(codes), units)
@@ -60,7 +49,7 @@ def test_every_format_holds_the_units(codes: Path, tmp_path: Path, dedup: bool) 
 
 
 def test_a_folder_gives_its_recordings_and_reports_what_fails(
-    speech: Path, codes: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, speech: Path, codes: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     root, output = tmp_path / "in", tmp_path / "out.txt"
     (root / "deep").mkdir(parents=True)
@@ -68,29 +57,26 @@ def test_a_folder_gives_its_recordings_and_reports_what_fails(
         (root / name).write_bytes(speech.read_bytes())
     (root / "b.codes").write_bytes(codes.read_bytes())
     (root / "bad.wav").write_bytes(b"no audio")
-    assert units_command(root, "--model", tiny_model, "-o", output) == 1
+    result = run("units", root, "--model", tiny_model, "-o", output)
+    assert (result.status, is_one_line(result)) == (1, True)
+    assert result.stderr.startswith(f"vqcodec: {root / 'bad.wav'}: ")
     lines = output.read_text().splitlines()
     assert [line.split("|")[0] for line in lines] == ["b", "deep/a"]
-    error = capsys.readouterr().err
-    assert error.startswith(f"vqcodec: {root / 'bad.wav'}: ")
-    assert error.count("\n") == 1
 
 
 def test_a_folder_of_code_files_needs_no_model(
-    codes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Run, codes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vqcodec_cli.units.load_codec", None)
-    assert units_command(codes.parent) == 0
-    assert capsys.readouterr().out.startswith("speech|")
+    result = run("units", codes.parent)
+    assert result.status == 0
+    assert result.stdout.startswith("speech|")
 
 
-def test_what_cannot_be_written_is_refused(
-    codes: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = tmp_path / "speech.codes"
-    other.write_bytes(codes.read_bytes())
-    second = tmp_path / "second.codes"
-    second.write_bytes(codes.read_bytes())
+def test_what_cannot_be_written_is_refused(run: Run, codes: Path, tmp_path: Path) -> None:
+    other, second = tmp_path / "speech.codes", tmp_path / "second.codes"
+    for copy in (other, second):
+        copy.write_bytes(codes.read_bytes())
     existing = tmp_path / "there.txt"
     existing.write_text("mine")
     empty = tmp_path / "empty"
@@ -103,79 +89,72 @@ def test_what_cannot_be_written_is_refused(
         (1, "exists; add --force", [codes, "-o", existing]),
         (1, "holds neither recordings nor .codes files", [empty]),
     ):
-        assert units_command(*arguments) == status, fault
-        error = capsys.readouterr().err
-        assert fault in error
-        assert error.count("\n") == 1
+        result = run("units", *arguments)
+        assert (result.status, is_one_line(result)) == (status, True)
+        assert fault in result.stderr
     assert existing.read_text() == "mine"
-    assert units_command(codes, "-o", existing, "--force") == 0
+    assert run("units", codes, "-o", existing, "--force").status == 0
     assert existing.read_text().startswith("speech|")
 
 
 def test_units_of_two_models_do_not_mix(
-    speech: Path, codes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, speech: Path, codes: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "other.safetensors"
     save_tiny_model(model, seed=1)
     recording = tmp_path / "recording.wav"
     recording.write_bytes(speech.read_bytes())
-    assert units_command(codes, recording, "--model", model) == 1
-    found = capsys.readouterr()
-    assert found.out.count("\n") == 1
-    assert f"{codes}: these codes were made by model " in found.err
+    result = run("units", codes, recording, "--model", model)
+    assert (result.status, result.stdout.count("\n")) == (1, 1)
+    assert f"{codes}: these codes were made by model " in result.stderr
     # Nor where each was found with the model that it needs.
-    assert units_command(recording, codes) == 1
-    assert f"{codes}: its units are of model " in capsys.readouterr().err
-
-
-def decode_command(*arguments: object) -> int:
-    return main(["decode", *map(str, arguments)])
+    result = run("units", recording, codes)
+    assert result.status == 1
+    assert f"{codes}: its units are of model " in result.stderr
 
 
 def test_a_file_of_units_is_decoded(
-    codes: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, codes: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     said, options = [], ["--speaker", "p225", "--model", tiny_model]
     for number, arguments in enumerate((["a.txt"], ["b.jsonl", "--dedup"], ["c.npy", "--dedup"])):
         file, *dedup = arguments
-        assert units_command(codes, "-o", tmp_path / file, *dedup) == 0
+        assert run("units", codes, "-o", tmp_path / file, *dedup).status == 0
         target = tmp_path / f"{number}.wav"
-        assert decode_command(tmp_path / file, target, *options) == 0
+        assert run("decode", tmp_path / file, target, *options).status == 0
         said.append(target.read_bytes())
     assert said[0] == said[1] == said[2]
     n_codes = Codes.load(codes).n_codes
     assert audio.info(tmp_path / "0.wav").n_samples == n_codes * 128
-    capsys.readouterr()
     for status, fault, more in (
         (2, "units do not tell who speaks: give --speaker", []),
         (1, "0.wav: exists; add --force", options),
         (1, "these units were made by model ", [*options[:2], "--model", "speech-1k", "--force"]),
     ):
-        assert decode_command(tmp_path / "b.jsonl", tmp_path / "0.wav", *more) == status
-        error = capsys.readouterr().err
-        assert fault in error
-        assert error.count("\n") == 1
+        result = run("decode", tmp_path / "b.jsonl", tmp_path / "0.wav", *more)
+        assert (result.status, is_one_line(result)) == (status, True)
+        assert fault in result.stderr
 
 
 def test_a_file_of_many_recordings_makes_a_folder(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
     file, target = tmp_path / "units.txt", tmp_path / "out"
     file.write_text("deep/a|1 2 2 3\nb|4 600\nc|7 7|1 2\n")
     options = ["--speaker", "p225", "--model", tiny_model]
-    assert decode_command(file, target, *options) == 1
-    assert {str(path.relative_to(target)) for path in target.rglob("*.wav")} == {
-        "deep/a.wav",
-        "c.wav",
-    }
+    result = run("decode", file, target, *options)
+    assert (result.status, result.stdout) == (1, "2 done, 0 already there, 1 failed\n")
+    fault = "b: codes must be below the codebook size 512"
+    assert result.stderr.startswith(f"vqcodec: {file}: {fault}")
+    made = {path.relative_to(target).as_posix() for path in target.rglob("*.wav")}
+    assert made == {"deep/a.wav", "c.wav"}
     assert audio.info(target / "c.wav").n_samples == 3 * 128
-    found = capsys.readouterr()
-    assert found.err.startswith(f"vqcodec: {file}: b: codes must be below the codebook size 512")
-    assert found.out == "2 done, 0 already there, 1 failed\n"
     file.write_text("a|1 2 2 3\na.wav/b|4 4\n")
-    assert decode_command(file, tmp_path / "within", *options) == 1
-    assert "a.wav/b.wav would be in a file" in capsys.readouterr().err
+    result = run("decode", file, tmp_path / "within", *options)
+    assert result.status == 1
+    assert "a.wav/b.wav would be in a file" in result.stderr
     assert not (tmp_path / "within").exists()
     file.write_text("a|1 2 2 3\nb|4 4\nc|7 7|1 2\n")
-    assert decode_command(file, tmp_path / "one.wav", *options) == 1
-    assert "has 3 recordings; name a folder" in capsys.readouterr().err
+    result = run("decode", file, tmp_path / "one.wav", *options)
+    assert result.status == 1
+    assert "has 3 recordings; name a folder" in result.stderr

@@ -4,15 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 from vqcodec.data import corpora
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
-
-RATE = 16000
 
 
 def touch(root: Path, *names: str) -> None:
@@ -24,9 +20,6 @@ def touch(root: Path, *names: str) -> None:
 
 def summary(utterances: list[Utterance], root: Path) -> list[tuple[str, str, str, str]]:
     return [(u.name, u.speaker, u.path.relative_to(root).as_posix(), u.text) for u in utterances]
-
-
-# --- corpora ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("given", ["VCTK-Corpus", "."])
@@ -227,28 +220,6 @@ def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         corpora.download("vctk", tmp_path / "a")
     with pytest.raises(DataError, match=r"failed \(no route to train-clean-100\); try"):
         corpora.download("librispeech", tmp_path / "b")
-
-
-# --- prepared data ---------------------------------------------------------------------------
-
-
-def tone(amplitude: float, seconds: float, rate: int = RATE) -> np.ndarray:
-    n = round(seconds * rate)
-    return (amplitude * np.sin(2 * np.pi * 440 * np.arange(n) / rate)).astype(np.float32)
-
-
-@pytest.fixture
-def utterances(tmp_path: Path) -> list[Utterance]:
-    """Six recordings, of which the third and the last are no audio."""
-    root = tmp_path / "corpus" / "eva"
-    root.mkdir(parents=True)
-    for i, rate in enumerate((16000, 48000, 0, 16000, 22050, 0)):
-        path = root / f"{i}.wav"
-        if rate:
-            soundfile.write(path, tone(0.1 * (i + 1), 0.1 * (i + 1), rate), rate)
-        else:
-            path.write_bytes(b"not audio")
-    return corpora.folder(root.parent)
 
 
 def test_import_needs_no_torch() -> None:

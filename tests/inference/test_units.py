@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from vqcodec_cli.main import main
 
 from vqcodec import Codes, load
 from vqcodec.errors import CodesError
@@ -225,27 +224,12 @@ def test_units_need_no_torch() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-# The command
+# The codec's own
 
 
-@pytest.fixture(autouse=True)
-def _own_settings_folder(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
-
-
-@pytest.fixture
-def codes(speech: Path, tiny_model: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "made" / "speech.codes"
-    path.parent.mkdir()
-    arguments = ["encode", speech, path, "--model", tiny_model]
-    assert main([str(argument) for argument in arguments]) == 0
-    return path
-
-
-def test_units_become_the_codes_that_they_were(codes: Path, tiny_model: Path) -> None:
-    codec, read = load(tiny_model), Codes.load(codes)
+def test_units_become_the_codes_that_they_were(speech: Path, tiny_model: Path) -> None:
+    codec = load(tiny_model)
+    read = codec.encode(speech)
     row = read.codes[0]
     for units in (row, row.tolist(), " ".join(map(str, row)), torch.from_numpy(row.astype(int))):
         made = codec.codes(units, speaker="p225", n_samples=read.n_samples, gain=read.gain)

@@ -25,10 +25,7 @@ from vqcodec.training.session import Processes
 from vqcodec.training.trainer import train
 from vqcodec.weights import checkpoint
 
-
-@pytest.fixture(autouse=True)
-def _few_validation_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 2)
+pytestmark = pytest.mark.usefixtures("_few_validation_batches")
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_data import data_section, model_with, small_recipe
+from training_data import data_section, model_with, run, small_recipe
 
 import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
-from vqcodec.training import trainer
 from vqcodec.training.conversion_loss import PitchLoss
-from vqcodec.training.loop import STATE_FILE, Report
+from vqcodec.training.loop import STATE_FILE
 from vqcodec.training.objective import inconsistency
-from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import load_recipe
 from vqcodec.training.session import Processes
-from vqcodec.training.trainer import Trainer, train
+from vqcodec.training.trainer import Trainer
 from vqcodec.weights import checkpoint
 
 MELODY: dict[str, Any] = {
@@ -38,14 +36,7 @@ MELODY: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _few_validation_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 2)
-
-
-def run(recipe: Recipe, *, resume: bool = False) -> tuple[Path, list[Report]]:
-    reports: list[Report] = []
-    return train(recipe, device="cpu", resume=resume, on_report=reports.append), reports
+pytestmark = pytest.mark.usefixtures("_few_validation_batches")
 
 
 def test_one_command_trains_a_model_that_is_told_the_pitch(

@@ -34,16 +34,7 @@ from vqcodec.training.state import load_state, save_state
 from vqcodec.training.trainer import Trainer
 from vqcodec.weights import checkpoint
 
-
-@pytest.fixture(autouse=True)
-def _few_validation_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 2)
-
-
-@pytest.fixture(scope="module")
-def codec(data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of the first stage."""
-    return run(small_recipe(data, tmp_path_factory.mktemp("codec")))[0]
+pytestmark = pytest.mark.usefixtures("_few_validation_batches")
 
 
 KILLED = """
@@ -146,7 +137,7 @@ def test_the_adversary_does_nothing_before_its_start(data: PreparedData, tmp_pat
 )
 def test_the_newest_model_is_kept_where_validation_is_blind(
     data: PreparedData,
-    codec: Path,
+    first_stage: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
@@ -160,7 +151,7 @@ def test_the_newest_model_is_kept_where_validation_is_blind(
 
     monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 1)
     monkeypatch.setattr(Trainer, "_values", worse)
-    section = {"steps": 8, "validate_every": 2, "initial_model": str(codec), **changes}
+    section = {"steps": 8, "validate_every": 2, "initial_model": str(first_stage), **changes}
     path, reports = run(small_recipe(data, tmp_path, **section))
     validations = [report.validation for report in reports if report.validation is not None]
     assert validations == [1.0, 2.0, 3.0, 4.0]

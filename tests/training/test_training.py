@@ -35,10 +35,7 @@ from vqcodec.training.session import Processes
 from vqcodec.training.trainer import Trainer
 from vqcodec.weights import checkpoint
 
-
-@pytest.fixture(autouse=True)
-def _few_validation_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 2)
+pytestmark = pytest.mark.usefixtures("_few_validation_batches")
 
 
 PAPER = {
@@ -47,12 +44,6 @@ PAPER = {
     "fast": None,
     "quantizer": {"codebook_dim": 16, "use_cosine_sim": False, "decay": 0.99},
 }
-
-
-@pytest.fixture(scope="module")
-def codec(data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of the first stage."""
-    return run(small_recipe(data, tmp_path_factory.mktemp("codec")))[0]
 
 
 # --- what a user sees ------------------------------------------------------------------------
@@ -104,9 +95,9 @@ def test_tensorboard_has_scalars_audio_and_images(data: PreparedData, tmp_path: 
 
 
 def test_a_wavenet_shows_no_sound_of_the_other_decoder(
-    data: PreparedData, codec: Path, tmp_path: Path
+    data: PreparedData, first_stage: Path, tmp_path: Path
 ) -> None:
-    run(small_recipe(data, tmp_path, stage="wavenet", initial_model=str(codec)))
+    run(small_recipe(data, tmp_path, stage="wavenet", initial_model=str(first_stage)))
     tags = EventAccumulator(str(tmp_path / "logs")).Reload().Tags()
     assert "validation/wavenet" in tags["scalars"]
     assert (tags["images"], tags["audio"]) == ([], [])
@@ -157,18 +148,18 @@ def test_the_named_voices_are_those_heard_enough(
 
 
 def test_wavenet_stage_leaves_the_codec_as_it_is(
-    data: PreparedData, codec: Path, tmp_path: Path
+    data: PreparedData, first_stage: Path, tmp_path: Path
 ) -> None:
     recipe = small_recipe(
         data,
         tmp_path,
         stage="wavenet",
-        initial_model=str(codec),
+        initial_model=str(first_stage),
         steps=12,
         optimizer={"warmup_steps": 0},
     )
     path, reports = run(recipe)
-    before, after = vqcodec.load(codec, device="cpu"), vqcodec.load(path, device="cpu")
+    before, after = vqcodec.load(first_stage, device="cpu"), vqcodec.load(path, device="cpu")
     assert after.fingerprint == before.fingerprint
     assert after.decoders == ("fast", "wavenet")
     kept, found = before.model.state_dict(), after.model.state_dict()
@@ -181,14 +172,14 @@ def test_wavenet_stage_leaves_the_codec_as_it_is(
 
 
 def test_a_wavenet_learns_in_bands_from_the_fast_decoder_and_is_lost_with_it(
-    data: PreparedData, codec: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    data: PreparedData, first_stage: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bands = {"hidden_channels": 8, "n_bands": 4, "hears_fast": True, "prediction_order": 2}
     recipe = small_recipe(
         data,
         tmp_path / "wavenet",
         stage="wavenet",
-        initial_model=str(codec),
+        initial_model=str(first_stage),
         model=model_with(wavenet=bands),
         perturbation={"past_noise": 1.0, "past_softer": 0.5},
         steps=12,
@@ -197,7 +188,7 @@ def test_a_wavenet_learns_in_bands_from_the_fast_decoder_and_is_lost_with_it(
     path, reports = run(recipe)
     losses = [report.losses["wavenet"] for report in reports]
     assert losses[-1] < losses[0] - 0.1
-    before, after = checkpoint.load(codec), checkpoint.load(path)
+    before, after = checkpoint.load(first_stage), checkpoint.load(path)
     assert after.fingerprint == before.fingerprint
     kept, found = before.model.fast.state_dict(), after.model.fast.state_dict()
     assert all(torch.equal(kept[key], found[key]) for key in kept)
@@ -219,13 +210,13 @@ def test_a_wavenet_learns_in_bands_from_the_fast_decoder_and_is_lost_with_it(
 
 
 def test_fast_stage_trains_the_fast_decoder_alone(
-    data: PreparedData, codec: Path, tmp_path: Path
+    data: PreparedData, first_stage: Path, tmp_path: Path
 ) -> None:
-    start = checkpoint.load(codec)
+    start = checkpoint.load(first_stage)
     with torch.no_grad():  # the moving average would make 0.0 of it, which is another fingerprint
         start.model.norm.mean[0] = -0.0
         start.model.encoder.output.bias[0] = -0.0
-    codes = vqcodec.load(codec).encode(data.read(data.clips[0]), data.sample_rate).codes
+    codes = vqcodec.load(first_stage).encode(data.read(data.clips[0]), data.sample_rate).codes
     size = start.config.quantizer.codebook_size
     tables = ngram_fit.fit([codes], size, n_context=2, width=8, units=32, steps=2)
     checkpoint.save(tmp_path / "start.safetensors", start.model, start.voices, {}, tables)
@@ -299,21 +290,21 @@ def test_a_table_is_not_given_to_others(
         run(recipe)
 
 
-def test_initial_model_must_fit(data: PreparedData, codec: Path, tmp_path: Path) -> None:
+def test_initial_model_must_fit(data: PreparedData, first_stage: Path, tmp_path: Path) -> None:
     wider = model_with(quantizer={"codebook_size": 32})
-    recipe = small_recipe(data, tmp_path, initial_model=str(codec), model=wider)
+    recipe = small_recipe(data, tmp_path, initial_model=str(first_stage), model=wider)
     with pytest.raises(CheckpointError, match=r"does not fit the recipe's model at quantizer\."):
         run(recipe)
 
 
 @pytest.mark.parametrize("stage", ["codec", "wavenet"])
 def test_what_a_recipe_leaves_open_is_as_in_its_initial_model(
-    data: PreparedData, codec: Path, tmp_path: Path, stage: str
+    data: PreparedData, first_stage: Path, tmp_path: Path, stage: str
 ) -> None:
     model = {"wavenet": MODEL["wavenet"], "quantizer": {"decay": 0.9}}
-    recipe = small_recipe(data, tmp_path, stage=stage, initial_model=str(codec), model=model)
+    recipe = small_recipe(data, tmp_path, stage=stage, initial_model=str(first_stage), model=model)
     path, _ = run(recipe)
-    known, found = checkpoint.load(codec).config, checkpoint.load(path).config
+    known, found = checkpoint.load(first_stage).config, checkpoint.load(path).config
     assert found.quantizer.decay == 0.9
     assert found.quantizer.codebook_size == known.quantizer.codebook_size == 16
     assert (found.encoder, found.speaker, found.fast) == (known.encoder, known.speaker, known.fast)
@@ -331,9 +322,6 @@ def test_a_recipe_is_checked_with_the_model_that_completes_it(
     recipe = small_recipe(data, tmp_path, initial_model=str(start), model={}, data=section)
     with pytest.raises(ConfigError, match=r"start\.safetensors: .* makes segments of 1536 samples"):
         run(recipe)
-
-
-# --- stopping and continuing -----------------------------------------------------------------
 
 
 # --- faults ----------------------------------------------------------------------------------
