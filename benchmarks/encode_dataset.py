@@ -119,7 +119,7 @@ class Watch(threading.Thread):
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
                     own = path.parent.name == self.pid
-                    if own or path.read_bytes().startswith(b"ray::MapWorker"):
+                    if own or path.read_bytes().startswith(b"ray::_Worker"):
                         self._look(path.parent)
                 except (OSError, IndexError):
                     continue  # it has ended

@@ -9,10 +9,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from command_line import Run, is_one_line
+from command_line import Run, is_one_line, process
 from scale_data import CLIPS, audio_folder, codec_of, digest_of, job_of, make, rows_of
 
 from vqcodec.errors import DataError, VqcodecError
@@ -154,28 +155,22 @@ def test_another_data_set_is_not_written_over(
 
 
 @pytest.fixture(scope="module")
-def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cluster of this machine, which the tests share, for it takes seconds to start.
-
-    Yields:
-        What it wrote to stderr as it started.
-    """
-    told = tmp_path_factory.mktemp("cluster") / "stderr"
-    stderr = os.dup(2)
-    try:
-        with told.open("wb") as file:
-            os.dup2(file.fileno(), 2)
-        cluster = _started(Cluster(jobs=2))
-        cluster.__enter__()
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-    yield told
-    cluster.__exit__(None, None, None)
+def two_workers() -> Iterator[None]:
+    """A cluster of this machine, which the tests share, for it takes seconds to start."""
+    with _started(Cluster(jobs=2)):
+        yield
 
 
-def test_a_cluster_of_this_machine_starts_in_silence(two_workers: Path) -> None:
-    assert not two_workers.read_text()
+def test_a_quiet_run_on_two_workers_says_nothing(
+    source: str, light_model: Path, tmp_path: Path
+) -> None:
+    for name in ("anna/a.0", "bea/1"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True)
+        shutil.copy(f"{source}/{name}.flac", tmp_path / "in" / f"{name}.flac")
+    options = ["--model", light_model, "--part-size", "1", "--jobs", "2", "--quiet"]
+    done = process("encode-dataset", tmp_path / "in", "-o", tmp_path / "out", *options)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert len(rows_of(tmp_path / "out")) == 2
 
 
 @pytest.mark.usefixtures("two_workers")
@@ -188,7 +183,7 @@ def test_two_workers_of_which_one_is_killed_make_the_same(
         workers = [
             int(path.parent.name)
             for path in Path("/proc").glob("[0-9]*/cmdline")
-            if path.read_bytes().startswith(b"ray::MapWorker")
+            if path.read_bytes().startswith(b"ray::_Worker")
         ]
         if workers and not killed:
             os.kill(workers[0], signal.SIGKILL)
@@ -201,28 +196,40 @@ def test_two_workers_of_which_one_is_killed_make_the_same(
 
 @pytest.mark.usefixtures("two_workers")
 def test_a_client_has_the_cluster_work_through_the_parts(
-    unbroken: Path, source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unbroken: Path, source: str, light_model: Path, tmp_path: Path
 ) -> None:
-    """As with ray://, from whose clients Ray Data cannot be used."""
-    import ray
+    from ray.util.client.server.server import serve
 
-    monkeypatch.setattr(ray.util.client.ray, "is_connected", lambda: True)
-    sink, listing = tmp_path / "out", list_source(source, 2)
-    make(job_of(light_model, sink, listing), listing, Cluster(jobs=2))
+    sink, address = tmp_path / "out", "ray://127.0.0.1:20123"
+    options = ["--model", light_model, "--part-size", "2", "--quiet", "--ray", address]
+    server = serve("127.0.0.1", 20123)
+    try:
+        done = process("encode-dataset", source, "-o", sink, *options)
+    finally:
+        server.stop(0)
+    assert (done.returncode, done.stderr) == (0, b"")
     assert digest_of(sink) == digest_of(unbroken)
 
 
-def test_a_cluster_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_cannot_be_joined_is_told(
+    run: Run, source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray
 
-    def refuse(**options: object) -> None:
-        raise ConnectionError("ray client connection timeout")
-
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", refuse)
-    told = r"ray://a:1: no Ray cluster answers \(ray client connection timeout\); check"
-    with pytest.raises(VqcodecError, match=told), _started(Cluster("ray://a:1")):
-        pass
+    options = ["-o", tmp_path / "out", "--model", light_model, "--part-size", "2"]
+    for address, fault in (
+        ("ray://a:1", ConnectionError("ray client connection timeout")),
+        ("auto", ray.exceptions.AuthenticationError("no authentication token was found")),
+        ("nonsense", ValueError("Invalid address format: nonsense")),
+    ):
+        refused = Mock(side_effect=fault)
+        monkeypatch.setattr(ray, "init", refused)
+        result = run("encode-dataset", source, *options, "--ray", address)
+        assert refused.call_args.kwargs["address"] == address
+        assert (result.status, is_one_line(result)) == (1, True)
+        assert f"{address}: no Ray cluster could be joined there ({fault.args[0]})" in result.stderr
+        assert "check the address, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN" in result.stderr
 
 
 @pytest.mark.usefixtures("two_workers")

@@ -1,4 +1,4 @@
-"""Many parts at a time, by Ray Data: on the cores of this machine, or on a cluster.
+"""Many parts at a time, by Ray: on the cores of this machine, or on a cluster.
 
 What is to be made is written down first, and of each part what became of it when all of it is
 there. So a run that ended, however it did, is continued by the next.
@@ -134,56 +134,36 @@ def _work(job: Job, todo: list[tuple[int, Part]], cluster: Cluster) -> Iterator[
             yield worker.attempt(number, part)
         return
     with _started(cluster) as ray:
-        if not ray.util.client.ray.is_connected():
-            yield from _faults(job, todo, cluster.jobs)
-            return
-        driver = ray.remote(num_cpus=0)(_Driver).remote(job, todo, cluster.jobs)
-        while (fault := ray.get(driver.fault.remote())) is not None:
-            yield fault
-
-
-def _faults(job: Job, todo: list[tuple[int, Part]], jobs: int | None) -> Iterator[str]:
-    """Work on parts by Ray Data, in a process of a cluster."""
-    ray = library("ray")
-    context = library("ray.data").DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    resources = ray.cluster_resources()
-    n_gpus = int(resources.get("GPU", 0)) if job.device == "cuda" else 0
-    n_workers = min(jobs or n_gpus or int(resources["CPU"]), len(todo))
-    rows = [{"number": number, "part": json.dumps(asdict(part))} for number, part in todo]
-    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _Worker,
-        fn_constructor_args=(job,),
-        compute=ray.data.ActorPoolStrategy(size=n_workers, max_tasks_in_flight_per_actor=1),
-        # A GPU is fed by as many cores as there are for it.
-        num_cpus=max(1, int(resources["CPU"]) // n_gpus) if n_gpus else 1,
-        num_gpus=1 if n_gpus else None,
-    )
-    yield from (row["fault"] for row in done.iter_rows())
-
-
-class _Driver:
-    """`_faults` for a client of a cluster, from where Ray Data cannot be used."""
-
-    def __init__(self, job: Job, todo: list[tuple[int, Part]], jobs: int | None) -> None:
-        self._faults = _faults(job, todo, jobs)
-
-    def fault(self) -> str | None:
-        """What became of the next part, or None after the last one."""
-        return next(self._faults, None)
+        resources = ray.cluster_resources()
+        n_gpus = int(resources.get("GPU", 0)) if job.device == "cuda" else 0
+        n_workers = min(cluster.jobs or n_gpus or int(resources["CPU"]), len(todo))
+        make_worker = ray.remote(
+            # A GPU is fed by as many cores as there are for it.
+            num_cpus=max(1, int(resources["CPU"]) // n_gpus) if n_gpus else 1,
+            num_gpus=1 if n_gpus else 0,
+            max_restarts=-1,
+            max_task_retries=-1,
+        )(_Worker)
+        workers = [make_worker.remote(job) for _ in range(n_workers)]
+        # None has a part before it runs: others may have taken its place in the cluster.
+        busy = {worker.__ray_ready__.remote(): worker for worker in workers}
+        parts, n_left = iter(todo), len(todo)
+        while n_left:
+            (done,), _ = ray.wait(list(busy))
+            worker, result = busy.pop(done), ray.get(done)
+            if following := next(parts, None):
+                busy[worker.attempt.remote(*following)] = worker
+            if result is not True:
+                n_left -= 1
+                yield result
 
 
 class _Worker:
-    """A `Worker` as Ray Data calls it, begun with its first part."""
+    """A `Worker` that begins with its first part."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.worker: Worker | None = None
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        part = json.loads(row["part"])
-        return {"fault": self.attempt(int(row["number"]), Part(part["kind"], part["items"]))}
 
     def attempt(self, number: int, part: Part) -> str:
         """Make a part; returns what went wrong, or ""."""
@@ -217,10 +197,13 @@ def _started(cluster: Cluster) -> Iterator[Any]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what they say, the error does, too
                 ray.init(address=cluster.address or "local", **options)
-        except ConnectionError as error:
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            if cluster.address is None:
+                raise
+            fault = " ".join(str(getattr(error, "message", error)).split()).rstrip(".")
             raise VqcodecError(
-                f"{cluster.address}: no Ray cluster answers ({' '.join(str(error).split())}); "
-                "check the address, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN are the cluster's"
+                f"{cluster.address}: no Ray cluster could be joined there ({fault}); check the "
+                "address, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN are the cluster's"
             ) from None
     try:
         yield ray
