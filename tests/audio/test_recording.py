@@ -3,7 +3,6 @@ from __future__ import annotations
 import gc
 import io
 import os
-import struct
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,12 @@ import soxr
 from command_line import needs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sounds import decibels, gain, noise, tone, write
+from sounds import noise, tone, write
 
 from vqcodec import audio
 from vqcodec.audio import recording as audio_recording
 from vqcodec.audio import soundfiles
-from vqcodec.audio.recording import TARGET_RMS
+from vqcodec.audio.level import TARGET_RMS
 from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.errors import AudioError
 
@@ -151,53 +150,6 @@ def test_a_pcm_file_is_copied_bit_for_bit_at_its_own_rate(tmp_path):
     np.testing.assert_array_equal(soundfile.read(tmp_path / "out.flac", dtype="int16")[0], pcm)
 
 
-# Gain
-
-
-def speech_like(seconds: int = 3) -> np.ndarray:
-    n_samples = 16000 * seconds
-    return noise(n_samples) * (0.6 + 0.4 * np.sin(np.arange(n_samples) / 2000)).astype("f4")
-
-
-@pytest.mark.parametrize("factor", [2.0, 0.5, 0.01, 7.0])
-def test_gain_follows_the_scale_of_the_input(factor):
-    assert gain(np.float32(factor) * speech_like()) == pytest.approx(
-        factor * gain(speech_like()), rel=1e-5
-    )
-
-
-def test_gain_is_the_level_over_the_target_and_exact_in_float32():
-    value = gain(tone(16001, 16000, level=0.12 * np.sqrt(2)))
-    assert value == pytest.approx(2, rel=1e-2)
-    assert value == float(np.float32(value))
-
-
-def test_gain_normalises_a_recording_at_minus_60_dbfs():
-    quiet = tone(48000, 48000, level=1e-3)
-    value = gain(quiet, 48000)
-    assert np.sqrt(np.mean((quiet / value) ** 2)) == pytest.approx(TARGET_RMS, rel=1e-2)
-
-
-@pytest.mark.parametrize("samples", [np.zeros(50_000), np.zeros(1), 3e-5 * np.ones(9000)])
-def test_gain_of_silence_is_one(samples):
-    assert gain(samples) == 1.0
-
-
-@pytest.mark.parametrize("floor", [0.0, 1e-3])
-def test_gain_ignores_silence_around_the_speech(floor):
-    pause = floor * noise(16000 * 12, seed=1)
-    padded = np.concatenate([pause, speech_like(), pause])
-    assert abs(decibels(gain(padded) / gain(speech_like()))) < 0.5
-
-
-def test_gain_counts_a_short_last_frame_by_its_own_length():
-    assert gain(np.full(321, 0.06)) == pytest.approx(1, rel=1e-6)
-    assert gain(np.full(1, 0.06)) == pytest.approx(1, rel=1e-6)
-
-
-# Writing
-
-
 # Pipes
 
 
@@ -256,139 +208,6 @@ def test_a_header_that_could_not_know_the_length_is_read_to_the_end(folder, tmp_
     (tmp_path / "piped").write_bytes(piped)
     assert audio.info(tmp_path / "piped").n_samples == 249600
     assert len(audio.load(tmp_path / "piped", 48000)) == 249600
-
-
-# Damage
-
-
-def wav_header_with(tmp_path: Path, layout: str, offset: int, value: int) -> Path:
-    soundfile.write(tmp_path / "a.wav", noise(1000), 16000)
-    data = bytearray((tmp_path / "a.wav").read_bytes())
-    struct.pack_into(layout, data, offset, value)
-    (tmp_path / "a.wav").write_bytes(data)
-    return tmp_path / "a.wav"
-
-
-@pytest.mark.parametrize(
-    ("layout", "offset", "value", "message"),
-    [
-        ("<I", 24, 0, r"a\.wav: is not audio that can be read"),
-        ("<I", 24, 1, r"a\.wav: a sample rate of 1 Hz is impossible; it must be"),
-        ("<I", 24, 2_000_000, r"a\.wav: a sample rate of 2000000 Hz is impossible"),
-        ("<I", 24, 4_000_000_000, r"a\.wav: is not audio that can be read"),
-        ("<H", 22, 0, r"a\.wav: is not audio that can be read \(Channel count is zero\)"),
-        ("<H", 22, 65, r"a\.wav: 65 channels are not supported; give 1 to 64"),
-    ],
-)
-def test_impossible_headers_are_refused(tmp_path, layout, offset, value, message):
-    path = wav_header_with(tmp_path, layout, offset, value)
-    with pytest.raises(AudioError, match=message):
-        audio.info(path)
-    with pytest.raises(AudioError, match=message):
-        audio.open_recording(path)
-
-
-def test_files_that_hold_no_recording_are_refused(tmp_path):
-    (tmp_path / "text.wav").write_text("hello")
-    (tmp_path / "nothing.wav").touch()
-    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
-    for name, message in {
-        "missing.wav": r"missing\.wav: cannot be opened \(No such file or directory\); give",
-        ".": r"cannot be opened \(Is a directory\); give the path of a sound file",
-        "text.wav": r"text\.wav: is not audio that can be read \(.*\); convert it to WAV",
-        "nothing.wav": r"nothing\.wav: is not audio that can be read",
-        "empty.wav": r"empty\.wav: holds no samples; record or export it again",
-    }.items():
-        with pytest.raises(AudioError, match=message) as caught:
-            audio.open_recording(tmp_path / name)
-        assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (-30000.0, "-30000")]
-)
-def test_impossible_samples_are_refused_with_their_time(tmp_path, value, shown):
-    samples = noise(60_000, 2)
-    samples[44_000, 1] = value
-    soundfile.write(tmp_path / "a.wav", samples, 16000, "FLOAT")
-    message = rf"a\.wav: the sample at 2\.750 s is {shown}; samples must be finite"
-    with pytest.raises(AudioError, match=message):
-        audio.load(tmp_path / "a.wav", 8000)
-    with pytest.raises(AudioError, match=message):
-        audio.open_recording(tmp_path / "a.wav").gain()
-    with pytest.raises(AudioError, match=message.replace(r"a\.wav", "array")):
-        audio.load(samples.T, 8000, source_rate=16000)
-
-
-def test_float64_beyond_float32_is_refused_without_a_warning(recwarn):
-    with pytest.raises(AudioError, match="is inf; samples must be finite"):
-        audio.load([0.0, 1e300], 8000, source_rate=16000)
-    assert not recwarn
-
-
-@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.95])
-def test_a_truncated_flac_is_refused_where_it_breaks_off(tmp_path, fraction):
-    soundfile.write(tmp_path / "whole.flac", noise(200_000), 16000)
-    data = (tmp_path / "whole.flac").read_bytes()
-    (tmp_path / "a.flac").write_bytes(data[: int(len(data) * fraction)])
-    recording = audio.open_recording(tmp_path / "a.flac")
-    message = r"a\.flac: (cannot be decoded beyond|ends at) \d+\.\d{3} s .*; copy or export"
-    with pytest.raises(AudioError, match=message):
-        list(recording.blocks(16000, 1000))
-    with pytest.raises(AudioError, match=message):
-        recording.gain()
-
-
-def untagged_mp3(path: Path, sound: str) -> Path:
-    """Make an MP3 of variable bit rate whose length must be guessed."""
-    options = ["-q:a", "0", "-write_xing", "0"]
-    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", sound, *options, path]
-    subprocess.run(command, check=True)
-    return path
-
-
-@needs("ffmpeg")
-def test_an_mp3_is_as_long_as_what_it_delivers_whatever_the_guess(tmp_path):
-    path = untagged_mp3(tmp_path / "a.mp3", "aevalsrc=exprs='0.4*random(0)*gt(t,2)':d=6:s=44100")
-    assert soundfile.info(path).duration > 12
-    found = audio.info(path)
-    assert found.duration_s == pytest.approx(6, abs=0.1)
-    assert len(audio.load(path, 44100)) == found.n_samples
-
-
-@needs("ffmpeg")
-def test_files_whose_header_hides_audio_are_refused(folder, tmp_path):
-    untagged_mp3(tmp_path / "untagged.mp3", "anoisesrc=r=44100:d=6:a=0.3,afade=d=3")
-    (tmp_path / "joined.opus").write_bytes((folder / "opus.opus").read_bytes() * 2)
-    for name in ("untagged.mp3", "joined.opus"):
-        with pytest.raises(AudioError, match=r"more audio follows .* convert it to WAV"):
-            audio.load(tmp_path / name, 16000)
-
-
-@pytest.mark.parametrize(
-    ("source", "sample_rate", "message"),
-    [
-        ([0.0], None, "array: has no sample rate of its own; give sample_rate in Hz"),
-        ([0.0], 0, "array: a sample rate of 0 Hz is impossible; it must be a whole number"),
-        ([0.0], 10**6, "array: a sample rate of 1000000 Hz is impossible"),
-        ([0.0], float("nan"), "array: a sample rate of nan Hz is impossible"),
-        ([], 16000, "array: holds no samples"),
-        (np.zeros((100, 2)), 16000, r"array: 100 channels .* give 1 to 64, .*\(channels, samples"),
-        (np.zeros((0, 100)), 16000, "array: 0 channels are not supported"),
-        (np.zeros((1, 2, 3)), 16000, r"array: shape \(1, 2, 3\); give \(samples,\) or"),
-        (np.zeros(9, np.uint8), 16000, "array: samples of type uint8; convert them to float"),
-        ([[0.0], [0.0, 1.0]], 16000, "array: NumPy cannot read it; give a NumPy array"),
-        ("a.wav", 16000, r"a\.wav: knows its own sample rate; leave sample_rate out"),
-    ],
-)
-def test_impossible_sources_are_refused(source, sample_rate, message):
-    with pytest.raises(AudioError, match=message):
-        audio.open_recording(source, sample_rate)
-
-
-def test_an_impossible_rate_to_read_at_is_refused():
-    with pytest.raises(AudioError, match="array: a sample rate of 0 Hz is impossible"):
-        audio.open_recording([0.0], 16000).blocks(0, 100)
 
 
 def test_a_recording_is_read_once(tmp_path, monkeypatch):

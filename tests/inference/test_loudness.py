@@ -10,7 +10,8 @@ import pytest
 import vqcodec
 from vqcodec import Codes
 from vqcodec.audio import load as load_audio
-from vqcodec.audio.recording import TARGET_RMS, frame_powers, open_recording
+from vqcodec.audio.level import TARGET_RMS, frame_powers
+from vqcodec.audio.recording import open_recording
 from vqcodec.codec import Codec
 from vqcodec.format.stream_records import CodeBlock
 from vqcodec.format.streaming import CodesStream

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vqcodec.audio.recording import ABSOLUTE_GATE, TARGET_RMS, Recording, frame_powers
+from vqcodec.audio.level import ABSOLUTE_GATE, TARGET_RMS, frame_powers
+from vqcodec.audio.recording import Recording
 
 # A speaker encoder hears so many pieces of so many seconds of a recording, and no more.
 REFERENCE_SECONDS, MAX_REFERENCES = 4.0, 16

@@ -73,19 +73,6 @@ def _noticeable(means: np.ndarray, gain: float) -> np.ndarray:
     return means * np.clip(np.abs(means) - threshold, 0, threshold) / threshold
 
 
-def powers_without_drift(powers: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Frame powers without what is slower than some 10 Hz.
-
-    Args:
-        powers: Mean square of each frame, (N,), N > 0.
-        means: Of each frame, (N,).
-    """
-    window = np.hanning(11)[1:-1]
-    count = np.convolve(np.ones(len(means)), window)[4:-4]
-    drift = np.convolve(means, window)[4:-4] / count
-    return powers - np.square(means) + np.square(means - drift)
-
-
 def regroup(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
     """Cut a stream of blocks anew into blocks of one length, the last one shorter if need be."""
     return itertools.chain.from_iterable(_frames(blocks, length))

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from vqcodec.audio.offset import frame_length, powers_without_drift, regroup, without_offset
+from vqcodec.audio.level import gain_of
+from vqcodec.audio.offset import regroup, without_offset
 from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.audio.soundfiles import (
     BLOCK_LENGTH,
@@ -39,17 +40,9 @@ AudioSource = (
     | Mapping[str, Any]
 )
 
-TARGET_RMS = 0.06
-"""Active speech level of a normalised recording, full scale being 1."""
-
 MOST_KEPT = 1 << 20  # samples: 4 MB, or a minute at 16 kHz
 # Integer samples passed as floats reach thousands; nothing real is 60 dB over full scale.
 _MAX_MAGNITUDE = 1000.0
-
-ABSOLUTE_GATE = 1e-8  # mean square: -80 dB full scale
-_RELATIVE_GATE = 0.1  # 10 dB below the mean, ITU-R BS.1770-5, annex 1
-# A level that drift changes by less is left as it is, with the codes of the recording.
-_AUDIBLE_DRIFT = 0.01
 
 
 class Recording:
@@ -135,32 +128,12 @@ class Recording:
         return resample_blocks(blocks, self.sample_rate, sample_rate, n_samples)
 
     def gain(self) -> float:
-        """Measure the active speech level, as the factor that normalisation divides by.
-
-        The level is the root mean square of the 20 ms frames of the channel mean that lie above
-        -80 dBFS and above 10 dB under the mean of those: the two gates of ITU-R BS.1770-5,
-        annex 1, without its frequency weighting. An offset and drift below some 10 Hz are left
-        out where they would change it by 1 % or more.
-
-        Returns:
-            Level / ``TARGET_RMS``, a positive value that float32 holds exactly, so that
-            ``normalised = mono / gain``; 1.0 if no frame lies above -80 dBFS.
+        """Measure the level, as :func:`vqcodec.audio.level.gain_of`: ``normalised = mono / gain``.
 
         Raises:
             AudioError: As in :meth:`blocks`.
         """
-        seconds = regroup(self._mono(), 50 * frame_length(self.sample_rate))
-        frames = [
-            (frame_powers(one, self.sample_rate), _frame_means(one, self.sample_rate))
-            for one in seconds
-        ]
-        powers, means = map(np.concatenate, zip(*frames, strict=True))
-        level, steady = _active_level(powers), _active_level(powers_without_drift(powers, means))
-        if not steady:
-            return 1.0
-        if abs(level - steady) > _AUDIBLE_DRIFT * steady:
-            level = steady
-        return float(np.float32(level / TARGET_RMS))
+        return gain_of(self._mono(), self.sample_rate)
 
     def _mono(self) -> Iterator[np.ndarray]:
         if self._kept is not None:
@@ -315,25 +288,6 @@ def load(
     n_samples = resampled_length(recording.n_samples, recording.sample_rate, sample_rate)
     (samples,) = recording.blocks(sample_rate, n_samples)
     return samples
-
-
-def frame_powers(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Mean square of every 20 ms of samples (T,), T > 0; the last frame may be shorter."""
-    return _frame_means(np.square(samples, dtype=np.float64), sample_rate)
-
-
-def _frame_means(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    starts = np.arange(0, len(samples), frame_length(sample_rate))
-    sums = np.add.reduceat(samples, starts, dtype=np.float64)
-    return sums / np.diff(starts, append=len(samples))
-
-
-def _active_level(powers: np.ndarray) -> float:
-    """Root of the mean of the frame powers above both gates; 0 if there are none."""
-    powers = powers[powers > ABSOLUTE_GATE]
-    if not powers.size:
-        return 0.0
-    return float(np.sqrt(powers[powers > _RELATIVE_GATE * powers.mean()].mean()))
 
 
 def _file_recording(path: Path, name: str) -> Recording:

@@ -9,13 +9,7 @@ import numpy as np
 
 from vqcodec.audio.analysis import MAX_REFERENCES, REFERENCE_SECONDS
 from vqcodec.audio.offset import FRAME_SECONDS, frame_length, regroup, without_offset
-from vqcodec.audio.recording import (
-    Recording,
-    array_frames,
-    as_channels,
-    mix,
-    open_recording,
-)
+from vqcodec.audio.recording import Recording, array_frames, as_channels, mix, open_recording
 from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.audio.soundfiles import checked_rate
 from vqcodec.errors import AudioError, SpeakerError

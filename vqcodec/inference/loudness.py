@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from vqcodec.audio.recording import TARGET_RMS, frame_powers
+from vqcodec.audio.level import TARGET_RMS, frame_powers
 from vqcodec.inference import chunking
 
 TARGET_POWER = TARGET_RMS**2
