@@ -25,11 +25,11 @@ from vqcodec import audio
 from vqcodec.audio.writing import to_int16
 from vqcodec.data import corpora
 from vqcodec.errors import VqcodecError
+from vqcodec.evaluation.quality import SAMPLE_RATE
 from vqcodec.evaluation.report import spread
 from vqcodec.files import write_atomically
 from vqcodec.format.textgrid import Interval, textgrid
 
-SAMPLE_RATE = 16000
 FRAME_RATE = 100
 
 

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-SAMPLE_RATE = 16_000
-FRAME_LENGTH = 256  # samples
+FRAME_LENGTH = 256  # samples at 16 kHz
 # Frames that a frame's value depends on. The network sees 11 before; with 16, sums are the same
 # bits, too.
 BEFORE, AFTER = 16, 10

@@ -17,8 +17,8 @@ import soxr
 from vqcodec.audio.writing import to_int16
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.external import Baseline, Coded, external_codec
+from vqcodec.evaluation.quality import SAMPLE_RATE
 
-SAMPLE_RATE = 16000
 CODEC2_MODES = ("3200", "2400", "1600", "1400", "1300", "1200", "700C", "450")
 
 _NARROW_RATE = 8000

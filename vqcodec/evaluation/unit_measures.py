@@ -193,7 +193,7 @@ def code_units(frames: Frames, codec: Codec) -> UnitSet:
     return UnitSet(codec.name, [clip.codes for clip in frames.clips], vectors)
 
 
-def mfcc_units(frames: Frames, n_units: int, *, is_normalised: bool, seed: int = 0) -> UnitSet:
+def mfcc_units(frames: Frames, n_units: int, *, is_normalised: bool) -> UnitSet:
     """K-means of the training part's MFCCs, as in Hsu et al. 2021, section IV-B.
 
     Args:
@@ -201,7 +201,6 @@ def mfcc_units(frames: Frames, n_units: int, *, is_normalised: bool, seed: int =
         n_units: clusters.
         is_normalised: whether the MFCCs of every recording are brought to zero mean and unit
             variance first, which takes some of the speaker out of them.
-        seed: of the first centres.
 
     Raises:
         DataError: the training part has fewer frames than units.
@@ -216,7 +215,7 @@ def mfcc_units(frames: Frames, n_units: int, *, is_normalised: bool, seed: int =
             "MFCCs; label more recordings"
         )
     clusters = library("sklearn.cluster").MiniBatchKMeans(
-        n_units, batch_size=10_000, n_init=3, random_state=seed
+        n_units, batch_size=10_000, n_init=3, random_state=0
     )
     clusters.fit(training)
     # The angle between plain MFCCs would be that of the first two, which are by far the largest.
