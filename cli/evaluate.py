@@ -75,7 +75,7 @@ def evaluate(
     output: opt.Report = REPORT,
     model: opt.Model = None,
     split: Annotated[str, typer.Option(help="train, valid, test or test_unseen.")] = "test",
-    decoder: opt.Decoder = None,
+    decoder: opt.Decoder = "auto",
     refine: Refined = False,
     baselines: Baselines = None,
     baseline: OwnCodecs = None,

@@ -109,6 +109,7 @@ def describe(header: ModelHeader) -> dict[str, Any]:
     from vqcodec.models.config import ModelConfig
     from vqcodec.models.cost import latency_ms, part_costs
     from vqcodec.weights.hub import pinned
+    from vqcodec.weights.measures import best_first
 
     try:
         config = ModelConfig.model_validate_json(header.config)
@@ -119,7 +120,7 @@ def describe(header: ModelHeader) -> dict[str, Any]:
     frame_rate = config.sample_rate / config.hop_length
     bits_per_code = (quantizer.codebook_size - 1).bit_length()
     costs = part_costs(config, header.shapes)
-    decoders = {"fast": config.fast, "wavenet": config.wavenet}
+    decoders = best_first(config, header.provenance)
     return {
         "name": pinned(header.path) or header.name,
         "path": str(header.path),
@@ -131,7 +132,8 @@ def describe(header: ModelHeader) -> dict[str, Any]:
         "codebook_size": quantizer.codebook_size,
         "n_codebooks": quantizer.n_codebooks,
         "quantizer": quantizer.kind,
-        "decoders": [name for name, part in decoders.items() if part is not None],
+        "decoders": list(decoders),
+        "auto_decoder": decoders[0],
         "speaker": config.speaker.kind,
         "n_voices": len(header.voices),
         "cost": {part: cost._asdict() for part, cost in costs.items()},

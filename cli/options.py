@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vqcodec.errors import VqcodecError
-from vqcodec.models import DecoderName
+from vqcodec.models import DecoderChoice
 from vqcodec.models import Melody as Choice
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ SampleRate = Annotated[
     ),
 ]
 Decoder = Annotated[
-    DecoderName | None,
+    DecoderChoice,
     typer.Option(
-        help="fast: parallel; wavenet: sample by sample.", show_default="the model's best"
+        help="fast: parallel; wavenet: sample by sample; auto: the better by the model's measures."
     ),
 ]
 Pitch = Annotated[

@@ -110,7 +110,7 @@ def encode(
 def decode(
     paths: CodeFiles,
     speaker: opt.OtherVoice = None,
-    decoder: opt.Decoder = None,
+    decoder: opt.Decoder = "auto",
     seed: opt.Seed = 0,
     temperature: opt.Temperature = 1.0,
     sample_rate: opt.SampleRate = None,
@@ -175,7 +175,7 @@ def convert(
     speaker: Annotated[str, opt.voice_option("The new voice, by name or from a recording.")],
     output: Converted = None,
     refine: opt.Refine = False,
-    decoder: opt.Decoder = None,
+    decoder: opt.Decoder = "auto",
     seed: opt.Seed = 0,
     temperature: opt.Temperature = 1.0,
     sample_rate: opt.SampleRate = None,
@@ -306,7 +306,7 @@ def _announced(codec: Codec, decoder: opt.Decoder) -> AbstractContextManager[Non
     from vqcodec.inference.wavenet import announced
 
     told = "compiling the sampler for this processor, once: some seconds"
-    return announced(decoder or codec.decoders[0], codec.device, lambda: typer.echo(told, err=True))
+    return announced(codec.decoder(decoder), codec.device, lambda: typer.echo(told, err=True))
 
 
 def _converted(sources: list[str], voice: str) -> str | None:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 # Before torch is imported, and for every process that a test starts: of models so small, threads
@@ -87,14 +88,16 @@ TINY = {
 }
 
 
-def save_tiny_model(path: Path, *, seed: int) -> None:
+def save_tiny_model(
+    path: Path, *, seed: int, provenance: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """A model file with random weights and the voices p225 and anna."""
     torch.manual_seed(seed)
     model = VQVAE(ModelConfig.model_validate(TINY))
     model.quantizer.initialized.fill_(True)
     rng = np.random.default_rng(seed)
     voices = {name: rng.integers(-60, 61, 64).astype(np.int8) for name in ("p225", "anna")}
-    checkpoint.save(path, model, voices, provenance={})
+    checkpoint.save(path, model, voices, provenance)
 
 
 @pytest.fixture(scope="session")

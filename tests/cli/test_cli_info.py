@@ -50,7 +50,7 @@ def test_info_of_a_model_is_what_models_lists(run, tiny_model, monkeypatch):
     assert model == json.loads(run("info", tiny_model, "--json").stdout)
     assert model == json.loads(run("info", "tiny", "--json").stdout)
     assert model["size_bytes"] == tiny_model.stat().st_size
-    assert model["decoders"] == ["fast", "wavenet"]
+    assert (model["decoders"], model["auto_decoder"]) == (["fast", "wavenet"], "fast")
     assert (model["frame_rate"], model["bits_per_second"]) == (125, 1125)
     assert set(model["cost"]) == {"encoder", "quantizer", "speaker", "fast", "wavenet"}
     assert model["cost"]["encoder"]["look_ahead_ms"] == pytest.approx(149, abs=0.5)

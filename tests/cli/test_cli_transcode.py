@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -72,6 +74,24 @@ def test_the_seed_decides_what_the_wavenet_draws(run, tiny_model, tmp_path):
     assert converted("--seed", "1") == converted("--seed", "1") != converted("--seed", "2")
     dull = converted("--seed", "1", "--temperature", "0")
     assert dull == converted("--seed", "2", "--temperature", "0")
+
+
+@pytest.mark.parametrize(("best", "wer"), [("fast", 0.3), ("wavenet", 0.1)])
+def test_the_decoder_is_the_best_by_the_model_s_measures(run, tmp_path, best, wer):
+    model, source = tmp_path / "model.safetensors", tmp_path / "s.wav"
+    metrics = {"wer": 0.2, "stoi": 0.9, "wavenet": {"wer": wer, "stoi": 0.1}}
+    save_tiny_model(model, seed=0, provenance={"metrics": metrics})
+    write(source, spoken("slt", 0.3, 0.34))
+
+    def converted(*decoder: str) -> bytes:
+        result = run("convert", source, "--speaker", "anna", "--model", model, "-o", "-", *decoder)
+        assert (result.status, result.data[:4]) == (0, b"RIFF")
+        return result.data
+
+    assert converted() == converted("--decoder", "auto") == converted("--decoder", best)
+    assert converted("--decoder", "fast") != converted("--decoder", "wavenet")
+    assert json.loads(run("info", model, "--json").stdout)["auto_decoder"] == best
+    assert re.search(rf"auto decoder +│ {best}", run("info", model).stdout)
 
 
 def test_codes_name_an_enrolled_voice_and_are_decoded_with_its_file(

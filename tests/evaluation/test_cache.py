@@ -31,7 +31,7 @@ def setting(tiny_model: Path) -> cache.Setup:
 
 
 def test_a_setting_knows_the_best_decoder_and_refuses_another(tiny_model: Path) -> None:
-    assert cache.prepare_setup(str(tiny_model), None, "pocketsphinx").decoder == "fast"
+    assert cache.prepare_setup(str(tiny_model), "auto", "pocketsphinx").decoder == "fast"
     with pytest.raises(
         VqcodecError, match="model tiny has no decoder 'slow'; it has fast, wavenet"
     ):

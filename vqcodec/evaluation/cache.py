@@ -36,7 +36,7 @@ from vqcodec.evaluation.recognizers import Recognizer, find_recognizer
 from vqcodec.files import file_digest, write_atomically
 from vqcodec.format.codes import Codes
 from vqcodec.inference.engines.pytorch import TorchEngine
-from vqcodec.models import DecoderName
+from vqcodec.models import DecoderChoice, DecoderName
 from vqcodec.weights.registry import find
 
 _VERSION = 4  # of what is kept; raise it where a measure comes to mean something else
@@ -141,7 +141,7 @@ class Setup:
 
 def prepare_setup(
     model: str | None,
-    decoder: DecoderName | None,
+    decoder: DecoderChoice,
     recognizer: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Setup:
@@ -149,7 +149,7 @@ def prepare_setup(
 
     Args:
         model: name or path; the default model when None.
-        decoder: the model's best when None.
+        decoder: by name; `auto` is the model's best.
         recognizer: see `find_recognizer`.
         on_progress: told what is waited for.
 
@@ -163,13 +163,9 @@ def prepare_setup(
 
     found = {"vqcodec": vqcodec.__version__, **library_versions()}
     path = find(model)
-    codec = _loaded(str(path))
-    if decoder is not None and decoder not in codec.decoders:
-        raise VqcodecError(
-            f"model {codec.name} has no decoder {decoder!r}; it has {', '.join(codec.decoders)}"
-        )
+    chosen = _loaded(str(path)).decoder(decoder)
     listener = find_recognizer(recognizer, tell)
-    return Setup(str(path), file_digest(path), decoder or codec.decoders[0], found, listener)
+    return Setup(str(path), file_digest(path), chosen, found, listener)
 
 
 def library_versions() -> dict[str, str]:

@@ -51,7 +51,7 @@ from vqcodec.evaluation.treatments import (
     our_label,
 )
 from vqcodec.files import write_atomically
-from vqcodec.models import DecoderName
+from vqcodec.models import DecoderChoice
 from vqcodec.models.codebook_usage import CollapseMonitor
 from vqcodec.models.cost import latency_ms, part_costs
 from vqcodec.weights.registry import read_header
@@ -96,7 +96,7 @@ def compare(
     *,
     split: str = "test",
     model: str | None = None,
-    decoder: DecoderName | None = None,
+    decoder: DecoderChoice = "auto",
     refine: bool = False,
     baselines: Sequence[str] = (),
     conditions: Sequence[str] = (),
@@ -117,7 +117,7 @@ def compare(
         output: the folder to write; its `cache` holds what was measured.
         split: of the corpus.
         model: name or path; the default model when None.
-        decoder: the model's best when None.
+        decoder: by name; `auto` is the model's best.
         refine: whether to measure refined codes, too (`Codec.encode`).
         baselines: reference codecs, as `vqcodec.evaluation.baselines.baseline` names them.
         conditions: that every codec is measured in, too, against the clean recording (see

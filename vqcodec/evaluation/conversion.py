@@ -46,7 +46,7 @@ from vqcodec.evaluation.summary import (
     ratio,
     word_error_rate,
 )
-from vqcodec.models import DecoderName
+from vqcodec.models import DecoderChoice
 
 MIN_RECORDINGS = 6
 
@@ -119,7 +119,7 @@ def convert_pairs(
     speakers: Sequence[str] = (),
     split: str = "test",
     model: str | None = None,
-    decoder: DecoderName | None = None,
+    decoder: DecoderChoice = "auto",
     refine: bool = False,
     limit: int | None = None,
     jobs: int = 1,
@@ -137,7 +137,7 @@ def convert_pairs(
         speakers: two voices or more; by default those of the model with six recordings or more.
         split: of the corpus.
         model: name or path; the default model when None.
-        decoder: the model's best when None.
+        decoder: by name; `auto` is the model's best.
         refine: whether conversions and reconstructions are of refined codes (`Codec.encode`).
         limit: recordings of each voice at most; the others still count towards what it is like.
         jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.

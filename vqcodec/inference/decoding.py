@@ -63,7 +63,7 @@ def decoded_blocks(
     Yields:
         (T,) float32 at normalised level, T a multiple of the hop length.
     """
-    assert options.decoder is not None
+    assert options.decoder != "auto"
     if options.decoder in AUTOREGRESSIVE:
         return sampled_blocks(engine, codes, voice, options, live=live)
     return parallel_blocks(engine, codes, voice, options.decoder, live=live)

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from vqcodec.audio import Recording
-from vqcodec.errors import CodesError, SpeakerError
+from vqcodec.errors import CodesError, SpeakerError, VqcodecError
 from vqcodec.format.header import StreamMetadata
 from vqcodec.inference import engines, enrolment
 from vqcodec.inference.encoding import Progress
 from vqcodec.inference.engines import Engine
 from vqcodec.inference.sources import Source, open_reference
 from vqcodec.inference.speakers import Speakers
-from vqcodec.models import DecoderName
+from vqcodec.models import DecoderChoice, DecoderName
+from vqcodec.weights.measures import best_first
 from vqcodec.weights.model_file import ModelFile
 from vqcodec.weights.voices import Speaker, VoicesFile, check_name
 
@@ -54,8 +55,22 @@ class LoadedModel:
 
     @property
     def decoders(self) -> tuple[DecoderName, ...]:
-        """Those the model has, the best first: `fast`, `wavenet`."""
-        return self.config.decoders
+        """Those the model has, the best by its measures first: `fast`, `wavenet`."""
+        return best_first(self.config, self.provenance)
+
+    def decoder(self, choice: DecoderChoice) -> DecoderName:
+        """The decoder of that name; `auto` is the best.
+
+        Raises:
+            VqcodecError: the model has no such decoder.
+        """
+        if choice == "auto":
+            return self.decoders[0]
+        if choice not in self.decoders:
+            raise VqcodecError(
+                f"model {self.name} has no decoder {choice!r}; it has {', '.join(self.decoders)}"
+            )
+        return choice
 
     @property
     def hears_speakers(self) -> bool:

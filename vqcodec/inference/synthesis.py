@@ -154,11 +154,7 @@ class Synthesizer(LoadedModel):
             AudioError: the sample rate is impossible.
             SpeakerError: it is not known how high the voice is, and the pitch shall change.
         """
-        decoder = self.decoders[0] if options.decoder is None else options.decoder
-        if decoder not in self.decoders:
-            raise VqcodecError(
-                f"model {self.name} has no decoder {decoder!r}; it has {', '.join(self.decoders)}"
-            )
+        decoder = self.decoder(options.decoder)
         if options.sample_rate is not None:
             checked_rate("output", options.sample_rate)
         if not options.needs_pitch:
@@ -196,7 +192,7 @@ class Synthesizer(LoadedModel):
             self.engine,
             melody.rows(codes, self.config),
             self._speakers.told(metadata, voice, options),
-            replace(options, decoder=options.decoder or self.decoders[0]),
+            replace(options, decoder=self.decoder(options.decoder)),
             own=self._speakers.own(metadata),
             gain=metadata.gain,
             live=live,

@@ -12,5 +12,6 @@ from typing import Literal
 # A decoder has the name of its section in `ModelConfig`; some predict sample after sample. Here,
 # because a command line that only checks its options imports nothing else.
 DecoderName = Literal["fast", "wavenet"]
+DecoderChoice = Literal["auto", DecoderName]
 AUTOREGRESSIVE: tuple[DecoderName, ...] = ("wavenet",)
 Melody = Literal["keep", "flat"] | float

@@ -280,7 +280,7 @@ class ModelConfig(Section):
 
     @property
     def decoders(self) -> tuple[DecoderName, ...]:
-        """Those that it has, the best first."""
+        """Those that it has."""
         names: tuple[DecoderName, ...] = get_args(DecoderName)
         return tuple(name for name in names if getattr(self, name) is not None)
 

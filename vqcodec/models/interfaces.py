@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
 from vqcodec.errors import VqcodecError
-from vqcodec.models import DecoderName, Melody
+from vqcodec.models import DecoderChoice, Melody
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,7 +115,7 @@ class Graph:
 class SynthesisKeywords(TypedDict, total=False):
     """The fields of `DecodeOptions` but the sample rate, as keyword arguments."""
 
-    decoder: DecoderName | None
+    decoder: DecoderChoice
     seed: int
     temperature: float
     pitch: float
@@ -133,7 +133,7 @@ class DecodeOptions:
     """How codes shall become sound.
 
     Args:
-        decoder: by name; the best that the model has when None.
+        decoder: by name; `auto` is the best that the model has.
         seed: of the WaveNet's draws, 0 or more; the same seed gives the same audio.
         temperature: of the WaveNet's draws, 0 or more; lower is cleaner and duller.
         sample_rate: of the result in Hz; the recording's own when None.
@@ -145,7 +145,7 @@ class DecodeOptions:
         VqcodecError: one of them is impossible.
     """
 
-    decoder: DecoderName | None = None
+    decoder: DecoderChoice = "auto"
     seed: int = 0
     temperature: float = 1.0
     sample_rate: int | None = None

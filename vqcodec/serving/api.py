@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import vqcodec
 from vqcodec.errors import VqcodecError
-from vqcodec.models import DecoderName, Melody
+from vqcodec.models import DecoderChoice, Melody
 from vqcodec.models.interfaces import read_melody
 from vqcodec.serving.admission import Admission
 from vqcodec.serving.service import Service, TooLongError, Upload, told
@@ -68,7 +68,7 @@ class UnitsLine(StreamingResponse):
 
 
 Voice = Annotated[str | None, Form(description="A voice's name; /health lists them.")]
-Decoder = Annotated[DecoderName | None, Form(description="The model's best if left out.")]
+Decoder = Annotated[DecoderChoice, Form(description="auto: the model's best.")]
 Seed = Annotated[int, Form(ge=0, description="Of the WaveNet's draws.")]
 Temperature = Annotated[float, Form(ge=0, allow_inf_nan=False, description="Of the same.")]
 Pitch = Annotated[float, Form(ge=-24, le=24, description="Semitones by which it is higher.")]
@@ -96,7 +96,7 @@ Rate = Annotated[
 def _wanted(
     speaker: Voice = None,
     reference: UploadFile | None = None,
-    decoder: Decoder = None,
+    decoder: Decoder = "auto",
     seed: Seed = 0,
     temperature: Temperature = 1.0,
     sample_rate: Rate = None,

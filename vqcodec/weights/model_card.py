@@ -7,6 +7,7 @@ from typing import Any
 
 from vqcodec.files import file_digest
 from vqcodec.models.config import ModelConfig
+from vqcodec.weights.measures import best_first
 from vqcodec.weights.registry import ModelHeader
 
 # The hub's identifiers of licences, by what a provenance says.
@@ -74,12 +75,11 @@ def _facts(header: ModelHeader) -> dict[str, str]:
     config = ModelConfig.model_validate_json(header.config)
     quantizer, frame_rate = config.quantizer, config.sample_rate / config.hop_length
     bits = (quantizer.codebook_size - 1).bit_length() * quantizer.n_codebooks
-    decoders = {"fast": config.fast, "wavenet": config.wavenet}
     return {
         "sample rate": f"{config.sample_rate} Hz",
         "codes": f"{frame_rate:g} a second of {bits} bits ({frame_rate * bits:g} bit/s)",
         "codebook": f"{quantizer.n_codebooks} of {quantizer.codebook_size} ({quantizer.kind})",
-        "decoders": ", ".join(name for name, part in decoders.items() if part is not None),
+        "decoders": ", ".join(best_first(config, header.provenance)),
         "voices": ", ".join(header.voices),
         "fingerprint": f"`{header.fingerprint.hex()}`, which code files name",
         f"SHA-256 of {header.path.name}": f"`{file_digest(header.path)}`",
