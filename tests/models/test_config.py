@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from training_data import RECIPES
 
 from vqcodec.errors import ConfigError
 from vqcodec.models.config import ModelConfig
+from vqcodec.models.loss_config import LossConfig
 from vqcodec.models.receptive_field import encoder_context, istft_reach
 from vqcodec.models.vqvae import VQVAE
+from vqcodec.training.model_files import complete_recipe
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import load_recipe, read_recipe
+from vqcodec.weights import checkpoint
 
 FOUND = sorted(RECIPES.rglob("*.yaml"))
 CODECS = [path for path in FOUND if read_recipe(path).get("stage") != "prior"]
@@ -113,6 +117,9 @@ def test_one_error_names_every_fault_and_the_nearest_known_key(tmp_path: Path) -
     assert "\n" not in message
 
 
+OF_THE_WAVENET = ["stage=wavenet", "initial_model=speech-1k"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "fault"),
     [
@@ -146,8 +153,13 @@ def test_one_error_names_every_fault_and_the_nearest_known_key(tmp_path: Path) -
         (["model.encoder.paper=true"], r"strides: \[2, 2, 2, 2, 2, 2\]"),
         (["adversarial.weight=1", "adversarial.start_step=400000"], "400000 is not before the end"),
         (
-            ["adversarial.weight=1", "stage=wavenet", "initial_model=speech-1k"],
+            ["adversarial.weight=1", *OF_THE_WAVENET],
             "adversarial trains the fast decoder, which this stage does not",
+        ),
+        (["stage=joint", "loss.prediction=3"], "prediction_order 0 gives it none: set that to 8"),
+        (
+            ["loss.prediction=3", "model.wavenet.prediction_order=0", *OF_THE_WAVENET],
+            "loss.prediction teaches the WaveNet's filter",
         ),
         (["model.encoder.strides=[640]"], "shorter than the first stride 640"),
         (["model.encoder.strides=[32,16]"], "n_fft 512 must be at least twice the hop length 512"),
@@ -161,6 +173,21 @@ def test_parts_that_do_not_fit_are_refused(
     assert load_recipe(path) == Recipe()
     with pytest.raises(ConfigError, match=fault):
         load_recipe(path, overrides)
+
+
+def test_the_initial_model_may_bring_the_filter_that_is_taught(
+    told_model: Path, tiny_model: Path
+) -> None:
+    losses = LossConfig(prediction=3.0)
+    recipe = Recipe(stage="wavenet", initial_model="mine", model=ModelConfig(), loss=losses)
+    told, tiny = checkpoint.load(told_model), checkpoint.load(tiny_model)
+    assert complete_recipe(recipe, told).model == told.config
+    bare = tiny.config.model_copy(update={"wavenet": None})
+    for start in (tiny, replace(tiny, model=VQVAE(bare))):
+        with pytest.raises(
+            ConfigError, match=r"mine: loss\.prediction teaches the WaveNet's filter"
+        ):
+            complete_recipe(recipe, start)
 
 
 def test_overrides_are_yaml_and_reach_into_sections(tmp_path: Path) -> None:

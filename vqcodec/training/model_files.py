@@ -38,7 +38,8 @@ def complete_recipe(recipe: Recipe, start: Checkpoint | None) -> Recipe:
     if start is None:
         return recipe
     known = start.config.model_dump(exclude_none=True)
-    model = merge(known, recipe.model.model_dump(exclude_unset=True))
+    model = merge(recipe.model.model_dump(), known)  # all keys: checks see what is left open
+    model = merge(model, recipe.model.model_dump(exclude_unset=True))
     if recipe.stage == "fast":
         # The codes stay, and so a WaveNet keeps its worth unless it listens to what is trained;
         # one that is new would stay untrained.

@@ -165,7 +165,7 @@ class Recipe(RunConfig):
                 f"steps {self.steps} end before the codebook starts, after unquantized_steps "
                 f"{self.unquantized_steps}"
             )
-        faults += self._short_segments()
+        faults += self._short_segments() + self._absent_filter()
         if self.adversarial.weight > 0:
             if not self.trains_waveforms:
                 faults.append("adversarial trains the fast decoder, which this stage does not")
@@ -177,6 +177,19 @@ class Recipe(RunConfig):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    def _absent_filter(self) -> list[str]:
+        """Whether there is a loss of the WaveNet's filter, but no filter."""
+        wavenet = self.model.wavenet
+        if not self.loss.prediction or wavenet is None or "wavenet" not in self.trained_decoders:
+            return []
+        is_open = "prediction_order" not in wavenet.model_fields_set
+        if wavenet.prediction_order or (self.initial_model is not None and is_open):
+            return []
+        return [
+            "loss.prediction teaches the WaveNet's filter, and model.wavenet.prediction_order 0 "
+            "gives it none: set that to 8, say, or loss.prediction to 0"
+        ]
 
     def _short_segments(self) -> list[str]:
         """Which losses listen to more than a segment."""
