@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 from llvmlite.binding import get_host_cpu_features
+from numba import config
 
 from vqcodec.compilation import compiled
 from vqcodec.inference.wavenet.tile import accumulate_tile
 from vqcodec.models.mu_law import SAMPLES, SHARPEST
 
+# Of the processor, unless numba is told to compile for another (NUMBA_CPU_FEATURES).
+CPU_FEATURES = config.CPU_FEATURES or get_host_cpu_features().flatten()
 # Whether there are 32 registers of 16 sums; AVX2 has 16 of eight, NEON 32 of four.
-HAS_WIDE_REGISTERS = get_host_cpu_features().get("avx512f", False)
+HAS_WIDE_REGISTERS = "+avx512f" in CPU_FEATURES.split(",")
 TILE_ROWS = 16 if HAS_WIDE_REGISTERS else 4
 # Sums are fused multiply-adds, as in the tiles, and are never put in another order. Division
 # raises nothing (error_model), or loops with it would not use vector instructions.
