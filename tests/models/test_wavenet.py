@@ -178,12 +178,14 @@ def test_a_seed_gives_the_same_samples_in_any_company_and_in_any_pieces(n_bands)
     assert not torch.equal(sampled(wavenet, condition[1:2], [9]), alone)
 
 
-def fixed_distribution() -> tuple[WaveNet, torch.Tensor]:
-    """A model whose every sample has the same distribution, and its logits (256,)."""
-    wavenet = make(pre_emphasis=0.0)
+def fixed_distribution(n_bands: int = 1) -> tuple[WaveNet, torch.Tensor]:
+    """A model whose every step has the same distributions, and their logits (M * 256,)."""
+    wavenet = make(pre_emphasis=0.0, n_bands=n_bands)
     for parameter in wavenet.parameters():
         parameter.zero_()
-    wavenet.logits.bias.copy_(torch.randn(N_LEVELS, generator=torch.Generator().manual_seed(5)))
+    wavenet.logits.bias.copy_(
+        torch.randn(n_bands * N_LEVELS, generator=torch.Generator().manual_seed(5))
+    )
     return wavenet, wavenet.logits.bias
 
 
@@ -202,6 +204,23 @@ def test_samples_follow_the_distribution(temperature):
         ).pvalue
         > 1e-3
     )
+
+
+def test_every_band_has_its_temperature():
+    wavenet, logits = fixed_distribution(n_bands=4)
+    sampler = ReferenceSampler(wavenet, seeds=[0] * 50, temperature=0.9)
+    rng = np.random.default_rng(0)
+    held, levels = sampler.held(torch.zeros(50, wavenet.config.condition_channels)), []
+    for _ in range(200):
+        sampler.step(held, torch.from_numpy(rng.random((4, 50))))
+        levels.append(sampler.levels)
+    bands = zip(torch.cat(levels).T, logits.split(N_LEVELS), (0.6, 0.8, 1.0, 1.0), strict=True)
+    for drawn, own, temperature in bands:
+        shares = (own.double() / (0.9 * temperature)).softmax(0)
+        likely = shares.topk(20).indices  # those that are often enough drawn
+        counts = torch.bincount(drawn, minlength=N_LEVELS)
+        found, expected = ([*x[likely], x.sum() - x[likely].sum()] for x in (counts, shares))
+        assert stats.chisquare(found, np.array(expected) * len(drawn)).pvalue > 1e-3
 
 
 def test_temperature_zero_takes_the_peak():

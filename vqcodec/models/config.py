@@ -225,6 +225,11 @@ class WaveNetConfig(Section):
     n_harmonics: Annotated[int, Field(ge=0, le=64)] = 0
 
     @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Of the draws of each band, the lowest first; see docs/decisions.md."""
+        return (0.6, 0.8, 1.0, 1.0) if self.n_bands == 4 else (1.0,)
+
+    @property
     def memory_length(self) -> int:
         """Steps that its filter looks back."""
         if not self.pitch_taps:

@@ -135,7 +135,8 @@ class DecodeOptions:
     Args:
         decoder: by name; `auto` is the best that the model has.
         seed: of the WaveNet's draws, 0 or more; the same seed gives the same audio.
-        temperature: of the WaveNet's draws, 0 or more; lower is cleaner and duller.
+        temperature: of the WaveNet's draws, 0 or more, by which those of its bands are multiplied;
+            lower is cleaner and duller.
         sample_rate: of the result in Hz; the recording's own when None.
         pitch: semitones from -24 to 24 by which the voice shall be higher.
         melody: `keep` the rise and fall of the voice, make it `flat`, or multiply it by a factor

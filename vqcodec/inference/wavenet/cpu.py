@@ -33,7 +33,7 @@ class CpuSampler:
         hop_length: samples per code.
         seeds: one for each of the B recordings: the same seed gives the same samples whatever else
             is sampled.
-        temperature: 1 samples the model's distribution, 0 takes its peak.
+        temperature: factor of `WaveNetConfig.temperatures`; 0 takes the peak of a distribution.
     """
 
     # Codes between looks at the outside: a block per code would cost a thread switch each.
@@ -49,7 +49,7 @@ class CpuSampler:
         temperature: float = 1.0,
     ) -> None:
         self.hop_length, self.n_bands = hop_length, config.n_bands
-        self.temperature = temperature
+        self.temperatures = temperature * np.array(config.temperatures)
         n_lanes = len(seeds)
         self.generators = [np.random.default_rng(seed) for seed in seeds]
         self.synthesize = Synthesizer(n_lanes, config.n_bands, config.pre_emphasis)
@@ -103,7 +103,7 @@ class CpuSampler:
             group.state,
             np.pad(conditions, [(0, 0), *room]),
             np.pad(draws, [(0, 0), (0, 0), *room]),
-            float(self.temperature),
+            self.temperatures,
             levels,
         )
         return levels[..., :n_lanes]

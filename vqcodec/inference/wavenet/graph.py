@@ -25,7 +25,7 @@ class GraphSampler:
     Args:
         wavenet: on the device where it shall run.
         seeds: one for each of the B recordings.
-        temperature: 1 samples the model's distribution, 0 takes its peak.
+        temperature: factor of `WaveNetConfig.temperatures`; 0 takes the peak of a distribution.
     """
 
     @torch.no_grad()
@@ -36,7 +36,8 @@ class GraphSampler:
         seeds: Sequence[int | Sequence[int]],
         temperature: float = 1.0,
     ) -> None:
-        self.wavenet, self.temperature = wavenet, temperature
+        self.wavenet = wavenet
+        self.temperatures = [temperature * own for own in wavenet.config.temperatures]
         self.generators = [np.random.default_rng(seed) for seed in seeds]
         n_lanes, hop_length = len(seeds), wavenet.hop_length
         weight = wavenet.embedding.weight
@@ -88,7 +89,8 @@ class GraphSampler:
             band_inputs = self.inputs(expected)
             for band in range(wavenet.n_bands):
                 logits = wavenet.band_logits(band_inputs[:, band], band, expected)
-                self.levels[:, band] = self._choose(logits, draws[band])
+                levels = self._choose(logits, draws[band], self.temperatures[band])
+                self.levels[:, band] = levels
                 if band < wavenet.n_bands - 1:
                     lower = wavenet.told_lower(self.levels[:, band], band)
                     band_inputs = band_inputs + lower[:, None]
@@ -116,10 +118,10 @@ class GraphSampler:
         self.slots.add_(1).remainder_(self.dilations)
         return self.wavenet.band_inputs(torch.stack(skips).sum(0))
 
-    def _choose(self, logits: Tensor, draws: Tensor) -> Tensor:
-        if self.temperature == 0:
+    def _choose(self, logits: Tensor, draws: Tensor, temperature: float) -> Tensor:
+        if temperature == 0:
             return logits.argmax(-1)
-        cumulative = (logits.double() / self.temperature).softmax(-1).cumsum(-1)
+        cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
         # Counting the sums that a draw has passed finds its level; rounding may leave the last
         # sum under the draw.
         return (cumulative <= draws[:, None]).sum(-1).clamp(max=logits.shape[-1] - 1)

@@ -342,7 +342,7 @@ def set_shares(logits: Any, scale: Any, shares: Any) -> Any:
 
 @vectorized
 def sample(
-    weights: Any, state: Any, condition: Any, draws: Any, temperature: float, levels: Any
+    weights: Any, state: Any, condition: Any, draws: Any, temperatures: Any, levels: Any
 ) -> None:
     """Sample the n steps of each of N codes.
 
@@ -351,7 +351,7 @@ def sample(
         state: goes on.
         condition: (N, H + 2, L).
         draws: (N, n, M, L) in [0, 1).
-        temperature: of the draws.
+        temperatures: of the draws of each band, (M,).
         levels: (N, n, M, L), to be filled.
     """
     n_bands = len(state.levels)
@@ -361,7 +361,7 @@ def sample(
             step(weights, state)
             for band in range(n_bands):
                 predict(weights, state, band)
-                choose(state, band, temperature, draws[frame, index, band])
+                choose(state, band, temperatures[band], draws[frame, index, band])
                 if band < n_bands - 1:
                     tell(weights, state, band)
             remember(state)

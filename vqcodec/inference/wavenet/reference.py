@@ -62,13 +62,14 @@ class ReferenceSampler:
         wavenet: in evaluation mode.
         seeds: one for each of the B recordings: the same seed gives the same samples whatever else
             is in the batch.
-        temperature: 1 samples the model's distribution, 0 takes its peak.
+        temperature: factor of `WaveNetConfig.temperatures`; 0 takes the peak of a distribution.
     """
 
     def __init__(
         self, wavenet: WaveNet, *, seeds: Sequence[int | Sequence[int]], temperature: float = 1.0
     ) -> None:
-        self.wavenet, self.temperature = wavenet, temperature
+        self.wavenet = wavenet
+        self.temperatures = [temperature * own for own in wavenet.config.temperatures]
         self.queues = [_Queue(layer, len(seeds)) for layer in wavenet.layers]  # type: ignore[arg-type]
         self.generators = [np.random.default_rng(seed) for seed in seeds]
         n_bands = wavenet.n_bands
@@ -121,7 +122,7 @@ class ReferenceSampler:
         inputs, levels = self.inputs(held, expected), []
         for band in range(self.wavenet.n_bands):
             logits = self.wavenet.band_logits(inputs[:, band], band, expected)
-            levels.append(self._choose(logits, draw[band]))
+            levels.append(self._choose(logits, draw[band], self.temperatures[band]))
             if band < self.wavenet.n_bands - 1:
                 inputs = inputs + self.wavenet.told_lower(levels[-1], band)[:, None]
         self.tell(torch.stack(levels, dim=-1))
@@ -158,10 +159,10 @@ class ReferenceSampler:
         assert isinstance(skips, Tensor)
         return self.wavenet.band_inputs(skips)
 
-    def _choose(self, logits: Tensor, draw: Tensor) -> Tensor:
-        if self.temperature == 0:
+    def _choose(self, logits: Tensor, draw: Tensor, temperature: float) -> Tensor:
+        if temperature == 0:
             return logits.argmax(-1)
-        cumulative = (logits.double() / self.temperature).softmax(-1).cumsum(-1)
+        cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
         # Rounding may leave the last sum under the draw.
         levels = torch.searchsorted(cumulative, draw[:, None], right=True)[:, 0]
         return levels.clamp(max=logits.shape[-1] - 1)
