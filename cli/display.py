@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 OnProgress = Callable[..., None]
 LOG_SECONDS = 30.0
 """Between the lines of a log, at least."""
-AUDIBLE_CLIPPING = 0.001
-"""Of the samples."""
 
 
 @contextmanager
@@ -100,6 +98,8 @@ def warn_of_clipping(target: str, share: float, advice: str) -> None:
         share: of its samples that were clipped, in [0, 1].
         advice: what to do about it.
     """
+    from vqcodec.audio.writing import AUDIBLE_CLIPPING
+
     if share > AUDIBLE_CLIPPING:
         typer.echo(
             f"vqcodec: {target}: {share:.1%} of its samples are too loud and were clipped; "

@@ -26,7 +26,6 @@ from vqcodec.files import AUDIO_SUFFIXES
 if TYPE_CHECKING:
     from vqcodec.codec import Codec
 
-# As `vqcodec.inference.units.UNIT_SUFFIXES`, which takes time to import.
 UNIT_SUFFIXES = (".txt", ".jsonl", ".npy")
 
 

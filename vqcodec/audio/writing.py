@@ -21,6 +21,9 @@ from vqcodec.files import replacing
 
 AudioTarget = str | os.PathLike[str] | BinaryIO
 
+AUDIBLE_CLIPPING = 0.001
+"""Share of samples that may be clipped without a word."""
+
 _MAX_WAV_BYTES = 2**32 - 4096
 _ENCODINGS = {
     ".wav": ("WAV", "PCM_16"),

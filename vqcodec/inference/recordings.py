@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from vqcodec.audio import Recording
+from vqcodec.audio.level import ABSOLUTE_GATE
 from vqcodec.audio.resampling import resampled_length
 from vqcodec.errors import RecordingWarning
 from vqcodec.inference.encoding import Progress, code_blocks
@@ -15,7 +16,7 @@ from vqcodec.inference.engines import Engine
 from vqcodec.models.config import ModelConfig
 
 BLOCK_LENGTH = 1 << 16  # samples read at a time
-SILENCE = 1e-4  # -80 dB full scale, below which no level is measured
+SILENCE = ABSOLUTE_GATE**0.5  # below which no level is measured
 # The closest tenth of 270 recordings of speech for training is nearer, with any packaged model.
 CLOSEST_SHARE, UNLIKE_SPEECH, LEAST_SECONDS = 0.1, 0.11, 5.0
 

@@ -21,7 +21,6 @@ from vqcodec.weights.voices import VECTOR_LENGTH, Speaker
 # Who speaks when only the units are wanted, which depend neither on that nor on the pitch, which
 # `Codec.encode` then does not track.
 NOBODY = Speaker(np.zeros(VECTOR_LENGTH, np.int8))
-UNIT_SUFFIXES = (".txt", ".jsonl", ".npy")
 # One code in five to seven is the one before it; so many without a repeat were collapsed.
 MOST_WITHOUT_REPEATS = 250
 _LONGEST = 10**8  # codes of one recording: days

@@ -11,6 +11,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, TypeVar, cast
 
 from vqcodec.audio.recording import Recording, spool
+from vqcodec.audio.writing import AUDIBLE_CLIPPING
 from vqcodec.codec import Codec, load
 from vqcodec.errors import RecordingWarning, SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
@@ -22,7 +23,6 @@ from vqcodec.weights.voices import Speaker
 
 KEPT_BYTES = 1 << 20
 """Of a result in memory; a larger one goes to a temporary file."""
-_AUDIBLE_CLIPPING = 0.001
 
 Made = TypeVar("Made")
 
@@ -173,7 +173,7 @@ class Service:
     ) -> IO[bytes]:
         def write(file: BinaryIO) -> None:
             clipped = codec.decode_to(file, codes, speaker=voice, **options)
-            if clipped > _AUDIBLE_CLIPPING:
+            if clipped > AUDIBLE_CLIPPING:
                 told = f"{clipped:.1%} of the samples are too loud and were clipped"
                 warnings.warn(told, RecordingWarning, stacklevel=1)
 
