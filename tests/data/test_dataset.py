@@ -7,7 +7,7 @@ import torch
 
 from vqcodec.data import corpora
 from vqcodec.data.batches import Batch
-from vqcodec.data.data_config import DataConfig, PerturbationConfig
+from vqcodec.data.data_config import AugmentationConfig, DataConfig, PerturbationConfig
 from vqcodec.data.dataset import SegmentSampler, load_resident_audio, speaker_names
 from vqcodec.data.prepared import Clip, PreparedData, prepare
 from vqcodec.data.stream_tracks import StreamTracks
@@ -40,6 +40,7 @@ def sampler(
     seed: int = 0,
     perturbed: float = 0.0,
     converted: float = 0.0,
+    augmented: float = 0.0,
     resident: torch.Tensor | None = None,
     dropout: float = 0.5,
     **perturbation: object,
@@ -52,6 +53,7 @@ def sampler(
         speakers=speaker_names(data.clips),
         hop_length=HOP,
         perturbation=PerturbationConfig.model_validate(how | perturbation),
+        augmentation=AugmentationConfig(probability=augmented),
         seed=seed,
         resident=resident,
         tracks=numbered(data),
@@ -111,11 +113,9 @@ def test_a_batch_is_a_function_of_seed_and_step(data: PreparedData, perturbed: f
     assert not torch.equal(first.batch(7).waveform, other.batch(7).waveform)
 
 
-@pytest.mark.parametrize(("perturbed", "converted"), [(0.5, 0.0), (0.0, 0.5)])
-def test_processes_share_the_batch_of_one(
-    data: PreparedData, perturbed: float, converted: float
-) -> None:
-    one = sampler(data, perturbed=perturbed, converted=converted)
+@pytest.mark.parametrize("kind", ["perturbed", "converted", "augmented"])
+def test_processes_share_the_batch_of_one(data: PreparedData, kind: str) -> None:
+    one = sampler(data, **{kind: 0.5})
     whole = one.batch(3)
     parts = [one.batch(3, rank, 2) for rank in range(2)]
     assert len(parts[0].waveform) == 3
@@ -139,8 +139,9 @@ def test_resident_audio_makes_the_same_batches(data: PreparedData, workers: int)
     assert audio is not None
     assert audio.dtype == torch.int16
     config = CONFIG.model_copy(update={"workers": workers})
-    resident = sampler(data, config=config, perturbed=0.5, converted=0.5, resident=audio)
-    mapped = sampler(data, perturbed=0.5, converted=0.5)
+    shares = {"perturbed": 0.5, "converted": 0.5, "augmented": 0.5}
+    resident = sampler(data, config=config, resident=audio, **shares)
+    mapped = sampler(data, **shares)
     for step, batch in enumerate(resident.batches(range(3, 6), rank=1, world_size=2), 3):
         assert equal(batch, mapped.batch(step, 1, 2))
 
@@ -178,6 +179,25 @@ def test_the_encoder_hears_another_melody(data: PreparedData) -> None:
     assert torch.equal(plain.waveform, other.waveform)
     for batch in (other, coloured):
         assert ((batch.encoder_input - plain.encoder_input).abs().amax(1) > 1e-3).all()
+
+
+def test_only_what_the_encoders_hear_is_augmented(data: PreparedData) -> None:
+    both = [sampler(data, augmented=share) for share in (0.0, 0.5)]
+    changed = []
+    for step in range(10):
+        plain, augmented = (each.batch(step) for each in both)
+        assert torch.equal(plain.waveform, plain.encoder_input)
+        assert torch.equal(plain.reference, plain.speaker_input)
+        other = augmented._replace(
+            encoder_input=plain.encoder_input, speaker_input=plain.speaker_input
+        )
+        assert equal(plain, other)
+        changed += [
+            (augmented.encoder_input != plain.waveform).any(1),
+            (augmented.speaker_input != plain.reference).any(1),
+        ]
+    shares = torch.stack(changed).float().unflatten(0, (10, 2)).mean((0, 2))
+    assert ((shares > 0.3) & (shares < 0.7)).all()
 
 
 def test_shapes_and_types(data: PreparedData) -> None:

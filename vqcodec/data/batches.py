@@ -15,8 +15,9 @@ class Batch(NamedTuple):
 
     Attributes:
         waveform: (B, T) what is to be decoded.
-        encoder_input: (B, T) the same, perhaps perturbed.
+        encoder_input: (B, T) the same, perhaps perturbed or augmented.
         reference: (B, R) another clip of each speaker.
+        speaker_input: (B, R) the same, perhaps augmented.
         speaker: (B,) int64 rows of the speaker table.
         phones: (B, N) int64 the phone class at the centre of each code, or `UNLABELLED`.
         codes: (B, Q, N) int64 to be decoded; what is `NOT_ENCODED` is for the encoder. Where no
@@ -31,6 +32,7 @@ class Batch(NamedTuple):
     waveform: Tensor
     encoder_input: Tensor
     reference: Tensor
+    speaker_input: Tensor
     speaker: Tensor
     phones: Tensor
     codes: Tensor
@@ -54,9 +56,9 @@ class Draws(NamedTuple):
     """Where a batch is to be read, and how its encoder input is perturbed: (B,) if not said.
 
     Attributes:
-        spans: (B, 3, 2) of segment, reference and target: the first sample in the prepared audio,
-            and how many are read; the rest is silence.
-        levels: (B, 3) what their int16 is divided by.
+        spans: (B, 3, 2) of segment, reference and target, or more with what other talkers say: the
+            first sample in the prepared audio, and how many are read; the rest is silence.
+        levels: (B, 3) or more: what their int16 is divided by.
         speaker: rows of the speaker table.
         perturbed: whether at all; never where codes are taken, which no perturbation would change.
         converted: as `perturbed`, and never both.

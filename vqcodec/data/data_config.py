@@ -1,4 +1,4 @@
-"""What is trained on, and how it is perturbed: sections of recipes."""
+"""What is trained on, and how it is perturbed and augmented: sections of recipes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 from vqcodec.models.config import Count, Positive, Probability, Section, Weight
 
 Frequency = Annotated[float, Field(gt=20, lt=2000)]
+ReverberationTime = Annotated[float, Field(ge=0.01, le=10)]
 
 
 class PoolConfig(Section):
@@ -87,3 +88,17 @@ class PerturbationConfig(Section):
     past_noise: Weight = 0.0
     past_softer: Probability = 0.0
     stream_dropout: Probability = 0.12
+
+
+class AugmentationConfig(Section):
+    """Where the encoders hear a segment from (data/augmentation.py), while its target stays clean.
+
+    Attributes:
+        probability: of a segment, and of the speaker's reference; not of those that have codes.
+        snr_db: range of how far noise or other talkers are below speech.
+        reverberation_s: range of the times in which a room's sound falls by 60 dB.
+    """
+
+    probability: Probability = 0.0
+    snr_db: tuple[float, float] = (5.0, 30.0)
+    reverberation_s: tuple[ReverberationTime, ReverberationTime] = (0.15, 0.9)

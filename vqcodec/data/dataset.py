@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vqcodec.data.augmentation import N_TALKERS, augment
 from vqcodec.data.batches import NOT_ENCODED, Batch, Draws
 from vqcodec.data.clips import AudioClips, Clip
-from vqcodec.data.data_config import DataConfig, PerturbationConfig
+from vqcodec.data.data_config import AugmentationConfig, DataConfig, PerturbationConfig
 from vqcodec.data.encoded import EncodedClips
 from vqcodec.data.labels import UNLABELLED
 from vqcodec.data.perturbation import n_frames, perturb
@@ -42,6 +43,7 @@ class SegmentSampler:
         config: batch and segment sizes.
         hop_length: samples per code.
         perturbation: how the encoder's input is perturbed.
+        augmentation: where the encoders hear it from.
         seed: of every draw.
         resident: `load_resident_audio`, where batches are then made; else they are made on the CPU
             from the mapped file, by the workers if there are any.
@@ -63,6 +65,7 @@ class SegmentSampler:
         speakers: Sequence[str],
         hop_length: int,
         perturbation: PerturbationConfig,
+        augmentation: AugmentationConfig = AugmentationConfig(),  # noqa: B008 - it is frozen
         seed: int,
         resident: Tensor | None = None,
         phones: PhoneTrack | None = None,
@@ -85,8 +88,10 @@ class SegmentSampler:
         self.codes = torch.from_numpy(codes).to(self.audio.device)
         reference_length = round(config.reference_s * data.sample_rate)
         target_length = reference_length if perturbation.conversion else 0
-        self.lengths = self.length, reference_length, target_length
-        self.perturbation, self.seed = perturbation, seed
+        self.n_talkers = N_TALKERS if augmentation.probability else 0
+        longest = max(self.length, reference_length)
+        self.lengths = self.length, reference_length, target_length, *[longest] * self.n_talkers
+        self.perturbation, self.augmentation, self.seed = perturbation, augmentation, seed
         self._rows = {name: row for row, name in enumerate(speakers)}
         self._ends = np.cumsum([clip.n_samples for clip in clips])
         self._of_speaker: dict[str, list[Clip]] = defaultdict(list)
@@ -134,7 +139,7 @@ class SegmentSampler:
         streams = self._streams(draws, values)
         rows = chosen.to(self.audio.device)
         draws = Draws(*(column.to(self.audio.device, non_blocking=True) for column in draws))
-        waveform, reference, target = (
+        waveform, reference, target, *talkers = (
             self._cut(draws.spans[:, i], draws.levels[:, i], length)
             for i, length in enumerate(self.lengths)
         )
@@ -148,10 +153,15 @@ class SegmentSampler:
                 formant_ratio=draws.formant_ratio[rows],
                 equalizer=equalizer,
             )
+        speaker_input = reference
+        if talkers:
+            others = torch.stack(talkers, dim=1)
+            encoder_input = self._augmented(encoder_input, others, draws, draws.n_codes == 0, 2)
+            speaker_input = self._augmented(reference, others, draws, draws.n_codes >= 0, 3)
         phones = self._phones(draws.spans[:, 0])
         codes = self._codes(draws.code, draws.n_codes)
         return Batch(
-            *(waveform, encoder_input, reference, draws.speaker, phones, codes),
+            *(waveform, encoder_input, reference, speaker_input, draws.speaker, phones, codes),
             *(draws.converted, target),
             streams,
             {name: torch.from_numpy(own) for name, own in values.items()},
@@ -179,6 +189,23 @@ class SegmentSampler:
             name: torch.from_numpy(own * is_told).to(self.audio.device, non_blocking=True)
             for name, own in features.items()
         }
+
+    def _augmented(
+        self, waveform: Tensor, talkers: Tensor, draws: Draws, may_be: Tensor, purpose: int
+    ) -> Tensor:
+        """(B, T) of which some rows that may be are augmented, drawn for a purpose of their own."""
+        augmented = waveform.clone()
+        for row in may_be.nonzero()[:, 0].tolist():
+            rng = np.random.default_rng([purpose, int(draws.seed[row])])
+            if rng.random() < self.augmentation.probability:
+                augmented[row] = augment(
+                    waveform[row],
+                    talkers[row, :, : waveform.shape[1]],
+                    rng,
+                    self.augmentation,
+                    self.sample_rate,
+                )
+        return augmented
 
     def _perturbations(
         self, draws: Draws, values: dict[str, np.ndarray], rows: np.ndarray
@@ -222,7 +249,7 @@ class SegmentSampler:
 
     def _row(self, rng: np.random.Generator) -> tuple[Any, ...]:
         """The fields of `Draws`, of one row."""
-        _, reference_length, target_length = self.lengths
+        _, reference_length, target_length, *talker_lengths = self.lengths
         clip = self._any_clip(rng)
         segment, codes = self._place(clip, self.length, rng), NO_CODES
         if clip.name in self.places and rng.random() < SHARE_OF_CODES:
@@ -242,9 +269,15 @@ class SegmentSampler:
         if converted:
             voice = self._any_clip(rng)
             target = self._place(voice, target_length, rng)
+        seed = int(rng.integers(1 << 32))
+        talkers = [self._any_clip(rng) for _ in talker_lengths]
+        said = [
+            self._place(talker, length, rng)
+            for talker, length in zip(talkers, talker_lengths, strict=True)
+        ]
         return (
-            (segment, reference, target),
-            [32768 * each.gain for each in (clip, other, voice)],
+            (segment, reference, target, *said),
+            [32768 * each.gain for each in (clip, other, voice, *talkers)],
             self._rows.get(clip.speaker, 0),  # which only a table looks at
             perturbed and not converted,
             converted,
@@ -252,7 +285,7 @@ class SegmentSampler:
             formant_ratio,
             *codes,
             self._track(clip, segment),
-            int(rng.integers(1 << 32)),
+            seed,
         )
 
     def _track(self, clip: Clip, segment: tuple[int, int]) -> tuple[int, int]:

@@ -27,6 +27,9 @@ class LossConfig(Section):
         conversion_pitch: of `PitchLoss` of conversions between the segments of a batch, for models
             that are told the pitch.
         conversion_timbre: of how their timbre leaves what the initial model made of them.
+        latents, voice: at stage `encoder`, of how far the encoders leave what those of the initial
+            model made of the clean segment.
+        bits: at that stage, of what a code takes by the entropy coder.
     """
 
     mel: Weight = 1.0
@@ -41,6 +44,9 @@ class LossConfig(Section):
     consistency: Weight = 0.0
     conversion_pitch: Weight = 0.0
     conversion_timbre: Weight = 0.0
+    latents: Weight = 0.3
+    voice: Weight = 1.0
+    bits: Weight = 0.006
 
     @property
     def hears_conversions(self) -> bool:

@@ -119,7 +119,7 @@ class VectorQuantizer(nn.Module):
         # A processor keeps the few rows at hand, a GPU wants many; all at once may be gigabytes.
         n_rows = 32 if projected.device.type == "cpu" else 1 << 14
         vectors = projected.flatten(0, -2).split(n_rows)
-        closeness = map(self._closeness(), vectors)
+        closeness = map(self._compare(), vectors)
         if penalty is not None:
             closeness = map(torch.sub, closeness, penalty.flatten(0, -2).split(n_rows))
         return torch.cat([x.max(-1).indices for x in closeness]).view(projected.shape[:-1])
@@ -127,13 +127,17 @@ class VectorQuantizer(nn.Module):
     def margins(self, latents: Tensor) -> Margins:
         """(B, D, N) -> the nearest codes, and by how much each wins over the second nearest."""
         projected = self.project(latents)
-        best = self._closeness()(projected).topk(2, dim=-1)
+        best = self.closeness(projected).topk(2, dim=-1)
         nearest, second = best.values.unbind(-1)
         distances = projected.square().sum(-1) - 2 * nearest
         return Margins(best.indices[..., 0][:, None], nearest - second, distances)
 
-    def _closeness(self) -> Callable[[Tensor], Tensor]:
-        """Of vectors (..., codebook_dim) to every codebook vector, (..., codebook_size)."""
+    def closeness(self, projected: Tensor) -> Tensor:
+        """(..., codebook_dim) -> (..., codebook_size): the larger, the nearer."""
+        return self._compare()(projected)
+
+    def _compare(self) -> Callable[[Tensor], Tensor]:
+        """`closeness`, which differs from minus half a squared distance by what codes share."""
         codebook = self._normalize(self.codebook)
         half_squares = 0.5 * codebook.square().sum(-1)
         # |x - e|^2 = |x|^2 - 2 x.e + |e|^2, of which |x|^2 is the same for every e.
@@ -148,7 +152,7 @@ class VectorQuantizer(nn.Module):
                 passed = self.project_out(projected).transpose(1, 2)
                 return Quantized(passed, indices[:, None], projected.new_zeros(()))
             # Before the update, which may move a vector away or restart it somewhere else.
-            chosen = F.embedding(indices, self._normalize(self.codebook))
+            chosen = self.vectors(indices)
             if self.training and self.config.codebook_update == "ema":
                 self._update_codebook(projected.detach().flatten(0, 1), indices.flatten())
             loss = self.config.commitment_weight * _distance(projected, chosen.detach())
@@ -159,8 +163,11 @@ class VectorQuantizer(nn.Module):
 
     def decode(self, indices: Tensor) -> Tensor:
         """Indices (B, 1, N) -> latents (B, D, N)."""
-        chosen = F.embedding(indices[:, 0], self._normalize(self.codebook))
-        return self.project_out(chosen).transpose(1, 2)
+        return self.project_out(self.vectors(indices[:, 0])).transpose(1, 2)
+
+    def vectors(self, indices: Tensor) -> Tensor:
+        """Indices (...) -> the codebook's vectors (..., codebook_dim), as `project` makes them."""
+        return F.embedding(indices, self._normalize(self.codebook))
 
     def quantize(self, vectors: Tensor, penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Quantise vectors that need not be of unit length, with a straight-through gradient.
@@ -174,8 +181,7 @@ class VectorQuantizer(nn.Module):
         """
         projected = self._normalize(vectors)
         indices = self.nearest(projected.detach(), penalty)
-        chosen = F.embedding(indices, self._normalize(self.codebook))
-        passed = projected + (chosen - projected).detach()
+        passed = projected + (self.vectors(indices) - projected).detach()
         return self.project_out(passed).transpose(1, 2), indices[:, None]
 
     def _estimate(self, x: Tensor, chosen: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcodec.data.batches import Batch
+from vqcodec.training.encoder_objective import EncoderObjective
 from vqcodec.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 N_FFT = 1024
 
 
-def add_example(writer: SummaryWriter, objective: Objective, batch: Batch, step: int) -> None:
+def add_example(
+    writer: SummaryWriter, objective: Objective | EncoderObjective, batch: Batch, step: int
+) -> None:
     """Write the first segment of a batch, and what is made of it.
 
     Args:

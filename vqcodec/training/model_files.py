@@ -20,6 +20,7 @@ from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import merge, validated
 from vqcodec.weights import checkpoint
 from vqcodec.weights.checkpoint import Checkpoint
+from vqcodec.weights.model_file import CODES_OF
 from vqcodec.weights.voices import PITCHES
 
 logger = logging.getLogger(__name__)
@@ -40,11 +41,12 @@ def complete_recipe(recipe: Recipe, start: Checkpoint | None) -> Recipe:
     known = start.config.model_dump(exclude_none=True)
     model = merge(recipe.model.model_dump(), known)  # all keys: checks see what is left open
     model = merge(model, recipe.model.model_dump(exclude_unset=True))
-    if recipe.stage == "fast":
-        # The codes stay, and so a WaveNet keeps its worth unless it listens to what is trained;
+    if recipe.stage in ("fast", "encoder"):
+        # Codes keep their meaning, and so a WaveNet its worth unless it listens to what is trained;
         # one that is new would stay untrained.
         wavenet = known.get("wavenet")
-        model["wavenet"] = None if wavenet and wavenet["hears_fast"] else wavenet
+        is_other = recipe.stage == "fast" and wavenet and wavenet["hears_fast"]
+        model["wavenet"] = None if is_other else wavenet
     return validated(Recipe, str(recipe.initial_model), {**recipe.model_dump(), "model": model})
 
 
@@ -104,14 +106,14 @@ def log_voices(recipe: Recipe, start: Checkpoint, speakers: Sequence[str]) -> No
     """
     name = recipe.initial_model
     both, lost = sorted({*start.voices} & {*speakers}), sorted({*start.voices} - {*speakers})
-    if recipe.freezes_codes and recipe.model.speaker.kind == "encoder" and both:
+    if recipe.freezes_codebook and recipe.model.speaker.kind == "encoder" and both:
         logger.info(
             "%s stay as %s has them, for its code files name them; to have new ones, rename the "
             "speakers of the data",
             ", ".join(both),
             name,
         )
-    if not recipe.freezes_codes and lost:
+    if not recipe.freezes_codebook and lost:
         logger.info(
             "new codes need new voices: %s of %s, of whom the data has nothing, are left out",
             ", ".join(lost),
@@ -131,6 +133,7 @@ def write_model(
     tables: NgramModel | None,
     voices: Mapping[str, np.ndarray],
     pitches: Mapping[str, float],
+    codes_of: bytes | None,
 ) -> None:
     """Write what a stage has trained, with the voices of its speakers.
 
@@ -146,6 +149,8 @@ def write_model(
         voices: name -> (64,) int8 of the initial model, where the codes and vectors are its own.
             They stay as they are: files of its codes name them.
         pitches: name -> mean pitch in Hz of voices, as far as it is known.
+        codes_of: fingerprint of the initial model, where its codebook is kept and the encoders are
+            others.
     """
     if recipe.stage == "codec" and model.wavenet is not None:
         # Untrained: the file is to offer only what can decode.
@@ -160,6 +165,7 @@ def write_model(
         "recipe": recipe.model_dump(mode="json"),
         "torch": torch.__version__,
         **({PITCHES: dict(pitches)} if pitches else {}),
+        **({CODES_OF: codes_of.hex()} if codes_of else {}),
     }
     found = {**mean_voices(model, data, device), **voices}
     checkpoint.save(path, model, found, provenance, tables, export_graphs(model))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vqcodec.data.data_config import DataConfig, PerturbationConfig
+from vqcodec.data.data_config import AugmentationConfig, DataConfig, PerturbationConfig
 from vqcodec.models import AUTOREGRESSIVE, DecoderName
 from vqcodec.models.config import Count, Fraction, ModelConfig, Positive, Section, Weight
 from vqcodec.models.loss_config import (
@@ -92,7 +92,8 @@ class Recipe(RunConfig):
     Attributes:
         stage: `codec` trains encoder, quantizer, speaker and the decoders that make a waveform in
             one pass; the name of a decoder trains that one on the frozen codes of `initial_model`;
-            `joint` trains all at once.
+            `encoder` trains its encoder and speaker encoder for its codebook and fast decoder,
+            which stay, so that files of before keep their meaning; `joint` trains all at once.
         initial_model: a model file or packaged model to start from; what the recipe leaves open
             of `model` is as it has it.
         unquantized_steps: steps before the codebook is started by k-means (quantizer `vq`; the
@@ -100,7 +101,7 @@ class Recipe(RunConfig):
         compile: the networks, by torch.compile.
     """
 
-    stage: Literal["codec", "joint", DecoderName] = "codec"
+    stage: Literal["codec", "joint", "encoder", DecoderName] = "codec"
     initial_model: str | None = None
     unquantized_steps: Count = 300
     compile: bool = False
@@ -108,34 +109,47 @@ class Recipe(RunConfig):
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     perturbation: PerturbationConfig = PerturbationConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
 
     @property
     def freezes_codes(self) -> bool:
-        """Whether only a decoder is trained, so that codes keep their meaning."""
+        """Whether only a decoder is trained, so that codes stay."""
+        return self.freezes_codebook and self.stage != "encoder"
+
+    @property
+    def freezes_codebook(self) -> bool:
+        """Whether codes keep their meaning, and files their model."""
         return self.stage not in ("codec", "joint")
 
     @property
     def trained_decoders(self) -> tuple[DecoderName, ...]:
-        """Those whose losses count."""
+        """Those that are trained."""
         if self.stage == "codec":
             return tuple(name for name in self.model.decoders if name not in AUTOREGRESSIVE)
         return tuple(name for name in self.model.decoders if self.stage in ("joint", name))
 
     @property
     def trains_waveforms(self) -> bool:
-        """Whether a decoder is trained that makes a waveform, whose losses count then."""
-        return not set(self.trained_decoders) <= set(AUTOREGRESSIVE)
+        """Whether the losses of what a decoder makes in one pass count."""
+        return self.stage == "encoder" or not set(self.trained_decoders) <= set(AUTOREGRESSIVE)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
         faults = []
-        wanted = {"codec": "fast", "joint": "wavenet"}.get(self.stage, self.stage)
+        needed = {"codec": "fast", "encoder": "fast", "joint": "wavenet"}
+        wanted = needed.get(self.stage, self.stage)
         has_other = self.stage == "codec" and self.trained_decoders
         if wanted not in self.model.decoders and not has_other:
             faults.append(f"stage {self.stage} trains model.{wanted}, but that is null")
-        if self.freezes_codes and self.initial_model is None:
+        if self.freezes_codebook and self.initial_model is None:
             faults.append(f"stage {self.stage} needs initial_model: a trained codec to build on")
+        parts = self.model.quantizer.kind, self.model.speaker.kind
+        if self.stage == "encoder" and parts != ("vq", "encoder"):
+            faults.append(
+                "stage encoder needs the quantizer vq and a speaker encoder, not "
+                f"{' and '.join(parts)}: train the whole with stage codec"
+            )
         if self.data.codes is not None and not self.freezes_codes:
             faults.append(
                 f"data.codes would change their meaning at stage {self.stage}: leave it out"
@@ -167,7 +181,7 @@ class Recipe(RunConfig):
             )
         faults += self._short_segments() + self._absent_filter()
         if self.adversarial.weight > 0:
-            if not self.trains_waveforms:
+            if self.stage == "encoder" or not self.trains_waveforms:
                 faults.append("adversarial trains the fast decoder, which this stage does not")
             if self.adversarial.start_step >= self.steps:
                 faults.append(

@@ -24,6 +24,7 @@ from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.streams import build_streams
 from vqcodec.scale.listing import Listing
 from vqcodec.training.adversary import AdversarialLosses, Adversary
+from vqcodec.training.encoder_objective import EncoderLosses, EncoderObjective
 from vqcodec.training.examples import add_example
 from vqcodec.training.loop import UNVALIDATED, Report, Training, average_losses
 from vqcodec.training.mean_voices import mean_pitches
@@ -39,7 +40,7 @@ from vqcodec.training.session import Processes, open_session
 from vqcodec.training.streamed import StreamedSampler, audio_pool, pool_parts, streamed_source
 from vqcodec.weights import checkpoint
 from vqcodec.weights.checkpoint import Checkpoint
-from vqcodec.weights.model_file import MEANING
+from vqcodec.weights.model_file import CODES_OF
 from vqcodec.weights.voices import PITCHES
 
 if TYPE_CHECKING:
@@ -94,8 +95,10 @@ class Trainer(Training[Batch]):
     ) -> None:
         start = None if recipe.initial_model is None else checkpoint.load(recipe.initial_model)
         recipe = complete_recipe(recipe, start)
-        # Frozen codes keep their entropy coder and voices, and so their files stay readable.
-        kept = start if recipe.freezes_codes else None
+        # Codes that keep their meaning keep entropy coder and voices, and their files readable.
+        kept = start if recipe.freezes_codebook else None
+        is_read_alike = kept and (recipe.stage == "encoder" or CODES_OF in kept.provenance)
+        self.codes_of = kept.fingerprint if kept and is_read_alike else None
         self.tables = kept.tables if kept else None
         self.voices = kept.voices if kept else {}
         super().__init__(recipe, recipe.data.batch_size, place, on_report)
@@ -129,7 +132,12 @@ class Trainer(Training[Batch]):
         torch.manual_seed(recipe.seed)
         model = build_model(recipe, start, self.speakers)
         n_phones = len(self.phones.classes) if self.phones else 0
-        self.objective = Objective(model, recipe, n_phones).to(place.device)
+        objective: Objective | EncoderObjective = (
+            EncoderObjective(model, recipe, self.tables)
+            if recipe.stage == "encoder"
+            else Objective(model, recipe, n_phones)
+        )
+        self.objective = objective.to(place.device)
         if recipe.compile:
             self.objective.compile_parts()
         self.adversary, discriminators = None, []
@@ -139,7 +147,7 @@ class Trainer(Training[Batch]):
             discriminators = [{"params": list(self.adversary.parameters()), "lr": rate}]
         self._start(self.objective, discriminators)
         learned_codebook = recipe.model.quantizer.codebook_update == "loss"
-        self.forward: Callable[[Batch], Losses] = self._distribute(
+        self.forward: Callable[[Batch], Losses | EncoderLosses] = self._distribute(
             self.objective, find_unused=learned_codebook
         )
         self.play: Callable[..., AdversarialLosses] | None = (
@@ -175,6 +183,7 @@ class Trainer(Training[Batch]):
             speakers=self.speakers,
             hop_length=self.recipe.model.hop_length,
             perturbation=perturbation,
+            augmentation=self.recipe.augmentation,
             seed=seed,
             resident=self.resident if data is self.data else self._resident(data),
             phones=self.phones,
@@ -293,12 +302,14 @@ class Trainer(Training[Batch]):
 
     @torch.no_grad()
     def _validate(self, writer: SummaryWriter | None) -> float:
-        objective, place = cast(Objective, self.average.module).eval(), self.place
-        if self.recipe.freezes_codes:
+        average = cast(Objective | EncoderObjective, self.average.module)
+        objective, place = average.eval(), self.place
+        if self.recipe.freezes_codebook:
             # Averaging makes 0.0 of -0.0: another fingerprint.
-            frozen = self.objective.model.state_dict()
-            codes = {name: frozen[name] for name in frozen if name.startswith(MEANING)}
-            objective.model.load_state_dict(codes, strict=False)
+            own = self.objective.model
+            trained = {name for name, each in own.named_parameters() if each.requires_grad}
+            frozen = {name: own for name, own in own.state_dict().items() if name not in trained}
+            objective.model.load_state_dict(frozen, strict=False)
         indices = range(VALIDATION_BATCHES)
         values = []
         for batch in self.validation.batches(indices, place.rank, place.world_size):
@@ -316,7 +327,7 @@ class Trainer(Training[Batch]):
                 add_example(writer, objective, example, self.step)
         # Distances to the recordings do not see what discriminators improve, or what becomes of
         # other voices: the newest model is kept.
-        draws_codes = self.recipe.loss.consistency > 0 and not self.recipe.freezes_codes
+        draws_codes = self.recipe.loss.consistency > 0 and not self.recipe.freezes_codebook
         converts = self.recipe.perturbation.conversion > 0 or self.recipe.loss.hears_conversions
         is_blind = self._is_adversarial() or converts or draws_codes
         if started and (loss < self.best or (is_blind and math.isfinite(loss))):
@@ -333,6 +344,7 @@ class Trainer(Training[Batch]):
                     tables=self.tables,
                     voices=self.voices,
                     pitches=self.pitches,
+                    codes_of=self.codes_of,
                 )
         return loss
 
@@ -341,7 +353,7 @@ class Trainer(Training[Batch]):
         usage = self.monitor.usage(counts.cpu())
         settled = self.step >= self.recipe.unquantized_steps + SETTLING_STEPS
         # Of codes that are frozen, nothing here could be mended.
-        is_judged = settled and not self.recipe.freezes_codes
+        is_judged = settled and not self.recipe.freezes_codebook
         return usage, self.monitor.warning(usage) if is_judged else None
 
     def _modules(self) -> dict[str, nn.Module]:

@@ -36,6 +36,9 @@ FINGERPRINT_BYTES = 8
 # The parts that give codes and speaker vectors their meaning: a decoder may be trained further
 # and still read old files.
 MEANING = ("encoder.", "norm.", "quantizer.", "speaker.")
+# In the provenance: the fingerprint of the model whose codebook and voices this one has, where
+# its encoders alone are others. It is this one's fingerprint, too: each reads what both write.
+CODES_OF = "codes_of"
 FULL_PRECISION = ("norm.", "quantizer.")
 EIGHT_BITS, SCALE = (
     re.compile(
@@ -130,7 +133,7 @@ def write(
     if tables is not None:
         tensors |= tables.to_tensors()
     text = config.model_dump_json()
-    fingerprint = _fingerprint(tensors, text)
+    fingerprint = _fingerprint(tensors, text, provenance)
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -198,12 +201,12 @@ def _assembled(path: Path, metadata: dict[str, str], tensors: dict[str, np.ndarr
         raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
     voices = _voices(json.loads(metadata["voices"]), tensors.pop("voices"))
     tables, graphs = _tables(path, tensors), _graphs(metadata, tensors)
-    fingerprint = _fingerprint(tensors, config)
+    provenance = dict(json.loads(metadata["provenance"]))
+    fingerprint = _fingerprint(tensors, config, provenance)
     try:
         parsed = ModelConfig.model_validate_json(config)
     except ValidationError as error:
         raise misfit(path, error) from None
-    provenance = dict(json.loads(metadata["provenance"]))
     return ModelFile(path, parsed, tensors, voices, fingerprint, provenance, tables, graphs)
 
 
@@ -316,7 +319,9 @@ def checksum(tensors: Arrays, metadata: Mapping[str, str]) -> str:
     return _digest(tensors, json.dumps(rest, sort_keys=True)).hex()
 
 
-def _fingerprint(tensors: Arrays, config: str) -> bytes:
+def _fingerprint(tensors: Arrays, config: str, provenance: Mapping[str, Any]) -> bytes:
+    if CODES_OF in provenance:
+        return bytes.fromhex(provenance[CODES_OF])
     parts = json.loads(config)
     meaning = {key: parts[key] for key in ("sample_rate", "encoder", "quantizer", "speaker")}
     kept = {name: tensors[name] for name in tensors if name.startswith(MEANING)}
