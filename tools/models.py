@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +37,7 @@ from vqcodec.training import ngram_fit
 from vqcodec.training.recipe_files import load_recipe
 from vqcodec.training.session import keep_freed_memory
 from vqcodec.weights import checkpoint
+from vqcodec.weights.model_file import CODES_OF
 from vqcodec.weights.registry import packaged, read_header
 
 WEIGHTS = Path(__file__).parents[1] / "vqcodec" / "weights"
@@ -197,29 +199,43 @@ def average(
         bool, typer.Option("--moved-codes", help="Let one training have moved the codes a little.")
     ] = False,
 ) -> None:
-    """Average the fast decoders of models that read the same codes; all else is the first's.
+    """Average what models of the same codes have trained apart; the WaveNet is the first's.
 
     Trainings that began from one model may end in one valley, whose middle is lower than its sides
-    (model soups, Wortsman et al. 2022, arXiv 2203.05482). A model named twice counts twice.
+    (model soups, Wortsman et al. 2022, arXiv 2203.05482), and between a model and what it became in
+    noise there is one that does well in both (arXiv 2109.01903). A model named twice counts twice.
     """
     loaded = [checkpoint.load(name) for name in models]
-    first, decoders = loaded[0], []
+    first = loaded[0]
     for name, one in zip(models, loaded, strict=True):
         if one.fingerprint != first.fingerprint and not moved_codes:
             raise CheckpointError(f"{name}: its codes are not those of {models[0]}")
         if one.model.fast is None or one.config.fast != first.config.fast:
             raise CheckpointError(f"{name}: has no fast decoder of the shape of {models[0]}'s")
-        decoders.append(one.model.fast)
-    parts = [decoder.state_dict() for decoder in decoders]
-    mean = {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
-    decoders[0].load_state_dict(mean)
+    provenance = {**first.provenance, "averaged": models}
+    decoders_differ = _average([one.model.fast for one in loaded])
+    if not moved_codes:
+        encoders_differ = _average([one.model.encoder for one in loaded])
+        speakers_differ = _average([one.model.speaker for one in loaded])
+        if encoders_differ or speakers_differ:
+            provenance[CODES_OF] = first.fingerprint.hex()
     wavenet = first.config.wavenet
-    if wavenet is not None and wavenet.hears_fast:  # another decoder than this
+    if wavenet is not None and wavenet.hears_fast and decoders_differ:
         first.model.wavenet = None
         first.model.config = first.config.model_copy(update={"wavenet": None})
-    provenance = {**first.provenance, "averaged": models}
     graphs = export_graphs(first.model)
     checkpoint.save(output, first.model, first.voices, provenance, first.tables, graphs)
+
+
+def _average(parts: Sequence[nn.Module | None]) -> bool:
+    """Give the first of several networks the mean of all; returns whether they differ at all."""
+    first = parts[0]
+    if first is None or not any(_differ(first, other) for other in parts[1:]):
+        return False
+    states = [part.state_dict() for part in parts if part is not None]
+    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    first.load_state_dict(mean)
+    return True
 
 
 @app.command()

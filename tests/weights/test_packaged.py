@@ -25,6 +25,7 @@ from vqcodec.evaluation import quality
 from vqcodec.format.stream_records import CodeBlock
 from vqcodec.training import ngram_fit
 from vqcodec.weights import checkpoint
+from vqcodec.weights.model_file import CODES_OF
 from vqcodec.weights.registry import DEFAULT_MODEL, packaged
 
 VOICES = {"p225", "p226", "p227", "p228", "p239", "ls19", "ls26", "ls27"}
@@ -139,6 +140,28 @@ def test_decoders_of_the_same_codes_are_averaged(
     assert "its codes are not those of" in refused.stderr
     assert run_script(*average, stranger, "--moved-codes").status == 0
     assert checkpoint.load(str(mean)).fingerprint == tiny.fingerprint
+
+
+def test_encoders_of_the_same_codes_are_averaged(
+    run_script: Run, told_model: Path, tmp_path: Path
+) -> None:
+    told = checkpoint.load(told_model)
+    before = {name: each.clone() for name, each in told.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in (*told.model.encoder.parameters(), *told.model.speaker.parameters()):
+            parameter.add_(1.0)
+    provenance = {CODES_OF: told.fingerprint.hex()}
+    other, mean = tmp_path / "a.safetensors", tmp_path / "mean.safetensors"
+    checkpoint.save(other, told.model, told.voices, provenance)
+    command = ["tools/models.py", "average", "-o", mean, told_model, other]
+    assert run_script(*command).status == 0
+    found = checkpoint.load(mean)
+    assert found.fingerprint == told.fingerprint
+    # The WaveNet hears the fast decoder, which is the same in both.
+    assert found.model.wavenet is not None
+    for name, after in found.model.state_dict().items():
+        moved = 0.5 if name.startswith(("encoder.", "speaker.")) and ".mel." not in name else 0.0
+        assert torch.allclose(after.float(), before[name].float() + moved, atol=0.02), name
 
 
 @pytest.fixture
