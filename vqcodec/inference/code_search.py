@@ -32,12 +32,12 @@ from vqcodec.models.receptive_field import encoder_context
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import WaveformLoss
 
-STEPS, LEARNING_RATE = 40, 0.02
+STEPS, LEARNING_RATE = 20, 0.02
 LENGTH = 500  # codes searched together, whose gradients are held in memory
 BETAS = (0.5, 0.95)  # a gradient is another as soon as a code is: the last ones mislead
 WEIGHTS = LossConfig(stoi=2.0, periodicity=1.0)
 # Of half a squared distance, for a code that stands for 8 ms of sound; in proportion for others.
-BIT_PENALTY, PENALTY_SECONDS = 0.0025, 0.008
+BIT_PENALTY, PENALTY_SECONDS = 0.01, 0.008
 STEPS_PER_COSTS = 5  # they change little from step to step
 
 
