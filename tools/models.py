@@ -39,6 +39,7 @@ from vqcodec.training.session import keep_freed_memory
 from vqcodec.weights import checkpoint
 from vqcodec.weights.model_file import CODES_OF
 from vqcodec.weights.registry import packaged, read_header
+from vqcodec.weights.voices import PITCHES
 
 WEIGHTS = Path(__file__).parents[1] / "vqcodec" / "weights"
 LARGEST_BYTES = 16_000_000
@@ -94,6 +95,8 @@ def package(
         loaded.model.config = loaded.model.config.model_copy(update={"wavenet": taken})
     kept = {voice: loaded.voices[voice] for voice in voices.split(",")}
     origin = without_folders({**loaded.provenance, **json.loads(provenance.read_text())})
+    if PITCHES in origin:
+        origin[PITCHES] = {name: own for name, own in origin[PITCHES].items() if name in kept}
     tables = loaded.tables
     if train_data is not None:
         data = PreparedData(train_data)

@@ -27,9 +27,9 @@ DIGESTS = {
     "packed": "3f16fb9ecde4e6ad",
     "ngram": "23990c437c191bf5",
     "streamed": "7f984cd393c0c88e",
-    "espeak": "550628a7111b57ed",
-    "rms": "7bfdebbf738b2e28",
-    "slt": "7dab70d71b5dbc64",
+    "espeak": "7482a6ccc3c229ad",
+    "rms": "152107182eec7c28",
+    "slt": "d9e6477fcb6bbbe6",
 }
 
 

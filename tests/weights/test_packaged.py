@@ -142,6 +142,18 @@ def test_decoders_of_the_same_codes_are_averaged(
     assert checkpoint.load(str(mean)).fingerprint == tiny.fingerprint
 
 
+def test_what_an_encoder_of_before_wrote_is_decoded(codec: vqcodec.Codec) -> None:
+    """The encoder of speech-1k was trained on; its codebook and decoders were not."""
+    before = vqcodec.Codes.load(ROOT / "tests" / "format" / "goldens" / "rms_of_before.codes")
+    assert before.fingerprint == codec.fingerprint
+    speech = spoken("rms")
+    now = codec.encode(speech, RATE)
+    assert not np.array_equal(before.codes, now.codes)
+    found = [quality.stoi(speech, codec.decode(codes, sample_rate=RATE)) for codes in (before, now)]
+    assert min(found) > 0.7
+    assert abs(found[0] - found[1]) < 0.05
+
+
 def test_encoders_of_the_same_codes_are_averaged(
     run_script: Run, told_model: Path, tmp_path: Path
 ) -> None:
