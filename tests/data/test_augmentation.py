@@ -6,12 +6,13 @@ import torch
 from recordings import spoken
 from torch import Tensor
 
-from vqcodec.data.augmentation import N_TALKERS, SPEECH_RMS, augment
+from vqcodec.audio.level import TARGET_RMS
+from vqcodec.data.augmentation import N_TALKERS, augment
 from vqcodec.data.data_config import AugmentationConfig
 
 RATE = 16_000
 SPEECH = torch.from_numpy(spoken("slt", 0.2, 3.4)).float()
-SPEECH = SPEECH * (SPEECH_RMS / SPEECH.square().mean().sqrt())
+SPEECH = SPEECH * (TARGET_RMS / SPEECH.square().mean().sqrt())
 OTHER = torch.from_numpy(spoken("rms", 0.2, 4.9)).float()
 TALKERS = torch.stack([OTHER.roll(9000 * n)[: len(SPEECH)] for n in range(N_TALKERS)])
 SEEDS = range(60)
@@ -30,7 +31,7 @@ def test_every_segment_is_another_and_none_is_later_or_louder() -> None:
         assert other.dtype == torch.float32
         assert other.shape == SPEECH.shape
         assert (other - SPEECH).abs().max() > 1e-3
-        level = other.square().mean().sqrt() / SPEECH_RMS
+        level = other.square().mean().sqrt() / TARGET_RMS
         assert 0.7 < level < 1.4
         # What is decoded is the clean segment: it must be at the same place (GCC-PHAT).
         cross = torch.fft.rfft(other, 2 * len(SPEECH)) * spectrum

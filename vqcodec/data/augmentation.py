@@ -12,17 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqcodec.audio.level import TARGET_RMS
 from vqcodec.data.data_config import AugmentationConfig
 
 N_TALKERS = 4
-# Root mean square that the loudness normalisation gives speech: noise is as loud in pauses.
-SPEECH_RMS = 0.06
 
 _KINDS = ("noise", "talkers", "room", "band", "room and noise", "room, noise and band")
 _PROBABILITIES = (0.3, 0.2, 0.15, 0.15, 0.1, 0.1)
-_SLOPE_DB, _COLOUR_TERMS, _COLOUR_DB = (-8.0, 3.0), 5, 5.0  # an octave; of the cosines
+# Noise: its slope in an octave, the colour beside that, and how often and how far it swells.
+_SLOPE_DB, _COLOUR_TERMS, _COLOUR_DB = (-8.0, 3.0), 5, 5.0
 _SWELLING, _SWELL_DB, _SWELL_SECONDS = 0.5, 8.0, 0.125
+# Rooms: how far the direct sound is above the reflections, and when these begin.
 _DIRECT_DB, _FIRST_REFLECTION_S, _DAMPED_ABOVE_HZ = (-3.0, 12.0), (0.001, 0.006), 6000.0
+# Bands: their ends and the orders of the filters; how often few levels are left, and clipping.
 _LOW_HZ, _HIGH_HZ, _ORDERS = (20.0, 450.0), (2800.0, 8000.0), (2, 4, 8, 20)
 _COMPANDED, _LEVELS = 0.4, (31, 63, 127)
 _CLIPPED, _CLIPPED_AT = 0.15, (0.2, 0.6)
@@ -70,7 +72,8 @@ def _mixed(waveform: Tensor, noise: Tensor, snr_db: float) -> Tensor:
     if power <= 0:
         return waveform
     ratio = 10 ** (-snr_db / 20)
-    return (waveform + noise * (SPEECH_RMS * ratio * power.rsqrt())) / math.hypot(1, ratio)
+    # By the level of the recording, not of the segment: noise is as loud in pauses.
+    return (waveform + noise * (TARGET_RMS * ratio * power.rsqrt())) / math.hypot(1, ratio)
 
 
 def _filtered(waveform: Tensor, gain: Tensor, n_fft: int) -> Tensor:
