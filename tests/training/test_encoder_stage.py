@@ -17,6 +17,8 @@ from vqcodec.errors import CheckpointError
 from vqcodec.training import ngram_fit
 from vqcodec.training.loop import STATE_FILE
 from vqcodec.training.recipe import Recipe
+from vqcodec.training.session import Processes
+from vqcodec.training.trainer import Trainer
 from vqcodec.weights import checkpoint
 
 ENCODER: dict[str, Any] = {
@@ -151,3 +153,16 @@ def test_another_codebook_is_no_model_to_go_on_with(
     recipe = small_recipe(data, tmp_path, initial_model=str(codec), model=model, **ENCODER)
     with pytest.raises(CheckpointError, match="does not fit the recipe's model"):
         run(recipe)
+
+
+def test_a_whole_codec_hears_dirt_by_both_encoders(data: PreparedData, tmp_path: Path) -> None:
+    recipe = small_recipe(data, tmp_path, augmentation={"probability": 1.0})
+    job = Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
+    batch, objective = job.sampler.batch(0), job.objective.eval()
+    with torch.no_grad():
+        heard = objective(batch).mel
+        for clean in (
+            batch._replace(encoder_input=batch.waveform),
+            batch._replace(speaker_input=batch.reference),
+        ):
+            assert objective(clean).mel != heard

@@ -120,7 +120,7 @@ class Objective(nn.Module):
         """Losses of a batch."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freezes_codes):
             reference = (
-                batch.speaker if self.model.config.speaker.kind == "table" else batch.reference
+                batch.speaker if self.model.config.speaker.kind == "table" else batch.speaker_input
             )
             (quantized, indices, commitment), consistency = self._quantized(batch)
             speaker = self.model.speaker(reference)
