@@ -18,6 +18,7 @@ from vqcodec.data.batches import Batch
 from vqcodec.models.pitch import PitchStream
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.adversary import Adversary
+from vqcodec.training.encoder_objective import EncoderObjective
 from vqcodec.training.objective import Objective
 from vqcodec.training.recipe import Recipe
 
@@ -38,6 +39,23 @@ def moved(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
         for name, buffer in part.named_buffers(recurse=False):
             part.register_buffer(name, fake(buffer))
     return module
+
+
+def on_gpu() -> Batch:
+    waveform = torch.empty(2, SAMPLES, device="cuda")
+    return Batch(
+        waveform,
+        waveform,
+        torch.empty(2, 32000, device="cuda"),
+        torch.empty(2, 32000, device="cuda"),
+        torch.zeros(2, dtype=torch.int64, device="cuda"),
+        torch.zeros(2, 64, dtype=torch.int64, device="cuda"),
+        torch.zeros(2, 1, 64, dtype=torch.int64, device="cuda"),
+        torch.zeros(2, dtype=torch.bool, device="cuda"),
+        torch.empty(2, 0, device="cuda"),
+        {"pitch": torch.empty(2, PitchStream.channels, 64, device="cuda")},
+        {"pitch": torch.empty(2, 64, device="cuda")},
+    )
 
 
 @pytest.mark.parametrize("update", ["ema", "loss"])
@@ -61,23 +79,22 @@ def test_every_loss_is_computed_where_the_batch_is(speaker: str, update: str) ->
     del quantizer.initialized
     quantizer.initialized = True  # a fake tensor is neither true nor false
     with mode:
-        waveform = torch.empty(2, SAMPLES, device="cuda")
-        batch = Batch(
-            waveform,
-            waveform,
-            torch.empty(2, 32000, device="cuda"),
-            torch.zeros(2, dtype=torch.int64, device="cuda"),
-            torch.zeros(2, 64, dtype=torch.int64, device="cuda"),
-            torch.zeros(2, 1, 64, dtype=torch.int64, device="cuda"),
-            torch.zeros(2, dtype=torch.bool, device="cuda"),
-            torch.empty(2, 0, device="cuda"),
-            {"pitch": torch.empty(2, PitchStream.channels, 64, device="cuda")},
-            {"pitch": torch.empty(2, 64, device="cuda")},
-        )
+        batch = on_gpu()
         losses = objective(batch)
-        game = adversary(losses.decoded, waveform)
+        game = adversary(losses.decoded, batch.waveform)
     assert {losses.total.device.type, game.total.device.type} == {"cuda"}
     parts = losses.wavenet, losses.latent_mel, losses.stoi, losses.periodicity, losses.phones
+    assert {part.device.type for part in parts} == {"cuda"}
+
+
+def test_losses_of_encoders_alone_are_computed_where_the_batch_is() -> None:
+    settings = {"stage": "encoder", "initial_model": "any", "loss": {"stoi": 1.0}}
+    recipe = Recipe.model_validate({**settings, "model": {**TINY, "pitch": {}}})
+    mode = FakeTensorMode()
+    objective = moved(EncoderObjective(VQVAE(recipe.model), recipe, tables=None), mode)
+    with mode:
+        losses = objective(on_gpu())
+    parts = losses.total, losses.stoi, losses.commitment, losses.latents, losses.voice
     assert {part.device.type for part in parts} == {"cuda"}
 
 

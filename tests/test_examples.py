@@ -79,7 +79,7 @@ def test_each_level_and_each_stream_holds_its_own(example: Any) -> None:
     assert measured["last error"] < 0.7 * measured["first error"]
     melody = {kind: measured[f"melody heard and recorded, {kind}"] for kind in STREAMS}
     words = {kind: int(measured[f"words heard, {kind}"].split()[0]) for kind in STREAMS}
-    assert melody["both streams"] > 0.9
+    assert melody["both streams"] > 0.8
     assert melody["melody shuffled"] < 0.6
     assert measured["melody heard and told, melody shuffled"] > melody["melody shuffled"]
     assert words["melody shuffled"] > words["codes shuffled"] + 1
