@@ -44,7 +44,7 @@ class LossConfig(Section):
     consistency: Weight = 0.0
     conversion_pitch: Weight = 0.0
     conversion_timbre: Weight = 0.0
-    latents: Weight = 0.3
+    latents: Weight = 1.5
     voice: Weight = 1.0
     bits: Weight = 0.006
 
