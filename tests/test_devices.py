@@ -94,8 +94,8 @@ def test_losses_of_encoders_alone_are_computed_where_the_batch_is() -> None:
     objective = moved(EncoderObjective(VQVAE(recipe.model), recipe, tables=None), mode)
     with mode:
         losses = objective(on_gpu())
-    parts = losses.total, losses.stoi, losses.commitment, losses.latents, losses.voice
-    assert {part.device.type for part in parts} == {"cuda"}
+    assert {"stoi", "commitment", "latents", "voice"} <= losses.parts.keys()
+    assert {part.device.type for part in losses.scalars().values()} == {"cuda"}
 
 
 def test_segments_are_perturbed_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,9 +88,9 @@ class SegmentSampler:
         self.codes = torch.from_numpy(codes).to(self.audio.device)
         reference_length = round(config.reference_s * data.sample_rate)
         target_length = reference_length if perturbation.conversion else 0
-        self.n_talkers = N_TALKERS if augmentation.probability else 0
+        n_talkers = N_TALKERS if augmentation.probability else 0
         longest = max(self.length, reference_length)
-        self.lengths = self.length, reference_length, target_length, *[longest] * self.n_talkers
+        self.lengths = self.length, reference_length, target_length, *[longest] * n_talkers
         self.perturbation, self.augmentation, self.seed = perturbation, augmentation, seed
         self._rows = {name: row for row, name in enumerate(speakers)}
         self._ends = np.cumsum([clip.n_samples for clip in clips])

@@ -27,37 +27,28 @@ SOFTNESS = 0.02
 
 
 class EncoderLosses(NamedTuple):
-    """Scalars, of which `total` is the weighted sum.
+    """What is minimised, and of what it is made.
 
     Attributes:
-        mel, log_stft, convergence, stoi, periodicity: see `WaveformLosses`.
-        commitment: squared distance of the vectors from their codes.
-        latents: squared distance of the vectors from those of the initial encoder, which hears the
-            clean segment (knowledge distillation, Hinton et al. 2015, arXiv 1503.02531).
-        voice: of the speaker vectors likewise, 0 to 4.
-        bits: what a code takes by the entropy coder, with a gradient: the mean cost of all codes,
-            each as likely as its vector is near. Zero without tables.
+        total: the weighted sum.
+        parts: scalars by name: `WaveformLosses`; `commitment`, the squared distance of the vectors
+            from their codes; `latents`, that from those of the initial encoder, which hears the
+            clean segment (knowledge distillation, Hinton et al. 2015, arXiv 1503.02531); `voice`,
+            that of speaker vectors of length 1 likewise, 0 to 4; `bits`, the mean cost of all codes
+            by the entropy coder, each as likely as its vector is near, zero without tables.
         indices: (B, 1, N) codes of the batch.
         decoded: (B, T) float32 what was made of them in one pass.
     """
 
     total: Tensor
-    mel: Tensor
-    log_stft: Tensor
-    convergence: Tensor
-    stoi: Tensor
-    periodicity: Tensor
-    commitment: Tensor
-    latents: Tensor
-    voice: Tensor
-    bits: Tensor
+    parts: dict[str, Tensor]
     indices: Tensor
     decoded: Tensor
 
     def scalars(self) -> dict[str, Tensor]:
         """Every loss by name, without gradients."""
-        pairs = zip(self._fields[:-2], self[:-2], strict=True)
-        return {name: loss.detach().float() for name, loss in pairs}
+        losses = {"total": self.total, **self.parts}
+        return {name: loss.detach().float() for name, loss in losses.items()}
 
 
 class EncoderObjective(nn.Module):
@@ -119,8 +110,14 @@ class EncoderObjective(nn.Module):
             + self.weights.voice * voice
             + self.weights.bits * bits
         )
-        parts = (*waveform, commitment, drift, voice, bits)
-        return EncoderLosses(total, *parts, indices, decoded)
+        parts = {
+            **waveform._asdict(),
+            "commitment": commitment,
+            "latents": drift,
+            "voice": voice,
+            "bits": bits,
+        }
+        return EncoderLosses(total, parts, indices, decoded)
 
     def _bits(self, vectors: Tensor, indices: Tensor) -> Tensor:
         if self.tables is None or not self.weights.bits:

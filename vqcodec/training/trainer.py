@@ -306,9 +306,10 @@ class Trainer(Training[Batch]):
         objective, place = average.eval(), self.place
         if self.recipe.freezes_codebook:
             # Averaging makes 0.0 of -0.0: another fingerprint.
-            own = self.objective.model
-            trained = {name for name, each in own.named_parameters() if each.requires_grad}
-            frozen = {name: own for name, own in own.state_dict().items() if name not in trained}
+            newest = self.objective.model
+            trained = {name for name, each in newest.named_parameters() if each.requires_grad}
+            state = newest.state_dict()
+            frozen = {name: state[name] for name in state.keys() - trained}
             objective.model.load_state_dict(frozen, strict=False)
         indices = range(VALIDATION_BATCHES)
         values = []
