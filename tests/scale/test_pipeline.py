@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -230,6 +231,23 @@ def test_a_cluster_that_cannot_be_joined_is_told(
         assert (result.status, is_one_line(result)) == (1, True)
         assert f"{address}: no Ray cluster could be joined there ({fault.args[0]})" in result.stderr
         assert "check the address, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN" in result.stderr
+
+
+def test_a_cluster_that_is_not_there_is_not_waited_for(
+    run: Run, source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", Mock(side_effect=AssertionError("nobody answers there")))
+    with socket.socket() as nobody:  # it is bound and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        options = ["--model", light_model, "--part-size", "2", "--ray", address]
+        result = run("encode-dataset", source, "-o", tmp_path / "out", *options)
+    assert (result.status, is_one_line(result)) == (1, True)
+    assert f"{address}: no Ray cluster could be joined there" in result.stderr
+    assert "refused" in result.stderr
 
 
 @pytest.mark.usefixtures("two_workers")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -34,6 +35,8 @@ from vqcodec.scale.sinks import Form
 from vqcodec.scale.work import Job, Report, Worker
 
 _logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -196,8 +199,11 @@ def _started(cluster: Cluster) -> Iterator[Any]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what they say, the error does, too
+                host, _, port = (cluster.address or "").rpartition(":")
+                if host and "://" not in host:  # where nobody answers, Ray asks without end
+                    socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
                 ray.init(address=cluster.address or "local", **options)
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             if cluster.address is None:
                 raise
             fault = " ".join(str(getattr(error, "message", error)).split()).rstrip(".")
