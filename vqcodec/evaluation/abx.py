@@ -23,10 +23,8 @@ class Item(NamedTuple):
     """A triphone as somebody said it.
 
     Attributes:
-        phone: class of the middle phone.
-        context: classes of the phones before and after it.
-        speaker: who says it.
-        recording: its number, in which it is said.
+        phone, context: class of the middle phone, and of those before and after it.
+        speaker, recording: who says it, and the number of the recording.
         units: (N,) int64 of the three phones, N > 0.
     """
 
@@ -54,8 +52,6 @@ class ABX(NamedTuple):
 
 
 class _Cell(NamedTuple):
-    """What A, B and X are drawn from, and the phones of A and B."""
-
     pair: tuple[int, int]
     a: list[Item]
     b: list[Item]
@@ -70,19 +66,19 @@ def cosine_distances(vectors: np.ndarray) -> np.ndarray:
 
 
 def abx(items: Sequence[Item], distances: np.ndarray, *, across: bool, seed: int = 0) -> ABX:
-    """ABX error of units.
+    """ABX error of units, 0.5 at chance.
 
-    A and X are two sayings of one triphone, B differs from them in the middle phone alone and is
-    said by the speaker of A. X is wrong if it is nearer to B than to A by dynamic time warping
-    (the mean distance along the path), half wrong if it is as near. The error is averaged over at
-    most `TRIPLES_PER_CELL` triples for a pair of phones, a context and a speaker, then over
-    contexts and speakers, then over pairs.
+    A and X are two sayings of one triphone; B differs from them in the middle phone alone and is
+    said by the speaker of A. X is wrong if it is nearer to B than to A by dynamic time warping (the
+    mean distance along the path), half wrong if it is as near. The error is averaged over at most
+    `TRIPLES_PER_CELL` triples for a pair of phones, a context and a speaker, then over contexts and
+    speakers (`MAX_CELLS` of these at most, drawn with the triples), then over pairs.
 
     Args:
         items: of all speakers.
         distances: (K, K) between units.
-        across: whether X is said by another speaker than A and B; else by the same.
-        seed: of the draw of triples and, beyond `MAX_CELLS`, of pairs, contexts and speakers.
+        across: whether X is said by another speaker than A and B, or by the same.
+        seed: of the draws.
     """
     rng = np.random.default_rng(seed)
     cells = _cells(items, across=across)

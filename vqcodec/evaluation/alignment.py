@@ -26,16 +26,11 @@ class Aligned(NamedTuple):
 
 
 def align(reference: np.ndarray, decoded: np.ndarray) -> Aligned:
-    """Remove a delay of at most 100 ms.
+    """Remove a delay of at most 100 ms from what was decoded (any,), cut to its reference (T,).
 
     The lag is the peak of the cross-correlation of log-mel spectrograms, 1 ms to a frame. (That of
     the waveforms has its peak anywhere within pitch periods of the truth for codecs that keep no
     phase, such as Codec 2 or a sampled WaveNet.)
-
-    Args:
-        reference: (T,).
-        decoded: (any,); what lies outside the reference's T samples is dropped, what it lacks of
-            them is silence.
     """
     length = max(len(reference), len(decoded), _N_FFT)
     original, late = (

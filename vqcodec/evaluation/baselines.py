@@ -1,7 +1,6 @@
 """Reference codecs, run through the command-line tools of Debian's packages codec2 and opus-tools.
 
-And one that codes nothing, `narrowband`, which tells what of their errors is bandwidth.
-
+And one that codes nothing, `narrowband`, which tells how much of their error is bandwidth.
 Waveforms are float arrays of shape (T,), full scale 1, at 16 kHz.
 """
 
@@ -27,14 +26,10 @@ _OPUS_BITRATES = range(6, 257)
 
 
 def baseline(name: str) -> Baseline:
-    """Find a reference codec.
+    """Find a reference codec by its name.
 
-    Args:
-        name: `codec2-MODE`, such as `codec2-1200`, `opus-KBITS`, such as `opus-6`, `narrowband`,
-            or a codec of the user's, NAME=ACTION (see `external.ExternalCodec`).
-
-    Raises:
-        VqcodecError: there is no such codec.
+    That is `codec2-MODE`, such as `codec2-1200`, `opus-KBITS`, such as `opus-6`, `narrowband`, or
+    NAME=ACTION of the user's (see `external.ExternalCodec`). Raises VqcodecError for any other.
     """
     if "=" in name:
         return external_codec(name)
@@ -53,11 +48,7 @@ def baseline(name: str) -> Baseline:
 
 
 def narrowband(waveform: np.ndarray) -> Coded:
-    """The waveform itself at 8 kHz, as telephones have it and Codec 2 hears it, in 16 bits.
-
-    Args:
-        waveform: (T,).
-    """
+    """The waveform at 8 kHz and 16 bits, as telephones have it and Codec 2 hears it."""
     narrow = soxr.resample(waveform, SAMPLE_RATE, _NARROW_RATE)
     return Coded(soxr.resample(narrow, _NARROW_RATE, SAMPLE_RATE), 2 * len(narrow))
 
@@ -65,15 +56,9 @@ def narrowband(waveform: np.ndarray) -> Coded:
 def codec2(waveform: np.ndarray, *, mode: str) -> Coded:
     """Codec 2 (Rowe 2010), resampled to its 8 kHz and back; its bytes are the bare stream.
 
-    The last frame is filled up with silence. Modes 1300, 700C and 450 take 1400, 800 and 600 bit/s:
-    c2enc fills the last byte of every frame.
-
-    Args:
-        waveform: (T,).
-        mode: one of `CODEC2_MODES`.
-
-    Raises:
-        VqcodecError: c2enc or c2dec is not installed, or fails.
+    The last frame is padded with silence. Modes 1300, 700C and 450 take 1400, 800 and 600 bit/s:
+    c2enc fills the last byte of every frame. Raises VqcodecError if c2enc or c2dec is not
+    installed, or fails.
     """
     narrow = soxr.resample(waveform, SAMPLE_RATE, _NARROW_RATE)
     narrow = np.pad(narrow, (0, -len(narrow) % _CODEC2_FRAME_LENGTH))
@@ -85,14 +70,9 @@ def codec2(waveform: np.ndarray, *, mode: str) -> Coded:
 def opus(waveform: np.ndarray, *, bitrate: int) -> Coded:
     """Opus (RFC 6716) at variable bit rate; its bytes are the .opus file, Ogg container included.
 
-    Comments and the padding for later comments, which opusenc adds by default, are left out.
-
-    Args:
-        waveform: (T,).
-        bitrate: kbit/s asked for, 6 to 256; what speech takes may be more or less.
-
-    Raises:
-        VqcodecError: opusenc or opusdec is not installed, or fails.
+    Comments, and the padding that opusenc adds for later ones, are left out. `bitrate` is in
+    kbit/s, 6 to 256; what speech takes may be more or less. Raises VqcodecError if opusenc or
+    opusdec is not installed, or fails.
     """
     encode = (
         f"opusenc --quiet --raw --raw-rate {SAMPLE_RATE} --raw-chan 1 --bitrate {bitrate} "

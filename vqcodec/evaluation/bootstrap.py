@@ -1,8 +1,4 @@
-"""Confidence intervals of what a report says of all recordings.
-
-Source: Efron 1979, Bootstrap methods: another look at the jackknife, Annals of Statistics 7(1);
-percentile intervals.
-"""
+"""Confidence intervals by the percentile bootstrap (Efron 1979, Annals of Statistics 7)."""
 
 from __future__ import annotations
 
@@ -26,14 +22,9 @@ def ratio_interval(
     numerators: Sequence[float] | np.ndarray,
     denominators: Sequence[float] | np.ndarray | None = None,
 ) -> Interval | None:
-    """The interval of a ratio of sums over recordings, which are drawn with replacement.
+    """The interval of a ratio of sums over recordings, each (N,); of a mean without denominators.
 
-    Args:
-        numerators: (N,), one for each recording.
-        denominators: (N,), of the same; ones, which makes the ratio a mean, when None.
-
-    Returns:
-        None for fewer than two recordings, or where more than one in 40 draws has no ratio.
+    Returns None for fewer than two recordings, or where more than one draw in 40 has no ratio.
     """
     n = len(numerators)
     if n < 2:
@@ -53,12 +44,11 @@ def share_intervals(
 ) -> list[Interval | None]:
     """The intervals of what is no ratio of sums over recordings, such as mutual information.
 
-    A draw repeats recordings, which flatters what is scored in sample, as mutual information is:
-    the draws are moved so that their mean is the value itself.
+    A draw repeats recordings, which flatters what is scored in sample: the draws are moved so that
+    their mean is the value itself.
 
     Args:
-        shares: of how often each of the recordings counts, (N,) -> (S,) in [0, 1], NaN where
-            undefined.
+        shares: how often each recording counts, (N,) -> (S,) in [0, 1], NaN where undefined.
         n: recordings.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How a report's recordings are worked through: in several processes, and each only once.
+"""How a report works through its recordings: in several processes, and each only once.
 
 What was found out about a recording is kept in a small JSON file, named by a digest of all that it
 depends on, so that an interrupted run continues and another model or setting starts anew.
@@ -56,8 +56,7 @@ class Progress(NamedTuple):
     """How far a report has come.
 
     Attributes:
-        n_done: recordings.
-        n_all: recordings; 0 before they are known.
+        n_done, n_all: recordings; `n_all` is 0 before they are known.
         waiting_for: what is being worked on.
     """
 
@@ -74,9 +73,7 @@ class Setup:
     """What all recordings of a report go through.
 
     Attributes:
-        model: path of the model file.
-        model_digest: SHA-256 of that file.
-        decoder: of the model.
+        model, model_digest, decoder: path of the model file, its SHA-256, and which decoder.
         versions: of vqcodec and of the libraries that measure.
         recognizer: of words.
     """
@@ -92,7 +89,7 @@ class Setup:
         return _loaded(self.model)
 
     def about(self) -> str:
-        """Which model it is, down to the decoder that its fingerprint leaves out."""
+        """Name the model, down to the decoder that its fingerprint leaves out."""
         codec = self.codec()
         return (
             f"model {codec.name} (codes {codec.fingerprint.hex()}, file {self.model_digest[:12]}), "
@@ -106,12 +103,9 @@ class Setup:
     def encode(
         self, utterance: Utterance, *, refine: bool, heard: np.ndarray | None = None
     ) -> Codes:
-        """The codes of a recording; a model with a speaker table is told who speaks.
+        """Encode a recording, or what is `heard` (T,) at `SAMPLE_RATE` in its place.
 
-        Args:
-            utterance: the recording.
-            refine: see `Codec.encode`.
-            heard: (T,) at the rate that is measured at, what is coded instead of the file.
+        A model with a speaker table is told who speaks.
         """
         source = utterance.path if heard is None else (SAMPLE_RATE, heard)
         speaker = None if self.codec().hears_speakers else utterance.speaker
@@ -123,17 +117,16 @@ class Setup:
     def listen(
         self, utterance: Utterance, reference: np.ndarray, decoded: np.ndarray
     ) -> WordErrors:
-        """What is misheard in a form (T,) of a recording (T,).
+        """Count what is misheard in a form (T,) of a recording (T,); errors as of `word_errors`.
 
-        Raises:
-            UndefinedMetricError: as `word_errors`; the recording is silent or far too short, and
-                what a text says is not in it.
+        Raises UndefinedMetricError also where the recording is silent or far too short to say its
+        text.
         """
         check_pair(reference, reference)
         return word_errors(utterance.text, decoded, self.recognizer, utterance.language)
 
     def decode(self, codes: Codes, speaker: str | None = None) -> np.ndarray:
-        """What its decoder makes of codes, (T,) at the rate that is measured at."""
+        """Decode to (T,) at `SAMPLE_RATE`."""
         return self.codec().decode(
             codes, decoder=self.decoder, speaker=speaker, sample_rate=SAMPLE_RATE
         )
@@ -145,16 +138,9 @@ def prepare_setup(
     recognizer: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Setup:
-    """Find out what a report will be of.
+    """Find out what a report will be of; arguments as of `comparison.compare`.
 
-    Args:
-        model: name or path; the default model when None.
-        decoder: by name; `auto` is the model's best.
-        recognizer: see `find_recognizer`.
-        on_progress: told what is waited for.
-
-    Raises:
-        VqcodecError: there is no such model, decoder or recogniser, or an extra is not installed.
+    Raises VqcodecError if there is no such model, decoder or recogniser, or an extra is missing.
     """
 
     def tell(what: str) -> None:
@@ -171,8 +157,7 @@ def prepare_setup(
 def library_versions() -> dict[str, str]:
     """The installed version of every library that measures, none of which is imported.
 
-    Raises:
-        VqcodecError: one is missing.
+    Raises VqcodecError if one is missing.
     """
     found = {}
     for name in _LIBRARIES:
@@ -186,12 +171,9 @@ def library_versions() -> dict[str, str]:
 def read_or_make(
     path: Path, make: Callable[[], dict[str, Any]], *, also: Sequence[Path] = ()
 ) -> dict[str, Any]:
-    """Read what was found out before, or find it out and keep it.
+    """Read a JSON file of what was found out before, or find it out and write the file.
 
-    Args:
-        path: the JSON file.
-        make: what to keep, if it is not there.
-        also: files that `make` writes, which must be there as well.
+    `also` names files that `make` writes, which must be there as well.
     """
     if all(file.is_file() for file in (path, *also)):
         found: dict[str, Any] = json.loads(path.read_bytes())
@@ -211,12 +193,8 @@ def cache_stem(
 ) -> str:
     """A file name that is readable, and another for whatever gives another result.
 
-    Args:
-        setup: of the report.
-        utterance: the recording; its content counts, not the place of its corpus.
-        what: is done to it.
-        is_by_model: whether the model has a part in that.
-        made_by: what else that depends on.
+    `what` is done to the recording, whose content counts and not its place; `made_by` is what else
+    that depends on, and `is_by_model` says whether the model has a part in it.
     """
     request = {
         **asdict(setup),

@@ -76,7 +76,7 @@ _NOTES = (
 
 
 class _Task(NamedTuple):
-    """What a process is to do: one recording through every codec, in every condition."""
+    """One recording through every codec in every condition; those of `behind` may babble."""
 
     utterance: Utterance
     setup: Setup

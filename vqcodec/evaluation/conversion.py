@@ -94,7 +94,7 @@ class _Person(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """What a process is to do: one recording in its own voice and in others."""
+    """One recording, to be converted to each target; without any, only its voice is heard."""
 
     utterance: Utterance
     setup: Setup
@@ -128,30 +128,12 @@ def convert_pairs(
 ) -> str:
     """Convert the recordings of every voice to every other, and measure who speaks then.
 
-    Writes conversion.csv (a line for each file and target) and conversion.md. Conversions that
-    were measured before by the same model and setting are not again.
-
-    Args:
-        corpus: as of `comparison.compare`.
-        output: the folder to write; its `cache` holds what was measured.
-        speakers: two voices or more; by default those of the model with six recordings or more.
-        split: of the corpus.
-        model: name or path; the default model when None.
-        decoder: by name; `auto` is the model's best.
-        refine: whether conversions and reconstructions are of refined codes (`Codec.encode`).
-        limit: recordings of each voice at most; the others still count towards what it is like.
-        jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.
-        recognizer: as `vqcodec.evaluation.recognizers.find_recognizer` names it.
-        on_progress: told what is done and what is waited for.
-
-    Returns:
-        The text of conversion.md.
-
-    Raises:
-        DataError, AudioError: the corpus or one of its recordings cannot be used.
-        SpeakerError: the model does not know a voice.
-        VqcodecError: there is no such model or decoder, or a library is missing.
-        OSError: the folder cannot be written.
+    Writes conversion.csv (a line for each file and target) and conversion.md, whose text it
+    returns. Conversions that were measured before by the same model and setting are not measured
+    again. Other arguments, and errors, are as of `comparison.compare`. By default the voices are
+    those of the model with six recordings or more; `limit` recordings of each are converted, and
+    the others still count towards what it is like; `refine` makes conversions and reconstructions
+    of refined codes.
     """
     made_of = prepare_setup(model, decoder, recognizer, on_progress)
     codec = made_of.codec()

@@ -35,11 +35,7 @@ _TELEPHONE_RATE, _TELEPHONE_BAND, _MU = 8000, (300.0, 3400.0), 255.0
 
 
 def check_condition(name: str) -> None:
-    """Refuse a condition that there is not.
-
-    Raises:
-        VqcodecError: naming those that there are.
-    """
+    """Raise a VqcodecError, which names the conditions that there are, for any other."""
     kind, _, ratio = name.partition("-")
     is_number = ratio.removeprefix("-").isdecimal()
     if not (name in _FIXED or (kind in _WITH_RATIO and is_number)):
@@ -57,16 +53,10 @@ def needs_babblers(condition: str) -> bool:
 def degrade(
     waveform: np.ndarray, condition: str, seed: str, babblers: Sequence[np.ndarray] = ()
 ) -> np.ndarray:
-    """A recording as it is in a condition.
+    """A recording (T,), T > 0, as it is in a condition: (T,) float32.
 
-    Args:
-        waveform: (T,), T > 0.
-        condition: see above.
-        seed: what the draw depends on, beside the condition.
-        babblers: (any,) each, not empty; used by babble alone, one or more.
-
-    Returns:
-        (T,) float32.
+    The draw depends on `seed` and the condition. Only babble uses `babblers`, one or more, (any,)
+    each.
     """
     rng = np.random.default_rng(zlib.crc32(f"{condition} {seed}".encode()))
     kind, _, ratio = condition.partition("-")

@@ -61,11 +61,7 @@ class ExternalCodec:
     action: str
 
     def __call__(self, waveform: np.ndarray) -> Coded:
-        """Code and decode a waveform.
-
-        Raises:
-            VqcodecError: the codec fails, or what it gives is no waveform.
-        """
+        """Code and decode; raises VqcodecError if the codec fails, or gives no waveform."""
         if self._is_command:
             return self._run(waveform)
         try:
@@ -82,11 +78,7 @@ class ExternalCodec:
         return Coded(decoded, coded.n_bytes)
 
     def digest(self) -> str:
-        """What tells it from another of the same name: the command, or the function's source.
-
-        Raises:
-            VqcodecError: there is no such function.
-        """
+        """Tell it from another of the same name: by the command, or the function's source."""
         if self._is_command:
             return self.action
         source = Path(str(_module(self.name, self.action).__file__))
@@ -122,11 +114,7 @@ class ExternalCodec:
 
 
 def external_codec(text: str) -> ExternalCodec:
-    """Read NAME=ACTION; see `ExternalCodec`.
-
-    Raises:
-        VqcodecError: that is no codec, or there is no such function.
-    """
+    """Read NAME=ACTION; raises VqcodecError if that is no `ExternalCodec` or not there."""
     name, _, action = (part.strip() for part in text.partition("="))
     codec = ExternalCodec(name, action)
     if "{output}" in action and "{input}" in action and _NAME.fullmatch(name):

@@ -83,12 +83,11 @@ def leakage(
     """Measure how much of the voice is in the codes; write leakage.csv and leakage.md.
 
     Args:
-        corpus: a folder as `vqcodec.data.corpora.utterances` lists it, or the manifest.csv in it;
-            of its splits `train` and `test` are used.
+        corpus: as of `comparison.compare`; its splits `train` and `test` are used.
         output: folder of the report.
         codec: whose codes.
         min_clips: recordings that a speaker must have in either split to take part.
-        max_clips: of a speaker in either split that are used.
+        max_clips: recordings of a speaker in either split that are used.
         recognizer: of the words in what is decoded; none are counted when None.
         on_progress: called with the share done, in [0, 1].
 

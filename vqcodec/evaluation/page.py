@@ -21,14 +21,7 @@ figure { margin: 0 } figcaption { font-weight: 600 } img { max-width: 100% } aud
 
 @dataclass(frozen=True)
 class Player:
-    """One recording as a codec gives it.
-
-    Attributes:
-        caption: above it.
-        audio: path of the sound file, relative to the page.
-        image: path of its spectrogram, relative to the page.
-        scores: what was measured, below it.
-    """
+    """One recording as a codec gives it; paths of audio and spectrogram are below the page's."""
 
     caption: str
     audio: str
@@ -38,14 +31,7 @@ class Player:
 
 @dataclass(frozen=True)
 class Example:
-    """One recording, by all codecs.
-
-    Attributes:
-        name: in the corpus.
-        speaker: who speaks.
-        text: what is said; may be empty.
-        players: one for each codec.
-    """
+    """One recording by all codecs; its text may be empty."""
 
     name: str
     speaker: str
@@ -58,10 +44,7 @@ def page(
 ) -> str:
     """An HTML page that needs nothing but the files it lies beside.
 
-    Args:
-        notes: paragraphs.
-        table: rows with the same keys.
-        examples: what can be heard.
+    The notes are paragraphs, and the rows of the table have the same keys.
     """
     parts = [
         "<!doctype html>",

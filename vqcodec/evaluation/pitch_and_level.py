@@ -1,7 +1,6 @@
 """How high a voice speaks, and how loud it is where the original speaks and where it pauses.
 
-What a conversion is asked beside who speaks: waveforms are as in quality.py. Needs the extra
-`eval`.
+This is what a conversion is asked beside who speaks. Waveforms and errors are as in quality.py.
 """
 
 from __future__ import annotations
@@ -27,11 +26,9 @@ _LOUDEST = 0.95  # quantile: one click shall not decide
 def mean_pitch(waveform: np.ndarray) -> float:
     """Mean of log F0 over voiced frames, in semitones above 1 Hz: 12 are twice as high.
 
-    The highest and the lowest tenth are left out, for among them are the octaves mistaken. F0 is
-    found every 5 ms by DIO and StoneMask (Morise, Yokomori, Ozawa 2016, WORLD), as in pyworld.
-
-    Raises:
-        UndefinedMetricError: silence, or fewer than ten voiced frames.
+    The highest and the lowest tenth are left out, for among them are the octave errors. F0 is found
+    every 5 ms by DIO and StoneMask (Morise, Yokomori, Ozawa 2016, WORLD), as in pyworld; without
+    ten voiced frames there is no value.
     """
     check_pair(waveform, waveform)
     f0 = track_pitch(waveform).f0
@@ -45,10 +42,8 @@ def mean_pitch(waveform: np.ndarray) -> float:
 def level_in_speech(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Mean difference of level in dB over the frames in which the original speaks, best near 0.
 
-    They are those less than 25 dB softer than its loud frames (the 95th of 100).
-
-    Raises:
-        UndefinedMetricError: silence, or fewer than ten such frames of 25 ms.
+    They are the frames of 25 ms less than 25 dB softer than its loud ones (the 95th of 100), ten or
+    more.
     """
     before, after = _levels(reference, decoded)
     return _mean_change(before, after, before > _loud(before) - _SPEECH_DB, "of speech")
@@ -58,9 +53,6 @@ def level_in_pauses(reference: np.ndarray, decoded: np.ndarray) -> float:
     """As `level_in_speech` where the original pauses: positive if noise or a hum fills them.
 
     Pauses are frames more than 30 dB softer than its loud ones; a noisy original has none.
-
-    Raises:
-        UndefinedMetricError: silence, or fewer than ten such frames.
     """
     before, after = _levels(reference, decoded)
     return _mean_change(before, after, before < _loud(before) - _PAUSE_DB, "of pauses")

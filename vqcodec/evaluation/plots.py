@@ -28,8 +28,8 @@ def rates(
 
     Args:
         means: codec -> column -> mean over files.
-        ours: the names of those that are to be seen first.
-        original: the name of what was not coded, a line across the panels.
+        ours: names of the codecs to be seen first.
+        original: name of what was not coded, a line across the panels.
     """
     figure = new_figure(10, 7.5)
     axes = figure.subplots(2, 2).ravel()
@@ -60,12 +60,7 @@ def rates(
 
 
 def spectrogram(waveform: np.ndarray, sample_rate: int) -> bytes:
-    """A spectrogram, 32 ms windows every 8 ms; its colours mean the same in all images.
-
-    Args:
-        waveform: (T,), full scale 1.
-        sample_rate: in Hz.
-    """
+    """A spectrogram of (T,), full scale 1: 32 ms windows every 8 ms, one scale in all images."""
     n_fft = sample_rate * 32 // 1000
     librosa = library("librosa")
     waveform = np.pad(waveform, (0, max(0, n_fft - len(waveform))))

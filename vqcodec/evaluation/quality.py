@@ -37,12 +37,7 @@ class UndefinedMetricError(VqcodecError):
 
 
 class Measured(NamedTuple):
-    """Several measures of one recording, by name.
-
-    Attributes:
-        values: None where a measure is undefined.
-        reasons: of those alone, why.
-    """
+    """Measures of one recording by name, None where undefined, and the reasons for these."""
 
     values: dict[str, Any]
     reasons: dict[str, str]
@@ -54,23 +49,17 @@ class Measured(NamedTuple):
 
 
 def stoi(reference: np.ndarray, decoded: np.ndarray) -> float:
-    """Short-time objective intelligibility, up to 1; higher is better.
+    """Short-time objective intelligibility of 0.4 s or more of sound, up to 1; higher is better.
 
     Source: Taal, Hendriks, Heusdens, Jensen 2011, IEEE Trans. ASLP 19(7), as in pystoi.
-
-    Raises:
-        UndefinedMetricError: under 0.4 s of sound, or silence.
     """
     return _stoi(reference, decoded, extended=False)
 
 
 def estoi(reference: np.ndarray, decoded: np.ndarray) -> float:
-    """Extended STOI, which also hears modulated distortion, up to 1; higher is better.
+    """Extended STOI, which also hears modulated distortion; otherwise as `stoi`.
 
     Source: Jensen, Taal 2016, IEEE/ACM Trans. ASLP 24(11), as in pystoi.
-
-    Raises:
-        UndefinedMetricError: as `stoi`.
     """
     return _stoi(reference, decoded, extended=True)
 
@@ -78,10 +67,8 @@ def estoi(reference: np.ndarray, decoded: np.ndarray) -> float:
 def pesq_wb(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Wide-band perceptual evaluation of speech quality, 1.04 to 4.64; higher is better.
 
-    Source: ITU-T P.862.2 (mapped to a mean opinion score), as in the package pesq.
-
-    Raises:
-        UndefinedMetricError: no utterance is found, under 0.25 s, or silence.
+    Source: ITU-T P.862.2 (mapped to a mean opinion score), as in the package pesq, which needs 0.25
+    s and finds no utterance in some noise.
     """
     pesq = library("pesq")
     check_pair(reference, decoded)
@@ -142,10 +129,8 @@ def mel_cepstral_distortion(reference: np.ndarray, decoded: np.ndarray) -> float
 def f0_correlation(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Pearson correlation of log F0 where both are voiced, -1 to 1; higher is better.
 
-    F0 every 5 ms by DIO and StoneMask (Morise, Yokomori, Ozawa 2016, WORLD), as in pyworld.
-
-    Raises:
-        UndefinedMetricError: fewer than ten frames are voiced in both, or F0 never moves.
+    It takes ten such frames. F0 every 5 ms by DIO and StoneMask (Morise, Yokomori, Ozawa 2016,
+    WORLD), as in pyworld.
     """
     first, second = _voiced_log_f0(reference, decoded)
     if not (first.std() and second.std()):
@@ -154,10 +139,7 @@ def f0_correlation(reference: np.ndarray, decoded: np.ndarray) -> float:
 
 
 def voicing_error(reference: np.ndarray, decoded: np.ndarray) -> float:
-    """Share of 5 ms frames voiced in one and unvoiced in the other, 0 to 1; lower is better.
-
-    Voicing is that of F0 by DIO (Morise, Yokomori, Ozawa 2016, WORLD), as in pyworld.
-    """
+    """Share of 5 ms frames voiced in one and unvoiced in the other, 0 to 1; lower is better."""
     check_pair(reference, decoded)
     first, second = track_pitch(reference).f0, track_pitch(decoded).f0
     return float(((first > 0) != (second > 0)).mean())
@@ -168,9 +150,6 @@ def f0_error(reference: np.ndarray, decoded: np.ndarray) -> float:
 
     A semitone is 100 cents. The correlation does not hear a voice that is higher throughout; the
     median does not hear octaves by which the tracker slips.
-
-    Raises:
-        UndefinedMetricError: fewer than ten frames are voiced in both.
     """
     first, second = _voiced_log_f0(reference, decoded)
     return float(1200 / np.log(2) * np.median(np.abs(first - second)))
@@ -179,15 +158,11 @@ def f0_error(reference: np.ndarray, decoded: np.ndarray) -> float:
 def dnsmos(reference: np.ndarray, decoded: np.ndarray) -> float:
     """Overall opinion score that a network predicts, about 1 to 5; higher is better.
 
-    It hears noise and is blind to naturalness: a formant synthesiser scores like a person. A check
-    for gross faults, not a measure of quality. All is heard at one level of speech, for 20 dB less
-    cost half a point.
+    A check for gross faults, not a measure of quality: it hears noise and is blind to naturalness,
+    and scores a formant synthesiser like a person. The reference is not listened to. All is heard
+    at one level of speech, for 20 dB less cost half a point.
 
     Source: Reddy, Gopal, Cutler 2022, DNSMOS P.835, ICASSP, as in speechmos (`ovrl_mos`).
-
-    Args:
-        reference: not listened to.
-        decoded: (T,).
     """
     check_pair(reference, decoded)
     levelled = np.clip(decoded / _gain(decoded), -1, 1)
@@ -196,22 +171,15 @@ def dnsmos(reference: np.ndarray, decoded: np.ndarray) -> float:
 
 
 def speaker_similarity(reference: np.ndarray, decoded: np.ndarray) -> float:
-    """Cosine of the two `speaker_embedding`s, 0 to 1; higher is more alike.
-
-    Raises:
-        UndefinedMetricError: no voice is found in one of them.
-    """
+    """Cosine of the two `speaker_embedding`s, 0 to 1; higher is more alike."""
     check_pair(reference, decoded)
     return float(speaker_embedding(reference) @ speaker_embedding(decoded))
 
 
 def speaker_embedding(waveform: np.ndarray) -> np.ndarray:
-    """Who speaks, as a vector (256,) of length 1 without negative values.
+    """Who speaks, (256,) of length 1 without negative values; undefined without a voice.
 
     Source: Wan, Wang, Papir, Moreno 2018 (GE2E, arXiv 1710.10467), as trained in resemblyzer.
-
-    Raises:
-        UndefinedMetricError: no voice is found.
     """
     encoder = _voice_encoder()
     if not len(waveform) or np.ptp(waveform) < 2 * _SILENCE:
@@ -274,15 +242,7 @@ def measure_each(measures: Mapping[str, Callable[[], Any]]) -> Measured:
 
 
 def measure(reference: np.ndarray, decoded: np.ndarray) -> Measured:
-    """All of `METRICS`.
-
-    Args:
-        reference: (T,).
-        decoded: (T,), aligned.
-
-    Raises:
-        VqcodecError: the lengths differ, or the extra `eval` is not installed.
-    """
+    """All of `METRICS` for an aligned pair, (T,) each."""
     forms = {False: decoded, True: decoded * np.float32(_gain(reference) / _gain(decoded))}
     return measure_each(
         {each.name: partial(each.function, reference, forms[each.is_of_level]) for each in METRICS}

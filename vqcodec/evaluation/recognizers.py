@@ -33,9 +33,8 @@ class Recognizer:
 
     Attributes:
         name: as reports call it.
-        folder: of Whisper's weights; None for pocketsphinx.
-        digest: SHA-256 of those weights.
-        versions: of the libraries that it takes.
+        folder, digest: of Whisper's weights, and their SHA-256; None and "" for pocketsphinx.
+        versions: of its libraries.
         remark: why it is not the default, where nobody asked for it; else empty.
     """
 
@@ -52,15 +51,9 @@ class Recognizer:
         return f"Recogniser: {self.name} ({', '.join(self.versions)}{weights}).{remark}"
 
     def transcribe(self, waveform: np.ndarray, language: str = "en") -> str:
-        """What it hears.
+        """Write down a waveform (T,) in a language, ISO 639-1 with or without a region.
 
-        Args:
-            waveform: (T,).
-            language: code of ISO 639-1, a region after a hyphen or none.
-
-        Raises:
-            UndefinedMetricError: it does not know the language.
-            VqcodecError: its library is not installed.
+        Raises UndefinedMetricError if it does not know the language.
         """
         language = language.split("-")[0].lower()
         if self.folder is None:
@@ -84,8 +77,7 @@ def find_recognizer(
         on_wait: told what takes long.
 
     Raises:
-        VqcodecError: there is no such recogniser, its weights cannot be fetched, or the library
-            is not installed.
+        VqcodecError: there is none, its weights cannot be fetched, or its library is missing.
     """
     if name is None:
         try:
@@ -140,11 +132,7 @@ def _versions(*names: str) -> tuple[str, ...]:
 
 
 def _hear_by_whisper(folder: str, waveform: np.ndarray, language: str) -> str:
-    """Greedy search, without a second try at a higher temperature.
-
-    Source: Radford et al. 2022, Robust speech recognition via large-scale weak supervision (arXiv
-    2212.04356).
-    """
+    """Greedy search without retries at a higher temperature (Radford et al. 2022, Whisper)."""
     if len(waveform) < _MIN_SAMPLES:
         return ""
     segments, _ = _whisper(folder).transcribe(
@@ -159,10 +147,7 @@ def _hear_by_whisper(folder: str, waveform: np.ndarray, language: str) -> str:
 
 
 def _hear_by_pocketsphinx(waveform: np.ndarray) -> str:
-    """Its US English models: trigrams and 130 thousand words.
-
-    Source: Huggins-Daines et al. 2006, PocketSphinx, ICASSP.
-    """
+    """US English by trigrams of 130 thousand words (Huggins-Daines et al. 2006, ICASSP)."""
     decoder = _sphinx()
     # Else it would go on from the spectral mean of the recording before.
     decoder.reinit_feat()

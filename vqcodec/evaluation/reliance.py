@@ -24,13 +24,11 @@ class Measurement:
     """One line of the report.
 
     Attributes:
-        target: what is told: the speaker, the pitch, or the original's spectrogram.
-        given: from what.
+        target, given: what is told (the speaker, the pitch, the original's spectrogram), from what.
         measure: `accuracy` or `R²`, higher is more leakage, or `mel distance` in nepers.
         found: its value over recordings.
-        n_test: recordings, windows or frames that it is scored on.
+        n_test, n_train: recordings, windows or frames that the probe is scored on, and fitted to.
         chance: what knowing nothing gives; None where that has no meaning.
-        n_train: those that the probe is fitted to; None without a probe.
         more: how much more it is than that of the right codes and voice, over the same recordings.
     """
 

@@ -21,7 +21,7 @@ _Item = TypeVar("_Item")
 def clips(
     corpus: Path, split: str, *, speaker: str | None = None, limit: int | None = None
 ) -> list[Utterance]:
-    """Recordings of one split of a corpus, sorted by name.
+    """Recordings of one split of a corpus, of one speaker if given, sorted by name.
 
     Args:
         corpus: a folder as `vqcodec.data.corpora.utterances` lists it, or the manifest.csv in it.
@@ -77,16 +77,6 @@ def csv_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
 def write_report(
     output: Path, name: str, rows: Sequence[Mapping[str, object]], summary: str
 ) -> None:
-    """Write `name`.csv and `name`.md into a folder, which is made if need be.
-
-    Args:
-        output: the folder.
-        name: stem of both.
-        rows: of the CSV file.
-        summary: the Markdown page.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Write rows as `name`.csv and a Markdown page as `name`.md into a folder, made if need be."""
     write_atomically(output / f"{name}.csv", csv_bytes(rows))
     write_atomically(output / f"{name}.md", summary.encode())

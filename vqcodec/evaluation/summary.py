@@ -30,9 +30,8 @@ class Mean(NamedTuple):
 
     Attributes:
         value: None where no file has one.
-        n_files: that have one.
+        n_files, n_all: files that have one, and all.
         interval: of 95 %; None where there is none.
-        n_all: files, whether or not they have one.
     """
 
     value: float | None
@@ -60,12 +59,7 @@ def ratio(
     numerators: Sequence[float | None] | np.ndarray,
     denominators: Sequence[float | None] | np.ndarray | None = None,
 ) -> Mean:
-    """A ratio of sums over the recordings for which both are defined.
-
-    Args:
-        numerators: (N,), one for each recording, None where undefined.
-        denominators: (N,), of the same; ones, which makes the ratio a mean, when None.
-    """
+    """A ratio of sums over the recordings for which both are defined; else a mean. (N,) each."""
     n_all = len(numerators)
     pairs = [
         (above, below)

@@ -92,8 +92,7 @@ def all_treatments(
 def babblers(utterance: Utterance, everybody: Sequence[Utterance]) -> tuple[Utterance, ...]:
     """The recordings of other people that babble behind one is made of, drawn by its name.
 
-    Raises:
-        DataError: there are fewer than `N_BABBLERS`.
+    Raises DataError if there are fewer than `N_BABBLERS`.
     """
     others = [each for each in everybody if each.speaker != utterance.speaker]
     if len(others) < N_BABBLERS:
@@ -108,27 +107,20 @@ def babblers(utterance: Utterance, everybody: Sequence[Utterance]) -> tuple[Utte
 class Recording:
     """One recording and what is done to it; what several treatments share is done once.
 
+    Those of `behind` babble, if a treatment needs it.
+
     Attributes:
         in_condition: a condition -> the recording in it, (T,); it is not to be written to.
     """
 
     def __init__(self, setup: Setup, utterance: Utterance, behind: Sequence[Utterance]) -> None:
-        """Read nothing yet.
-
-        Args:
-            setup: of the report.
-            utterance: the recording.
-            behind: who babbles, if a treatment needs it.
-        """
         self._setup, self._utterance, self._behind = setup, utterance, behind
         self.in_condition, self._coded = cache(self._degrade), cache(self._code)
 
     def treat(self, treatment: Treatment) -> Treated:
         """Bring it into a condition, and code and decode it.
 
-        Raises:
-            AudioError: a recording cannot be read.
-            VqcodecError: a reference codec fails or is not installed.
+        Raises AudioError if a recording cannot be read, VqcodecError if a reference codec fails.
         """
         codec, condition, generation = treatment
         if not self._is_ours(codec):
@@ -144,7 +136,7 @@ class Recording:
         return Treated(coded, codes.codes, kept)
 
     def stem(self, treatment: Treatment) -> str:
-        """What the file is called in which the result of a treatment is kept."""
+        """Name the file in which the result of a treatment is kept."""
         what = treatment.title
         made_by = external_codec(treatment.codec).digest() if "=" in treatment.codec else ""
         if treatment.condition != CLEAN:

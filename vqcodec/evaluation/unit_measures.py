@@ -48,13 +48,7 @@ class FramedRecording:
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """A labelled corpus in frames.
-
-    Attributes:
-        clips: of both parts.
-        classes: phone class -> its number.
-        frame_rate: frames a second.
-    """
+    """A labelled corpus in frames, `frame_rate` a second; `classes` numbers its phone classes."""
 
     clips: list[FramedRecording]
     classes: dict[str, int]
@@ -115,10 +109,8 @@ def frame_recordings(
 ) -> Frames:
     """Encode recordings and label their frames.
 
-    Raises:
-        AudioError: a recording cannot be read.
-        CodesError: the model has several codebooks.
-        DataError: labels are of another length than their recording.
+    Raises AudioError for a recording that cannot be read, CodesError for a model of several
+    codebooks and DataError for labels of another length than their recording.
     """
     classes: dict[str, int] = {}
     frame_rate = codec.sample_rate / codec.hop_length
@@ -147,18 +139,10 @@ def frame_recordings(
 
 
 def mfcc(waveform: np.ndarray, sample_rate: int, hop_length: int) -> np.ndarray:
-    """13 MFCCs and their first and second differences, for each code.
+    """13 MFCCs and their first and second differences: (ceil(T / hop_length), 39) float32.
 
     Windows of 25 ms about every 10 ms, as in Hsu et al. 2021 (arXiv 2106.07447, section IV-B);
     where a code spans several, their mean.
-
-    Args:
-        waveform: (T,).
-        sample_rate: Hz.
-        hop_length: samples of a code.
-
-    Returns:
-        (ceil(T / hop_length), 39) float32.
     """
     longest = max(round(_MFCC_HOP_S * sample_rate), 1)
     n_windows = next(
@@ -196,14 +180,8 @@ def code_units(frames: Frames, codec: Codec) -> UnitSet:
 def mfcc_units(frames: Frames, n_units: int, *, is_normalised: bool) -> UnitSet:
     """K-means of the training part's MFCCs, as in Hsu et al. 2021, section IV-B.
 
-    Args:
-        frames: of both parts.
-        n_units: clusters.
-        is_normalised: whether the MFCCs of every recording are brought to zero mean and unit
-            variance first, which takes some of the speaker out of them.
-
-    Raises:
-        DataError: the training part has fewer frames than units.
+    Normalised, the MFCCs of every recording are brought to zero mean and unit variance first, which
+    takes some of the speaker out of them. Raises DataError if there are fewer frames than units.
     """
     features = [_normalised(clip.mfcc) if is_normalised else clip.mfcc for clip in frames.clips]
     training = np.concatenate(
@@ -253,11 +231,7 @@ class LabelledFrames:
     recordings: np.ndarray
 
     def counts(self, weights: np.ndarray | None = None) -> np.ndarray:
-        """How often each phone meets each unit, (P, K).
-
-        Args:
-            weights: (N,), how often each recording counts; once when None.
-        """
+        """Count how often each phone meets each unit, (P, K), recordings by weights (N,)."""
         of_frames = None if weights is None else weights[self.recordings]
         return np.bincount(self.pairs, of_frames, int(np.prod(self.shape))).reshape(self.shape)
 
@@ -265,11 +239,7 @@ class LabelledFrames:
 def labelled_frames(
     frames: Frames, unit_set: UnitSet, *, is_training: bool, has_silence: bool = True
 ) -> LabelledFrames:
-    """The phones and units of the training part or of the scored part.
-
-    Raises:
-        DataError: it has no labelled frame.
-    """
+    """The phones and units of one part; raises DataError if it has no labelled frame."""
     shape = len(frames.classes), len(unit_set.vectors)
     silence = UNLABELLED if has_silence else frames.classes.get(SILENCE, UNLABELLED)
     found = []
@@ -285,11 +255,7 @@ def labelled_frames(
 
 
 def score(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> UnitScores:
-    """Measure units.
-
-    Raises:
-        DataError: a part has no labelled frame.
-    """
+    """Measure units; raises DataError if a part has no labelled frame."""
     distances = cosine_distances(unit_set.vectors)
     items = list(triphones(frames, unit_set, has_silence=has_silence))
     return replace(
@@ -300,11 +266,7 @@ def score(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> UnitScores
 
 
 def score_majority(frames: Frames, *, has_silence: bool) -> UnitScores:
-    """What calling every frame the commonest phone gives; no unit can be worse in sample.
-
-    Raises:
-        DataError: a part has no labelled frame.
-    """
+    """What calling every frame the commonest phone gives; no unit can be worse in sample."""
     one = [np.zeros_like(clip.codes) for clip in frames.clips]
     found = _score_frames(
         frames, UnitSet("commonest phone", one, np.ones((1, 1))), has_silence=has_silence

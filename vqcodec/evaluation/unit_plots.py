@@ -14,12 +14,7 @@ _PERPLEXITY = 30  # of t-SNE, which wants it well below the number of points
 
 
 def phones(table: np.ndarray, names: Sequence[str]) -> bytes:
-    """Heat map of P(phone | unit), units sorted by their commonest phone, common phones first.
-
-    Args:
-        table: (P, K), how often phones meet units.
-        names: of the P phones.
-    """
+    """Heat map of P(phone | unit) from counts (P, K), units by their commonest phone."""
     order = np.argsort(-table.sum(axis=1), kind="stable")
     order = order[table.sum(axis=1)[order] > 0]
     table = table[order][:, table.sum(axis=0) > 0]
@@ -36,11 +31,7 @@ def phones(table: np.ndarray, names: Sequence[str]) -> bytes:
 
 
 def usage(table: np.ndarray) -> bytes:
-    """Share of frames of every unit, the commonest first.
-
-    Args:
-        table: (P, K), how often phones meet units.
-    """
+    """Share of frames of every unit, the commonest first, from counts (P, K)."""
     shares = np.sort(table.sum(axis=0))[::-1] / table.sum()
     used = shares[shares > 0]
     perplexity = np.exp(-(used * np.log(used)).sum())
@@ -55,12 +46,9 @@ def usage(table: np.ndarray) -> bytes:
 
 
 def codebook(vectors: np.ndarray, majority: np.ndarray, names: Sequence[str]) -> bytes:
-    """Codebook vectors by t-SNE (van der Maaten, Hinton 2008) of cosine distances, as phones.
+    """Codebook vectors (K, D) by t-SNE (van der Maaten, Hinton 2008) of cosine distances.
 
-    Args:
-        vectors: (K, D).
-        majority: (K,), the commonest phone of each.
-        names: of the phones.
+    Each is shown as the phone that it most often stands for, `majority` (K,).
     """
     tsne = library("sklearn.manifold").TSNE(
         perplexity=min(_PERPLEXITY, (len(vectors) - 1) / 3),

@@ -79,11 +79,8 @@ def map_in_order(
 ) -> Iterator[Result]:
     """`map`, over threads each of which computes alone; a single one is the caller's own.
 
-    Args:
-        function: what to do; it may not call `map_in_order`, whose threads it would wait for.
-        items: with what.
-        n_threads: `Engine.n_threads`.
-        live: give each result before asking for the next item.
+    The function may not call `map_in_order`, whose threads it would wait for. `n_threads` are those
+    of `Engine.n_threads`; live, each result is given before the next item is asked for.
     """
     if n_threads == 1:
         yield from map(function, items)

@@ -129,7 +129,7 @@ class CodeSearch:
         Args:
             waveform: (B, N * hop_length) at normalised level.
             speaker: (B, S) what the decoder will be told.
-            streams: (B, C, N) each, which it will be told, too.
+            streams: (B, C, N) each, likewise.
 
         Returns:
             (B, 1, N) int64, or more of them where that is too short for the losses.

@@ -51,13 +51,13 @@ def decoded_blocks(
     *,
     live: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Decode with the decoder that the options name.
+    """Decode with the decoder that the options name; their sample rate does not matter here.
 
     Args:
         engine: of a model with that decoder.
         codes: (Q, n) blocks, n free; or (Q + 1, n) with a contour, see `melody.told_blocks`.
         voice: that shall say it.
-        options: they name a decoder; the sample rate does not matter here.
+        options: of the decoder.
         live: in short chunks, each as soon as its codes are there.
 
     Yields:

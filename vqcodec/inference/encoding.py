@@ -36,17 +36,11 @@ def code_blocks(
     live: bool = False,
     distances: list[np.ndarray] | None = None,
 ) -> Iterator[np.ndarray]:
-    """Encode.
+    """Encode blocks (T,) float32 at the model's rate and normalised level to (Q, n) uint16.
 
-    Args:
-        engine: of the model.
-        blocks: (T,) float32 at the model's rate and normalised level.
-        live: in short chunks, each as soon as it is heard; the codes are the same.
-        distances: gets those of every block of latents to their codes, (n,), squared: for
-            `is_unlike_speech`.
-
-    Yields:
-        (Q, n) uint16.
+    Live, they are encoded in short chunks, each as soon as it is heard, to the same codes.
+    `distances` gets those of every block of latents to their codes, (n,), squared: for
+    `is_unlike_speech`.
     """
     config, hop_length = engine.config, engine.config.hop_length
     before, after = (-(-n // hop_length) for n in encoder_context(config.encoder))
@@ -78,25 +72,15 @@ def code_blocks(
 
 
 def _step(engine: Engine, *, live: bool) -> int:
-    """Codes of a chunk."""
     # Codes without margins cannot be settled, so their chunks never move.
     has_margins = engine.config.quantizer.has_margins
     return chunking.LIVE_LENGTH if live and has_margins else chunking.LENGTH
 
 
 def live_codes(engine: Engine, blocks: Iterable[np.ndarray], metadata: StreamMetadata) -> Blocks:
-    """Encode a recording while it is being made.
+    """Encode a recording, (T,) blocks at its own rate and level, while it is being made.
 
-    Args:
-        engine: of the model.
-        blocks: (T,) float32 at the recording's own rate and level.
-        metadata: of the recording.
-
-    Returns:
-        A generator as of a `CodesStream`.
-
-    Raises:
-        AudioError: the recording ends before it has begun.
+    Returns a generator as of a `CodesStream`; raises AudioError if it ends before it has begun.
     """
     n_samples, has_ended = 0, False
 
@@ -170,19 +154,9 @@ def listened(
 
 
 def speaker_vectors(engine: Engine, recording: Recording, *, gain: float) -> np.ndarray:
-    """Hear who speaks in each of the first pieces of a recording.
+    """Hear who speaks in each of the first 1 to 16 pieces of a recording, (n, 64) float32.
 
-    Args:
-        engine: of the model.
-        recording: of any rate.
-        gain: of the recording.
-
-    Returns:
-        (n, 64) float32, n from 1 to 16.
-
-    Raises:
-        AudioError: the recording cannot be read.
-        SpeakerError: the model has only a table of speakers.
+    Raises AudioError if it cannot be read, SpeakerError if the model has only a table of speakers.
     """
     if engine.config.speaker.kind == "table":
         raise SpeakerError(

@@ -23,18 +23,10 @@ SHORTEST_PIECE_S, FEWEST_VOICES = 1.0, 8
 
 
 def heard(engine: Engine, recording: Recording) -> Speaker:
-    """Who speaks in a reference recording.
+    """Who speaks in a reference recording of any rate.
 
-    Args:
-        engine: of the model.
-        recording: of any rate.
-
-    Raises:
-        SpeakerError: the recording is silent, or the model has only a table of speakers.
-        AudioError: it cannot be read.
-
-    Warns:
-        RecordingWarning: it has less than 3 s of sound.
+    Raises SpeakerError if it is silent or the model has only a table of speakers, and AudioError if
+    it cannot be read; warns if it has less than 3 s of sound.
     """
     gain = recording.gain()
     vector = mean_vector(speaker_vectors(engine, recording, gain=gain))
@@ -62,14 +54,10 @@ def enrolled(
     known: Sequence[Speaker],
     tune: Callable[[Sequence[Recording], np.ndarray], np.ndarray] | None = None,
 ) -> Speaker:
-    """A new voice from recordings of one person; see `Codec.enroll`.
+    """A new voice from one or more recordings of one person; see `Codec.enroll`.
 
-    Args:
-        engine: of the model.
-        name: of the voice.
-        recordings: one or more.
-        known: voices that the model knows already, which tell how unlike each other people are.
-        tune: of the recordings and a vector (64,) int8, a better one.
+    The voices that are `known` tell how unlike each other people are; `tune` makes a better vector
+    of recordings and a vector, (64,) int8 both.
     """
     gains = [recording.gain() for recording in recordings]
     pairs = list(zip(recordings, gains, strict=True))

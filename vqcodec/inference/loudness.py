@@ -44,14 +44,9 @@ def followed(
 ) -> Iterator[np.ndarray]:
     """Give a decoding the level and the pauses of a reference.
 
-    Args:
-        blocks: (T,) float32 at normalised level, T a multiple of the hop length.
-        reference: the same codes in the voice that spoke them, in such blocks.
-        sample_rate: in Hz.
-        hop_length: samples per code.
-
-    Yields:
-        (T,) float32: `AHEAD_SECONDS` after the last block that they need.
+    Both are (T,) float32 blocks of the same codes at normalised level, T a multiple of the hop
+    length, the reference in the voice that spoke them. Blocks come `AHEAD_SECONDS` after the last
+    that they need.
     """
     length = _frame_length(sample_rate, hop_length)
     per_code = hop_length // length
@@ -78,16 +73,10 @@ def followed(
 def normalised(
     blocks: Iterable[np.ndarray], *, sample_rate: int, hop_length: int, gain: float
 ) -> Iterator[np.ndarray]:
-    """Lead the active level of a decoding to `TARGET_RMS`, and keep it from clipping.
+    """Lead the active level of a decoding to `TARGET_RMS` at once, and keep it from clipping.
 
-    Args:
-        blocks: (T,) float32 near normalised level, T a multiple of the hop length.
-        sample_rate: in Hz.
-        hop_length: samples per code.
-        gain: that the recording is going to be played with, as `Codes.gain`.
-
-    Yields:
-        (T,) float32, without delay.
+    Blocks are (T,) float32 near normalised level, T a multiple of the hop length; they are going to
+    be played with `gain`, as `Codes.gain`.
     """
     length = _frame_length(sample_rate, hop_length)
     ceiling = float(np.clip(1 / gain, LEAST_CREST * TARGET_RMS, LARGEST_CEILING))

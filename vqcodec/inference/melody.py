@@ -35,8 +35,7 @@ class Pitch(NamedTuple):
     """How high it shall be said.
 
     Attributes:
-        recorded: mean log F0 of the recording.
-        told: the one it shall have.
+        recorded, told: mean log F0 of the recording, and the one it shall have.
         stretch: what the rise and fall about it are multiplied by.
     """
 
@@ -93,8 +92,7 @@ class Heard(NamedTuple):
     """What is told of the pitch of a whole recording: of a model without the stream, nothing.
 
     Attributes:
-        streams: of the codes.
-        symbols: of the codes.
+        streams, symbols: of the codes.
         contour: (N,) as decoders will be told it.
         pitch: of its own voice.
     """
@@ -121,13 +119,9 @@ def heard(engine: Engine, recording: Recording, gain: float) -> Heard:
 def heard_live(
     engine: Engine, beginning: Recording, gain: float, hertz: float | None
 ) -> tuple[StreamRecord, ...]:
-    """The streams of a recording that goes on.
+    """The streams of a recording that goes on, of which `beginning` has been heard.
 
-    Args:
-        engine: of the model.
-        beginning: of the recording.
-        gain: of the recording.
-        hertz: mean pitch of who speaks; None to hear it in the beginning.
+    They are about the mean pitch of who speaks in Hz, or where that is None, of the beginning.
     """
     if engine.config.pitch is None:
         return ()
@@ -183,14 +177,9 @@ def rows(codes: Codes | CodesStream, config: ModelConfig) -> Iterable[np.ndarray
 
 
 def told_blocks(blocks: Iterable[CodeBlock], record: StreamRecord) -> Iterator[np.ndarray]:
-    """What stored blocks tell, code by code: as soon as no later symbol changes it.
+    """What stored blocks tell of a recording, code by code, as soon as no later symbol changes it.
 
-    Args:
-        blocks: of a recording from its beginning on.
-        record: of its pitch.
-
-    Yields:
-        (Q + 1, n) float32: the codes, which it holds exactly, and below them the contour.
+    Yields (Q + 1, n) float32: the codes, which it holds exactly, and below them the contour.
     """
     quantizer, mean = quantizer_of(record), math.log(record.reference)
     r, done, base = record.codes_per_symbol, 0, 0

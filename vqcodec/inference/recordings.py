@@ -30,7 +30,7 @@ def encode_recording(
     is_packaged: bool,
     on_progress: Progress | None = None,
 ) -> np.ndarray:
-    """Encode a whole recording.
+    """Encode a whole recording of some gain to codes, (Q, N) uint16.
 
     Args:
         engine: of the model.
@@ -39,9 +39,6 @@ def encode_recording(
         search: encodes in place of the encoder, as `code_search.searched_blocks` does.
         is_packaged: whether it is known how near speech is to this model's codes.
         on_progress: called with the share done, in [0, 1].
-
-    Returns:
-        (Q, N) uint16.
 
     Raises:
         AudioError: the recording cannot be read.
@@ -83,11 +80,7 @@ def is_unlike_speech(distances: list[np.ndarray], config: ModelConfig) -> bool:
     """Whether a recording holds hardly anything that the model has a code for.
 
     Even noisy speech has moments that lie close to a code, and pauses; music and noise have fewer.
-
-    Args:
-        distances: of all latents of a recording to their codes, as `code_blocks` gave them; of
-            none, or of less than five seconds, nothing is said.
-        config: of the model.
+    Of less than five seconds of distances, as `code_blocks` gives them, nothing is said.
     """
     squares = np.concatenate([np.zeros(0, np.float32), *distances])
     if len(squares) < LEAST_SECONDS * config.sample_rate / config.hop_length:

@@ -70,13 +70,5 @@ def to_numpy(source: Any) -> Any:
 
 
 def open_reference(source: Source, sample_rate: int | None) -> Recording:
-    """Open a recording.
-
-    Args:
-        source: of any kind.
-        sample_rate: in Hz, of sources that do not tell theirs.
-
-    Raises:
-        AudioError: it cannot be read.
-    """
+    """Open a recording of any kind; the rate, in Hz, is for those that do not tell theirs."""
     return open_recording(to_numpy(source), None if knows_its_rate(source) else sample_rate)

@@ -30,16 +30,7 @@ from vqcodec.weights.voices import (
 
 
 class Speakers:
-    """Voices by their names, and those that recordings and codes bring along.
-
-    Args:
-        file: of the model.
-        engine: of the model.
-        enrolled: further voices.
-
-    Attributes:
-        voices: name -> `Speaker`.
-    """
+    """Voices by name, enrolled ones included, and those that recordings and codes bring."""
 
     def __init__(self, file: ModelFile, engine: Engine, enrolled: VoicesFile | None) -> None:
         self.engine, self.model_name, self.fingerprint = engine, file.name, file.fingerprint
@@ -99,12 +90,7 @@ class Speakers:
         return Voice(from_int8(speaker.vector), None if mean is None else Pitch(mean, mean))
 
     def told(self, codes: StreamMetadata, speaker: Speaker | None, options: DecodeOptions) -> Voice:
-        """The voice that decoders are told.
-
-        Args:
-            codes: which carry or name a voice of their own.
-            speaker: another one; None for their own.
-            options: how high it shall be, and with how much of the melody.
+        """The voice that decoders are told: another `speaker`, or else the codes' own.
 
         Raises:
             SpeakerError: the voice is not known.

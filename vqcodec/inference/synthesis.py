@@ -144,15 +144,11 @@ class Synthesizer(LoadedModel):
     def check_options(self, options: DecodeOptions, speaker: Speaker | None = None) -> None:
         """Refuse what this model can do with no codes, before any are made.
 
-        Args:
-            options: how to decode.
-            speaker: another voice than the codes' own.
-
         Raises:
             VqcodecError: the model has no such decoder, or it knows nothing of the pitch that
                 shall change.
             AudioError: the sample rate is impossible.
-            SpeakerError: it is not known how high the voice is, and the pitch shall change.
+            SpeakerError: it is not known how high the other voice is, and the pitch shall change.
         """
         decoder = self.decoder(options.decoder)
         if options.sample_rate is not None:

@@ -27,12 +27,7 @@ _LONGEST = 10**8  # codes of one recording: days
 
 
 class ReadUnits(NamedTuple):
-    """The units of one recording as a file has them.
-
-    Attributes:
-        units: (N,) int64, each as often as it lasts codes.
-        fingerprint: of the model, 8 bytes; None where the file does not tell.
-    """
+    """Units (N,) int64, each as often as it lasts, and their model's fingerprint, if told."""
 
     units: npt.NDArray[np.int64]
     fingerprint: bytes | None = None
@@ -60,15 +55,10 @@ class Units:
 
     @classmethod
     def of(cls, codes: Codes, *, collapse: bool = False) -> Units:
-        """Take the codes of a recording as units.
+        """Take the codes of a recording as units; raises CodesError for several codebooks.
 
-        Args:
-            codes: of one codebook.
-            collapse: make one unit of consecutive repeats, as in Lakhotia et al. 2021 (arXiv
-                2102.01192, section 3).
-
-        Raises:
-            CodesError: several codebooks: their codes are no sequence of single units.
+        Collapsed, consecutive repeats are one unit, as in Lakhotia et al. 2021 (arXiv 2102.01192,
+        section 3).
         """
         if codes.n_codebooks != 1:
             raise CodesError(
@@ -98,10 +88,8 @@ class Units:
 def text_line(name: str, units: Units) -> str:
     """A line `name|17 402 9`, as fairseq's unit manifests have it.
 
-    Collapsed units are followed by their durations in codes: `name|17 402 9|1 2 1`.
-
-    Raises:
-        CodesError: the name holds what separates the fields or the lines.
+    Collapsed units are followed by their durations in codes: `name|17 402 9|1 2 1`. Raises
+    CodesError for a name with what separates the fields or the lines.
     """
     if set(name) & set("|\r\n"):
         raise CodesError(
@@ -207,11 +195,7 @@ def _read_npy(path: Path) -> dict[str, ReadUnits]:
 def _named(
     found: Iterable[tuple[str, tuple[npt.NDArray[np.int64], bool], bytes | None]],
 ) -> dict[str, ReadUnits]:
-    """Units by their names.
-
-    Raises:
-        ValueError: two have one name, or, in all of them, no unit comes twice in a row.
-    """
+    """Units by their names; ValueError if two have one, or no unit of any comes twice in a row."""
     named: dict[str, ReadUnits] = {}
     paths: set[Path] = set()  # `a` and `./a` are one
     n_plain = 0
@@ -237,11 +221,7 @@ def _named(
 
 
 def _expanded(units: Any, durations: Any = None) -> tuple[npt.NDArray[np.int64], bool]:
-    """Units, each as often as it lasts, and whether that was not said.
-
-    Raises:
-        ValueError, OverflowError: they are no whole numbers, or durations are impossible.
-    """
+    """Units, each as often as it lasts, and whether that was not said; ValueError if impossible."""
     numbers = whole_numbers(units)
     if durations is None:
         return numbers, True
@@ -253,18 +233,9 @@ def _expanded(units: Any, durations: Any = None) -> tuple[npt.NDArray[np.int64],
 
 
 def unit_array(units: Any, n_codebooks: int, model: str) -> npt.NDArray[Any]:
-    """Units of whatever form as an array.
+    """Units of whatever form as an array (n_codebooks, N).
 
-    Args:
-        units: integers or a text of them, (N,) or (n_codebooks, N).
-        n_codebooks: that the model has.
-        model: its name.
-
-    Returns:
-        (n_codebooks, N).
-
-    Raises:
-        CodesError: they are no integers, or of another number of codebooks.
+    Raises CodesError if they are no integers, or not of as many codebooks as the model has.
     """
     try:
         array = np.atleast_2d(whole_numbers(units))
@@ -279,13 +250,9 @@ def unit_array(units: Any, n_codebooks: int, model: str) -> npt.NDArray[Any]:
 
 
 def whole_numbers(units: Any) -> npt.NDArray[np.int64]:
-    """Units as an array: (N,) or (n_codebooks, N) int64.
+    """Integers in an array, tensor or list, or a text of them, as (N,) or (n_codebooks, N) int64.
 
-    Args:
-        units: integers in an array, tensor or list, or a text of them with spaces between.
-
-    Raises:
-        ValueError: they are no whole numbers, or there are none.
+    Raises ValueError if they are no whole numbers, or there are none.
     """
     given = units.split() if isinstance(units, str) else units
     if isinstance(given, list) and given and all(isinstance(unit, str) for unit in given):

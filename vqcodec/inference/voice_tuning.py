@@ -30,12 +30,9 @@ _HELD_BACK = 4  # of so many segments one is not trained on: a lone one of few i
 
 
 class Tuned(NamedTuple):
-    """A speaker vector after training on some segments.
+    """A vector (64,) int8 after training, and the loss on other segments before and after.
 
-    Attributes:
-        vector: (64,) int8: the refined one, or the one it began with where that is better.
-        before: loss on other segments with the vector that it began with.
-        after: the same with `vector`.
+    It is the one that it began with where that is better.
     """
 
     vector: np.ndarray
@@ -50,17 +47,11 @@ def tune(
     *,
     on_progress: Progress | None = None,
 ) -> Tuned:
-    """Refine a speaker vector, so that decoding his own codes with it comes nearer to him.
+    """Refine a vector (64,) int8, so that decoding a speaker's own codes comes nearer to him.
 
     Adam on the spectral losses of the training, over random seconds of the first minute of each
     recording. A quarter of the seconds is held back to judge by. The same recordings give the same
     vector on one machine and thread count.
-
-    Args:
-        engine: of the model.
-        recordings: of one person.
-        vector: (64,) int8 to begin with.
-        on_progress: called with the share done, in [0, 1].
 
     Raises:
         AudioError: a recording cannot be read.

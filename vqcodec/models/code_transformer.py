@@ -28,11 +28,6 @@ LONGEST_PERIOD = 10_000.0  # of the rotary angles, in codes over 2 pi
 class Cache:
     """The keys and values of the codes seen that later codes attend to.
 
-    Args:
-        config: of the model.
-        batch_size: B.
-        device: of the model.
-
     Attributes:
         position: codes seen so far.
         n_kept: how many of them later codes may attend to; less than `context`.
@@ -49,12 +44,8 @@ class Cache:
     def extend(self, layer: int, pairs: Tensor) -> Tensor:
         """Store a layer's keys and values of new codes after those kept.
 
-        Args:
-            layer: its number.
-            pairs: (2, B, heads, N, C / heads), N at most `context`.
-
-        Returns:
-            (2, B, heads, n_kept + N, C / heads), the new ones last.
+        From (2, B, heads, N, C / heads), N at most `context`, to (2, B, heads, n_kept + N, C /
+        heads).
         """
         end = self._end + pairs.shape[-2]
         self._stored[layer, ..., self._end : end, :] = pairs
@@ -72,12 +63,7 @@ class Cache:
 
 
 class Layer(nn.Module):
-    """Attention, then a feed-forward network.
-
-    Args:
-        config: widths.
-        number: of the layer, from 0.
-    """
+    """Attention, then a feed-forward network."""
 
     def __init__(self, config: PriorConfig, number: int) -> None:
         super().__init__()
@@ -111,10 +97,6 @@ class CodeTransformer(nn.Module):
 
     Input and output share their embeddings. The speaker vector is projected and added to every
     input; a vector of zeros is nobody in particular.
-
-    Args:
-        config: depth and widths.
-        codebook_size: K.
     """
 
     def __init__(self, config: PriorConfig, codebook_size: int) -> None:
@@ -136,12 +118,9 @@ class CodeTransformer(nn.Module):
 
     @torch.no_grad()
     def start_from(self, latents: Tensor) -> None:
-        """Begin with embeddings that are alike where codes are: a random projection of latents.
+        """Begin with embeddings that are alike where codes are: latents (K, D), projected.
 
-        Little data says little of a rare code; its neighbours say more.
-
-        Args:
-            latents: (K, D), each code's.
+        The projection is random. Little data says little of a rare code; its neighbours say more.
         """
         deviation, mean = torch.std_mean(latents, dim=0)
         alike = (latents - mean) / deviation.clamp(min=1e-5)
@@ -169,7 +148,7 @@ class CodeTransformer(nn.Module):
         return Cache(self.config, batch_size, self.device)
 
     def forward(self, previous: Tensor, speaker: Tensor, cache: Cache | None = None) -> Tensor:
-        """Logits of codes given, for each, the code before it.
+        """Logits (B, N, K) of codes given, for each, the code before it.
 
         A sequence may be given at once, or in pieces with a cache: the logits are the same.
 
@@ -178,9 +157,6 @@ class CodeTransformer(nn.Module):
                 most `config.context`.
             speaker: (B, 64).
             cache: of the pieces before; it is changed.
-
-        Returns:
-            (B, N, K).
         """
         n_codes = previous.shape[1]
         position, n_kept = (cache.position, cache.n_kept) if cache else (0, 0)
@@ -196,12 +172,8 @@ class CodeTransformer(nn.Module):
     def bits(self, codes: Tensor, speaker: Tensor) -> Tensor:
         """Information of every code of a recording, of any length in bounded memory.
 
-        Args:
-            codes: (N,) int64.
-            speaker: (64,).
-
-        Returns:
-            (N,) float32: -log2 of the probability of each code given those before it.
+        For codes (N,) int64 and a speaker (64,), the result is (N,) float32: -log2 of the
+        probability of each code given those before it.
         """
         previous = torch.cat([codes.new_tensor([self.begin]), codes[:-1]])
         cache, length = self.cache(), self.config.context

@@ -26,12 +26,7 @@ class CodebookUsage(NamedTuple):
 
 
 class CollapseMonitor:
-    """Counts codes and warns when a codebook falls asleep.
-
-    Args:
-        codebook_size: K.
-        n_codebooks: Q.
-    """
+    """Counts codes and warns when a codebook falls asleep."""
 
     # Below a tenth of the codebook, more bits are paid for than carry anything.
     LOWEST_PERPLEXITY = 0.1
@@ -48,8 +43,7 @@ class CollapseMonitor:
     def usage(self, counts: Tensor | None = None) -> CodebookUsage:
         """Statistics since the last call, and start again.
 
-        Args:
-            counts: (Q, K) int64 to tell of, such as the sum over processes; `self.counts` if None.
+        They are of counts (Q, K), such as the sum over processes; of `self.counts` when None.
         """
         counts = self.counts if counts is None else counts
         probability = counts.double() / counts.sum(-1, keepdim=True).clamp(min=1)

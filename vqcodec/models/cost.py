@@ -43,9 +43,7 @@ class Cost(NamedTuple):
 def part_costs(config: ModelConfig, shapes: Shapes) -> dict[str, Cost]:
     """The cost of `encoder`, `quantizer`, `speaker`, `fast`, `wavenet` and what else has weights.
 
-    Args:
-        config: of the model.
-        shapes: of its weights by their names in a model file.
+    The shapes are those of the weights by their names in a model file.
     """
     weights = {name: shape for name, shape in shapes.items() if not _NO_WEIGHT.fullmatch(name)}
     multiplied = {name: shape for name, shape in weights.items() if len(shape) > 1}

@@ -13,17 +13,9 @@ from torch import Tensor
 
 
 def frames(waveform: Tensor, length: int, step: int) -> Tensor:
-    """`waveform.unfold(-1, length, step)`.
+    """`waveform.unfold(-1, length, step)` of (B, T), (B, N, length).
 
     A graph gathers what that picks; in blocks of whatever divides both, where it would be samples.
-
-    Args:
-        waveform: (B, T).
-        length: of a frame, in samples.
-        step: from frame to frame, in samples.
-
-    Returns:
-        (B, N, length).
     """
     block = math.gcd(length, step)
     n_blocks = waveform.shape[1] // block

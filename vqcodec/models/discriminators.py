@@ -33,12 +33,7 @@ class Judgement(NamedTuple):
 
 
 class SpectrogramDiscriminator(nn.Module):
-    """Convolutions over the frames and frequencies of one spectrogram.
-
-    Args:
-        n_fft: of the spectrogram in samples; its hop is a quarter.
-        channels: width of every layer.
-    """
+    """Convolutions over frames and frequencies of a spectrogram whose hop is n_fft / 4."""
 
     # Kernel, stride and dilation over (frames, frequencies).
     LAYERS = (
@@ -85,11 +80,7 @@ class SpectrogramDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """One discriminator for every window length.
-
-    Args:
-        channels: width of their layers.
-    """
+    """One discriminator for every window length."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

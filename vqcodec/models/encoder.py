@@ -36,13 +36,7 @@ def kaiming_init_(module: nn.Module) -> None:
 
 
 class ResidualUnit(nn.Module):
-    """x + Conv1x1(GELU(DilatedConv3(GELU(x)))), the branch starting small.
-
-    Args:
-        channels: width in and out.
-        dilation: of the kernel-3 convolution.
-        causal: pad the left only.
-    """
+    """x + Conv1x1(GELU(DilatedConv3(GELU(x)))), the branch starting small."""
 
     def __init__(self, channels: int, dilation: int, causal: bool) -> None:
         super().__init__()
@@ -74,13 +68,6 @@ class Filterbank(nn.Module):
 
     The filters start as Hann-windowed complex tones, spaced evenly up to 1 kHz (where harmonics
     must be told apart) and geometrically above, and are trained like any other weight.
-
-    Args:
-        n_filters: quadrature pairs.
-        kernel_length: filter length in samples.
-        stride: in samples.
-        sample_rate: in Hz.
-        causal: pad the left only.
     """
 
     POWER_FLOOR = 1e-4
@@ -118,13 +105,7 @@ class Filterbank(nn.Module):
 
 
 class FilterbankEncoder(nn.Module):
-    """Filterbank, then per rate: residual units, then a strided convolution to the next rate.
-
-    Args:
-        config: strides, widths and dilations.
-        dim: channels of the latents.
-        sample_rate: in Hz.
-    """
+    """Filterbank, then per rate: residual units, then a strided convolution to the next rate."""
 
     def __init__(self, config: EncoderConfig, dim: int, sample_rate: int) -> None:
         super().__init__()
@@ -168,12 +149,7 @@ class StridedConv(nn.Module):
 
 
 class PaperEncoder(nn.Module):
-    """The encoder of the paper: strided convolutions, stride 2 and kernel 4, with ReLU.
-
-    Args:
-        config: strides and width.
-        dim: channels of the latents.
-    """
+    """The encoder of the paper: strided convolutions, stride 2 and kernel 4, with ReLU."""
 
     def __init__(self, config: EncoderConfig, dim: int) -> None:
         super().__init__()

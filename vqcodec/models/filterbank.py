@@ -21,14 +21,10 @@ Filters = npt.NDArray[np.float32]
 
 
 def filters(n_bands: int) -> tuple[Filters, Filters]:
-    """The two sides of the bank.
+    """The two sides of a bank of M bands, 1 or 4: (M, K) each.
 
-    Args:
-        n_bands: M, 1 or 4.
-
-    Returns:
-        (M, K) each: waveform x, u[b, s] = sum over k of analysis[b, k] x[M s + k]; and back,
-        y[t] = sum over b and s of synthesis[b, t - M s] u[b, s].
+    Waveform x becomes u[b, s] = sum over k of analysis[b, k] x[M s + k]; and back,
+    y[t] = sum over b and s of synthesis[b, t - M s] u[b, s].
     """
     if n_bands == 1:
         return np.ones((1, 1), np.float32), np.ones((1, 1), np.float32)

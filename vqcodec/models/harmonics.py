@@ -21,15 +21,7 @@ WINDOW_LENGTH = 481
 
 
 def pitch_frequency(pitch: Tensor, step_length: int) -> Tensor:
-    """Cycles per step, 0 where unvoiced.
-
-    Args:
-        pitch: (B, C, N) of `PitchStream.features`.
-        step_length: samples of a step.
-
-    Returns:
-        (B, N).
-    """
+    """Cycles per step (B, N), 0 where unvoiced, of `PitchStream.features` (B, C, N)."""
     bins = pitch[:, :N_BINS]
     centres = torch.linspace(math.log(LOWEST_HZ), math.log(HIGHEST_HZ), N_BINS, device=pitch.device)
     log_f0 = (bins * centres[:, None]).sum(1)
@@ -39,9 +31,7 @@ def pitch_frequency(pitch: Tensor, step_length: int) -> Tensor:
 def period(frequency: Tensor, n_taps: int) -> Tensor:
     """Cycles per step -> whole steps of a period, 0 where unvoiced.
 
-    Args:
-        frequency: any shape.
-        n_taps: that are to lie about a period ago, all of them in the past.
+    `n_taps` are to lie about a period ago, all of them in the past.
     """
     steps = (1 / frequency.clamp(min=1e-6) + 0.5).floor().long().clamp(min=n_taps // 2 + 1)
     return steps * (frequency > 0)
@@ -55,12 +45,7 @@ def summed_phase(frequency: Tensor) -> Tensor:
 def followed_phase(phase: Tensor, waveform: Tensor) -> Tensor:
     """Turn phases so that they are 0 where the fundamental of a waveform is at its peak.
 
-    Args:
-        phase: (B, S) cycles of `summed_phase`.
-        waveform: (B, T), T a multiple of S.
-
-    Returns:
-        (B, S) cycles.
+    From cycles (B, S) of `summed_phase` and a waveform (B, T), T a multiple of S, to cycles (B, S).
     """
     step_length = waveform.shape[-1] // phase.shape[-1]
     angle = 2 * math.pi * phase.repeat_interleave(step_length, -1)
@@ -78,15 +63,9 @@ def followed_phase(phase: Tensor, waveform: Tensor) -> Tensor:
 
 
 def harmonic_waves(phase: Tensor, frequency: Tensor, n_harmonics: int) -> Tensor:
-    """Cosines, then sines of the first harmonics; 0 where unvoiced.
+    """Cosines, then sines of the first K harmonics, (..., 2K); 0 where unvoiced.
 
-    Args:
-        phase: (...) cycles.
-        frequency: (...) cycles per step.
-        n_harmonics: K.
-
-    Returns:
-        (..., 2K).
+    The phase (...) is in cycles, the frequency (...) in cycles per step.
     """
     number = torch.arange(1, n_harmonics + 1, device=phase.device)
     angle = 2 * math.pi * phase[..., None] * number

@@ -27,10 +27,6 @@ class ConvNeXtBlock(nn.Module):
     """Depthwise convolution, speaker-conditioned layer norm, and a two-layer perceptron.
 
     The residual branch starts small: 1 / n_layers.
-
-    Args:
-        config: width, kernel and depth.
-        speaker_dim: S.
     """
 
     def __init__(self, config: IstftDecoderConfig, speaker_dim: int) -> None:
@@ -55,15 +51,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class IstftDecoder(nn.Module):
-    """Latents and a speaker vector to a waveform.
-
-    Args:
-        config: width, depth and FFT size.
-        dim: channels of the latents.
-        speaker_dim: S.
-        hop_length: samples per latent.
-        stream_channels: of each stream of the condition.
-    """
+    """Latents, a speaker vector and streams, by their names and channels, to a waveform."""
 
     # A magnitude beyond e^6 is outside any level-normalised speech: an untrained network's slip.
     MAX_LOG_MAGNITUDE = 6.0
@@ -137,7 +125,7 @@ class IstftDecoder(nn.Module):
         return self.synthesize(torch.polar(magnitude, phase))
 
     def synthesize(self, spectrum: Tensor) -> Tensor:
-        """Inverse STFT whose frame n is centred on the hop of frame n.
+        """Inverse STFT of N frames (B, N, n_fft / 2 + 1), frame n centred on the hop of frame n.
 
         torch.istft cannot do this: its frames are centred on hop boundaries and N frames give
         (N - 1) hops. Overlap-add by `fold`, then division by the summed squared windows:
@@ -146,11 +134,7 @@ class IstftDecoder(nn.Module):
             frame 1      |====window====|
             output       |hop 0|hop 1|     (n_fft - hop) / 2 is cut from each end
 
-        Args:
-            spectrum: (B, N, n_fft / 2 + 1) complex, N frames.
-
-        Returns:
-            (B, N * hop_length / upsample).
+        The result is (B, N * hop_length / upsample).
         """
         return self.overlap_add(torch.fft.irfft(spectrum, n=self.n_fft, dim=-1))
 

@@ -19,8 +19,7 @@ from vqcodec.models.mu_law import SAMPLES
 class LinearPrediction(nn.Module):
     """What a linear filter, set anew for every code, expects of the next step.
 
-    Args:
-        config: its order J, its taps P about a period ago, and bands M, each predicted from all.
+    It has an order J and P taps about a period ago, and predicts each of M bands from all.
     """
 
     def __init__(self, config: WaveNetConfig) -> None:
@@ -44,14 +43,9 @@ class LinearPrediction(nn.Module):
             return compress((past @ taps.float()).clamp(-1, 1))
 
     def memory(self, samples: Tensor, frequency: Tensor | None) -> Tensor:
-        """What the next step is expected from.
+        """What the next step is expected from, (B, M * (J + P)).
 
-        Args:
-            samples: (B, `memory_length`, M), the last steps.
-            frequency: (B,) cycles per step.
-
-        Returns:
-            (B, M * (J + P)), as `expect` reads it.
+        From the last steps (B, `memory_length`, M), and cycles per step (B,).
         """
         past = samples[:, len(samples[0]) - self.order :]
         if frequency is not None and self.pitch_taps:
@@ -67,15 +61,12 @@ class LinearPrediction(nn.Module):
         return self.get_buffer("samples")[levels]
 
     def forward(self, levels: Tensor, condition: Tensor, frequency: Tensor | None) -> Tensor:
-        """What was expected of every step.
+        """What was expected of every step, (B, S, M).
 
         Args:
             levels: (B, S, M) told.
             condition: (B, N, H).
             frequency: (B, N) cycles per step, needed with taps about a period ago.
-
-        Returns:
-            (B, S, M).
         """
         heard = self.heard(levels)
         samples = F.pad(heard, (0, 0, self.order, -1))

@@ -21,15 +21,9 @@ def mel_filterbank(
 ) -> Tensor:
     """Triangular filters, each of peak 1, whose corners are evenly spaced in mel.
 
-    Args:
-        n_freqs: bins of the spectrum, from 0 Hz up to half the sample rate.
-        n_mels: filters.
-        sample_rate: in Hz.
-        f_min: lower corner of the first filter, in Hz.
-        f_max: upper corner of the last, in Hz; half the sample rate when None.
-
-    Returns:
-        (n_freqs, n_mels) float32 in [0, 1]. A filter that falls between two bins is zero.
+    They are (n_freqs, n_mels) float32 in [0, 1], over bins from 0 Hz up to half the sample rate,
+    and lie between `f_min` and `f_max` Hz, by default all of that. One that falls between two bins
+    is zero.
     """
     f_max = sample_rate // 2 if f_max is None else f_max
     mel_min, mel_max = (2595.0 * math.log10(1.0 + f / 700.0) for f in (f_min, f_max))
@@ -42,14 +36,10 @@ def mel_filterbank(
 
 
 class MelSpectrogram(nn.Module):
-    """Magnitudes of a short-time Fourier transform, in mel bands.
+    """Magnitudes of a short-time Fourier transform, in mel bands up to half the sample rate.
 
-    Args:
-        sample_rate: in Hz.
-        n_fft: length of the Hann window and of the transform, in samples.
-        hop_length: between frames, in samples; frame n is centred on sample n * hop_length.
-        n_mels: bands, from 0 Hz up to half the sample rate.
-        power: of the magnitudes: 1, or 2 for energies.
+    The Hann window is as long as the transform, and frame n is centred on sample n * hop_length.
+    The power is that of the magnitudes: 1, or 2 for energies.
     """
 
     def __init__(

@@ -32,12 +32,8 @@ SAMPLES = (
 class Synthesizer:
     """Levels to the waveform that they stand for, block by block: the same bits however cut.
 
-    Inverse of `WaveNet.to_levels`, up to the rounding of mu-law. It begins after silence.
-
-    Args:
-        n_rows: B, waveforms side by side.
-        n_bands: M of models/filterbank.py.
-        pre_emphasis: coefficient of the filter that the samples have passed.
+    Inverse of `WaveNet.to_levels`, up to the rounding of mu-law, for B waveforms side by side and M
+    bands of models/filterbank.py. It begins after silence.
     """
 
     def __init__(self, n_rows: int, n_bands: int, pre_emphasis: float) -> None:

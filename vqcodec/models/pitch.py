@@ -28,10 +28,7 @@ Contour = npt.NDArray[np.float32]
 class PitchQuantizer:
     """Contours to symbols and back, as docs/format.md defines them.
 
-    Args:
-        codes_per_symbol: r.
-        alphabet_size: symbols, 0 of which is unvoiced.
-        step: from a symbol to the next, in cents.
+    A symbol stands for r codes, and 0 is unvoiced; `step` is from a symbol to the next, in cents.
     """
 
     def __init__(self, codes_per_symbol: int, alphabet_size: int, step: int) -> None:
@@ -39,15 +36,10 @@ class PitchQuantizer:
         self.step, self.middle = step * CENT, alphabet_size // 2
 
     def encode(self, contour: Contour, mean: float) -> npt.NDArray[np.uint16]:
-        """Quantise.
+        """Quantise a contour (N,) about the log F0 of the speaker: (N // r,) symbols.
 
-        Args:
-            contour: (N,).
-            mean: log F0 of the speaker.
-
-        Returns:
-            (N // r,): voiced if half of its codes or more are, and then at their mean; held at
-            the ends of the alphabet.
+        They are voiced if half of their codes or more are, and then at their mean; held at the ends
+        of the alphabet.
         """
         r = self.codes_per_symbol
         n_symbols = len(contour) // r
@@ -60,15 +52,9 @@ class PitchQuantizer:
         return np.where(2 * n_voiced >= r, symbols, 0).astype(np.uint16)
 
     def decode(self, symbols: npt.NDArray[np.uint16], mean: float, n_codes: int) -> Contour:
-        """The contour that symbols stand for: straight lines between the middles of voiced ones.
+        """The contour (n_codes,) of symbols (M,), on lines between the middles of voiced ones.
 
-        Args:
-            symbols: (M,).
-            mean: log F0 of the speaker.
-            n_codes: N; those after the last symbol are as it says.
-
-        Returns:
-            (N,), all unvoiced where there is no symbol.
+        Codes after the last symbol are as it says; all are unvoiced where there is no symbol.
         """
         if not len(symbols):
             return np.full(n_codes, UNVOICED, np.float32)
@@ -91,11 +77,7 @@ class PitchQuantizer:
 
 
 class PitchStream:
-    """What a decoder is told of the pitch; see `Stream`.
-
-    Args:
-        config: of the stream.
-    """
+    """What a decoder is told of the pitch; see `Stream`."""
 
     channels = N_BINS + 1
 
@@ -111,13 +93,9 @@ class PitchStream:
 
     @staticmethod
     def features(contour: Contour) -> npt.NDArray[np.float32]:
-        """Triangular bins that sum to 1 where it is voiced; elsewhere the last channel is 1.
+        """Triangular bins that sum to 1 where a contour is voiced; elsewhere the last channel is 1.
 
-        Args:
-            contour: (..., N).
-
-        Returns:
-            (..., C, N).
+        From (..., N) to (..., C, N).
         """
         centres = np.linspace(math.log(LOWEST_HZ), math.log(HIGHEST_HZ), N_BINS, dtype=np.float32)
         spacing = np.float32(math.log(HIGHEST_HZ / LOWEST_HZ) / (N_BINS - 1))

@@ -43,9 +43,6 @@ class LatentNorm(nn.Module):
 
     Without it the latents' scale drifts against the codebook. torch's SyncBatchNorm does the same
     but only on GPUs.
-
-    Args:
-        dim: channels D.
     """
 
     MOMENTUM, EPSILON = 0.05, 1e-5
@@ -77,9 +74,6 @@ class VectorQuantizer(nn.Module):
 
     Until `initialize` is called latents pass unquantised (through the same projections): training
     starts that way, because a codebook that meets an untrained encoder collapses.
-
-    Args:
-        config: see `QuantizerConfig`.
     """
 
     codebook: Tensor
@@ -110,11 +104,9 @@ class VectorQuantizer(nn.Module):
         return self._normalize(self.project_in(latents.float().transpose(1, 2)))
 
     def nearest(self, projected: Tensor, penalty: Tensor | None = None) -> Tensor:
-        """(..., codebook_dim) -> (...) int64: the index of the nearest codebook vector.
+        """(..., codebook_dim) of `project` -> (...) int64, numbers of nearest codebook vectors.
 
-        Args:
-            projected: from `project`.
-            penalty: (..., codebook_size) added to half of each squared distance.
+        A penalty (..., codebook_size) is added to half of each squared distance.
         """
         # A processor keeps the few rows at hand, a GPU wants many; all at once may be gigabytes.
         n_rows = 32 if projected.device.type == "cpu" else 1 << 14
@@ -172,12 +164,8 @@ class VectorQuantizer(nn.Module):
     def quantize(self, vectors: Tensor, penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Quantise vectors that need not be of unit length, with a straight-through gradient.
 
-        Args:
-            vectors: (B, N, codebook_dim), otherwise as from `project`.
-            penalty: see `nearest`.
-
-        Returns:
-            Latents (B, D, N) and indices (B, 1, N).
+        From (B, N, codebook_dim), otherwise as of `project`, to latents (B, D, N) and indices (B,
+        1, N); the penalty is that of `nearest`.
         """
         projected = self._normalize(vectors)
         indices = self.nearest(projected.detach(), penalty)
@@ -198,14 +186,9 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def initialize(self, vectors: Tensor, iterations: int = 20) -> None:
-        """K-means start: the codebook becomes the centres of `vectors`.
+        """K-means start: the codebook becomes the centres of vectors of `project`.
 
-        Args:
-            vectors: (M, codebook_dim) from `project`, of several batches, M >= codebook_size.
-            iterations: of Lloyd's algorithm.
-
-        Raises:
-            ValueError: fewer vectors than codes.
+        They are (M, codebook_dim), of several batches; ValueError if M is less than codebook_size.
         """
         size = self.config.codebook_size
         vectors = _all_gather(vectors)
@@ -270,11 +253,9 @@ def _rotate(x: Tensor, target: Tensor) -> Tensor:
 class LibraryQuantizer(nn.Module):
     """ResidualVQ, GroupedResidualVQ or FSQ of vector-quantize-pytorch.
 
-    They start by themselves (`kmeans_init`), so there is no `initialize`.
-
-    Args:
-        config: `kind` chooses; the settings a quantizer does not know are not used. A code is
-            dead to the library if fewer than `threshold_ema_dead_code` vectors of a batch take it.
+    They start by themselves (`kmeans_init`), so there is no `initialize`. Settings that a quantizer
+    does not know are not used; a code is dead to the library if fewer than
+    `threshold_ema_dead_code` vectors of a batch take it.
     """
 
     def __init__(self, config: QuantizerConfig) -> None:

@@ -40,10 +40,8 @@ def encoder_context(config: EncoderConfig) -> tuple[int, int]:
 def istft_reach(config: IstftDecoderConfig, hop_length: int, streams: int = 0) -> tuple[int, int]:
     """Samples before and after the hop of a code that it takes part in.
 
-    Args:
-        config: of the decoder.
-        hop_length: samples per code.
-        streams: codes on each side that streams are mixed with before the blocks, as latents are.
+    `streams` are the codes on each side that streams are mixed with before the blocks, as latents
+    are.
     """
     frame_hop = hop_length // config.upsample
     window = (config.n_fft - frame_hop) // 2

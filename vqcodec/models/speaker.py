@@ -16,11 +16,6 @@ class SpeakerEncoder(nn.Module):
     arXiv 1803.10963) then forgets when things were said and keeps how. The vector is rounded to
     the grid of its 64-byte stored form (straight-through in training), so decoding with a stored
     vector equals decoding with a fresh one.
-
-    Args:
-        dim: S.
-        channels: width of the convolutions.
-        sample_rate: in Hz.
     """
 
     def __init__(self, dim: int, channels: int, sample_rate: int) -> None:
@@ -49,12 +44,7 @@ class SpeakerEncoder(nn.Module):
 
 
 class SpeakerTable(nn.Module):
-    """The paper's one-hot speakers: a learned vector for every training speaker.
-
-    Args:
-        n_speakers: rows.
-        dim: S.
-    """
+    """The paper's one-hot speakers: a learned vector for every training speaker."""
 
     def __init__(self, n_speakers: int, dim: int) -> None:
         super().__init__()
@@ -66,13 +56,9 @@ class SpeakerTable(nn.Module):
 
 
 def to_grid(vector: Tensor) -> Tensor:
-    """Scale to unit RMS and round to multiples of 1/32 in [-4, 127/32], straight-through.
+    """Scale vectors (B, S) to unit RMS and round them to multiples of 1/32 in [-4, 127/32].
 
-    Args:
-        vector: (B, S).
-
-    Returns:
-        (B, S): what `from_int8(to_int8(...))` gives back.
+    The gradient is straight-through, and the result what `from_int8(to_int8(...))` gives back.
     """
     unit = F.normalize(vector, dim=-1) * vector.shape[-1] ** 0.5
     rounded = (unit * 32).round().clamp(-128, 127) / 32

@@ -20,14 +20,8 @@ def guided(target: Vectors, source: Vectors) -> Vectors:
 
     Codes keep something of the voice that spoke them. This makes up for it, as classifier-free
     guidance (Ho and Salimans 2022, arXiv 2207.12598) leads a sampler away from what it would do
-    unasked.
-
-    Args:
-        target: (..., S) speaker vectors.
-        source: (..., S), of the recordings that were encoded.
-
-    Returns:
-        (..., S) of the targets' lengths: decoders have met no other.
+    unasked. All vectors are (..., S), and the result has the targets' lengths: decoders have met no
+    other.
     """
     beyond = target + GUIDANCE * (target - source)
     return beyond * (_norm(target) / _norm(beyond).clip(min=1e-12))

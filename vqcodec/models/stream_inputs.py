@@ -15,13 +15,7 @@ from vqcodec.models.receptive_field import STREAM_KERNEL_SIZE, stream_reach
 
 
 class StreamInputs(nn.Module):
-    """Adds streams to what a decoder knows.
-
-    Args:
-        stream_channels: of each stream by its name.
-        channels: of the decoder.
-        upsample: of what the decoder knows, columns per code.
-    """
+    """Adds streams, by their names and channels, to what a decoder knows."""
 
     def __init__(
         self, stream_channels: Mapping[str, int], channels: int, upsample: int = 1

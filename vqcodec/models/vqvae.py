@@ -27,12 +27,7 @@ DECODERS: dict[DecoderName, Callable[..., nn.Module]] = {
 
 
 class VQVAE(nn.Module):
-    """A speech VQ-VAE. Absent decoders are None.
-
-    Args:
-        config: what it is made of.
-        n_speakers: rows of the speaker table; not used with a speaker encoder.
-    """
+    """A speech VQ-VAE. Absent decoders are None; only a speaker table has rows for `n_speakers`."""
 
     fast: IstftDecoder | None
     wavenet: WaveNet | None

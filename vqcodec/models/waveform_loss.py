@@ -91,10 +91,7 @@ class IntelligibilityLoss(nn.Module):
     "An algorithm for intelligibility prediction of time-frequency weighted noisy speech", IEEE
     TASLP 19(7); minimised as in Fu et al. 2018 (arXiv 1709.03658). Two things differ from the
     measure: the speech is not resampled to 10 kHz, and frames of silence are left out of the bands
-    instead of the waveform.
-
-    Args:
-        sample_rate: in Hz; the bands reach up to 4.3 kHz.
+    instead of the waveform. The bands reach up to 4.3 kHz.
     """
 
     SEGMENT = 30  # frames
@@ -128,12 +125,7 @@ class IntelligibilityLoss(nn.Module):
         return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
 
     def _segments(self, power: Tensor, order: Tensor) -> Tensor:
-        """Magnitudes of third-octave bands, (B, 15, segments, SEGMENT).
-
-        Args:
-            power: (B, frames, bins).
-            order: (B, frames) in which the frames follow each other.
-        """
+        """Magnitudes of third octaves, (B, 15, segments, SEGMENT), of frames in an order."""
         bands = (power @ self.filters + self.POWER_FLOOR).sqrt().transpose(1, 2)
         return bands.gather(-1, order[:, None].expand_as(bands)).unfold(-1, self.SEGMENT, 1)
 
@@ -165,9 +157,6 @@ class PeriodicityLoss(nn.Module):
     Over that of the window, and in shares of the frame's energy, the autocorrelation says how
     voiced a frame is and at what pitch (Boersma 1993, "Accurate short-term analysis of the
     fundamental frequency", IFA Proceedings 17). Spectra alone hardly miss a melody that is gone.
-
-    Args:
-        sample_rate: in Hz.
     """
 
     HIGHEST, LOWEST = 500.0, 60.0  # Hz, of pitch
@@ -210,13 +199,7 @@ class PeriodicityLoss(nn.Module):
 
 
 class WaveformLosses(NamedTuple):
-    """Scalars; those that have no weight are zero.
-
-    Attributes:
-        mel, log_stft, convergence: see `SpectralLoss`.
-        stoi: see `IntelligibilityLoss`.
-        periodicity: see `PeriodicityLoss`.
-    """
+    """Scalars of the losses in this file; those that have no weight are zero."""
 
     mel: Tensor
     log_stft: Tensor
@@ -232,12 +215,7 @@ class WaveformLosses(NamedTuple):
 
 
 class WaveformLoss(nn.Module):
-    """Every distance between a decoded waveform and the true one that has a weight.
-
-    Args:
-        sample_rate: in Hz.
-        weights: of the losses.
-    """
+    """Every distance between a decoded waveform and the true one that has a weight."""
 
     def __init__(self, sample_rate: int, weights: LossConfig) -> None:
         super().__init__()

@@ -42,10 +42,6 @@ class GatedLayer(nn.Module):
 
     Time comes before channels, (B, T, C): the convolution of kernel 2 is then one matrix product
     over the older and the newer sample, which at these widths is faster than a convolution.
-
-    Args:
-        config: widths.
-        dilation: in steps.
     """
 
     def __init__(self, config: WaveNetConfig, dilation: int) -> None:
@@ -59,13 +55,8 @@ class GatedLayer(nn.Module):
     def step(self, older: Tensor, x: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
         """One column, or several: every argument (..., channels).
 
-        Args:
-            older: x of `dilation` steps ago.
-            x: the layer's input.
-            held: the projected condition, 2C channels.
-
-        Returns:
-            The next layer's input (..., C) and the skip (..., K).
+        From x of `dilation` steps ago, the layer's input x and the projected condition, 2C
+        channels, to the next layer's input (..., C) and the skip (..., K).
         """
         gates = self.taps(torch.cat([older, x], dim=-1)) + held
         filtered, gate = gates.chunk(2, dim=-1)
@@ -86,14 +77,7 @@ class WaveNet(nn.Module):
     """Distribution of every next sample given the samples before, the codes and the speaker.
 
     Letters in shapes: M bands, S steps, L levels, K skip channels, W hidden channels.
-
-    Args:
-        config: depth and widths.
-        dim: channels of the latents.
-        speaker_dim: channels of a speaker vector.
-        hop_length: samples per latent.
-        stream_channels: of each stream of the condition.
-        feature_channels: of the fast decoder's features; 0 where it does not listen to them.
+    `feature_channels` are those of the fast decoder's features; 0 where it does not listen to them.
     """
 
     def __init__(
@@ -176,10 +160,8 @@ class WaveNet(nn.Module):
     def embed(self, levels: Tensor, expected: Tensor | None, waves: Tensor | None) -> Tensor:
         """The first layer's input (..., C).
 
-        Args:
-            levels: (..., M) of a step.
-            expected: (..., M) of the next.
-            waves: (..., 2 * n_harmonics) of the next.
+        From levels (..., M) of a step, what is expected of the next (..., M) and the waves of the
+        next (..., 2 * n_harmonics).
         """
         rows = torch.arange(self.n_bands, device=levels.device) * N_LEVELS
         embedded: Tensor = self.embedding(levels + rows).sum(-2)
@@ -196,15 +178,12 @@ class WaveNet(nn.Module):
         return self.hidden(F.relu(scaled)).unflatten(-1, (self.n_bands, -1))
 
     def band_logits(self, inputs: Tensor, band: int, expected: Tensor | None) -> Tensor:
-        """The distribution of a band.
+        """Logits (..., L) of a band, to which a parabola around what is expected is added.
 
         Args:
             inputs: (..., W) of the band, to which `told_lower` was added.
             band: from 0, the lowest.
             expected: (..., M).
-
-        Returns:
-            (..., L) logits: around what is expected, a parabola is added to them.
         """
         hidden = F.relu(inputs)
         part = slice(band * N_LEVELS, (band + 1) * N_LEVELS)
@@ -234,7 +213,7 @@ class WaveNet(nn.Module):
         told: Tensor | None = None,
         waveform: Tensor | None = None,
     ) -> Tensor:
-        """Teacher forcing: logits of every sample given the true samples before it.
+        """Teacher forcing: logits (B, S, M, L) of every sample given the true samples before it.
 
         Args:
             levels: (B, S, M) int64 of `to_levels`, what is to be predicted.
@@ -242,9 +221,6 @@ class WaveNet(nn.Module):
             told: what it is told that they were; `levels` when None.
             waveform: (B, S * M), whose fundamental the harmonics follow; when None, their
                 frequency alone sets their phase, as in sampling.
-
-        Returns:
-            (B, S, M, L).
         """
         told = levels if told is None else told
         heard, frequency = self.split(self.per_code(condition))
@@ -275,11 +251,8 @@ class WaveNet(nn.Module):
         """How far the filter is on average from what comes, on the scale of mu-law.
 
         Its own loss, or the filter becomes anything that helps the layers at once (end-to-end
-        LPCNet, Subramani et al. 2022, arXiv 2202.11301, section 3.3).
-
-        Args:
-            levels: (B, S, M), as `forward` is given them.
-            condition: `informed`, of N codes.
+        LPCNet, Subramani et al. 2022, arXiv 2202.11301, section 3.3); arguments are those of
+        `forward`.
         """
         assert self.prediction is not None
         heard, frequency = self.split(self.per_code(condition))

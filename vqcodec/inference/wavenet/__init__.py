@@ -17,13 +17,8 @@ def announced(
 ) -> AbstractContextManager[None]:
     """Within this context, have it told once when the sampler is being compiled, if it is.
 
-    Args:
-        decoder: that decodes.
-        device: `cpu` or `cuda`.
-        tell: called as the compiler starts, which takes seconds and cannot be stopped.
-
-    Raises:
-        VqcodecError: numba is needed, and not installed.
+    `tell` is called as the compiler starts, which takes seconds and cannot be stopped. Raises
+    VqcodecError if numba is needed, and not installed.
     """
     if decoder not in AUTOREGRESSIVE or device != "cpu":
         return nullcontext()

@@ -31,8 +31,7 @@ class CpuSampler:
         state: the WaveNet's weights by their names in the network.
         config: of the network.
         hop_length: samples per code.
-        seeds: one for each of the B recordings: the same seed gives the same samples whatever else
-            is sampled.
+        seeds: of each recording: its samples do not depend on what else is sampled.
         temperature: factor of `WaveNetConfig.temperatures`; 0 takes the peak of a distribution.
     """
 
@@ -63,13 +62,10 @@ class CpuSampler:
         self.n_inputs = self.groups[0].weights.condition.shape[1] + 1
 
     def blocks(self, condition: np.ndarray) -> Iterator[np.ndarray]:
-        """Sample the hops of `condition`; call again with what follows to go on.
+        """Sample the hops of a condition; call again with what follows to go on.
 
-        Args:
-            condition: (B, N, H or H + 1) of `WaveNet.per_code`.
-
-        Yields:
-            (B, n * hop_length) float32 waveform of a few codes.
+        From (B, N, H or H + 1) of `WaveNet.per_code` to (B, n * hop_length) float32 of a few codes
+        each.
         """
         n_lanes, n_codes, _ = condition.shape
         conditions = self.inputs(condition.transpose(1, 2, 0))
@@ -135,15 +131,7 @@ def sampled(
     seeds: Sequence[Sequence[int]],
     temperature: float,
 ) -> list[np.ndarray]:
-    """`Engine.sample`.
-
-    Args:
-        state: the WaveNet's weights by their names in the network.
-        config: of the model.
-        conditions: see there, like what follows.
-        seeds: of the draws.
-        temperature: of the draws.
-    """
+    """`Engine.sample`, by the WaveNet's weights under their names in the network."""
     assert config.wavenet is not None
     sampler = CpuSampler(
         state, config.wavenet, config.hop_length, seeds=seeds, temperature=temperature

@@ -20,13 +20,7 @@ from vqcodec.models.wavenet import WaveNet
 
 
 class GraphSampler:
-    """State of sampling B recordings side by side; the interface of `ReferenceSampler`.
-
-    Args:
-        wavenet: on the device where it shall run.
-        seeds: one for each of the B recordings.
-        temperature: factor of `WaveNetConfig.temperatures`; 0 takes the peak of a distribution.
-    """
+    """State of sampling B recordings side by side; arguments are `ReferenceSampler`'s."""
 
     @torch.no_grad()
     def __init__(
@@ -128,14 +122,7 @@ class GraphSampler:
 
     @torch.no_grad()
     def blocks(self, condition: Tensor) -> Iterator[Tensor]:
-        """Sample the hops of `condition`; call again with what follows to go on.
-
-        Args:
-            condition: (B, N, H or H + 1) of `WaveNet.per_code`.
-
-        Yields:
-            (B, hop_length) float32 waveform of each code.
-        """
+        """See `ReferenceSampler.blocks`."""
         for code in condition.unbind(1):
             uniform = np.stack([rng.random(len(self.draws)) for rng in self.generators], axis=1)
             self.draws.copy_(torch.from_numpy(uniform))

@@ -344,11 +344,11 @@ def set_shares(logits: Any, scale: Any, shares: Any) -> Any:
 def sample(
     weights: Any, state: Any, condition: Any, draws: Any, temperatures: Any, levels: Any
 ) -> None:
-    """Sample the n steps of each of N codes.
+    """Sample the n steps of each of N codes, going on from `state`.
 
     Args:
         weights: of the network.
-        state: goes on.
+        state: of the group.
         condition: (N, H + 2, L).
         draws: (N, n, M, L) in [0, 1).
         temperatures: of the draws of each band, (M,).

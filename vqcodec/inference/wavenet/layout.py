@@ -109,12 +109,9 @@ class State(NamedTuple):
 
 
 def export_weights(state: Mapping[str, np.ndarray], config: WaveNetConfig, n_lanes: int) -> Weights:
-    """Copy the weights of a WaveNet into the kernel's layout for groups of `n_lanes`.
+    """Copy the weights of a WaveNet, by their names in the network, into the kernel's layout.
 
-    Args:
-        state: its weights by their names in the network (models/wavenet.py).
-        config: of the network.
-        n_lanes: 1, or a multiple of 16.
+    It is for groups of `n_lanes`, 1 or a multiple of 16.
     """
     n_bands, width = config.n_bands, _whole_vectors(config.residual_channels)
     embedding = state["embedding.weight"].reshape(n_bands, N_LEVELS, -1)

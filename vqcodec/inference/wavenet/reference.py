@@ -19,12 +19,7 @@ from vqcodec.models.wavenet import GatedLayer, WaveNet
 
 
 class _Queue:
-    """The last inputs of one layer.
-
-    Args:
-        layer: whose past this is.
-        n_lanes: recordings sampled side by side, B.
-    """
+    """The last inputs of one layer, of B recordings sampled side by side."""
 
     def __init__(self, layer: GatedLayer, n_lanes: int) -> None:
         self.layer = layer
@@ -60,8 +55,7 @@ class ReferenceSampler:
 
     Args:
         wavenet: in evaluation mode.
-        seeds: one for each of the B recordings: the same seed gives the same samples whatever else
-            is in the batch.
+        seeds: of each recording: its samples do not depend on what else is in the batch.
         temperature: factor of `WaveNetConfig.temperatures`; 0 takes the peak of a distribution.
     """
 
@@ -81,13 +75,9 @@ class ReferenceSampler:
 
     @torch.no_grad()
     def blocks(self, condition: Tensor) -> Iterator[Tensor]:
-        """Sample the hops of `condition`; call again with what follows to go on.
+        """Sample the hops of a condition; call again with what follows to go on.
 
-        Args:
-            condition: (B, N, H or H + 1) of `WaveNet.per_code`.
-
-        Yields:
-            (B, hop_length) float32 waveform of each code.
+        From (B, N, H or H + 1) of `WaveNet.per_code` to (B, hop_length) float32 of each code.
         """
         hop_length = self.wavenet.hop_length
         for code in condition.unbind(1):
@@ -112,12 +102,7 @@ class ReferenceSampler:
         )
 
     def step(self, held: Held, draw: Tensor) -> None:
-        """Draw the next step.
-
-        Args:
-            held: of its code.
-            draw: (M, B) uniform numbers in [0, 1).
-        """
+        """Draw the next step by uniform numbers in [0, 1), (M, B)."""
         expected = self.expected(held)
         inputs, levels = self.inputs(held, expected), []
         for band in range(self.wavenet.n_bands):

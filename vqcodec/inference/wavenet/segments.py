@@ -58,15 +58,9 @@ def cut(power: Iterable[np.ndarray], warm_up: int) -> Iterator[Segment]:
 def join(
     segments: Iterable[Segment], waveforms: Iterator[np.ndarray], hop_length: int
 ) -> Iterator[np.ndarray]:
-    """Crossfade sampled segments.
+    """Crossfade sampled segments, ((last - first) * hop_length,) each and in order.
 
-    Args:
-        segments: of `cut`.
-        waveforms: ((last - first) * hop_length,) of each, in order.
-        hop_length: samples per code.
-
-    Yields:
-        What is heard of each segment: (stop - start) * hop_length samples.
+    Yields what is heard of each: (stop - start) * hop_length samples.
     """
     fade_length = OVERLAP * hop_length
     angle = (np.arange(fade_length, dtype=np.float32) + 0.5) / fade_length * np.float32(np.pi / 2)
