@@ -31,12 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Output:
-    """How much was made of a file, or of several.
-
-    Attributes:
-        seconds: of audio.
-        n_bytes: of codes; 0 of audio.
-    """
+    """Seconds of audio made of a file, or of several, and bytes of codes; 0 of audio."""
 
     seconds: float
     n_bytes: int = 0
@@ -107,10 +102,8 @@ class Planner:
         """Say what to do with files, folders or `-`.
 
         The target is a file, a folder or `-`; each result lies beside its source when it is None.
-
-        Raises:
-            VqcodecError: a source is missing, a target exists or is a source, or a folder holds
-                nothing or two files whose results would have one name.
+        Raises VqcodecError if a source is missing, a target exists or is a source, or a folder
+        holds nothing or two files whose results would have one name.
         """
         if "" in (*sources, target):
             raise VqcodecError(
@@ -201,9 +194,8 @@ class Planner:
 def check_target(path: str | Path, force: bool, *, is_audio: bool = False) -> None:
     """Refuse to write a file that cannot be written, before any work is done for it.
 
-    Raises:
-        VqcodecError: it is a folder, does not end as `is_audio` wants it to, its folder is missing
-            or cannot be written, or it exists and is not to be overwritten.
+    Raises VqcodecError if it is a folder, does not end as `is_audio` wants it to, its folder is
+    missing or cannot be written, or it exists and is not to be overwritten.
     """
     folder = Path(path).parent
     if Path(path).is_dir() or str(path).endswith(os.sep):
@@ -243,9 +235,7 @@ def run(
 ) -> None:
     """Do the work that `start` gives; of many files those that fail are reported, others go on.
 
-    Raises:
-        typer.Exit: one of many files failed.
-        Exception: whatever the work on a single file raises.
+    Then typer.Exit is raised; of a single file, whatever the work on it raises.
     """
     if plan.is_one:
         run_one(plan.pairs[0], start, label, quiet=quiet)
@@ -295,8 +285,8 @@ def map_reported(
 ) -> Generator[tuple[int, Result | None]]:
     """Work on items as `jobs.map_unordered` does; what is said, and faults, go to stderr.
 
-    Yields:
-        Places in `items`, as they are done, and what was made of them; None of those that failed.
+    Yields places in `items`, as they are done, and what was made of them; None of those that
+    failed.
     """
     with (
         progress_bar(label) as on_progress,
@@ -317,11 +307,7 @@ def at_a_time(jobs: int | None, device: DeviceName) -> int:
 
 
 def finish(n_done: int, n_existing: int, n_failed: int, *, quiet: bool, result: str = "") -> None:
-    """Say what became of many files, and where it is.
-
-    Raises:
-        typer.Exit: some failed.
-    """
+    """Say what became of many files, and where it is; raises typer.Exit if some failed."""
     if not quiet:
         anew = " (--force makes them anew)" if n_existing else ""
         typer.echo(f"{n_done} done, {n_existing} already there{anew}, {n_failed} failed")

@@ -91,13 +91,7 @@ def progress_of_report(label: str) -> Iterator[OnReportProgress]:
 
 
 def warn_of_clipping(target: str, share: float, advice: str) -> None:
-    """Say on stderr how much of what was written is clipped, if it can be heard.
-
-    Args:
-        target: what was written.
-        share: of its samples that were clipped, in [0, 1].
-        advice: what to do about it.
-    """
+    """Say on stderr which share of what was written is clipped, if it can be heard."""
     from vqcodec.audio.writing import AUDIBLE_CLIPPING
 
     if share > AUDIBLE_CLIPPING:

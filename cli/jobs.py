@@ -30,13 +30,9 @@ INTERRUPTED = 130
 
 
 class Outcome(NamedTuple, Generic[Result]):
-    """What became of an item.
+    """What became of an item: a result, or one line about its failure and the traceback.
 
-    Attributes:
-        result: what the work returned; None if it failed.
-        error: one line about the failure, if it failed.
-        traceback: of the failure.
-        stderr: what the work wrote there, unless it stands there already.
+    `stderr` is what the work wrote there, unless it stands there already.
     """
 
     result: Result | None

@@ -113,10 +113,8 @@ def _reporter(
 ) -> Iterator[Callable[[Report], None]]:
     """A live line of reports, or where there is no terminal a line for each validation.
 
-    Before it, what the training says of itself. Warnings appear once each.
-
-    Args:
-        figures: of a report: what comes before the validation loss, and what after.
+    Before it, what the training says of itself. Warnings appear once each. `figures` tells what
+    comes before the validation loss of a report, and what after.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

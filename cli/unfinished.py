@@ -10,12 +10,7 @@ from vqcodec.errors import VqcodecError
 
 
 class Line(NamedTuple):
-    """What was made of a source.
-
-    Attributes:
-        model: fingerprint of the one that made it.
-        data: of the finished file.
-    """
+    """What was made of a source, by the model of this fingerprint."""
 
     model: str
     data: bytes
@@ -24,10 +19,7 @@ class Line(NamedTuple):
 class Unfinished:
     """Lines that are done, in `units.txt.unfinished` beside `units.txt`.
 
-    Args:
-        output: the file that is to be.
-        options: what its lines depend on besides their sources.
-        force: begin anew.
+    They depend on `options` besides their sources; with `force` they begin anew.
 
     Attributes:
         lines: by their sources; those of sources that have changed since are left out.

@@ -50,11 +50,7 @@ def decode_units(
     The target is a sound file or `-`; of several recordings, or if it does not end as one, a
     folder, which gets a NAME.wav for each; when None, it lies beside the source. Where the units do
     not name their model, the default one is taken. Further choices are those of `Codec.decode_to`.
-
-    Raises:
-        typer.BadParameter: there is no speaker, or another source.
-        typer.Exit: one of several failed, and was reported.
-        VqcodecError: the units cannot be read or are of another model, or the target written.
+    Raises typer.Exit if one of several failed, which was reported.
     """
     if len(sources) > 1:
         raise typer.BadParameter("units are decoded one file at a time: name one, then the target")

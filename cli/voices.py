@@ -107,11 +107,7 @@ def rename(
 
 
 def _kept(name: str, voices: Path | None, model: str | None) -> tuple[VoicesFile, list[bytes]]:
-    """The file that a voice is in, and the models whose it is.
-
-    Raises:
-        SpeakerError: it is no enrolled voice, or not one of the model that is meant.
-    """
+    """The file that an enrolled voice is in, and the models, or the one meant, whose it is."""
     from vqcodec.weights.registry import find, read_header
     from vqcodec.weights.voices import VoicesFile, default_path, models_with
 

@@ -13,10 +13,6 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
 
     It is kept beside the source or in the user's cache folder (`NUMBA_CACHE_DIR` names another);
     where none can be written, every process compiles anew.
-
-    Args:
-        function: to compile when it is first called.
-        options: as of `njit`.
     """
     options["nogil"] = True
     try:

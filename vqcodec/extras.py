@@ -37,13 +37,9 @@ def is_installed(name: str) -> bool:
 
 
 def library(name: str) -> Any:
-    """Import a module of an extra.
+    """Import a module of one of `EXTRAS`, named as in an import statement.
 
-    Args:
-        name: as in an import statement; it or a package that it is in is one of `EXTRAS`.
-
-    Raises:
-        VqcodecError: it is not installed, or broken; the message says which extra has it.
+    Raises VqcodecError if it is not installed, or broken; the message says which extra has it.
     """
     try:
         with warnings.catch_warnings():
@@ -59,11 +55,7 @@ def library(name: str) -> Any:
 
 
 def require(extra: str) -> None:
-    """See that everything of an extra is there, before the first of its modules is missed.
-
-    Raises:
-        VqcodecError: something is not.
-    """
+    """See that everything of an extra is there, before the first of its modules is missed."""
     if missing := [name for name in EXTRAS[extra] if not is_installed(name)]:
         raise VqcodecError(f"{missing[0]}: is not installed; pip install 'vqcodec[{extra}]'")
 

@@ -31,17 +31,10 @@ _LOCK, _OWNER = ".vqcodec.lock", ".vqcodec.owner"
 
 
 def files_below(folder: str | os.PathLike[str], suffixes: Collection[str]) -> list[Path]:
-    """The files of a folder that end so, at any depth.
+    """The files of a folder that end so, in upper or lower case, at any depth: their paths, sorted.
 
     Links are followed; a folder that several ways lead to is entered once. What is hidden, as file
     systems and archives leave it beside recordings, is left out.
-
-    Args:
-        folder: where to look.
-        suffixes: in lower case, each with its dot; those of files may be in upper case.
-
-    Returns:
-        Their paths, sorted.
     """
     found, entered = [], set()
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -64,10 +57,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary is empty, and keeps the suffix of `path`; the finished file has the permissions of
     the one it replaces, or of any new file (tempfile would make it readable by its owner alone). Of
     a symbolic link, what it points to is replaced. What killed processes have left in the folder is
-    removed.
-
-    Raises:
-        OSError: the folder or the file cannot be written.
+    removed. Raises OSError if the folder or the file cannot be written.
     """
     target = Path(os.path.realpath(path))
     descriptor, temporary = None, None
@@ -133,11 +123,7 @@ def file_digest(path: Path) -> str:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace `path` by `data`; folders are made as needed.
-
-    Raises:
-        OSError: the folder or the file cannot be written.
-    """
+    """Replace `path` by `data`, or raise OSError; folders are made as needed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -148,15 +134,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 def claim(folder: str | os.PathLike[str], doing: str) -> Iterator[None]:
     """Have a folder to oneself while the block runs; it is made if need be.
 
-    The lock is the system's and ends with the process that has it, whatever ends that.
-
-    Args:
-        folder: what others who claim it are kept out of.
-        doing: what another is told: "training".
-
-    Raises:
-        VqcodecError: another has it; the message says which process.
-        OSError: the folder cannot be written.
+    The lock is the system's and ends with the process that has it, whatever ends that. Raises
+    VqcodecError if another has it, which says what it is `doing`, and OSError if it cannot be
+    written.
     """
     from filelock import FileLock, Timeout  # the command line's help does without
 

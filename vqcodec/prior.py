@@ -144,14 +144,7 @@ class Prior:
         )
 
     def score(self, codes: Codes) -> Score:
-        """How unlike speech a recording is.
-
-        Args:
-            codes: as in `bits`.
-
-        Raises:
-            CodesError, SpeakerError: as `bits`.
-        """
+        """How unlike speech a recording is; arguments and errors are those of `bits`."""
         bits = self.bits(codes)
         own, typical = (np.cumsum(bins) / bins.sum() for bins in (binned(bits), self.typical))
         return Score(float(bits.mean()), float(np.abs(own - typical).max()))
@@ -211,11 +204,7 @@ class Prior:
 
 
 def binned(bits: np.ndarray) -> np.ndarray:
-    """How many of some codes have 0 to 1/16 bit, 1/16 to 2/16, ...; the last, 32 and more.
-
-    Returns:
-        (512,) int64.
-    """
+    """Count codes (512,) int64 of 0 to 1/16 bit, 1/16 to 2/16, ...; the last, 32 and more."""
     bins = np.minimum(bits * BINS_PER_BIT, N_BINS - 1).astype(np.int64)
     return np.bincount(bins, minlength=N_BINS)
 

@@ -1,6 +1,7 @@
 """What a reference recording tells of who speaks in it: for how long, and how high.
 
-Needs NumPy alone, so that voices can be described where torch is not wanted.
+Needs NumPy alone, so that voices can be described where torch is not wanted. Recordings are of any
+rate, and come with their gain; those that cannot be read raise AudioError.
 """
 
 from __future__ import annotations
@@ -24,18 +25,9 @@ _PERIODIC = 0.2  # normalised difference, of 1 where nothing repeats itself
 
 
 def seconds_of_sound(recording: Recording, gain: float) -> np.ndarray:
-    """For how long there is sound in what a speaker encoder hears of a recording.
+    """Seconds of sound (n,) in each piece that a speaker encoder hears of a recording.
 
-    Args:
-        recording: of any rate.
-        gain: of the recording.
-
-    Returns:
-        (n,) float64: of each piece, the seconds of its 20 ms frames that lie above -80 dBFS, and
-        less than 15.9 dB below the active level.
-
-    Raises:
-        AudioError: the recording cannot be read.
+    Sound are 20 ms frames above -80 dBFS and less than 15.9 dB below the active level.
     """
     rate, threshold = recording.sample_rate, _threshold(gain)
     return np.array(
@@ -47,19 +39,10 @@ def seconds_of_sound(recording: Recording, gain: float) -> np.ndarray:
 
 
 def pitches(recording: Recording, gain: float) -> np.ndarray:
-    """How high the voiced frames are of what a speaker encoder hears of a recording.
+    """Fundamental frequencies (n,), 60 to 500 Hz, of what a speaker encoder hears.
 
-    By YIN (de Cheveigné and Kawahara 2002, steps 1 to 5) every 10 ms.
-
-    Args:
-        recording: of any rate.
-        gain: of the recording.
-
-    Returns:
-        (n,) float64, fundamental frequencies from 60 to 500 Hz; none where nothing is voiced.
-
-    Raises:
-        AudioError: the recording cannot be read.
+    They are those of the frames, every 10 ms, that are voiced by YIN (de Cheveigné and Kawahara
+    2002, steps 1 to 5).
     """
     pieces = _pieces(recording, _PITCH_RATE, gain)
     return np.concatenate([_pitches(piece, _threshold(gain)) for piece in pieces])

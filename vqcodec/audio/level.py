@@ -31,7 +31,7 @@ def gain_of(blocks: Iterable[np.ndarray], sample_rate: int) -> float:
 
     Returns:
         Level / ``TARGET_RMS``, a positive value that float32 holds exactly; 1.0 if no frame lies
-        above -80 dBFS.
+            above -80 dBFS.
     """
     seconds = regroup(blocks, 50 * frame_length(sample_rate))
     frames = [(frame_powers(one, sample_rate), _frame_means(one, sample_rate)) for one in seconds]
@@ -56,12 +56,7 @@ def _frame_means(samples: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def powers_without_drift(powers: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Frame powers without what is slower than some 10 Hz.
-
-    Args:
-        powers: Mean square of each frame, (N,), N > 0.
-        means: Of each frame, (N,).
-    """
+    """Frame powers (N,) without what is slower than some 10 Hz in the means of the frames, (N,)."""
     window = np.hanning(11)[1:-1]
     count = np.convolve(np.ones(len(means)), window)[4:-4]
     drift = np.convolve(means, window)[4:-4] / count

@@ -28,12 +28,7 @@ UNKNOWN_SIZE = 2**32 - 1
 
 
 class LiveRecording(NamedTuple):
-    """A recording that is still going on.
-
-    Attributes:
-        sample_rate: In Hz.
-        blocks: Float32, (channels, T) each, as they come.
-    """
+    """A recording that is still going on; float32 blocks (channels, T) as they come."""
 
     sample_rate: int
     blocks: Iterator[np.ndarray]
@@ -44,13 +39,8 @@ def open_live(stream: BinaryIO) -> Iterator[LiveRecording]:
     """Read a recording from a pipe: a WAV while it is being written, anything else at its end.
 
     An interrupt, which ends whoever records as well, ends a WAV; a second one is an interrupt as
-    anywhere else.
-
-    Args:
-        stream: A binary file object of which nothing has been read, such as `sys.stdin.buffer`.
-
-    Raises:
-        AudioError: The stream is not audio or of an impossible rate or channel count.
+    anywhere else. Nothing has been read of the stream, such as `sys.stdin.buffer`. Raises
+    AudioError if it is not audio or of an impossible rate or channel count.
     """
     name = name_of(stream)
     # A thread that waits for input in a buffered reader holds its lock, for which the interpreter

@@ -55,8 +55,8 @@ def is_installed() -> bool:
 def open_media(path: Path, name: str) -> Iterator[Sound]:
     """Open a file that libsndfile cannot read.
 
-    Raises:
-        AudioError: It is no media file, holds no sound, or, while its blocks are read, is damaged.
+    Raises AudioError if it is no media file, holds no sound, or, while its blocks are read, is
+    damaged.
     """
     import av
 

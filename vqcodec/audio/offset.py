@@ -24,17 +24,12 @@ def without_offset(
     """Subtract the mean of the last four seconds wherever it can be noticed.
 
     An offset of less than 5e-4 of the normalised recording stays, so that codes of recordings
-    without one are what they are; from twice that on all of it goes. The first third of a second is
-    held back, for it decides what is taken off until more has been heard.
+    without one are what they are; from twice that on all of it goes, and with a gain of 0 any. The
+    first third of a second is held back, for it decides what is taken off until more has been
+    heard.
 
-    Args:
-        blocks: Float32 blocks of shape (T,), T free.
-        sample_rate: Of the blocks, in Hz.
-        gain: Of the recording; 0 to take off any offset.
-
-    Yields:
-        Float32 blocks of whole frames of 20 ms, the last one shorter if need be: the same samples
-        however the input was cut.
+    Blocks are float32 (T,), T free, of a recording of this rate and gain; out come those of whole
+    frames of 20 ms, the last one shorter if need be: the same samples however the input was cut.
     """
     frames = _frames(blocks, frame_length(sample_rate))
     start: list[np.ndarray] = []

@@ -101,11 +101,7 @@ class Recording:
     def speech(self, sample_rate: int, block_length: int, gain: float) -> Iterator[np.ndarray]:
         """Read what a model hears: :meth:`blocks` without an offset, at the recording's level.
 
-        Args:
-            sample_rate: As in :meth:`blocks`.
-            block_length: As in :meth:`blocks`.
-            gain: Of the recording; it tells what offset matters
-                (:func:`vqcodec.audio.offset.without_offset`).
+        The gain of the recording tells what offset matters (`vqcodec.audio.offset.without_offset`).
         """
         return regroup(self._centred(checked_rate(self.name, sample_rate), gain), block_length)
 
@@ -128,11 +124,7 @@ class Recording:
         return resample_blocks(blocks, self.sample_rate, sample_rate, n_samples)
 
     def gain(self) -> float:
-        """Measure the level, as :func:`vqcodec.audio.level.gain_of`: ``normalised = mono / gain``.
-
-        Raises:
-            AudioError: As in :meth:`blocks`.
-        """
+        """Measure the level, as `vqcodec.audio.level.gain_of`: ``normalised = mono / gain``."""
         return gain_of(self._mono(), self.sample_rate)
 
     def _mono(self) -> Iterator[np.ndarray]:
@@ -159,8 +151,7 @@ class Recording:
 def mix(frames: Iterable[np.ndarray], name: str, sample_rate: int) -> Iterator[np.ndarray]:
     """Average the channels of float32 blocks (T, channels), T free, to blocks (T,).
 
-    Raises:
-        AudioError: A sample is not finite or far beyond full scale.
+    Raises AudioError if a sample is not finite or far beyond full scale.
     """
     position = 0
     for block in frames:
@@ -330,11 +321,7 @@ def _array_recording(source: npt.ArrayLike, sample_rate: int | None) -> Recordin
 
 
 def as_channels(source: npt.ArrayLike, name: str) -> np.ndarray:
-    """Check an array-like of samples, and return it as (channels, T) of its own type.
-
-    Raises:
-        AudioError: Its type or shape is impossible.
-    """
+    """Samples as (channels, T) of their own type; AudioError if that is impossible."""
     samples = _as_array(source, name)
     if samples.dtype.kind != "f" and samples.dtype not in (np.int16, np.int32):
         raise AudioError(

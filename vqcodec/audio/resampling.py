@@ -21,18 +21,12 @@ def resample_blocks(
     output_rate: int,
     n_samples: int | Callable[[], int | None],
 ) -> Iterator[np.ndarray]:
-    """Resample a stream of mono blocks to an exact length.
+    """Resample a stream of mono blocks (T,) float32 to an exact length.
 
-    Args:
-        blocks: Float32 blocks of shape (T,), T free.
-        input_rate: Their rate in Hz; if it equals ``output_rate``, samples pass untouched.
-        output_rate: Rate of the result in Hz.
-        n_samples: Samples of the result: longer audio is trimmed, shorter is followed by zeros;
-            or a function that tells them, None while nobody knows. They must be known when
-            the blocks end, and no fewer than what had come while they were not.
-
-    Yields:
-        Float32 blocks of free lengths; their samples do not depend on how the input was cut.
+    Their samples do not depend on how the input was cut; at one rate in Hz they pass untouched.
+    Audio longer than `n_samples` is trimmed, shorter is followed by zeros. A function may tell that
+    number, None while nobody knows: it must be known when the blocks end, and no less than what had
+    come while it was not.
     """
     resampler = ExactResampler(input_rate, output_rate, n_samples)
     for block in blocks:

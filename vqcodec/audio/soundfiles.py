@@ -114,14 +114,10 @@ def describe(path: Path, name: str) -> AudioInfo:
 
 
 def decode(path: Path, name: str) -> Iterator[np.ndarray]:
-    """Decode a file from its start.
+    """Decode a file from its start to float32 samples (T, channels), T free.
 
-    Yields:
-        Float32 samples of shape (T, channels), T free.
-
-    Raises:
-        AudioError: The file, called ``name``, cannot be opened, is damaged, or goes on after the
-            end that its header gives.
+    Raises AudioError if it, called ``name``, cannot be opened, is damaged, or goes on after the end
+    that its header gives.
     """
     with _open(path, name) as file:
         if isinstance(file, mediafiles.Sound):
@@ -221,8 +217,7 @@ def _open(path: Path, name: str) -> Iterator[SequentialFile | mediafiles.Sound]:
 def open_sound(stream: BinaryIO | damage.UntaggedFile, name: str) -> Iterator[SequentialFile]:
     """Open what libsndfile can read: an unbuffered file, by its descriptor, or a view of one.
 
-    Raises:
-        AudioError: It is not audio that libsndfile can read.
+    Raises AudioError if it is none of that.
     """
     is_view = isinstance(stream, damage.UntaggedFile)
     try:

@@ -53,11 +53,7 @@ class AudioWriter:
         self._resampler = resampler
 
     def write(self, block: np.ndarray) -> None:
-        """Append samples (T,) at the model's rate, clipped to [-1, 1].
-
-        Raises:
-            AudioError: A sample is not finite.
-        """
+        """Append samples (T,) at the model's rate, clipped to [-1, 1]; AudioError if not finite."""
         block = np.asarray(block, dtype=np.float32)
         if not np.isfinite(block).all():
             raise AudioError(
@@ -114,9 +110,8 @@ def create(
 ) -> Iterator[soundfile.SoundFile]:
     """Write a 16-bit mono file as :func:`open_writer` does, at its own rate.
 
-    Yields:
-        The file to write to, a little at a time: libsndfile's Vorbis encoder overflows its stack
-        when given minutes of audio at once.
+    It is to be written a little at a time: libsndfile's Vorbis encoder overflows its stack when
+    given minutes of audio at once.
     """
     name = name_of(target)
     suffix = checked_suffix(target) if isinstance(target, str | os.PathLike) else ".wav"
@@ -135,11 +130,7 @@ def create(
 
 
 def checked_suffix(path: str | os.PathLike[str]) -> str:
-    """Return the suffix of a sound file to write, in small letters.
-
-    Raises:
-        AudioError: No format is written under it.
-    """
+    """The suffix, in small letters, of a sound file to write; AudioError if no format has it."""
     suffix = Path(path).suffix.lower()
     if suffix not in _ENCODINGS:
         raise AudioError(
@@ -150,11 +141,7 @@ def checked_suffix(path: str | os.PathLike[str]) -> str:
 
 
 def nearest_rate(path: str | os.PathLike[str], sample_rate: int) -> int:
-    """Return the rate in Hz nearest to ``sample_rate`` that a file of this name can have.
-
-    Raises:
-        AudioError: No format is written under its suffix.
-    """
+    """Return the rate in Hz nearest to ``sample_rate`` that a file of this name can have."""
     return _nearest_rate(checked_suffix(path), sample_rate)
 
 

@@ -37,17 +37,9 @@ def augment(
     config: AugmentationConfig,
     sample_rate: int,
 ) -> Tensor:
-    """A segment as it is somewhere else, at the level that normalisation would give it there.
+    """A segment (T,) as it is somewhere else, at the level that normalisation would give it there.
 
-    Args:
-        waveform: (T,) float32 at normalised level.
-        talkers: (N_TALKERS, T) what others say, likewise.
-        rng: of every draw.
-        config: how much is heard.
-        sample_rate: in Hz.
-
-    Returns:
-        (T,) float32.
+    It and what others say, (N_TALKERS, T), are float32 at normalised level.
     """
     kind = rng.choice(_KINDS, p=_PROBABILITIES)
     changed = waveform

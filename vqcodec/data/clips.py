@@ -62,16 +62,7 @@ class AudioClips:
         return [clip for clip in self.clips if clip.split == name]
 
     def read(self, clip: Clip, start: int = 0, length: int | None = None) -> np.ndarray:
-        """Read a clip, or a part of it, loudness-normalised.
-
-        Args:
-            clip: One of `clips`.
-            start: Where to begin, in samples from the start of the clip.
-            length: How many samples; by default up to the end of the clip.
-
-        Returns:
-            (n,) float32, n = length, or less where the clip ends.
-        """
+        """Read a clip, or so many samples from `start` on, (n,) float32 at normalised level."""
         assert start >= 0
         end = clip.n_samples if length is None else min(start + length, clip.n_samples)
         samples = self.audio[clip.start + start : clip.start + end]

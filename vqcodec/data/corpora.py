@@ -59,12 +59,8 @@ class Utterance:
 def utterances(root: str | Path) -> list[Utterance]:
     """List a corpus of any of the layouts: what a model is judged by is split as its training was.
 
-    Args:
-        root: As of `folder` if it has a ``manifest.csv``, else of the first of `CORPORA` that
-            finds recordings.
-
-    Raises:
-        DataError: As `folder`.
+    It is listed by `folder` if it has a ``manifest.csv``, and else by the first of `CORPORA` that
+    finds recordings; errors are those of `folder`.
     """
     if not (Path(root) / "manifest.csv").is_file():
         for known in CORPORA.values():
@@ -76,14 +72,10 @@ def utterances(root: str | Path) -> list[Utterance]:
 def vctk(root: str | Path) -> list[Utterance]:
     """List VCTK 0.80 or 0.92 (Yamagishi, Veaux, MacDonald, CSTR Edinburgh).
 
-    Of 0.92's two microphones mic2 is taken, and mic1 where mic2 lacks (p280, parts of p362). Both
-    releases are split alike. ``text`` is empty where there is no text (p315).
-
-    Args:
-        root: The corpus folder (with ``txt`` in it), its parent, or its folder of recordings.
-
-    Raises:
-        DataError: No recording lies where VCTK has them.
+    The root is the corpus folder (with ``txt`` in it), its parent, or its folder of recordings. Of
+    0.92's two microphones mic2 is taken, and mic1 where mic2 lacks (p280, parts of p362). Both
+    releases are split alike. ``text`` is empty where there is no text (p315). Raises DataError if
+    no recording lies where VCTK has them.
     """
     root = Path(root)
     if root.name in _VCTK_RECORDINGS:
@@ -109,14 +101,9 @@ def vctk(root: str | Path) -> list[Utterance]:
 def librispeech(root: str | Path) -> list[Utterance]:
     """List LibriSpeech (Panayotov et al. 2015), as many of its subsets as are there.
 
-    ``dev-*`` becomes ``valid`` and ``test-*`` becomes ``test_unseen``; ``train-*`` is split by
-    names. Speakers are named ``ls19`` and so on.
-
-    Args:
-        root: The folder ``LibriSpeech``, its parent, or one of its subsets.
-
-    Raises:
-        DataError: No recording lies where LibriSpeech has them.
+    The root is the folder ``LibriSpeech``, its parent, or one of its subsets. ``dev-*`` becomes
+    ``valid`` and ``test-*`` becomes ``test_unseen``; ``train-*`` is split by names. Speakers are
+    named ``ls19`` and so on. Raises DataError if no recording lies where LibriSpeech has them.
     """
     root = Path(root)
     paths = _in_subsets(root, [root, root / "LibriSpeech"], ".flac")
@@ -133,12 +120,6 @@ def libritts(root: str | Path) -> list[Utterance]:
     """List LibriTTS or LibriTTS-R (Zen et al. 2019; Koizumi et al. 2023), as `librispeech`.
 
     ``text`` is the normalised one.
-
-    Args:
-        root: The folder ``LibriTTS``, its parent, or one of its subsets.
-
-    Raises:
-        DataError: No recording lies where LibriTTS has them.
     """
     root = Path(root)
     paths = _in_subsets(root, [root, *root.glob("LibriTTS*")], ".wav")
@@ -153,11 +134,8 @@ def libritts(root: str | Path) -> list[Utterance]:
 def ljspeech(root: str | Path) -> list[Utterance]:
     """List LJSpeech 1.1 (Ito and Johnson 2017), whose one speaker is called ``lj``.
 
-    Args:
-        root: The folder ``LJSpeech-1.1`` or its parent.
-
-    Raises:
-        DataError: No ``metadata.csv`` and ``wavs`` lie there, or a recording is not there.
+    The root is the folder ``LJSpeech-1.1`` or its parent. Raises DataError if no ``metadata.csv``
+    and ``wavs`` lie there, or a recording is not there.
     """
     corpora = (Path(root), Path(root) / "LJSpeech-1.1")
     found = [one for one in corpora if (one / "metadata.csv").is_file() and (one / "wavs").is_dir()]
@@ -181,14 +159,10 @@ def ljspeech(root: str | Path) -> list[Utterance]:
 def common_voice(root: str | Path) -> list[Utterance]:
     """List one language of Common Voice (Ardila et al. 2020): what its lists name and is there.
 
-    ``dev.tsv`` becomes ``valid`` and ``test.tsv`` becomes ``test_unseen``; their speakers are
-    others than those of ``train.tsv``. Speakers are named by the first digits of their hashes.
-
-    Args:
-        root: The folder of the language, such as ``cv-corpus-21.0-2025-03-14/cy``.
-
-    Raises:
-        DataError: No list lies there, or nothing of what they name.
+    The root is the folder of the language, such as ``cv-corpus-21.0-2025-03-14/cy``. ``dev.tsv``
+    becomes ``valid`` and ``test.tsv`` becomes ``test_unseen``; their speakers are others than those
+    of ``train.tsv``. Speakers are named by the first digits of their hashes. Raises DataError if no
+    list lies there, or nothing of what they name.
     """
     root = Path(root)
     found: list[Utterance] = []
@@ -212,11 +186,11 @@ def common_voice(root: str | Path) -> list[Utterance]:
 def folder(root: str | Path) -> list[Utterance]:
     """List a folder that has one folder of recordings for each speaker, or a ``manifest.csv``.
 
-    Without a manifest, every WAV, FLAC, Ogg, Opus and MP3 file at any depth below
-    ``root/<speaker>/`` is an utterance of that speaker. ``root/manifest.csv`` decides where it
-    exists: its columns are ``path`` (relative to root), ``speaker``, ``split`` and, if wanted,
-    ``text``, ``language`` (ISO 639-1, English without it) and ``sex`` (of which the first letter
-    counts); others are ignored. The name is the path below root without its suffix.
+    Without a manifest, every recording at any depth below ``root/<speaker>/`` is an utterance of
+    that speaker. ``root/manifest.csv`` decides where it exists: its columns are ``path`` (relative
+    to root), ``speaker``, ``split`` and, if wanted, ``text``, ``language`` (ISO 639-1, English
+    without it) and ``sex`` (of which the first letter counts); others are ignored. The name is the
+    path below root without its suffix.
 
     Raises:
         DataError: No recording is found, two differ in their suffix alone, or the manifest lacks
@@ -254,14 +228,10 @@ CORPORA: dict[str, Callable[[str | Path], list[Utterance]]] = {
 
 
 def download(corpus: str, root: str | Path) -> None:
-    """Download VCTK 0.92 (11 GB) or LibriSpeech train-clean-100 (6 GB), unless it is there.
+    """Download ``vctk`` 0.92 (11 GB) or ``librispeech`` train-clean-100 (6 GB), unless it is there.
 
-    Args:
-        corpus: ``vctk`` or ``librispeech``.
-        root: The folder to unpack into, to be given to `vctk` or `librispeech` afterwards.
-
-    Raises:
-        DataError: The corpus has no public source, or the download fails.
+    It is unpacked into `root`, to be given to `vctk` or `librispeech` afterwards. Raises DataError
+    for another corpus, or if the download fails.
     """
     if corpus not in ("vctk", "librispeech"):
         raise DataError(f"{corpus}: nothing to download; only vctk and librispeech can be")

@@ -356,10 +356,7 @@ def load_resident_audio(
 ) -> Tensor | None:
     """All audio in the memory of a device, or None.
 
-    Args:
-        data: the recordings.
-        device: where the model is trained.
-        wanted: None for a GPU that the audio fills by a quarter at most.
+    When `wanted` is None, it is for a GPU that the audio fills by a quarter at most.
     """
     audio = map_audio(data)
     if wanted is None:

@@ -48,12 +48,7 @@ class LabelledClip(NamedTuple):
 
 
 class LabelledCorpus(NamedTuple):
-    """Recordings with labels, sorted by name, and what had no recording or no use.
-
-    Attributes:
-        clips: of both parts.
-        unused: names of labels whose recording was not found.
-    """
+    """Recordings with labels, sorted by name, and names of labels without a recording."""
 
     clips: list[LabelledClip]
     unused: list[str]
@@ -117,14 +112,11 @@ def read_labels(path: Path) -> dict[str, list[Interval]]:
 
 
 def read_folder(folder: Path) -> dict[str, list[Interval]]:
-    """Read every label file at any depth.
+    """Read every label file at any depth, with labels as `phone_classes` says, by names.
 
-    Returns:
-        Name -> intervals, their labels as `phone_classes` says. The name is the file's path below
-        the folder without its suffix, such as `p225/p225_001`, or what a .ctm calls the recording.
-
-    Raises:
-        DataError: there is none, one cannot be read, or two are about one recording.
+    A name is the file's path below the folder without its suffix, such as `p225/p225_001`, or what
+    a .ctm calls the recording. Raises DataError if there is none, one cannot be read, or two are
+    about one recording.
     """
     labels: dict[str, list[Interval]] = {}
     for path in files_below(folder, LABEL_SUFFIXES):
@@ -144,11 +136,7 @@ def read_folder(folder: Path) -> dict[str, list[Interval]]:
 
 
 def check_span(name: str, intervals: Sequence[Interval], duration_s: float) -> None:
-    """Compare the labels of a recording with its length in seconds.
-
-    Raises:
-        DataError: they end far beyond it, or before it has well begun.
-    """
+    """Raise a DataError if labels end far beyond a recording, or soon after it begins."""
     end = intervals[-1].end
     if not LEAST_SHARE * duration_s <= end <= duration_s + MOST_BEYOND_S:
         raise DataError(
@@ -161,12 +149,8 @@ def check_span(name: str, intervals: Sequence[Interval], duration_s: float) -> N
 def match_recordings(labels: Iterable[str], recordings: Sequence[str]) -> dict[str, str]:
     """Which recording each of some labels is about: that of its name, or else of its stem.
 
-    Args:
-        labels: names as of `read_folder`.
-        recordings: names of utterances; those of one stem are found by their whole name alone.
-
-    Returns:
-        Label -> recording, in the order of the labels, without those that have none.
+    Names are as of `read_folder` and of utterances; recordings of one stem are found by their whole
+    name alone. Labels without a recording are left out.
     """
     stems = Counter(Path(name).name for name in recordings)
     known = {Path(name).name: name for name in recordings if stems[Path(name).name] == 1}
@@ -212,15 +196,9 @@ def read_labelled_corpus(labels: Path, recordings: Path) -> LabelledCorpus:
 def labels_at(
     intervals: Sequence[Interval], times: np.ndarray, classes: dict[str, int]
 ) -> np.ndarray:
-    """The phone class at each of some times.
+    """The phone class at each of some times in seconds, (N,) int64, or `UNLABELLED`.
 
-    Args:
-        intervals: in order, labelled with phone classes.
-        times: (N,) seconds.
-        classes: phone class -> its number; new ones are added.
-
-    Returns:
-        (N,) int64 numbers of classes; `UNLABELLED` where no interval is.
+    The intervals are in order; phone classes that have no number in `classes` yet get one.
     """
     starts = np.array([interval.start for interval in intervals])
     ends = np.array([interval.end for interval in intervals])

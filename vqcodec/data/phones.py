@@ -42,15 +42,10 @@ class PhoneTrack:
 
 
 def add_phones(data: PreparedData, labels: Path) -> PhoneTrack:
-    """Label prepared audio; labels that it had are replaced.
+    """Label prepared audio by a folder of label files; labels that it had are replaced.
 
-    Args:
-        data: the prepared folder.
-        labels: folder of label files, see `vqcodec.data.labels.read_folder`, named as the
-            recordings or mirroring their folder; those without a recording are not used.
-
-    Returns:
-        What `read_phones` will read.
+    They are as of `vqcodec.data.labels.read_folder`, named as the recordings or mirroring their
+    folder; those without a recording are not used.
 
     Raises:
         DataError: the labels cannot be read, none has a recording or one of another length, or the
@@ -97,11 +92,7 @@ def add_phones(data: PreparedData, labels: Path) -> PhoneTrack:
 
 
 def read_phones(data: AudioClips) -> PhoneTrack:
-    """The labels of a prepared folder.
-
-    Raises:
-        DataError: it has none, or they are damaged.
-    """
+    """The labels of a prepared folder; raises DataError if it has none, or they are damaged."""
     path = data.root / _FILE
     if not path.is_file():
         raise DataError(

@@ -29,7 +29,7 @@ def pitch_shifts(
     generators: Sequence[np.random.Generator],
     n_frames: int,
 ) -> npt.NDArray[np.float32]:
-    """By how much the pitch of segments is shifted, from moment to moment.
+    """By how much the pitch of segments is shifted, from moment to moment: (B, F) semitones.
 
     Args:
         contours: (B, N) log F0.
@@ -37,9 +37,6 @@ def pitch_shifts(
         config: `mean_hz`, `contour_scale` and `drift_semitones` are looked at.
         generators: one for each segment.
         n_frames: F, evenly spaced over the segments.
-
-    Returns:
-        (B, F) semitones.
     """
     rows = zip(contours, semitones, generators, strict=True)
     return np.stack([_shifts(*row, config, n_frames) for row in rows]).astype(np.float32)

@@ -63,16 +63,9 @@ class _Dataset:
 
 
 class PreparedData(AudioClips):
-    """A prepared folder, opened for reading.
+    """A prepared folder, opened for reading, and the `failures` that were left out of it.
 
-    Args:
-        root: The folder.
-
-    Attributes:
-        failures: The recordings that were left out when the folder was prepared.
-
-    Raises:
-        DataError: The folder is missing, incomplete, damaged or from a newer vqcodec.
+    Raises DataError if it is missing, incomplete, damaged or from a newer vqcodec.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -122,9 +115,6 @@ def prepare(
             needs the usual ``if __name__ == "__main__"``.
         corpus: What to call the corpus.
         on_progress: Called after each utterance with the number done and the number of all.
-
-    Returns:
-        The prepared folder.
 
     Raises:
         DataError: No recording can be read, the folder holds other data or is damaged, or it

@@ -46,16 +46,10 @@ class StreamTracks:
 def load_tracks(
     data: PreparedData, streams: Mapping[str, Stream], hop_length: int, *, makes: bool = True
 ) -> StreamTracks:
-    """Read the tracks of a prepared corpus.
+    """Read the tracks of a prepared corpus at the rate of the model, for one or more streams.
 
-    Args:
-        data: at the rate of the model.
-        streams: of the model, one or more.
-        hop_length: samples per code.
-        makes: listen to the recordings where that was not done yet, and keep what was heard.
-
-    Raises:
-        DataError: they cannot be read or written, or are not there.
+    With `makes`, recordings are listened to where that was not done yet, and what was heard is
+    kept. Raises DataError if they cannot be read or written, or are not there.
     """
     heard = {name: heard_tracks(data, name, hop_length, makes=makes) for name in streams}
     return _stored(data, heard, streams)

@@ -20,18 +20,10 @@ def pack(block: CodeBlock, metadata: StreamMetadata) -> bytes:
 def unpack(
     payload: bytes, start: int, end: int, metadata: StreamMetadata, *, name: str, number: int
 ) -> CodeBlock:
-    """Read the codes and symbols of a chunk.
+    """Read the codes and symbols of a chunk, the time steps from `start` up to `end`.
 
-    Args:
-        payload: Of `StreamMetadata.payload_size` bytes.
-        start: Its first time step.
-        end: The one after its last.
-        metadata: Of the file.
-        name: What to call the file in an error message.
-        number: Of the chunk.
-
-    Raises:
-        CodesError: If the padding is not zero or a code or symbol is outside its alphabet.
+    The payload has `StreamMetadata.payload_size` bytes; errors name the file and number the chunk.
+    Raises CodesError if the padding is not zero, or a code or symbol is outside its alphabet.
     """
     bits = np.unpackbits(np.frombuffer(payload, np.uint8))
     at = 0

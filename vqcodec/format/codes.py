@@ -240,15 +240,10 @@ class Codes(Metadata):
 def read_pipe(
     file: BinaryIO, name: str, *, tables: NgramModel | None = None
 ) -> Codes | CodesStream:
-    """Read codes from a pipe: a streamed file as it comes, any other whole.
+    """Read codes from a pipe, which need not seek: a streamed file as it comes, any other whole.
 
-    Args:
-        file: A binary file object that need not seek.
-        name: What to call it in an error message.
-        tables: As in `Codes.load`.
-
-    Raises:
-        CodesError: As `Codes.load`; of a streamed file only the header is read here.
+    `name` and `tables` are as in `Codes.from_bytes`. Raises CodesError as `Codes.load`; of a
+    streamed file only the header is read here.
     """
     fixed = read_fixed_part(file, name)
     if fixed.n_samples == 0:

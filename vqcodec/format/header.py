@@ -206,16 +206,10 @@ class FixedPart(SimpleNamespace):
         return self.digest_at + (NGRAM_DIGEST_LENGTH if self.method == NGRAM_ANS else 0)
 
     def build(self, kind: type[_Kind], header: bytes, name: str, **others: Any) -> _Kind:
-        """Make metadata of a header.
+        """Make metadata of a whole header with its CRC-32, which starts with this part.
 
-        Args:
-            kind: A dataclass.
-            header: The whole header with its CRC-32, which starts with this part.
-            name: What to call the file in an error message.
-            others: The fields that neither the fixed part nor the speaker holds.
-
-        Raises:
-            CodesError: If the CRC differs or a field is out of range.
+        `kind` is its dataclass; `others` are fields that neither the fixed part nor the speaker
+        holds. Raises CodesError if the CRC differs or a field is out of range.
         """
         if header[-4:] != crc32(header[:-4]):
             raise damaged(name, "is damaged: the CRC of its header differs")
@@ -239,8 +233,7 @@ class FixedPart(SimpleNamespace):
 def read_fixed_part(file: BinaryIO, name: str) -> FixedPart:
     """Read the first 42 bytes of a .codes file, and in version 3 up to the end of its streams.
 
-    Raises:
-        CodesError: If they are not as docs/format.md demands.
+    Raises CodesError if they are not as docs/format.md demands.
     """
     data = file.read(FIXED.size)
     if not data.startswith(MAGIC[: len(data)]):
@@ -290,8 +283,7 @@ def pack_header(
 def unpack_header(file: BinaryIO, fixed: FixedPart, size: int, name: str) -> Header:
     """Read the header of a file of `size` bytes after its fixed part, and check it against them.
 
-    Raises:
-        CodesError: If the header or the size is not as docs/format.md demands.
+    Raises CodesError if either is not as docs/format.md demands.
     """
     n_chunks = ceil_div(count_codes(fixed, fixed.n_samples), fixed.chunk_length)
     # Nothing is read on the word of the header before the file is seen to be that long; in either
@@ -321,13 +313,9 @@ def unpack_header(file: BinaryIO, fixed: FixedPart, size: int, name: str) -> Hea
 def unpack_stream_header(
     file: BinaryIO, fixed: FixedPart, name: str
 ) -> tuple[StreamMetadata, bytes]:
-    """Read the header of a streamed file after its fixed part.
+    """Read the header of a streamed file after its fixed part: metadata, and the CRC-32.
 
-    Returns:
-        The metadata and the header's CRC-32.
-
-    Raises:
-        CodesError: If it is not as docs/format.md demands.
+    Raises CodesError if it is not as docs/format.md demands.
     """
     data = fixed.data + file.read(fixed.index_at + 4 - len(fixed.data))
     if len(data) < fixed.index_at + 4:

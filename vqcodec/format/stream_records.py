@@ -95,14 +95,7 @@ class CodeBlock(NamedTuple):
 def split(
     block: CodeBlock, streams: tuple[StreamRecord, ...], position: int, length: int
 ) -> Iterator[CodeBlock]:
-    """Cut a block into ones of `length` time steps or fewer.
-
-    Args:
-        block: One or more time steps.
-        streams: Whose symbols it has.
-        position: Its first time step.
-        length: Of every part but the last.
-    """
+    """Cut a block, whose first time step is `position`, into ones of `length` or fewer."""
     n_codes = block.codes.shape[1]
     for start in range(0, n_codes, length):
         end = min(start + length, n_codes)
@@ -128,8 +121,7 @@ def checked_symbols(
 ) -> dict[str, npt.NDArray[np.uint16]]:
     """Symbols as a file has them beside `n_codes` time steps.
 
-    Raises:
-        CodesError: If they are not those of the streams, or are of another type, number or range.
+    Raises CodesError if they are not those of the streams, or are of another type, number or range.
     """
     kinds = [one.kind for one in streams]
     if symbols.keys() != set(kinds):
@@ -158,14 +150,10 @@ def pack_streams(records: tuple[StreamRecord, ...]) -> bytes:
 
 
 def unpack_streams(data: bytes, name: str) -> tuple[StreamRecord, ...]:
-    """The opposite of `pack_streams`, of a header whose CRC-32 is right.
+    """The opposite of `pack_streams`, of as many bytes as the first one says, or none.
 
-    Args:
-        data: As many bytes as its first one says, or none.
-        name: What to call the file in an error message.
-
-    Raises:
-        CodesError: If the records are not as docs/format.md demands.
+    The CRC-32 of the header is right, and errors name the file. Raises CodesError if the records
+    are not as docs/format.md demands.
     """
     if not data:
         return ()

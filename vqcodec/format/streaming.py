@@ -32,12 +32,8 @@ _LENGTH, _END = struct.Struct("<H"), struct.Struct("<HQ")
 class CodesStream:
     """Codes as they come. Iterate over it once: it yields them, uint16, (n_codebooks, n).
 
-    Args:
-        metadata: What is known beforehand.
-        blocks: The codes.
-
     Attributes:
-        metadata: As given.
+        metadata: What is known beforehand.
         n_samples: Of the recording, per channel, at its own rate; None until the iteration ends.
     """
 
@@ -52,8 +48,7 @@ class CodesStream:
     def blocks(self) -> Iterator[CodeBlock]:
         """The codes with what the streams have beside them, once.
 
-        Raises:
-            CodesError: If the stream was iterated over before, and whatever it raises.
+        Raises CodesError if the stream was iterated over before, and whatever it raises.
         """
         if self._blocks is None:
             raise CodesError("a stream can be iterated over once; Codes.collect keeps its codes")
@@ -63,9 +58,8 @@ class CodesStream:
     def write(self, file: BinaryIO) -> None:
         """Write the streamed layout, every block as soon as it is there.
 
-        Raises:
-            CodesError: If the stream was iterated over before.
-            OSError: If the file cannot be written.
+        Raises CodesError if the stream was iterated over before, OSError if the file cannot be
+        written.
         """
         header = pack_header(self.metadata, n_samples=0)
         file.write(header)
@@ -85,15 +79,10 @@ class CodesStream:
 
 
 def read_stream(file: BinaryIO, fixed: FixedPart, name: str) -> CodesStream:
-    """Read the streamed layout, never more of it than the next chunk.
+    """Read the streamed layout after its fixed part, never more of it than the next chunk.
 
-    Args:
-        file: After its fixed part.
-        fixed: Of the file.
-        name: What to call the file in an error message.
-
-    Raises:
-        CodesError: If the header, or while iterating a chunk, is not as docs/format.md demands.
+    Raises CodesError, which names the file, if the header or, while iterating, a chunk is not as
+    docs/format.md demands.
     """
     metadata, header_crc = unpack_stream_header(file, fixed, name)
     return CodesStream(metadata, _chunks(file, metadata, fixed, header_crc, name))

@@ -15,13 +15,9 @@ class Interval(NamedTuple):
 
 
 def textgrid(intervals: Sequence[Interval], *, tier: str) -> str:
-    """One interval tier as a Praat TextGrid in the long text format.
+    """One interval tier, without gaps and from 0 on, as a Praat TextGrid in the long text format.
 
     Source: Boersma and Weenink, Praat manual, "TextGrid file formats".
-
-    Args:
-        intervals: without gaps, the first one at 0.
-        tier: its name.
     """
     end = _number(intervals[-1].end)
     lines = [

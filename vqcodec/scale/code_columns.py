@@ -109,14 +109,10 @@ def columns_of(codes: Codes) -> dict[str, Any]:
 
 
 def codes_of(row: Mapping[str, Any], layout: Layout) -> Codes:
-    """The codes that a row tells.
+    """The codes that a row as of `columns_of` tells, in a data set of this layout.
 
-    Args:
-        row: as of `columns_of`, with `speaker` where it has no voice; bytes may be in base64.
-        layout: of the data set.
-
-    Raises:
-        CodesError: these cannot be codes.
+    It has `speaker` where it has no voice, and bytes may be in base64. Raises CodesError if these
+    cannot be codes.
     """
     streams: tuple[StreamRecord, ...] = ()
     symbols = {}

@@ -52,14 +52,9 @@ def missing_parts(plan: Mapping[str, Any], found: Collection[str]) -> list[int]:
 
 
 def read_plan(root: str, found: Mapping[str, str]) -> dict[str, Any]:
-    """What was to be made in a folder, which is complete.
+    """What was to be made in a folder, which is complete; `found` is `storage.files_at` of it.
 
-    Args:
-        root: the folder.
-        found: `storage.files_at` of it.
-
-    Raises:
-        DataError: it is of a later version, or something is missing.
+    Raises DataError if it is of a later version, or something is missing.
     """
     plan: dict[str, Any] = json.loads(storage.read(found[PLAN]))
     if plan["version"] > VERSION:

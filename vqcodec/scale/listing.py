@@ -73,7 +73,7 @@ class Listing:
 
 
 def list_source(source: str, part_size: int = PART_SIZE) -> Listing:
-    """Say what a source holds.
+    """Say what a source holds, in parts of `part_size` recordings.
 
     Args:
         source: path or URL of a folder, of recordings at any depth, of Parquet or Arrow files with

@@ -32,9 +32,8 @@ KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)")
 def read_part(part: Part) -> Iterator[Record]:
     """The recordings of a part; sounds are not looked at yet.
 
-    Raises:
-        DataError: what holds them is damaged; what was before is there.
-        OSError: it cannot be read.
+    Raises DataError if what holds them is damaged, after what was before; OSError if it cannot be
+    read.
     """
     for item in part.items:
         yield from _READERS[part.kind](item)

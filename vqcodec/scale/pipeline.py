@@ -74,13 +74,7 @@ class Summary:
 def run(
     job: Job, listing: Listing, cluster: Cluster, on_progress: Callable[[float], None]
 ) -> Summary:
-    """Make what is missing of a data set.
-
-    Args:
-        job: what to make of each recording.
-        listing: of the source.
-        cluster: where.
-        on_progress: called with the share done, in [0, 1].
+    """Make what is missing of a data set; progress is told as the share done, in [0, 1].
 
     Raises:
         VqcodecError: the sink holds another data set, or another process is at work there.

@@ -41,11 +41,7 @@ class Sound:
         return not self.start_s and self.duration_s is None and self.channel is None
 
     def read(self) -> bytes:
-        """The bytes of the file.
-
-        Raises:
-            AudioError: there is no such file.
-        """
+        """The bytes of the file; raises AudioError if there is none."""
         if self.data is not None:
             return self.data
         try:
@@ -54,11 +50,7 @@ class Sound:
             raise _unreadable(self.url, error) from None
 
     def source(self) -> str | dict[str, Any] | tuple[int, np.ndarray]:
-        """What `audio.open_recording` and a codec take for the recording.
-
-        Raises:
-            AudioError: it cannot be read.
-        """
+        """What `audio.open_recording` takes for it; raises AudioError if it cannot be read."""
         if not self.url and self.data is None:
             raise AudioError("a row has neither bytes nor a path; take it out of the source")
         is_path = self.data is None and storage.is_local(self.url)

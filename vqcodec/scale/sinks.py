@@ -29,13 +29,7 @@ from vqcodec.scale.records import Record, key_of
 
 @dataclass(frozen=True)
 class Made:
-    """What was made of a recording.
-
-    Attributes:
-        columns: of a table, see `columns_by_content`.
-        suffix: of the file that it is by itself.
-        data: makes the bytes of that file.
-    """
+    """What was made of a recording: a row as of `columns_by_content`, or a file."""
 
     columns: Mapping[str, Any]
     suffix: str

@@ -21,9 +21,8 @@ READERS_AT_A_TIME = 16
 def opened(url: str) -> tuple[Any, str]:
     """A file system, and the path of a URL in it.
 
-    Raises:
-        DataError: no file system is known, or installed, for such a URL.
-        VqcodecError: the extra `scale` is not installed.
+    Raises DataError if none is known, or installed, for such a URL, and VqcodecError without the
+    extra.
     """
     fsspec = library("fsspec")
     if is_local(url):  # whose names may have ::, of which fsspec would make a chain
@@ -38,11 +37,7 @@ def opened(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Say in one line what ails a storage, whose library may raise whatever it likes.
-
-    Raises:
-        DataError: the storage cannot be reached.
-    """
+    """Tell what ails a storage, whose library may raise anything, by one line of a DataError."""
     try:
         yield
     except (VqcodecError, OSError):
@@ -72,13 +67,10 @@ def join(url: str, *parts: str) -> str:
 
 
 def files_at(url: str) -> dict[str, str]:
-    """What lies below a folder.
+    """Path below a folder -> path or URL of what lies there, sorted; of no folder, nothing.
 
     Hidden files, as file systems and archives leave them, are left out, and so is what an earlier
     `replacing` has not finished.
-
-    Returns:
-        Path below the folder -> path or URL, sorted; of no folder, nothing.
     """
     system, root = opened(url)
     root = root.rstrip("/")
@@ -106,33 +98,21 @@ def is_file(url: str) -> bool:
 
 
 def read(url: str) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """The bytes of a file; raises OSError if it cannot be read."""
     system, path = opened(url)
     data: bytes = system.cat_file(path)
     return data
 
 
 def read_all(urls: Iterable[str]) -> list[bytes]:
-    """The bytes of files, several of which are read at a time.
-
-    Raises:
-        OSError: one cannot be read.
-    """
+    """The bytes of files, several of which are read at a time."""
     with ThreadPoolExecutor(READERS_AT_A_TIME) as pool:
         return list(pool.map(read, urls))
 
 
 @contextmanager
 def reading(url: str) -> Iterator[Any]:
-    """A binary file object that can seek.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """A binary file object that can seek; raises OSError if it cannot be read."""
     system, path = opened(url)
     with system.open(path, "rb") as file:
         yield file
@@ -143,9 +123,7 @@ def writing(url: str) -> Iterator[Path]:
     """A file on this machine's disk, which is what the URL names once the block has succeeded.
 
     Whoever reads the URL meantime, or after the block has failed, finds what was there before.
-
-    Raises:
-        OSError: it cannot be written.
+    Raises OSError if it cannot be written.
     """
     system, path = opened(url)
     if is_local(url):

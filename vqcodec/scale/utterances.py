@@ -22,17 +22,11 @@ _NAMED = {"train": "train", "validation": "valid", "valid": "valid", "dev": "val
 
 
 def source_utterances(root: str | Path) -> list[Utterance]:
-    """List a source as of `list_source`.
+    """List a source as of `list_source`; raises DataError also for a recording that has no sound.
 
     The split is what a column ``split`` says, or the name of the file that holds the recording, as
     data sets of Hugging Face have it, or a hash of its name. Whoever is not named is a speaker of
     one recording.
-
-    Args:
-        root: Path or URL of the source.
-
-    Raises:
-        DataError: There is nothing there that is known, or a recording has no sound.
     """
     listing = list_source(str(root))
     found = [

@@ -74,11 +74,7 @@ class Report:
 class Worker:
     """Works on parts, one after another, on one core or GPU.
 
-    Args:
-        job: what to make.
-
-    Raises:
-        VqcodecError: the model or the voice cannot be loaded.
+    Raises VqcodecError if the model or the voice cannot be loaded.
     """
 
     def __init__(self, job: Job) -> None:
@@ -89,14 +85,9 @@ class Worker:
         self._voice = self._codec.speaker(job.speaker) if self._codec and job.speaker else None
 
     def do(self, number: int, part: Part) -> Report:
-        """Make a part.
+        """Make a part, whose number gives its files their names.
 
-        Args:
-            number: of the part, which gives its files their names.
-            part: of the source.
-
-        Raises:
-            OSError: a container cannot be read, or the part not written.
+        Raises OSError if a container cannot be read, or the part not written.
         """
         compute_alone()  # perhaps another thread
         report, form = Report(), self.job.form

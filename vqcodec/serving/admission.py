@@ -17,13 +17,8 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 class Admission:
     """ASGI middleware: refuses POST requests before their body is kept anywhere.
 
-    Args:
-        app: what the others go to.
-        max_open: requests at a time, from their first byte to the last of the answer; 429 beyond.
-        max_bytes: of a request's body; 413 beyond.
-
-    Attributes:
-        n_open: requests that are in.
+    Of `n_open` requests, which count from their first byte to the last of the answer, `max_open`
+    are let in at a time (429 beyond), with bodies of `max_bytes` (413 beyond).
     """
 
     def __init__(self, app: App, *, max_open: int, max_bytes: int) -> None:

@@ -140,10 +140,7 @@ class Worker:
     ) -> Response:
         """The result of some work, when it has its turn; of nobody's who has left.
 
-        Args:
-            request: whose work it is.
-            kind: of the answer.
-            work: makes a file, at its start, which is closed when it has been sent.
+        The work makes a file, at its start, which is closed when it has been sent.
         """
         async with self._turn:
             if await request.is_disconnected():
@@ -161,13 +158,7 @@ class Worker:
 
 
 def app(service: Service, *, max_open: int, max_bytes: int) -> Admission:
-    """The ASGI application.
-
-    Args:
-        service: what does the work.
-        max_open: requests at a time, in work or waiting.
-        max_bytes: of a request.
-    """
+    """The ASGI application; `max_open` requests are in work or waiting at a time."""
     worker = Worker()
 
     @asynccontextmanager

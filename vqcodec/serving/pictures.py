@@ -22,15 +22,12 @@ _STYLE = "font:11px sans-serif;fill:#888"
 
 
 def picture(samples: np.ndarray | None, codes: np.ndarray | None, seconds: float) -> str:
-    """Waveform, spectrogram and codes, one below the other, over one axis of time.
+    """Waveform, spectrogram and codes, one below the other, over one axis of time: an SVG.
 
     Args:
         samples: (T,) float32 at `RATE`, full scale at 1; left out when None.
         codes: (Q, N) integers, a colour each; left out when None.
         seconds: that all of it lasts.
-
-    Returns:
-        An SVG.
     """
     parts, top = [], 0
     if samples is not None:

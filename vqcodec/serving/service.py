@@ -32,22 +32,13 @@ class TooLongError(VqcodecError):
 
 
 def check_seconds(name: str, seconds: float, most: float) -> None:
-    """Refuse what lasts too long.
-
-    Raises:
-        TooLongError: it does.
-    """
+    """Raise a TooLongError about what lasts longer."""
     if seconds > most:
         raise TooLongError(f"{name}: lasts {seconds:.0f} s, and {most:g} s are taken; cut it")
 
 
 class Upload(NamedTuple):
-    """A file that was sent.
-
-    Attributes:
-        name: of the file, which errors call it.
-        file: at its start.
-    """
+    """A file that was sent, at its start, and what errors call it."""
 
     name: str
     file: BinaryIO
@@ -80,14 +71,9 @@ class Service:
         self.codec: Codec = self._load(model)
 
     def encode(self, recording: Upload, speaker: str | None = None) -> IO[bytes]:
-        """A code file of a recording.
+        """A code file of a recording, which names the voice if one is given.
 
-        Args:
-            recording: a sound file.
-            speaker: name of the voice that the codes shall name.
-
-        Raises:
-            VqcodecError: the recording cannot be read or is too long, or the voice is unknown.
+        Raises VqcodecError if the recording cannot be read or is too long, or the voice is unknown.
         """
         voice = None if speaker is None else _voice(self.codec, speaker)
         codes = self.codec.encode(self._heard(recording), speaker=voice)
@@ -100,17 +86,10 @@ class Service:
         reference: Upload | None = None,
         **options: Any,
     ) -> IO[bytes]:
-        """A WAV of a code file.
+        """A WAV of a code file, in another voice if one is given, by name or by a recording.
 
-        Args:
-            codes: a code file.
-            speaker: name of another voice.
-            reference: a recording of another voice.
-            options: see `DecodeOptions`.
-
-        Raises:
-            VqcodecError: the codes cannot be read, are of another model or last too long, or the
-                voice or an option is impossible.
+        The options are those of `DecodeOptions`. Raises VqcodecError if the codes cannot be read,
+        are of another model or last too long, or the voice or an option is impossible.
         """
         read = self._codes(codes)
         codec = self._load(self.model or maker(read.fingerprint))
@@ -136,8 +115,7 @@ class Service:
     def units(self, file: Upload, *, dedup: bool = False) -> IO[bytes]:
         """A line of units of a recording or a code file, as `units.text_line` writes it.
 
-        Raises:
-            VqcodecError: the file cannot be read, lasts too long, or has several codebooks.
+        Raises VqcodecError if the file cannot be read, lasts too long, or has several codebooks.
         """
         beginning = file.file.read(len(MAGIC))
         file.file.seek(0)

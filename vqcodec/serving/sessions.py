@@ -15,8 +15,7 @@ class CancelledError(Exception):
 class Sessions:
     """Files and stop signs, by the names that the web server gives to its visitors' sessions.
 
-    Args:
-        folder: where each session has a folder of its own.
+    Each session has a folder of its own in `folder`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,8 +34,7 @@ class Sessions:
     def keep(self, session: str, file: str) -> None:
         """Keep an uploaded file until the last session that has uploaded the same ends.
 
-        Raises:
-            CancelledError: this one has ended while it waited for its turn.
+        Raises CancelledError if this one has ended while it waited for its turn.
         """
         with self._lock:
             self._files[session].add(Path(file))

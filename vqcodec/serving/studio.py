@@ -71,10 +71,7 @@ def _in_turn(method: Callable[..., Made]) -> Callable[..., Made]:
 class Studio:
     """What the buttons do. One thing at a time for all visitors: each takes all cores.
 
-    Args:
-        codec: that it is about.
-        folder: for files, which are gone when their visitors are.
-        max_seconds: that a recording may last.
+    Files in `folder` are gone when their visitors are.
     """
 
     def __init__(self, codec: Codec, folder: Path, max_seconds: float) -> None:
@@ -120,18 +117,9 @@ class Studio:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[str, str, Any]:
-        """Decode what is on the desk.
+        """Decode what is on the desk; `voice` is a name, or "" for the codes' own.
 
-        Args:
-            desk: of the visitor.
-            voice: a name, or "" for the codes' own.
-            decoder: by name.
-            pitch: semitones by which the voice shall be higher.
-            request: of the browser.
-            progress: of the work.
-
-        Returns:
-            Paths of the sound; its picture; and its path once more, to be downloaded.
+        Returns paths of the sound; its picture; and its path once more, to be downloaded.
         """
         if desk.codes is None:
             raise VqcodecError(
@@ -338,12 +326,7 @@ def _summary(codec: Codec) -> str:
 
 
 def app(studio: Studio, *, max_bytes: int) -> FastAPI:
-    """The ASGI application.
-
-    Args:
-        studio: what the buttons do.
-        max_bytes: of an uploaded file.
-    """
+    """The ASGI application, for uploads of so many bytes."""
     # Of the system, so that no font is fetched from elsewhere.
     theme = gr.themes.Default(font=("ui-sans-serif", "sans-serif"), font_mono=("monospace",))
     return gr.mount_gradio_app(

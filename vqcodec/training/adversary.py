@@ -34,11 +34,7 @@ class AdversarialLosses(NamedTuple):
 
 
 class Adversary(nn.Module):
-    """Discriminators and the losses of both sides, so that one backward pass serves them.
-
-    Args:
-        config: weights and width.
-    """
+    """Discriminators and the losses of both sides, so that one backward pass serves them."""
 
     def __init__(self, config: AdversarialConfig) -> None:
         super().__init__()

@@ -55,10 +55,6 @@ class PitchLoss(nn.Module):
     Only autocorrelations after one period are compared, which formants hardly move: compared as a
     whole, they would have the formants of a higher voice as much higher. A voice an octave too high
     repeats itself after half the period as well, more than its source did.
-
-    Args:
-        sample_rate: in Hz.
-        hop_length: samples per code.
     """
 
     ALLOWED_SHARE, ALWAYS_ALLOWED = 0.8, 0.4  # after half a period, of that after a whole one
@@ -69,16 +65,10 @@ class PitchLoss(nn.Module):
         self.periodicity = PeriodicityLoss(sample_rate)
 
     def forward(self, output: Tensor, told: Tensor, source: Tensor, own: Tensor) -> Tensor:
-        """Compare a voice with its source.
+        """Compare a voice with its source, both (B, T) float32: a scalar, 0 or more.
 
-        Args:
-            output: (B, T) float32.
-            told: (B, N) its contour.
-            source: (B, T) float32.
-            own: (B, N) the contour of that, voiced where `told` is.
-
-        Returns:
-            Scalar, 0 or more.
+        Beside them, (B, N), the contours that the voice was told and that the source has, voiced
+        alike.
         """
         got, _ = self.periodicity.autocorrelation(output)
         wanted, energy = self.periodicity.autocorrelation(source)
@@ -108,9 +98,8 @@ class PitchLoss(nn.Module):
 class ConversionLoss(nn.Module):
     """Converts half of a batch's segments to the voice of the segment before each, and listens.
 
-    Args:
-        config: of a model that is told the pitch and hears speakers.
-        decoder: of the model, before it is trained.
+    It is for a model that is told the pitch and hears speakers, and its decoder before it is
+    trained.
     """
 
     N_MELS, ENERGY_FLOOR = 24, 1e-3
@@ -127,14 +116,7 @@ class ConversionLoss(nn.Module):
     def forward(
         self, model: VQVAE, decoder: Decoder, batch: Batch, speaker: Tensor
     ) -> ConversionLosses:
-        """Losses of conversions.
-
-        Args:
-            model: whose codes they are.
-            decoder: of the model.
-            batch: of two segments or more.
-            speaker: (B, S) who speaks them.
-        """
+        """Losses of conversions of two segments or more, which the speakers (B, S) say."""
         n = len(speaker) // 2
         source, target = batch.waveform[:n], speaker.roll(1, 0)[:n]
         with torch.no_grad():

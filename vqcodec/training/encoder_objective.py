@@ -52,13 +52,10 @@ class EncoderLosses(NamedTuple):
 
 
 class EncoderObjective(nn.Module):
-    """Model and losses together, as `Objective`.
+    """Model and losses together, as `Objective`; the model's encoders are those of before.
 
-    Args:
-        model: to be trained, with a fast decoder, the quantizer `vq` and a speaker encoder; the
-            encoder that it has is the one of before.
-        recipe: weights.
-        tables: of its entropy coder, if it has any.
+    It needs a fast decoder, the quantizer `vq` and a speaker encoder; codes have a cost if there
+    are tables of the entropy coder.
     """
 
     def __init__(self, model: VQVAE, recipe: Recipe, tables: NgramModel | None) -> None:

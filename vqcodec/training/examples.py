@@ -17,13 +17,9 @@ N_FFT = 1024
 def add_example(
     writer: SummaryWriter, objective: Objective | EncoderObjective, batch: Batch, step: int
 ) -> None:
-    """Write the first segment of a batch, and what is made of it.
+    """Write the first segment of a batch, on the objective's device, and what is made of it.
 
-    Args:
-        writer: TensorBoard's.
-        objective: in evaluation mode, with a decoder that makes a waveform in one pass.
-        batch: on the objective's device.
-        step: that it is shown at.
+    The objective is in evaluation mode, with a decoder that makes a waveform in one pass.
     """
     decoded = objective(batch).decoded
     assert decoded is not None

@@ -51,8 +51,7 @@ class Report(NamedTuple):
     """What a training tells its caller now and then.
 
     Attributes:
-        step: optimiser steps done.
-        steps: of the recipe.
+        step, steps: optimiser steps done, and of the recipe.
         losses: mean of each loss since the last report.
         usage: of the codebook since the last report; None of a prior.
         validation: the validation loss, at the steps that computed it.
@@ -70,11 +69,7 @@ class Report(NamedTuple):
 class Training(ABC, Generic[BatchT]):
     """State and loop of one training; its steps are a subclass's.
 
-    Args:
-        recipe: what to train.
-        batch_size: of the recipe, over all processes.
-        place: this process.
-        on_report: called every `log_every` steps and after a validation, on the first process.
+    `on_report` is called on the first process every `log_every` steps and after a validation.
 
     Attributes:
         trained: what the optimiser changes first of all; its moving average is kept.
@@ -123,11 +118,9 @@ class Training(ABC, Generic[BatchT]):
         """By name, what a resumed run needs."""
 
     def _start(self, trained: nn.Module, param_groups: Sequence[dict[str, Any]] = ()) -> None:
-        """Begin the moving average and the optimiser.
+        """Begin the moving average and the optimiser of what follows the recipe's learning rate.
 
-        Args:
-            trained: what follows the recipe's learning rate.
-            param_groups: more for the optimiser, each with a learning rate of its own.
+        Further groups of parameters have learning rates of their own.
         """
         self.trained = trained
         config = self.recipe.optimizer
@@ -147,15 +140,10 @@ class Training(ABC, Generic[BatchT]):
         """What is trained on, in a phrase."""
 
     def run(self, resume: bool) -> Path:
-        """Train until the recipe's steps or time are over.
+        """Train until the recipe's steps or time are over; returns the path of the best model.
 
-        SIGINT and SIGTERM end it after the step that they meet, resumably.
-
-        Args:
-            resume: continue the run in `recipe.output` exactly where it stopped.
-
-        Returns:
-            Path of the model file: the best by validation.
+        The best is that by validation. SIGINT and SIGTERM end it after the step that they meet, so
+        that `resume` continues the run in `recipe.output` exactly where it stopped.
 
         Raises:
             ConfigError: a run lies there that is not to be continued, or there is none.

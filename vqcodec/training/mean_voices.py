@@ -24,13 +24,10 @@ SHORTEST_S, LONGEST_S = 0.5, 30.0
 
 @torch.no_grad()
 def mean_voices(model: VQVAE, data: AudioClips, device: torch.device) -> dict[str, np.ndarray]:
-    """Vectors of the training speakers that are heard enough to be named.
+    """Vectors, (64,) int8, of the training speakers that are heard enough to be named.
 
     A speaker needs 8 training clips, or half a minute of audio; with a speaker table every row
     is a voice.
-
-    Returns:
-        name -> (64,) int8.
     """
     clips = data.split("train")
     if isinstance(model.speaker, SpeakerTable):

@@ -29,12 +29,8 @@ logger = logging.getLogger(__name__)
 def complete_recipe(recipe: Recipe, start: Checkpoint | None) -> Recipe:
     """The recipe, with what it leaves open of the model as its initial model has it.
 
-    Args:
-        recipe: as it is written. Of a part that the initial model lacks, its defaults stand.
-        start: `recipe.initial_model`, or None where the recipe names none.
-
-    Raises:
-        ConfigError: with the model that it starts from, the recipe makes no sense.
+    Of a part that the initial model lacks, the recipe's defaults stand. Raises ConfigError if the
+    two make no sense together.
     """
     if start is None:
         return recipe
@@ -53,14 +49,9 @@ def complete_recipe(recipe: Recipe, start: Checkpoint | None) -> Recipe:
 def build_model(recipe: Recipe, start: Checkpoint | None, speakers: Sequence[str]) -> VQVAE:
     """A new model, or the one to start from and what it lacks.
 
-    Args:
-        recipe: of the training, `complete_recipe`.
-        start: `recipe.initial_model`, or None where the recipe names none.
-        speakers: names of the training speakers; as many rows has a speaker table.
-
-    Raises:
-        CheckpointError: the initial model is not of the recipe's shape, or its table is of other
-            speakers.
+    The recipe is of `complete_recipe`, and a speaker table has a row for each training speaker.
+    Raises CheckpointError if the initial model is not of the recipe's shape, or its table of other
+    speakers.
     """
     model = VQVAE(recipe.model, len(speakers))
     if start is None:
@@ -97,13 +88,7 @@ def build_model(recipe: Recipe, start: Checkpoint | None, speakers: Sequence[str
 
 
 def log_voices(recipe: Recipe, start: Checkpoint, speakers: Sequence[str]) -> None:
-    """Log what becomes of the voices of the model that a training starts from, if that is news.
-
-    Args:
-        recipe: of the training.
-        start: `recipe.initial_model`.
-        speakers: names of the training speakers.
-    """
+    """Log what becomes of the voices of the model that a training starts from, if that is news."""
     name = recipe.initial_model
     both, lost = sorted({*start.voices} & {*speakers}), sorted({*start.voices} - {*speakers})
     if recipe.freezes_codebook and recipe.model.speaker.kind == "encoder" and both:

@@ -101,10 +101,10 @@ def fit(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> NgramModel:
-    """Fit tables to codes.
+    """Fit tables to the codes of recordings, (Q, n) each; DataError if there are none.
 
     Args:
-        sequences: codes of recordings, each (Q, n).
+        sequences: of codes.
         codebook_size: K.
         n_context: C, the codes that the next one is guessed from.
         width: D, of the embedding.
@@ -112,9 +112,6 @@ def fit(
         steps: of 1024 codes of each codebook.
         seed: of the start and the batches.
         device: to compute on; another makes the same tables but for rounding.
-
-    Raises:
-        DataError: there are no codes.
     """
     if not sequences:
         raise DataError("no codes to fit the entropy coder to")

@@ -66,10 +66,7 @@ class Losses(NamedTuple):
 class Objective(nn.Module):
     """Model and losses together, so that distributed training wraps one module.
 
-    Args:
-        model: to be trained.
-        recipe: stage and weights.
-        n_phones: classes that the batches' phones have, for `loss.phones`.
+    The batches' phones have `n_phones` classes, for `loss.phones`.
     """
 
     def __init__(self, model: VQVAE, recipe: Recipe, n_phones: int = 0) -> None:
@@ -243,17 +240,11 @@ class Objective(nn.Module):
 
 
 def inconsistency(plain: Tensor, perturbed: Tensor) -> Tensor:
-    """How far vectors lie from those of the same segment perturbed, over how far any two do.
+    """How far vectors (..., D) lie from those of the segment perturbed, over how far any two do.
 
     Only the plain ones are drawn, to what the perturbation leaves: drawn to each other, all vectors
-    become alike in a few hundred steps, and say nothing.
-
-    Args:
-        plain: (..., D).
-        perturbed: (..., D), held constant.
-
-    Returns:
-        Scalar, 0 where they are the same, about 1 where they have nothing to do with each other.
+    become alike in a few hundred steps, and say nothing. It is 0 where they are the same, and about
+    1 where they have nothing to do with each other.
     """
     perturbed = perturbed.detach()
     flat = perturbed.flatten(0, -2)

@@ -45,13 +45,9 @@ class CodedClip:
 def encode_clips(
     codec: Codec, data: PreparedData, clips: Sequence[Clip], store: Path
 ) -> list[CodedClip]:
-    """Clips as codes, encoded once and then kept in a file.
+    """Clips as codes of a codec with one codebook, encoded once and then kept in the file `store`.
 
-    Args:
-        codec: of one codebook.
-        data: the prepared folder.
-        clips: of it.
-        store: the file; it is written anew when it holds other clips or another codec's codes.
+    It is written anew when it holds other clips or another codec's codes.
 
     Raises:
         DataError: the sample rates differ, or the codec has several codebooks.
@@ -120,11 +116,7 @@ class CodeBatch(NamedTuple):
 class CodeSampler:
     """Random segments of clips, every code about equally likely: a function of seed and step.
 
-    Args:
-        clips: at least one.
-        config: batch and segment sizes.
-        begin: the model's input before the first code of a clip.
-        seed: of every draw.
+    `begin` is the model's input before the first code of a clip.
     """
 
     def __init__(

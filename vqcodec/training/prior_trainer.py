@@ -46,23 +46,13 @@ def train(
     resume: bool = False,
     on_report: Callable[[Report], None] = lambda report: None,
 ) -> Path:
-    """`trainer.train`, of a prior.
-
-    Returns:
-        Path of the prior file: the best by validation.
-    """
+    """`trainer.train`, of a prior; returns the path of the prior file."""
     with open_session(recipe, device) as place:
         return PriorTrainer(recipe, place, on_report).run(resume)
 
 
 class PriorTrainer(Training[CodeBatch]):
-    """State and steps of one training.
-
-    Args:
-        recipe: what to train.
-        place: this process.
-        on_report: see `trainer.train`.
-    """
+    """State and steps of one training."""
 
     MODEL_FILE = "prior.safetensors"
     PROGRESS = (*Training.PROGRESS, "best_step")

@@ -37,10 +37,8 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> dict[st
     """Read a recipe of any stage, with `section.key=value` overrides, as it is written.
 
     A recipe may name another one with `base: NAME.yaml` and then states only what differs. Where
-    neither NAME.yaml nor recipes/NAME.yaml exists, it is the packaged recipe of that name.
-
-    Raises:
-        ConfigError: no such recipe, one that cannot be read, or it or an override is not YAML.
+    neither NAME.yaml nor recipes/NAME.yaml exists, it is the packaged recipe of that name. Raises
+    ConfigError if there is none, or it or an override is not YAML.
     """
     tree = _read(Path(path))
     for override in overrides or []:
@@ -65,8 +63,8 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> dict[st
 def validated(kind: type[Kind], path: str | Path, tree: dict[str, Any]) -> Kind:
     """What `read_recipe` read from `path` as a recipe of a kind.
 
-    Raises:
-        ConfigError: naming every unknown key (and the nearest known one) and impossible value.
+    Raises ConfigError, which names all unknown keys (and the nearest known ones) and impossible
+    values.
     """
     try:
         return kind.model_validate(tree)
@@ -112,11 +110,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _parsed(text: str) -> Any:
-    """What YAML says.
-
-    Raises:
-        ValueError: it is not YAML, or not of what recipes are made of; in one line.
-    """
+    """What YAML says; a ValueError of one line if it is none, or not for recipes."""
     try:
         return yaml.load(text, _Loader)
     except RecursionError:

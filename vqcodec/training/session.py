@@ -37,9 +37,7 @@ class Processes(NamedTuple):
 def open_session(recipe: RunConfig, device: str) -> Iterator[Processes]:
     """Join the processes of a training; the first has the output folder to itself meanwhile.
 
-    Args:
-        recipe: what is trained.
-        device: `auto`, `cpu` or `cuda`.
+    The device is `auto`, `cpu` or `cuda`.
 
     Raises:
         ConfigError: `cuda` where there is none.

@@ -22,14 +22,7 @@ FORMAT = "vqcodec-training"
 def save_state(
     path: Path, modules: dict[str, nn.Module], optimizer: Optimizer, progress: dict[str, Any]
 ) -> None:
-    """Write weights, optimiser state and progress atomically.
-
-    Args:
-        path: ends in .safetensors.
-        modules: by name.
-        optimizer: its per-parameter state must be tensors.
-        progress: JSON.
-    """
+    """Write weights, optimiser state, all of it tensors, and progress, JSON, atomically."""
     tensors: dict[str, np.ndarray] = {}
     for name, module in modules.items():
         for key, tensor in module.state_dict().items():
@@ -45,8 +38,7 @@ def save_state(
 def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> dict[str, Any]:
     """Restore in place what `save_state` wrote; returns the progress.
 
-    Raises:
-        CheckpointError: missing, damaged, or of another model.
+    Raises CheckpointError if it is missing, damaged, or of another model.
     """
     metadata, arrays = read_tensors(path, FORMAT)
     # States of before it was kept do not have it.

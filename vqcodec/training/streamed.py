@@ -39,13 +39,8 @@ class Sampler(Protocol[BatchT]):
 class StreamedSampler(Generic[BatchT]):
     """Batches from pools of parts: `config.pool_steps` steps from each, then from the next.
 
-    While one pool is drawn from, the next is read.
-
-    Args:
-        n_parts: of the source.
-        config: sizes of pools.
-        seed: of their order.
-        build: reads parts, by their numbers, and samples their recordings.
+    While one pool is drawn from, the next is read: `build` reads parts, by their numbers, and
+    samples their recordings.
     """
 
     def __init__(
@@ -92,8 +87,7 @@ def pool_parts(n_parts: int, config: PoolConfig, seed: int, pool: int) -> list[i
 def streamed_source(root: str) -> Listing | None:
     """The source that a recipe names, or None where that is, or is to be, a prepared folder.
 
-    Raises:
-        DataError: it is a source of nothing.
+    Raises DataError if it is a source of nothing.
     """
     folder = Path(root)
     holds_audio = (folder / "audio.i16").exists() or (folder / "dataset.json").exists()
@@ -106,12 +100,7 @@ def audio_pool(
 ) -> AudioClips:
     """The recordings of some parts, in memory; those that cannot be read are logged.
 
-    Args:
-        listing: of the source.
-        parts: their numbers.
-        root: what the source is called.
-        sample_rate: in Hz.
-        n_threads: that read recordings side by side.
+    `n_threads` read them side by side, and `root` is what the source is called.
     """
 
     def read(record: Record) -> tuple[np.ndarray, float] | VqcodecError:
@@ -142,15 +131,9 @@ def audio_pool(
 def coded_pool(
     listing: Listing, parts: Sequence[int], fingerprint: bytes
 ) -> dict[str, list[CodedClip]]:
-    """The codes of some parts, by splits; those that cannot be read are logged.
+    """The codes of some parts of a data set, by splits; those that cannot be read are logged.
 
-    Args:
-        listing: of a data set of codes.
-        parts: their numbers.
-        fingerprint: of the model that must have made them.
-
-    Raises:
-        CodesError: codes are of another model, or do not tell their voice.
+    Raises CodesError if codes are not of the model of the fingerprint, or do not tell their voice.
     """
     found: dict[str, list[CodedClip]] = {name: [] for name in SPLITS}
     faults: list[str] = []

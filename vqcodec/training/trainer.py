@@ -79,13 +79,7 @@ def train(
 
 
 class Trainer(Training[Batch]):
-    """State and steps of one training.
-
-    Args:
-        recipe: what to train.
-        place: this process.
-        on_report: see `train`.
-    """
+    """State and steps of one training."""
 
     MODEL_FILE = "model.safetensors"
     recipe: Recipe

@@ -32,16 +32,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model and what is known about it.
-
-    Attributes:
-        name: file stem.
-        model: in evaluation mode, float32, on the CPU.
-        voices: name -> (64,) int8 speaker vector.
-        fingerprint: 8 bytes; files of codes name it.
-        provenance: data, steps, hardware, licence, metrics: free JSON.
-        tables: of the entropy coder, if there are any.
-    """
+    """A model in evaluation mode, float32, on the CPU, and what its `ModelFile` tells."""
 
     name: str
     model: VQVAE
@@ -84,13 +75,9 @@ def save(
 
 
 def load(name: str | Path | None = None) -> Checkpoint:
-    """Load a packaged model by name, or a model file by path.
+    """Load a packaged model by name, `speech-1k` when None, or a model file by path.
 
-    Args:
-        name: `speech-1k` when None.
-
-    Raises:
-        CheckpointError: no such model, or not one of ours, damaged, or too new.
+    Raises CheckpointError if there is none, or it is not one of ours, damaged, or too new.
     """
     file = model_file.read(name)
     return Checkpoint(
@@ -101,8 +88,7 @@ def load(name: str | Path | None = None) -> Checkpoint:
 def network(file: ModelFile) -> VQVAE:
     """The networks of a model file, as `built` makes them.
 
-    Raises:
-        CheckpointError: weights and configuration disagree.
+    Raises CheckpointError if weights and configuration disagree.
     """
     weights = file.weights()
     rows = weights.get("speaker.embedding.weight", np.empty(0)).shape[0]
@@ -113,15 +99,10 @@ def network(file: ModelFile) -> VQVAE:
 
 
 def built(build: Callable[[], Network], weights: Arrays) -> Network:
-    """A network for use, with the weights of a file.
+    """A network for use, with weights for all of its state but what is `DERIVED`.
 
-    Args:
-        build: makes it with any weights.
-        weights: all of its state but what is `DERIVED`.
-
-    Raises:
-        ValueError, RuntimeError: the network asks for other weights than these. One that asks for
-            more is refused before it takes the memory.
+    Raises ValueError or RuntimeError if it asks for other weights than these. One that asks for
+    more is refused before it takes the memory.
     """
     with _at_most(SLACK + 2 * sum(value.size for value in weights.values())):
         network = build()

@@ -26,13 +26,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Place(NamedTuple):
-    """Where a model is on the hub.
-
-    Attributes:
-        repository: `owner/name`.
-        file: in it.
-        revision: a branch, a tag or a commit; the main branch when None.
-    """
+    """Where a model is on the hub, by default on the main branch."""
 
     repository: str
     file: str
@@ -45,11 +39,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def place(name: str) -> Place:
-    """Where `hf://owner/name@revision` is.
-
-    Raises:
-        CheckpointError: that is not its form.
-    """
+    """Where `hf://owner/name@revision` is; raises CheckpointError if that is not its form."""
     match = _NAME.fullmatch(name)
     if match is None or re.search(r"--|\.\.|\.git(@|$)", name.partition("@")[0]):
         raise CheckpointError(f"{name}: no name of the hub; write {SCHEME}owner/name[@revision]")
@@ -112,13 +102,7 @@ def _told(name: str) -> Iterator[None]:
 
 
 def _check(name: str, path: Path, etag: str | None) -> None:
-    """Refuse, and remove, a download whose bytes are not those that the hub has.
-
-    Args:
-        name: what errors call it.
-        path: in the cache.
-        etag: of the hub; for a large file it is the SHA-256.
-    """
+    """Refuse, and remove, a large download whose SHA-256 is not the hub's etag."""
     if etag is None or not _SHA256.fullmatch(etag) or file_digest(path) == etag:
         return
     path.resolve().unlink()
@@ -127,10 +111,9 @@ def _check(name: str, path: Path, etag: str | None) -> None:
 
 
 def push(path: Path, name: str, card: str) -> str:
-    """Put a model and its card on the hub, in one commit; the repository is made if need be.
+    """Put a model and its card on the hub, in one commit; returns its name, pinned to that.
 
-    Returns:
-        Its name, pinned to that commit.
+    The repository is made if need be.
 
     Raises:
         CheckpointError: the name is none or has a revision, the hub cannot be reached or refuses.

@@ -17,12 +17,9 @@ MEASURES = {"wer": False, "speaker_similarity": True, "f0_correlation": True}
 def best_first(config: ModelConfig, provenance: Mapping[str, Any]) -> tuple[DecoderName, ...]:
     """The decoders of a model, whichever is the best by most of `MEASURES` before the others.
 
-    Those of which there are no measures are in the order of `ModelConfig.decoders`.
-
-    Args:
-        config: of the model.
-        provenance: its `metrics` are those of the first decoder of that order; those of another
-            are within them, by its name.
+    Those of which there are no measures are in the order of `ModelConfig.decoders`. The `metrics`
+    of the provenance are those of the first decoder of that order; those of another are within
+    them, by its name.
     """
     names = config.decoders
     metrics = _mapping(provenance.get("metrics"))

@@ -47,14 +47,9 @@ _ORIGIN = ("licence", "attribution", "data", "hardware", "stage")
 
 
 def model_card(header: ModelHeader, name: str) -> str:
-    """The card of a model, as the README.md of its repository.
+    """The card of a model that goes to `hf://owner/name`, as the README.md of its repository.
 
-    Args:
-        header: of the model.
-        name: `hf://owner/name`, where it goes.
-
-    Returns:
-        Markdown. The first lines are what the hub reads: library, licence and tags.
+    It is Markdown, whose first lines are what the hub reads: library, licence and tags.
     """
     licence = str(header.provenance.get("licence", ""))
     tags = [tag for words, tag in LICENCES.items() if words in licence]

@@ -82,13 +82,10 @@ class ModelFile:
         return self.path.stem
 
     def weights(self, names: Container[str] | None = None) -> dict[str, np.ndarray]:
-        """The state of the networks, float32.
+        """The state of the networks, float32, or what is named of it.
 
-        Args:
-            names: what is wanted of it; all when None.
-
-        Raises:
-            CheckpointError: tensors do not belong together, or have values that are no numbers.
+        Raises CheckpointError if tensors do not belong together, or have values that are no
+        numbers.
         """
         try:
             return _restored(self.tensors, names)
@@ -112,15 +109,8 @@ def write(
 ) -> bytes:
     """Write a model file atomically; returns its fingerprint.
 
-    Args:
-        path: ends in .safetensors.
-        config: what the model is made of.
-        weights: the state of its networks.
-        voices: name -> (64,) int8.
-        provenance: what JSON can hold.
-        tables: of the entropy coder. They are no part of the fingerprint: files of codes name
-            them on their own.
-        graphs: of the configuration. They are no part of the fingerprint either.
+    Arguments are those of `checkpoint.save`; the weights are the state of the networks. Neither
+    tables nor graphs are a part of the fingerprint.
     """
     tensors = {
         stored: part
@@ -147,14 +137,9 @@ def write(
 
 
 def add_graphs(path: Path, graphs: Mapping[str, Graph]) -> None:
-    """Write a model file anew, atomically, with other graphs and all else as it is.
+    """Write a model file, of this or an older format, anew with other graphs, atomically.
 
-    Args:
-        path: of the file, of this format or an older one.
-        graphs: of its configuration.
-
-    Raises:
-        CheckpointError: it is missing, damaged, or of another kind.
+    Raises CheckpointError if it is missing, damaged, or of another kind.
     """
     read(path)
     metadata, tensors = read_tensors(path, FORMAT)
@@ -177,13 +162,9 @@ def _put(
 
 
 def read(name: str | Path | None = None) -> ModelFile:
-    """Read a packaged model by name, or a model file by path.
+    """Read a packaged model by name, `speech-1k` when None, or a model file by path.
 
-    Args:
-        name: `speech-1k` when None.
-
-    Raises:
-        CheckpointError: no such model, or not one of ours, damaged, or too new.
+    Raises CheckpointError if there is none, or it is not one of ours, damaged, or too new.
     """
     path = find(name)
     metadata, tensors = read_tensors(path, FORMAT)
@@ -250,8 +231,7 @@ def _graphs(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> dict[st
 def read_tensors(path: Path, format_name: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Metadata and tensors of a .safetensors file of ours.
 
-    Raises:
-        CheckpointError: missing, damaged, or of another kind.
+    Raises CheckpointError if it is missing, damaged, or of another kind.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")
@@ -292,11 +272,7 @@ def _restored(tensors: Arrays, names: Container[str] | None) -> dict[str, np.nda
 
 
 def finite(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights, if networks can be made of them.
-
-    Raises:
-        ValueError: some are no finite numbers.
-    """
+    """Weights, if networks can be made of them; raises ValueError if some are no finite numbers."""
     for name, value in weights.items():
         if not np.isfinite(value).all():
             raise ValueError(f"{name} has values that are no finite numbers")

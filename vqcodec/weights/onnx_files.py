@@ -21,16 +21,11 @@ HALF = ".float16"  # names of weights that are read as float32 end so
 
 
 def write_onnx(file: ModelFile, folder: Path, *, half: bool = False) -> list[Path]:
-    """Write the graphs of a model and of its pitch tracker, and `model.json` about them.
+    """Write the graphs of a model and its pitch tracker, and `model.json` about them.
 
-    Args:
-        file: of the model, with graphs.
-        folder: is made if need be; files of the same names are replaced.
-        half: store weights as float16, which graphs then read as float32; what gives codes their
-            meaning stays float32 where the model file has that.
-
-    Returns:
-        The paths of the graphs.
+    Files of the same names are replaced, and the paths of the graphs returned. With `half`, weights
+    are stored as float16, which graphs then read as float32; what gives codes their meaning stays
+    float32 where the model file has that.
 
     Raises:
         CheckpointError: the file has no graphs.

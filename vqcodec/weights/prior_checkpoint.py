@@ -61,12 +61,9 @@ def save(
 
 
 class PriorFile(NamedTuple):
-    """What a prior file holds.
+    """What a prior file holds: see `Prior`, whose model is in evaluation mode, on the CPU.
 
-    Attributes:
-        model: in evaluation mode, on the CPU.
-        histogram, typical, provenance: see `Prior`.
-        fingerprint: hexadecimal, of the codec whose codes it knows.
+    The fingerprint, hexadecimal, is that of the codec whose codes it knows.
     """
 
     model: CodeTransformer
@@ -79,11 +76,7 @@ class PriorFile(NamedTuple):
 def read(path: str | os.PathLike[str]) -> PriorFile:
     """Read a prior file, whichever codec it belongs to.
 
-    Args:
-        path: of the file.
-
-    Raises:
-        CheckpointError: it is missing, damaged or too new.
+    Raises CheckpointError if it is missing, damaged or too new.
     """
     metadata, tensors = read_tensors(Path(path), FORMAT)
     try:

@@ -48,8 +48,7 @@ class ModelHeader:
 def read_header(path: Path) -> ModelHeader:
     """Read what a model file says of itself.
 
-    Raises:
-        CheckpointError: not a readable model file, or too new.
+    Raises CheckpointError if it is not a readable model file, or too new.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -74,12 +73,7 @@ def read_header(path: Path) -> ModelHeader:
 
 
 def check_version(path: Path, metadata: dict[str, str]) -> None:
-    """Refuse a model file of a later format.
-
-    Raises:
-        CheckpointError: it is of one.
-        LookupError, ValueError: it does not say.
-    """
+    """Raise a CheckpointError about a model file of a later format."""
     if int(metadata["version"]) > VERSION:
         raise CheckpointError(
             f"{path}: model format {metadata['version']} is newer than {VERSION}: upgrade vqcodec"

@@ -138,15 +138,10 @@ class VoicesFile:
         return None
 
     def add(self, fingerprint: bytes, voice: Speaker) -> None:
-        """Add or replace a voice and write the file; what others add, even meanwhile, stays.
+        """Add or replace a named voice and write the file; what others add, even meanwhile, stays.
 
-        Args:
-            fingerprint: of the model whose speaker encoder made it.
-            voice: with a name.
-
-        Raises:
-            SpeakerError: its name is none, or another process keeps the file locked.
-            OSError: the file cannot be written.
+        The model whose speaker encoder made it has this fingerprint. Raises SpeakerError if the
+        name is none, or another process keeps the file locked, and OSError if it cannot be written.
         """
         check_name(voice.name or "")
         with self._rewritten() as entries:
@@ -155,9 +150,7 @@ class VoicesFile:
     def remove(self, name: str, models: Iterable[bytes]) -> None:
         """Remove the voice of this name from those of some models, and write the file.
 
-        Raises:
-            SpeakerError: one of the models has none, or another process keeps the file locked.
-            OSError: the file cannot be written.
+        Errors are as of `add`; a SpeakerError also if one of the models has no such voice.
         """
         with self._rewritten() as entries:
             for fingerprint in models:
@@ -166,10 +159,7 @@ class VoicesFile:
     def rename(self, old: str, new: str, models: Iterable[bytes]) -> None:
         """Rename the voice of some models, and write the file, which remembers the old name.
 
-        Raises:
-            SpeakerError: the new name is impossible or taken, one of the models has no such voice,
-                or another process keeps the file locked.
-            OSError: the file cannot be written.
+        Errors are as of `remove`; a SpeakerError also if the new name is taken.
         """
         check_name(new)
         with self._rewritten() as entries:
@@ -234,11 +224,7 @@ def _from_json(voice: Any) -> _Entry:
 
 
 def _info(known: Mapping[str, Any]) -> VoiceInfo:
-    """What a JSON object says of a voice.
-
-    Raises:
-        ValueError, TypeError: a number is none, or a text cannot be printed.
-    """
+    """What a JSON object says of a voice; ValueError or TypeError if that is impossible."""
     words = {key: known.get(key) for key in ("sex", "accent", "source")}
     for word in words.values():
         if word is not None and not word.isprintable():
@@ -257,12 +243,7 @@ def packaged_info() -> Mapping[str, VoiceInfo]:
 
 
 def voice_info(provenance: Mapping[str, Any], fingerprint: bytes) -> dict[str, VoiceInfo]:
-    """Name -> what is known of the voices of a model.
-
-    Args:
-        provenance: of the model.
-        fingerprint: of the model.
-    """
+    """Name -> what is known of the voices of a model, by its provenance and fingerprint."""
     pitches = provenance.get(PITCHES, {})
     known = {name: VoiceInfo(pitch_hz=float(hertz)) for name, hertz in pitches.items()}
     return known | dict(packaged_info() if registry.maker(fingerprint) else {})
@@ -289,12 +270,7 @@ def model_names(models: Iterable[bytes]) -> list[str]:
 
 
 def models_with(name: str, enrolled: VoicesFile | None) -> list[str]:
-    """What to call the models that have a voice of this name.
-
-    Args:
-        name: of the voice.
-        enrolled: where to look beside the packaged models.
-    """
+    """What to call the models, packaged or in a file, that have a voice of this name."""
     headers = [registry.read_header(path) for path in registry.packaged().values()]
     found = [header.name for header in headers if name in header.voices]
     found += model_names([] if enrolled is None else enrolled.models(name))
@@ -304,8 +280,7 @@ def models_with(name: str, enrolled: VoicesFile | None) -> list[str]:
 def check_name(name: str) -> str:
     """The name of a new voice, if it can be told from a file.
 
-    Raises:
-        SpeakerError: empty, over 64 bytes, or with characters that paths have.
+    Raises SpeakerError if it is empty, over 64 bytes, or has characters that paths have.
     """
     if not name.isprintable() or not 1 <= len(name.encode()) <= 64 or set(name) & set("/\\."):
         raise SpeakerError(
