@@ -15,7 +15,7 @@ import torch
 
 import vqcodec
 from vqcodec.evaluation.baselines import baseline
-from vqcodec.inference.wavenet.reference import ReferenceSampler
+from vqcodec.inference.wavenet.graph import GraphSampler
 from vqcodec.models.cost import part_costs
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.mu_law import SILENCE
@@ -154,7 +154,7 @@ def queues(codec: vqcodec.Codec, request: Request) -> Part:
         told = Condition(latents, torch.zeros(1, codec.config.speaker.dim))
         condition = wavenet.per_code(wavenet.informed(told, codec.model.fast))
     seconds = 10 * codec.hop_length / codec.sample_rate
-    return Part(seconds, lambda: list(ReferenceSampler(wavenet, seeds=[0]).blocks(condition)), macs)
+    return Part(seconds, lambda: list(GraphSampler(wavenet, seeds=[0]).blocks(condition)), macs)
 
 
 def naive(codec: vqcodec.Codec, request: Request) -> Part:

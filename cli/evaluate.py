@@ -163,7 +163,7 @@ def leakage(
     """
     require("eval")
     from vqcodec.evaluation.leakage import leakage as measured
-    from vqcodec.evaluation.recognizers import find_recognizer
+    from vqcodec.evaluation.recognition import find_recognizer
 
     options: dict[str, Any] = {"min_clips": min_clips, "max_clips": max_clips}
     if recognizer is not None:

@@ -26,8 +26,7 @@ from vqcodec_cli.models import app as model
 from vqcodec_cli.models import models, speakers
 from vqcodec_cli.prepare import prepare
 from vqcodec_cli.sample import sample, score
-from vqcodec_cli.serve import serve
-from vqcodec_cli.studio import studio
+from vqcodec_cli.serve import serve, studio
 from vqcodec_cli.train import recipes, train
 from vqcodec_cli.transcode import convert, decode, encode
 from vqcodec_cli.units import units

@@ -74,12 +74,12 @@ def speakers(model: Model = None, voices: Voices = None, as_json: Json = False) 
 
     Example: vqcodec speakers
     """
-    from vqcodec.weights.registry import find, maker, read_header
-    from vqcodec.weights.voices import VoiceInfo, VoicesFile, default_path, packaged_info
+    from vqcodec.weights.registry import find, read_header
+    from vqcodec.weights.voices import VoiceInfo, VoicesFile, default_path, voice_info
 
     header = read_header(find(model))
     enrolled = VoicesFile(voices or default_path()).voices(header.fingerprint)
-    known = packaged_info() if maker(header.fingerprint) else {}
+    known = voice_info(header.provenance, header.fingerprint)
     found = {name: known.get(name, VoiceInfo()) for name in header.voices}
     found |= {name: voice.info for name, voice in enrolled.items()}
     if as_json:

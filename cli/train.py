@@ -63,7 +63,7 @@ def _train_codec(recipe: Path, tree: dict[str, Any], device: DeviceName, resume:
 
 
 def _train_prior(recipe: Path, tree: dict[str, Any], device: DeviceName, resume: bool) -> None:
-    from vqcodec.training.prior_recipe import PriorRecipe
+    from vqcodec.training.recipe import PriorRecipe
     from vqcodec.training.recipe_files import validated
 
     def figures(report: Report) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import vqcodec
 from vqcodec import audio
 from vqcodec.evaluation.plots import new_figure
-from vqcodec.evaluation.recognizers import find_recognizer
+from vqcodec.evaluation.recognition import find_recognizer
 from vqcodec.models.config import QuantizerConfig
 
 DIM, WIDTH, CODEBOOK_SIZE = 64, 48, 256

@@ -19,8 +19,7 @@ from command_line import ROOT, Run
 from recordings import spoken, write
 from vqcodec_cli.main import app
 
-from vqcodec.training.prior_recipe import PriorRecipe
-from vqcodec.training.recipe import Recipe
+from vqcodec.training.recipe import PriorRecipe, Recipe
 from vqcodec.training.recipe_files import packaged_recipes, read_recipe, validated
 
 PAGES = ["README.md", "samples/README.md", "benchmarks/README.md"]

@@ -99,7 +99,6 @@ WITH_TORCH = {  # follow gradients, or use a GPU
     "vqcodec.inference.engines.batched",
     "vqcodec.inference.engines.pytorch",
     "vqcodec.inference.wavenet.graph",
-    "vqcodec.inference.wavenet.reference",
 }
 
 

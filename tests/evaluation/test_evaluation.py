@@ -26,7 +26,7 @@ from vqcodec.evaluation import (
 from vqcodec.evaluation.external import Coded
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE, UndefinedMetricError
-from vqcodec.evaluation.recognizers import Recognizer
+from vqcodec.evaluation.recognition import Recognizer
 from vqcodec.evaluation.summary import WORD_ERROR_RATE
 from vqcodec.evaluation.treatments import Treatment
 

@@ -11,8 +11,7 @@ from recordings import SAID, SAID_S, spoken
 
 from vqcodec.evaluation import quality
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE
-from vqcodec.evaluation.recognition import word_errors
-from vqcodec.evaluation.recognizers import Recognizer
+from vqcodec.evaluation.recognition import Recognizer, word_errors
 
 # By how much a measure may differ where what it is of did not change.
 NEAR = {

@@ -21,7 +21,7 @@ from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError, VqcodecError
 from vqcodec.evaluation import leakage, reliance
 from vqcodec.evaluation.leakage import HISTOGRAM, MFCCS, VECTORS
-from vqcodec.evaluation.recognizers import Recognizer
+from vqcodec.evaluation.recognition import Recognizer
 from vqcodec.evaluation.reliance import Measurement
 
 N_CODES = 250

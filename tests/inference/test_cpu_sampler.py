@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from vqcodec.inference.wavenet.cpu import CpuSampler
+from vqcodec.inference.wavenet.graph import GraphSampler
 from vqcodec.inference.wavenet.kernel import (
     choose,
     predict,
@@ -18,7 +19,6 @@ from vqcodec.inference.wavenet.kernel import (
     step,
     tell,
 )
-from vqcodec.inference.wavenet.reference import ReferenceSampler
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.mu_law import SILENCE
@@ -179,13 +179,13 @@ def test_going_on_equals_sampling_at_once(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", ["small, odd widths", "bands, odd widths"])
-def test_it_begins_like_the_plain_sampler(preset: str) -> None:
+def test_it_begins_like_the_sampler_in_pytorch(preset: str) -> None:
     # Until rounding lets one draw fall on the other side, both walk the same path.
     wavenet = make_wavenet(preset)
     _, condition = make_condition(wavenet, 3, n_codes=2)
     for temperature, n_samples in ((1.0, 20), (0.0, None)):
         fast = sampled(wavenet, condition, [1, 2, 3], temperature=temperature)
-        plain = ReferenceSampler(wavenet, seeds=[1, 2, 3], temperature=temperature)
+        plain = GraphSampler(wavenet, seeds=[1, 2, 3], temperature=temperature)
         expected = torch.cat(list(plain.blocks(condition)), 1).numpy()
         np.testing.assert_allclose(fast[:, :n_samples], expected[:, :n_samples], atol=1e-5)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import signal, stats
 
-from vqcodec.inference.wavenet.reference import ReferenceSampler
+from vqcodec.inference.wavenet.graph import GraphSampler
 from vqcodec.models.config import ModelConfig, WaveNetConfig
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.mu_law import N_LEVELS, SILENCE, Synthesizer
@@ -53,7 +53,7 @@ def inputs(wavenet: WaveNet, n_lanes: int, n_codes: int) -> tuple[torch.Tensor, 
 
 
 def sampled(wavenet: WaveNet, condition: torch.Tensor, seeds: list[int], **options) -> torch.Tensor:
-    sampler = ReferenceSampler(wavenet, seeds=seeds, **options)
+    sampler = GraphSampler(wavenet, seeds=seeds, **options)
     return torch.cat(list(sampler.blocks(condition)), dim=1)
 
 
@@ -151,12 +151,12 @@ def test_sampling_steps_give_the_teacher_forced_logits(order, n_bands):
     levels, told = inputs(wavenet, 3, 6)
     expected = wavenet(levels, told)
     assert expected.std() > 0.05
-    sampler = ReferenceSampler(wavenet, seeds=[0, 1, 2])
+    sampler = GraphSampler(wavenet, seeds=[0, 1, 2])
     condition = wavenet.per_code(told)
     for index, step in enumerate(levels.unbind(1)):
-        held = sampler.held(condition[:, index * n_bands // HOP_LENGTH])
-        guess = sampler.expected(held)
-        begun = sampler.inputs(held, guess)
+        sampler.hear(condition[:, index * n_bands // HOP_LENGTH])
+        guess = sampler.expected()
+        begun = sampler.inputs(guess)
         for band in range(n_bands):
             logits = wavenet.band_logits(begun[:, band], band, guess)
             torch.testing.assert_close(logits, expected[:, index, band], atol=1e-4, rtol=0)
@@ -172,7 +172,7 @@ def test_a_seed_gives_the_same_samples_in_any_company_and_in_any_pieces(n_bands)
     together = sampled(wavenet, condition, [7, 8, 9, 9])
     alone = sampled(wavenet, condition[1:2], [8])
     torch.testing.assert_close(together[1], alone[0], atol=1e-6, rtol=0)
-    sampler = ReferenceSampler(wavenet, seeds=[8])
+    sampler = GraphSampler(wavenet, seeds=[8])
     parts = [block for part in condition[1:2].split(2, dim=1) for block in sampler.blocks(part)]
     assert torch.equal(torch.cat(parts, dim=1), alone)
     assert not torch.equal(sampled(wavenet, condition[1:2], [9]), alone)
@@ -208,12 +208,9 @@ def test_samples_follow_the_distribution(temperature):
 
 def test_every_band_has_its_temperature():
     wavenet, logits = fixed_distribution(n_bands=4)
-    sampler = ReferenceSampler(wavenet, seeds=[0] * 50, temperature=0.9)
-    rng = np.random.default_rng(0)
-    held, levels = sampler.held(torch.zeros(50, wavenet.config.condition_channels)), []
-    for _ in range(200):
-        sampler.step(held, torch.from_numpy(rng.random((4, 50))))
-        levels.append(sampler.levels)
+    sampler = GraphSampler(wavenet, seeds=range(50), temperature=0.9)
+    condition = torch.zeros(50, 100, wavenet.config.condition_channels)
+    levels = [sampler.sampled.flatten(0, 1).clone() for _ in sampler.blocks(condition)]
     bands = zip(torch.cat(levels).T, logits.split(N_LEVELS), (0.6, 0.8, 1.0, 1.0), strict=True)
     for drawn, own, temperature in bands:
         shares = (own.double() / (0.9 * temperature)).softmax(0)

@@ -17,7 +17,7 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.speaker_vector import from_int8
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.prior_data import IGNORED, CodedClip, CodeSampler, encode_clips
-from vqcodec.training.prior_recipe import PriorDataConfig
+from vqcodec.training.recipe import PriorDataConfig
 from vqcodec.weights import checkpoint
 
 

@@ -22,8 +22,8 @@ from vqcodec.errors import CheckpointError, ConfigError
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.training.loop import Report
 from vqcodec.training.prior_data import IGNORED, encode_clips
-from vqcodec.training.prior_recipe import PriorRecipe
 from vqcodec.training.prior_trainer import PriorTrainer, train
+from vqcodec.training.recipe import PriorRecipe
 from vqcodec.training.recipe_files import read_recipe, validated
 from vqcodec.training.session import Processes
 from vqcodec.weights import prior_checkpoint
@@ -215,7 +215,7 @@ def test_a_prior_that_is_not_there_is_missed_before_a_corpus_is_encoded(
 SCRIPT = """
 from vqcodec.training.recipe_files import read_recipe, validated
 from vqcodec.training.prior_trainer import train
-from vqcodec.training.prior_recipe import PriorRecipe
+from vqcodec.training.recipe import PriorRecipe
 recipe = validated(PriorRecipe, path, read_recipe(path))
 train(recipe, device="cpu", on_report=reports.append)
 """

@@ -16,8 +16,7 @@ from vqcodec.errors import ConfigError, DataError
 from vqcodec.scale.listing import list_source
 from vqcodec.training import prior_trainer
 from vqcodec.training.loop import Report
-from vqcodec.training.prior_recipe import PriorRecipe
-from vqcodec.training.recipe import Recipe
+from vqcodec.training.recipe import PriorRecipe, Recipe
 from vqcodec.training.session import open_session
 from vqcodec.training.streamed import StreamedSampler, pool_parts
 from vqcodec.training.trainer import Trainer, train

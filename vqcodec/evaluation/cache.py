@@ -31,8 +31,7 @@ from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import RecordingWarning, VqcodecError
 from vqcodec.evaluation.quality import SAMPLE_RATE, check_pair
-from vqcodec.evaluation.recognition import WordErrors, word_errors
-from vqcodec.evaluation.recognizers import Recognizer, find_recognizer
+from vqcodec.evaluation.recognition import Recognizer, WordErrors, find_recognizer, word_errors
 from vqcodec.files import file_digest, write_atomically
 from vqcodec.format.codes import Codes
 from vqcodec.inference.engines.pytorch import TorchEngine

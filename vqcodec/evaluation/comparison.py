@@ -125,7 +125,7 @@ def compare(
         generations: how often to code what was decoded before; each is measured.
         limit: files at most, spread over the split.
         jobs: processes at a time; the calling script needs `if __name__ == "__main__"`.
-        recognizer: as `vqcodec.evaluation.recognizers.find_recognizer` names it.
+        recognizer: as `vqcodec.evaluation.recognition.find_recognizer` names it.
         on_progress: told what is done and what is waited for.
 
     Returns:

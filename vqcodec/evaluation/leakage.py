@@ -21,7 +21,7 @@ from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
 from vqcodec.evaluation.quality import track_pitch
-from vqcodec.evaluation.recognizers import Recognizer
+from vqcodec.evaluation.recognition import Recognizer
 from vqcodec.evaluation.reliance import Measurement, measure_reliance
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.evaluation.summary import TRAINED_ON_NOTE, cell, heading, ratio

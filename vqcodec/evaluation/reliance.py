@@ -13,8 +13,7 @@ from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, mel_distance
-from vqcodec.evaluation.recognition import WordErrors, word_errors
-from vqcodec.evaluation.recognizers import Recognizer
+from vqcodec.evaluation.recognition import Recognizer, WordErrors, word_errors
 from vqcodec.evaluation.summary import Mean, ratio
 from vqcodec.format.codes import Codes
 

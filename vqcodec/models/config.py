@@ -109,16 +109,12 @@ class QuantizerConfig(Section):
     threshold_ema_dead_code: Fraction = 0.05
 
     @model_validator(mode="after")
-    def _fsq_size(self) -> QuantizerConfig:
+    def _known_to_its_kind(self) -> QuantizerConfig:
         if self.kind == "fsq" and math.prod(self.levels) != self.codebook_size:
             raise ValueError(
                 f"levels {list(self.levels)} make {math.prod(self.levels)} codes, "
                 f"codebook_size says {self.codebook_size}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _known_to_its_kind(self) -> QuantizerConfig:
         if self.kind != "residual_vq" and self.shared_codebook:
             raise ValueError(f"kind {self.kind} has no shared_codebook; kind residual_vq has")
         if self.kind != "vq" and self.estimator == "nsvq":

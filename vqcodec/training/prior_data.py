@@ -20,7 +20,7 @@ from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import CheckpointError, DataError
 from vqcodec.files import write_atomically
 from vqcodec.models.speaker_vector import from_int8
-from vqcodec.training.prior_recipe import PriorDataConfig
+from vqcodec.training.recipe import PriorDataConfig
 from vqcodec.weights.model_file import checksum, read_tensors
 
 FORMAT = "vqcodec-coded-clips"

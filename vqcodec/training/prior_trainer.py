@@ -22,7 +22,7 @@ from vqcodec.models.speaker_vector import from_int8
 from vqcodec.scale.listing import Listing
 from vqcodec.training.loop import UNVALIDATED, Report, Training
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, encode_clips
-from vqcodec.training.prior_recipe import PriorRecipe
+from vqcodec.training.recipe import PriorRecipe
 from vqcodec.training.session import Processes, open_session
 from vqcodec.training.streamed import (
     Sampler,

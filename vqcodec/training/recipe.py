@@ -1,4 +1,4 @@
-"""The recipe of a codec: what a training is told, checked as a whole."""
+"""Recipes of codecs and of priors: what a training is told, checked as a whole."""
 
 from __future__ import annotations
 
@@ -6,9 +6,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vqcodec.data.data_config import AugmentationConfig, DataConfig, PerturbationConfig
+from vqcodec.data.data_config import (
+    AugmentationConfig,
+    DataConfig,
+    PerturbationConfig,
+    PoolConfig,
+)
 from vqcodec.models import AUTOREGRESSIVE, DecoderName
-from vqcodec.models.config import Count, Fraction, ModelConfig, Positive, Section, Weight
+from vqcodec.models.config import (
+    Count,
+    Fraction,
+    ModelConfig,
+    Positive,
+    PriorConfig,
+    Section,
+    Weight,
+)
 from vqcodec.models.loss_config import (
     LONGEST_WINDOW,
     PERIODICITY_SECONDS,
@@ -222,3 +235,34 @@ class Recipe(RunConfig):
                     f"samples of data.segment_length {self.data.segment_length}: lengthen it"
                 )
         return faults
+
+
+class PriorDataConfig(PoolConfig):
+    """What is trained on; a source that was not prepared is one of codes.
+
+    Attributes:
+        batch_size: segments of one optimiser step, over all processes.
+        segment_length: codes in a segment; over `model.context`, or its sliding is not learned.
+        speaker_dropout: share of segments that do not say who speaks.
+    """
+
+    batch_size: Positive = 8
+    segment_length: Positive = 512
+    speaker_dropout: Fraction = 0.1
+
+
+class PriorRecipe(RunConfig):
+    """A whole training of a prior.
+
+    Attributes:
+        codec: the packaged model or model file whose codes are learned.
+        initial_prior: a prior file to start from, of this codec or of one that it was trained
+            further from, whose codes mean much the same.
+    """
+
+    stage: Literal["prior"] = "prior"
+    output: str = "runs/prior"
+    codec: str = "speech-1k"
+    initial_prior: str | None = None
+    data: PriorDataConfig = PriorDataConfig()
+    model: PriorConfig = PriorConfig()

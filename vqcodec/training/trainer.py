@@ -25,7 +25,6 @@ from vqcodec.models.streams import build_streams
 from vqcodec.scale.listing import Listing
 from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.encoder_objective import EncoderLosses, EncoderObjective
-from vqcodec.training.examples import add_example
 from vqcodec.training.loop import UNVALIDATED, Report, Training, average_losses
 from vqcodec.training.mean_voices import mean_pitches
 from vqcodec.training.model_files import (
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
 KMEANS_VECTORS_PER_CODE = 25
 SETTLING_STEPS = 200  # after its start, before the codebook is judged
 VALIDATION_BATCHES = 16
+EXAMPLE_N_FFT = 1024
 
 
 def train(
@@ -318,8 +318,7 @@ class Trainer(Training[Batch]):
             for name, value in losses.items():
                 writer.add_scalar(f"validation/{name}", value, self.step)
             if self.recipe.trains_waveforms:
-                example = self.validation.batch(0).to(place.device)
-                add_example(writer, objective, example, self.step)
+                self._add_example(writer, objective)
         # Distances to the recordings do not see what discriminators improve, or what becomes of
         # other voices: the newest model is kept.
         draws_codes = self.recipe.loss.consistency > 0 and not self.recipe.freezes_codebook
@@ -342,6 +341,17 @@ class Trainer(Training[Batch]):
                     codes_of=self.codes_of,
                 )
         return loss
+
+    def _add_example(self, writer: SummaryWriter, objective: Objective | EncoderObjective) -> None:
+        """Show TensorBoard the first segment of validation, and what is made of it."""
+        batch = self.validation.batch(0).to(self.place.device)
+        decoded = objective(batch).decoded
+        assert decoded is not None
+        for name, waveform in (("true", batch.waveform[:1]), ("decoded", decoded[:1])):
+            writer.add_audio(name, waveform.clamp(-1, 1), self.step, self.data.sample_rate)
+            log_mel = objective.waveform_loss.spectral.log_mel(waveform, EXAMPLE_N_FFT)[0].T
+            image = (log_mel - log_mel.min()) / (log_mel.max() - log_mel.min() + 1e-6)
+            writer.add_image(f"log_mel/{name}", image.flip(0)[None], self.step)
 
     def _usage_and_warning(self) -> tuple[CodebookUsage, str | None]:
         counts = self._sum(self.monitor.counts.to(self.place.device))

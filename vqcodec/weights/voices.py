@@ -8,7 +8,6 @@ import difflib
 import importlib.resources
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -250,18 +249,10 @@ def voice_info(provenance: Mapping[str, Any], fingerprint: bytes) -> dict[str, V
 
 
 def default_path() -> Path:
-    """Where enrolled voices are kept: `voices.json` in the user's settings folder for vqcodec.
+    """Where enrolled voices are kept: `voices.json` in the user's settings folder for vqcodec."""
+    from typer import get_app_dir  # not before it is asked for: it takes a while to import
 
-    The folder is `typer.get_app_dir("vqcodec")`, found without the command line's library.
-    """
-    home = os.path.expanduser("~")
-    if sys.platform == "win32":
-        folder = os.environ.get("APPDATA", home)
-    elif sys.platform == "darwin":
-        folder = os.path.join(home, "Library", "Application Support")
-    else:
-        folder = os.environ.get("XDG_CONFIG_HOME", os.path.join(home, ".config"))
-    return Path(folder, "vqcodec", "voices.json")
+    return Path(get_app_dir("vqcodec"), "voices.json")
 
 
 def model_names(models: Iterable[bytes]) -> list[str]:

@@ -25,7 +25,7 @@ SMALLEST_GROUP = 7
 
 
 class CpuSampler:
-    """State of sampling B recordings side by side; the interface of `ReferenceSampler`.
+    """State of sampling B recordings side by side; the interface of `graph.GraphSampler`.
 
     Args:
         state: the WaveNet's weights by their names in the network.

@@ -1,9 +1,10 @@
-"""Sampling from a WaveNet on a GPU: many recordings at once, a hop of steps per launch.
+"""Sampling from a WaveNet in PyTorch, with queues (Paine et al. 2016, arXiv 1611.09482).
 
-A step is some two hundred small kernels, and starting them one by one takes longer than running
-them; so the steps of a whole hop are captured once as a CUDA graph and replayed for every code.
-All state lives in tensors of fixed size and place, as a graph demands. Without a GPU the same steps
-run uncaptured, which is how they are tested.
+Each layer keeps its last `dilation` inputs, so a step computes one column of every layer instead
+of the whole receptive field. On a GPU a step is some two hundred small kernels, and starting them
+one by one takes longer than running them; so the steps of a whole hop are captured once as a CUDA
+graph and replayed for every code. All state lives in tensors of fixed size and place, as a graph
+demands. Without a GPU the same steps run uncaptured.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from vqcodec.models.wavenet import WaveNet
 
 
 class GraphSampler:
-    """State of sampling B recordings side by side; arguments are `ReferenceSampler`'s."""
+    """State of sampling B recordings side by side.
+
+    Args:
+        wavenet: in evaluation mode, on the device where it shall run.
+        seeds: of each recording: its samples do not depend on what else is in the batch.
+        temperature: factor of `WaveNetConfig.temperatures`; 0 takes the peak of a distribution.
+    """
 
     @torch.no_grad()
     def __init__(
@@ -76,22 +83,41 @@ class GraphSampler:
     def _hop(self) -> None:
         wavenet = self.wavenet
         for index, draws in enumerate(self.draws.unflatten(0, (-1, wavenet.n_bands))):
-            expected = None
-            if wavenet.prediction is not None:
-                past = wavenet.prediction.memory(self.samples, self.frequency)
-                expected = wavenet.prediction.expect(past[:, None], self.taps)[:, 0]
-            band_inputs = self.inputs(expected)
+            expected = self.expected()
+            band_inputs, levels = self.inputs(expected), []
             for band in range(wavenet.n_bands):
                 logits = wavenet.band_logits(band_inputs[:, band], band, expected)
-                levels = self._choose(logits, draws[band], self.temperatures[band])
-                self.levels[:, band] = levels
+                levels.append(self._choose(logits, draws[band], self.temperatures[band]))
                 if band < wavenet.n_bands - 1:
-                    lower = wavenet.told_lower(self.levels[:, band], band)
+                    lower = wavenet.told_lower(levels[-1], band)
                     band_inputs = band_inputs + lower[:, None]
-            if wavenet.prediction is not None:
-                heard = wavenet.prediction.heard(self.levels)
-                self.samples.copy_(torch.cat([self.samples[:, 1:], heard[:, None]], dim=1))
+            self.tell(torch.stack(levels, dim=-1))
             self.sampled[index].copy_(self.levels)
+
+    def hear(self, code: Tensor) -> None:
+        """Take what is told of the next code, (B, H or H + 1) of `WaveNet.per_code`."""
+        told, frequency = self.wavenet.split(code)
+        held = [layer.condition(told) for layer in self.wavenet.layers]  # type: ignore[operator]
+        self.held.copy_(torch.stack(held))
+        if self.wavenet.prediction is not None:
+            self.taps.copy_(self.wavenet.prediction.taps(told))
+        if frequency is not None:
+            self.frequency.copy_(frequency)
+
+    def tell(self, levels: Tensor) -> None:
+        """Go on from the levels (B, M) of a step."""
+        self.levels.copy_(levels)
+        if self.wavenet.prediction is not None:
+            heard = self.wavenet.prediction.heard(self.levels)
+            self.samples.copy_(torch.cat([self.samples[:, 1:], heard[:, None]], dim=1))
+
+    def expected(self) -> Tensor | None:
+        """What the filter, if there is one, expects of the next step, (B, M)."""
+        prediction = self.wavenet.prediction
+        if prediction is None:
+            return None
+        past = prediction.memory(self.samples, self.frequency)
+        return prediction.expect(past[:, None], self.taps)[:, 0]
 
     def inputs(self, expected: Tensor | None) -> Tensor:
         """What each band of the next step begins from, (B, M, W)."""
@@ -122,17 +148,14 @@ class GraphSampler:
 
     @torch.no_grad()
     def blocks(self, condition: Tensor) -> Iterator[Tensor]:
-        """See `ReferenceSampler.blocks`."""
+        """Sample the hops of a condition; call again with what follows to go on.
+
+        From (B, N, H or H + 1) of `WaveNet.per_code` to (B, hop_length) float32 of each code.
+        """
         for code in condition.unbind(1):
             uniform = np.stack([rng.random(len(self.draws)) for rng in self.generators], axis=1)
             self.draws.copy_(torch.from_numpy(uniform))
-            told, frequency = self.wavenet.split(code)
-            held = [layer.condition(told) for layer in self.wavenet.layers]  # type: ignore[operator]
-            self.held.copy_(torch.stack(held))
-            if self.wavenet.prediction is not None:
-                self.taps.copy_(self.wavenet.prediction.taps(told))
-            if frequency is not None:
-                self.frequency.copy_(frequency)
+            self.hear(code)
             self._run()
             waveform = self.synthesize(self.sampled.transpose(0, 1).cpu().numpy())
             yield torch.from_numpy(waveform).to(condition.device)

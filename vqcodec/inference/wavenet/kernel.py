@@ -1,4 +1,4 @@
-"""The steps of a WaveNet on a CPU, compiled: the algorithm of `reference.py` in lanes.
+"""The steps of a WaveNet on a CPU, compiled: the algorithm of `graph.py` in lanes.
 
 Recordings sampled side by side are the lanes of vector instructions; a lone one uses them across
 channels and levels instead. Either way every sum is taken in the same order (see tile.py).

@@ -13,9 +13,9 @@ import pytest
 from recordings import SAID, SAID_S, spoken
 
 from vqcodec.errors import VqcodecError
-from vqcodec.evaluation import recognition, recognizers
+from vqcodec.evaluation import recognition
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError
-from vqcodec.evaluation.recognizers import Recognizer, find_recognizer
+from vqcodec.evaluation.recognition import Recognizer, find_recognizer
 
 WHISPER = os.environ.get("VQCODEC_TEST_WHISPER", "")
 
@@ -57,12 +57,12 @@ def whisper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
         download_model=download_model,
         fetched=fetched,
     )
-    real = recognizers.library
+    real = recognition.library
     monkeypatch.setattr(
-        recognizers, "library", lambda name: module if name == "faster_whisper" else real(name)
+        recognition, "library", lambda name: module if name == "faster_whisper" else real(name)
     )
-    monkeypatch.setattr(recognizers, "_versions", lambda *names: tuple(f"{n} 1" for n in names))
-    recognizers._whisper.cache_clear()
+    monkeypatch.setattr(recognition, "_versions", lambda *names: tuple(f"{n} 1" for n in names))
+    recognition._whisper.cache_clear()
     return module
 
 
@@ -99,7 +99,7 @@ def test_a_folder_is_a_recogniser_wherever_it_lies(
 def test_without_weights_pocketsphinx_listens_unless_another_was_asked_for(
     whisper: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recognizers, "DEFAULT", "tiny")
+    monkeypatch.setattr(recognition, "DEFAULT", "tiny")
     found = find_recognizer()
     assert (found.name, found.folder) == ("pocketsphinx", None)
     reason = "Whisper tiny: its weights cannot be fetched (no route to host); give a folder that"
@@ -118,7 +118,7 @@ def test_without_its_library_pocketsphinx_listens(monkeypatch: pytest.MonkeyPatc
         if name == "faster_whisper":
             raise VqcodecError("faster_whisper: cannot be imported; pip install 'vqcodec[asr]'")
 
-    monkeypatch.setattr(recognizers, "library", library)
+    monkeypatch.setattr(recognition, "library", library)
     assert "pip install 'vqcodec[asr]'" in find_recognizer().about()
 
 
