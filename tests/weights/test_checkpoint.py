@@ -8,6 +8,7 @@ import re
 import resource
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,14 +51,20 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def rewritten(path: Path, **changes: str | None) -> Path:
-    """The file with other metadata; None drops a key."""
-    with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata() | changes
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    kept = {key: value for key, value in metadata.items() if value is not None}
-    save_file(tensors, path, kept)
+def forged(path: Path, **changes: Any) -> Path:
+    """The file with other metadata (text) and tensors (arrays), and the checksum of those."""
+    metadata, tensors = model_file.read_tensors(path, FORMAT)
+    for key, value in changes.items():
+        (metadata if isinstance(value, str) else tensors)[key] = value
+    metadata["sha256"] = model_file.checksum(tensors, metadata)
+    save_file(tensors, path, metadata)
     return path
+
+
+def forged_config(path: Path, part: str, **changes: Any) -> Path:
+    config = json.loads(model_file.read_tensors(path, FORMAT)[0]["config"])
+    config[part] |= changes
+    return forged(path, config=json.dumps(config))
 
 
 def refusal(path: Path) -> str:
@@ -90,14 +97,6 @@ def test_what_is_saved_comes_back(path):
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert all(value.dtype == torch.float32 for value in loaded.model.parameters())
-
-
-def test_saving_again_changes_nothing_more(path, tmp_path):
-    once = checkpoint.load(path)
-    checkpoint.save(tmp_path / "again.safetensors", once.model, once.voices, once.provenance)
-    again = checkpoint.load(tmp_path / "again.safetensors").model.state_dict()
-    for name, value in once.model.state_dict().items():
-        assert torch.equal(again[name], value), name
 
 
 def test_tables_of_the_entropy_coder_are_kept_and_no_part_of_the_fingerprint(path, tmp_path):
@@ -221,17 +220,20 @@ def test_a_flipped_bit_of_the_header_is_noticed(path, word):
         ("sha256", lambda text: "0" + text[1:] if text[0] != "0" else "1" + text[1:]),
         ("voices", lambda text: text[:-1]),
         ("voices", lambda text: json.dumps(json.loads(text)[:1])),
+        ("voices", lambda text: text.replace("p225", "p226")),
         ("provenance", lambda text: text[1:]),
+        ("provenance", lambda text: '{"licence": "none"}'),
         ("version", lambda text: "one"),
         ("config", lambda text: None),
     ],
 )
 def test_damaged_metadata_is_refused(path, key, damaged):
-    with safe_open(path, framework="numpy") as file:
-        before = file.metadata()[key]
+    metadata, tensors = model_file.read_tensors(path, FORMAT)
+    before = metadata.pop(key)
     after = damaged(before)
     assert after != before
-    assert "damaged" in refusal(rewritten(path, **{key: after}))
+    save_file(tensors, path, metadata if after is None else metadata | {key: after})
+    assert "damaged" in refusal(path)
 
 
 @pytest.mark.parametrize("n_bytes", [0, 4, 8, 500, 20_000, -1])
@@ -240,31 +242,19 @@ def test_a_truncated_file_is_refused(path, n_bytes):
     assert "not a readable model file" in refusal(path)
 
 
-def test_an_absurd_header_size_allocates_nothing(path):
-    path.write_bytes((2**60).to_bytes(8, "little") + path.read_bytes()[8:])
-    assert "not a readable model file" in refusal(path)
-
-
 def test_a_newer_format_is_refused_with_the_remedy(path):
-    message = refusal(rewritten(path, version="4"))
+    message = refusal(forged(path, version="4"))
     assert "model format 4 is newer than 3: upgrade vqcodec" in message
 
 
-def test_other_files_are_refused(tmp_path):
-    text = tmp_path / "notes.safetensors"
-    text.write_text("Dear diary, today I trained a model. " * 10)
-    assert "not a readable model file" in refusal(text)
+def test_other_files_are_refused(path, tmp_path):
+    huge_header = (2**60).to_bytes(8, "little") + path.read_bytes()[8:]
+    for data in (b"Dear diary, today I trained a model. " * 10, huge_header):
+        path.write_bytes(data)
+        assert "not a readable model file" in refusal(path)
     weights = tmp_path / "weights.safetensors"
     save_file({"weight": np.ones(2)}, weights)
     assert "not a vqcodec-model file" in refusal(weights)
-
-
-def test_weights_that_do_not_fit_the_configuration_are_refused(path):
-    metadata, tensors = model_file.read_tensors(path, FORMAT)
-    tensors["encoder.output.weight"] = np.zeros((3, 3), np.float16)
-    metadata["sha256"] = model_file.checksum(tensors, metadata)
-    save_file(tensors, path, metadata)
-    assert "weights and configuration disagree" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -277,35 +267,32 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(path):
         ("voices", '["anna", 5]'),
         ("provenance", "5"),
         ("version", "1e400"),
+        ("voices", np.zeros((2, 3), np.int8)),
+        ("voices", np.zeros((2, 64))),
     ],
 )
-def test_metadata_that_no_save_wrote_is_refused(path, key, value):
-    metadata, tensors = model_file.read_tensors(path, FORMAT)
-    metadata[key] = value
-    metadata["sha256"] = model_file.checksum(tensors, metadata)
-    save_file(tensors, path, metadata)
-    assert "damaged" in refusal(path)
+def test_contents_that_no_save_wrote_are_refused(path, key, value):
+    assert "damaged" in refusal(forged(path, **{key: value}))
 
 
-@pytest.mark.parametrize("voices", [np.zeros((2, 3), np.int8), np.zeros((2, 64))])
-def test_voices_of_another_kind_are_refused(path, voices):
-    metadata, tensors = model_file.read_tensors(path, FORMAT)
-    tensors["voices"] = voices
-    metadata["sha256"] = model_file.checksum(tensors, metadata)
-    save_file(tensors, path, metadata)
-    assert "damaged" in refusal(path)
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("encoder.output.weight", np.zeros((3, 3)), "weights and configuration disagree"),
+        ("fast.blocks.0.expand.weight.scale8", np.ones((1, 1 << 20)), "is [1, 1048576]"),
+    ],
+)
+def test_weights_of_other_shapes_are_refused(path, name, value, fault):
+    assert name in model_file.read_tensors(path, FORMAT)[1]
+    assert fault in refusal(forged(path, **{name: value.astype(np.float16)}))
 
 
-@pytest.mark.parametrize("field", ["n_filters", "code_channels", "dilations"])
-def test_a_model_of_absurd_size_is_refused_before_it_is_built(path, field, monkeypatch):
-    metadata, tensors = model_file.read_tensors(path, FORMAT)
-    config = json.loads(metadata["config"])
-    config["encoder"][field] = [1] * 3000 if field == "dilations" else 10**30
-    metadata["config"] = json.dumps(config)
-    metadata["sha256"] = model_file.checksum(tensors, metadata)
-    save_file(tensors, path, metadata)
+@pytest.mark.parametrize(
+    "change", [{"n_filters": 10**30}, {"code_channels": 10**30}, {"dilations": [1] * 3000}]
+)
+def test_a_model_of_absurd_size_is_refused_before_it_is_built(path, change, monkeypatch):
     monkeypatch.setattr(checkpoint, "VQVAE", lambda *_, **__: pytest.fail("it is built"))
-    assert f"encoder.{field}" in refusal(path)
+    assert f"encoder.{next(iter(change))}" in refusal(forged_config(path, "encoder", **change))
 
 
 @pytest.mark.parametrize(
@@ -324,12 +311,7 @@ def test_a_model_of_absurd_size_is_refused_before_it_is_built(path, field, monke
     ],
 )
 def test_a_model_that_asks_for_more_than_its_file_holds_is_refused(path, part, changes, fault):
-    metadata, tensors = model_file.read_tensors(path, FORMAT)
-    config = json.loads(metadata["config"])
-    config[part] |= changes
-    metadata["config"] = json.dumps(config)
-    metadata["sha256"] = model_file.checksum(tensors, metadata)
-    save_file(tensors, path, metadata)
+    forged_config(path, part, **changes)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert fault in refusal(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
@@ -338,20 +320,10 @@ def test_a_model_that_asks_for_more_than_its_file_holds_is_refused(path, part, c
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("name", ["encoder.output.weight", "quantizer.codebook", "fast.head.bias"])
 def test_weights_that_are_no_numbers_are_refused(path, name, value):
-    metadata, tensors = model_file.read_tensors(path, FORMAT)
-    tensors[name].flat[-1] = value
-    metadata["sha256"] = model_file.checksum(tensors, metadata)
-    save_file(tensors, path, metadata)
-    assert f"{name} has values that are no finite numbers" in refusal(path)
-
-
-def test_a_scale_that_would_multiply_the_weights_is_refused(path):
-    metadata, tensors = model_file.read_tensors(path, FORMAT)
-    name = next(name for name in tensors if name.endswith(model_file.SCALE))
-    tensors[name] = np.ones((1, 1 << 20), np.float16)
-    metadata["sha256"] = model_file.checksum(tensors, metadata)
-    save_file(tensors, path, metadata)
-    assert f"{name} is [1, 1048576]" in refusal(path)
+    tensor = model_file.read_tensors(path, FORMAT)[1][name]
+    tensor.flat[-1] = value
+    message = refusal(forged(path, **{name: tensor}))
+    assert f"{name} has values that are no finite numbers" in message
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path, monkeypatch):
@@ -385,10 +357,3 @@ def test_nothing_is_ever_unpickled():
     assert len(sources) > 30
     for source in sources:
         assert not forbidden.search(source.read_text(encoding="utf-8")), source
-
-
-@pytest.mark.parametrize(
-    "changes", [{"voices": '["anna", "p226"]'}, {"provenance": '{"licence": "none"}'}]
-)
-def test_changed_metadata_is_noticed(path, changes):
-    assert "does not match" in refusal(rewritten(path, **changes))
