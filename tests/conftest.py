@@ -19,11 +19,15 @@ from hypothesis import HealthCheck, settings
 from recordings import spoken, write
 from training_data import prepare_speech, run, small_recipe
 
+import vqcodec
 from vqcodec.data.prepared import PreparedData
+from vqcodec.evaluation import comparison, conversion
+from vqcodec.evaluation.cache import Setup, prepare_setup
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.graphs import export_graphs
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import trainer
+from vqcodec.training.prior_data import encode_clips
 from vqcodec.weights import checkpoint, model_file
 
 pytest_plugins = ["command_line"]
@@ -134,6 +138,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def codec(tiny_model: Path) -> vqcodec.Codec:
+    """That of `tiny_model`, which a module may override."""
+    return vqcodec.load(tiny_model, device="cpu")
+
+
 @pytest.fixture(scope="session")
 def light_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with graphs, so that it runs without torch."""
@@ -153,6 +163,42 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """`prepare_speech`, for tests that only read it."""
     return prepare_speech(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def coded_clips(
+    data: PreparedData, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The codes of `data`, to be put where the training of a prior looks for them."""
+    codec = vqcodec.load(tiny_model, device="cpu")
+    path = tmp_path_factory.mktemp("codes") / f"codes-{codec.fingerprint.hex()}.safetensors"
+    encode_clips(codec, data, data.split("train"), path)
+    return path
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations start no processes."""
+
+    def map_in_processes(function: Any, tasks: list[Any], **_: Any) -> list[Any]:
+        return [function(task) for task in tasks]
+
+    for module in (comparison, conversion):
+        monkeypatch.setattr(module, "map_in_processes", map_in_processes)
+
+
+@pytest.fixture
+def setting(tiny_model: Path) -> Setup:
+    """What the fast decoder of `tiny_model` is evaluated with."""
+    return prepare_setup(str(tiny_model), "fast", "pocketsphinx")
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Their number in torch, restored after the test."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +11,6 @@ import soundfile
 import vqcodec
 from vqcodec.codec import Codec
 from vqcodec.errors import AudioError, VqcodecError
-
-
-@pytest.fixture(scope="module")
-def codec(tiny_model: Path) -> Codec:
-    return vqcodec.load(tiny_model, device="cpu")
 
 
 def refusal(codec: Codec, source: object, sample_rate: int | None = None) -> str:
@@ -45,12 +38,6 @@ def good_wav() -> bytes:
     return wav_bytes(0.1 * np.sin(np.arange(1600) / 10), 16000)
 
 
-def zero_hertz() -> bytes:
-    data = good_wav()
-    at = data.index(b"fmt ") + 12
-    return data[:at] + struct.pack("<II", 0, 0) + data[at + 8 :]
-
-
 def with_nan() -> bytes:
     samples = np.zeros(1600, np.float32)
     samples[800] = np.nan
@@ -59,10 +46,8 @@ def with_nan() -> bytes:
 
 FILES = {
     "notes.wav": (b"Dear diary, nothing here can be heard.", "is not audio that can be read"),
-    "empty.wav": (b"", "is not audio that can be read"),
     "header.wav": (good_wav()[:20], "is not audio that can be read|holds no samples"),
     "no_samples.wav": (wav_bytes(np.zeros(0), 16000), "holds no samples"),
-    "zero_hertz.wav": (zero_hertz(), "rate of 0 Hz is impossible|is not audio that can be read"),
     "nan.wav": (with_nan(), r"the sample at 0\.050 s is nan; samples must be finite"),
     "model.safetensors": (b"\x10\0\0\0\0\0\0\0" + b"{}" * 20, "is not audio that can be read"),
 }
@@ -84,11 +69,6 @@ def test_files_that_hold_no_recording(codec, tmp_path, name):
     assert "new" not in codec.voices
 
 
-def test_paths_that_are_no_file(codec, tmp_path):
-    assert "No such file" in refusal(codec, tmp_path / "nothing.wav")
-    assert refusal(codec, tmp_path).startswith(f"{tmp_path}: ")
-
-
 def test_streams_that_hold_no_recording(codec):
     assert "is not audio that can be read" in refusal(codec, io.BytesIO(b"nothing of the kind"))
 
@@ -101,16 +81,10 @@ def bad(value: float) -> np.ndarray:
 
 ARRAYS = {
     "NaN": (bad(np.nan), 16000, "array: the sample at 0.100 s is nan"),
-    "infinity": (bad(-np.inf), 16000, "array: the sample at 0.100 s is -inf"),
-    "integers as float": (bad(20_000.0), 16000, "array: the sample at 0.100 s is 20000"),
     "no rate": (bad(0), None, "array: has no sample rate of its own; give sample_rate in Hz"),
     "0 Hz": (bad(0), 0, "array: a sample rate of 0 Hz is impossible"),
-    "empty": (np.zeros(0), 16000, "array: holds no samples"),
     "transposed": (np.zeros((4000, 2)), 16000, "array: 4000 channels are not supported"),
     "batch": (np.zeros((2, 1, 4000)), 16000, "array: shape (2, 1, 4000); give (samples,) or"),
-    "a number": (0.1, 16000, "array: shape (); give (samples,) or (channels, samples)"),
-    "text": (np.array(["a"]), 16000, "array: samples of type <U1"),
-    "complex": (np.zeros(9, np.complex64), 16000, "array: samples of type complex64"),
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import tracemalloc
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,13 +63,6 @@ def codec(model_file: Path, request: pytest.FixtureRequest) -> Codec:
 @pytest.fixture(scope="module")
 def codes(codec: Codec, speech: Path) -> Codes:
     return codec.encode(speech)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def rms(waveform: np.ndarray) -> float:

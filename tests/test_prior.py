@@ -28,11 +28,6 @@ def model() -> CodeTransformer:
 
 
 @pytest.fixture(scope="module")
-def codec(tiny_model: Path) -> vqcodec.Codec:
-    return vqcodec.load(tiny_model, device="cpu")
-
-
-@pytest.fixture(scope="module")
 def small_prior(codec: vqcodec.Codec) -> Prior:
     """Of a codec with 512 codes, of which the training data had the first hundred."""
     histogram = np.where(np.arange(512) < 100, np.arange(1, 513), 0)
@@ -47,9 +42,6 @@ def voice(codec: vqcodec.Codec) -> Speaker:
 def next_logits(model: CodeTransformer, codes: list[int], speaker: Speaker) -> torch.Tensor:
     previous = torch.tensor([[model.begin, *codes]])
     return model(previous, torch.from_numpy(from_int8(speaker.vector))[None])[0, -1]
-
-
-# --- the transformer -------------------------------------------------------------------------
 
 
 # --- sampling --------------------------------------------------------------------------------

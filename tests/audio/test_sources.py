@@ -10,7 +10,6 @@ import soundfile
 import soxr
 import torch
 
-import vqcodec
 from vqcodec.audio import open_recording, recording
 from vqcodec.errors import AudioError
 
@@ -21,11 +20,6 @@ SAMPLES = Path(__file__).parents[2] / "samples"
 @pytest.fixture(scope="module")
 def voice() -> np.ndarray:
     return soundfile.read(SAMPLES / "slt.wav", dtype="float32")[0][: 2 * RATE]
-
-
-@pytest.fixture(scope="module")
-def codec(tiny_model) -> vqcodec.Codec:
-    return vqcodec.load(tiny_model, device="cpu")
 
 
 def read(source: object) -> np.ndarray:

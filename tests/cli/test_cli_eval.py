@@ -17,7 +17,7 @@ import vqcodec
 from vqcodec import Codec, Codes
 from vqcodec.audio import load
 from vqcodec.errors import AudioError
-from vqcodec.evaluation import cache, comparison, conversion
+from vqcodec.evaluation import cache, comparison
 from vqcodec.evaluation.quality import METRICS, Measured
 from vqcodec.inference import code_search
 
@@ -52,15 +52,6 @@ def own_codes(corpus: Path, tiny_model: Path) -> dict[str, Codes]:
     """What the tiny model makes of the corpus, by name."""
     codec = vqcodec.load(tiny_model, device="cpu")
     return {name: codec.encode(corpus / f"{name}.wav") for name in "ab"}
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def map_in_processes(function: Any, tasks: list[Any], **_: Any) -> list[Any]:
-        return [function(task) for task in tasks]
-
-    monkeypatch.setattr(comparison, "map_in_processes", map_in_processes)
-    monkeypatch.setattr(conversion, "map_in_processes", map_in_processes)
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -25,11 +25,6 @@ def utterance(path: Path, name: str = "a", speaker: str = "anna", text: str = ""
     return Utterance(path, name, speaker, "test", text)
 
 
-@pytest.fixture
-def setting(tiny_model: Path) -> cache.Setup:
-    return cache.prepare_setup(str(tiny_model), "fast", "pocketsphinx")
-
-
 def test_a_setting_knows_the_best_decoder_and_refuses_another(tiny_model: Path) -> None:
     assert cache.prepare_setup(str(tiny_model), "auto", "pocketsphinx").decoder == "fast"
     with pytest.raises(

@@ -259,11 +259,6 @@ def test_names_and_texts_cannot_break_the_page() -> None:
 
 
 @pytest.fixture
-def setting(tiny_model: Path) -> cache.Setup:
-    return cache.prepare_setup(str(tiny_model), "fast", "pocketsphinx")
-
-
-@pytest.fixture
 def row_of(
     setting: cache.Setup, waveform: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Coded], dict[str, Any]]:

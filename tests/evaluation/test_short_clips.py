@@ -6,7 +6,6 @@ import csv
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,8 @@ from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
 from vqcodec.evaluation import alignment, comparison, conversion, leakage, quality, reliance
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE
+
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SHORT = SAMPLE_RATE // 50
@@ -30,15 +31,6 @@ def sample(name: str, seconds: float) -> np.ndarray:
     n_samples = round(seconds * SAMPLE_RATE)
     samples, _ = soundfile.read(SAMPLES / f"{name}.wav", n_samples, start=4000, dtype="float32")
     return samples
-
-
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def map_in_processes(function: Any, tasks: list[Any], **_: Any) -> list[Any]:
-        return [function(task) for task in tasks]
-
-    monkeypatch.setattr(comparison, "map_in_processes", map_in_processes)
-    monkeypatch.setattr(conversion, "map_in_processes", map_in_processes)
 
 
 def corpus(root: Path, **clips: tuple[str, np.ndarray]) -> Path:

@@ -37,18 +37,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(in_this_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, and of all measures STOI alone."""
 
     def measure(reference: np.ndarray, decoded: np.ndarray) -> Measured:
         values: dict[str, Any] = {metric.name: None for metric in METRICS}
         return Measured({**values, "STOI": stoi(reference, decoded)}, {})
 
-    def in_this_process(function: Any, tasks: list[Any], **_: Any) -> list[Any]:
-        return [function(task) for task in tasks]
-
     monkeypatch.setattr(comparison, "measure", measure)
-    monkeypatch.setattr(comparison, "map_in_processes", in_this_process)
 
 
 def compared(corpus: Path, output: Path, model: Path, **options: Any) -> list[dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -142,13 +142,6 @@ def test_logits_are_those_of_the_module(preset: str, n_lanes: int) -> None:
     np.testing.assert_allclose(
         got, expected.numpy(), rtol=0, atol=1e-5 * np.abs(got).max().clip(10)
     )
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("preset", ["default", "bands"])

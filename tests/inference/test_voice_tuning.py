@@ -21,11 +21,6 @@ from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights.voices import VoicesFile
 
 
-@pytest.fixture
-def codec(tiny_model: Path) -> vqcodec.Codec:
-    return vqcodec.load(tiny_model, device="cpu")
-
-
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voice_tuning, "STEPS", 10)

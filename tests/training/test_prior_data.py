@@ -22,15 +22,6 @@ from vqcodec.weights import checkpoint
 
 
 @pytest.fixture(scope="module")
-def store(data: PreparedData, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The clips' codes, to be put where a run looks for them."""
-    codec = vqcodec.load(tiny_model, device="cpu")
-    path = tmp_path_factory.mktemp("codes") / f"codes-{codec.fingerprint.hex()}.safetensors"
-    encode_clips(codec, data, data.split("train"), path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def clips() -> list[CodedClip]:
     """Codes that tell their clip and place: clip 0 has 0, 1 ... 29, clip 1 has 100 ... 104."""
     vectors = np.arange(3 * 64).reshape(3, 64).astype(np.int8)
@@ -92,9 +83,8 @@ def test_processes_share_the_rows_of_a_batch(clips: list[CodedClip]) -> None:
 
 
 def test_clips_are_encoded_once_for_each_codec(
-    data: PreparedData, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: PreparedData, codec: vqcodec.Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec = vqcodec.load(tiny_model, device="cpu")
     clips, path = data.clips[:3], tmp_path / "codes.safetensors"
     made = encode_clips(codec, data, clips, path)
     for clip, coded in zip(clips, made, strict=True):
@@ -123,13 +113,12 @@ def test_clips_are_encoded_once_for_each_codec(
 
 
 def test_a_flipped_bit_in_the_codes_is_found(
-    data: PreparedData, tiny_model: Path, store: Path, tmp_path: Path
+    data: PreparedData, codec: vqcodec.Codec, coded_clips: Path, tmp_path: Path
 ) -> None:
-    path = tmp_path / store.name
-    content = bytearray(store.read_bytes())
+    path = tmp_path / coded_clips.name
+    content = bytearray(coded_clips.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    codec = vqcodec.load(tiny_model, device="cpu")
     with pytest.raises(CheckpointError, match=r"SHA-256 does not match\): delete it, and"):
         encode_clips(codec, data, data.split("train"), path)
     path.unlink()

@@ -21,7 +21,7 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError, ConfigError
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.training.loop import Report
-from vqcodec.training.prior_data import IGNORED, encode_clips
+from vqcodec.training.prior_data import IGNORED
 from vqcodec.training.prior_trainer import PriorTrainer, train
 from vqcodec.training.recipe import PriorRecipe
 from vqcodec.training.recipe_files import read_recipe, validated
@@ -31,23 +31,14 @@ from vqcodec.weights import prior_checkpoint
 MODEL = {"channels": 16, "n_layers": 1, "n_heads": 2, "context": 8}
 
 
-@pytest.fixture(scope="module")
-def store(data: PreparedData, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The clips' codes, to be put where a run looks for them."""
-    codec = vqcodec.load(tiny_model, device="cpu")
-    path = tmp_path_factory.mktemp("codes") / f"codes-{codec.fingerprint.hex()}.safetensors"
-    encode_clips(codec, data, data.split("train"), path)
-    return path
-
-
 @pytest.fixture
-def small_recipe(data: PreparedData, tiny_model: Path, store: Path, tmp_path: Path) -> Any:
+def small_recipe(data: PreparedData, tiny_model: Path, coded_clips: Path, tmp_path: Path) -> Any:
     """Recipes that take a few milliseconds a step."""
 
     def make(name: str = "run", **changes: Any) -> PriorRecipe:
         output = tmp_path / name
         output.mkdir(exist_ok=True)
-        (output / store.name).write_bytes(store.read_bytes())
+        (output / coded_clips.name).write_bytes(coded_clips.read_bytes())
         return PriorRecipe.model_validate(
             {
                 "output": str(output),
@@ -99,23 +90,17 @@ def test_faults_in_a_recipe_are_named(override: str, fault: str) -> None:
         validated(PriorRecipe, "prior.yaml", tree)
 
 
-# --- batches ---------------------------------------------------------------------------------
-
-
-# --- codes -----------------------------------------------------------------------------------
-
-
 # --- training --------------------------------------------------------------------------------
 
 
 def test_the_best_prior_is_kept_with_what_is_typical(
-    data: PreparedData, small_recipe: Any, store: Path
+    data: PreparedData, small_recipe: Any, coded_clips: Path
 ) -> None:
     recipe = small_recipe(
         steps=60, validate_every=20, optimizer={"learning_rate": 1e-2, "average_decay": 0.5}
     )
     path, reports = run(recipe)
-    codes = load_file(store)["codes"].numpy()
+    codes = load_file(coded_clips)["codes"].numpy()
     found = [report.validation for report in reports if report.validation is not None]
     assert reports[0].losses["bits_per_code"] > 8  # hardly better than guessing
     assert found[0] > found[1] > found[2]
@@ -200,10 +185,10 @@ def test_training_goes_on_from_a_prior_of_another_codec(
 
 
 def test_a_prior_that_is_not_there_is_missed_before_a_corpus_is_encoded(
-    small_recipe: Any, store: Path
+    small_recipe: Any, coded_clips: Path
 ) -> None:
     recipe = small_recipe(initial_prior="none.safetensors")
-    codes = Path(recipe.output) / store.name
+    codes = Path(recipe.output) / coded_clips.name
     codes.unlink()
     with pytest.raises(CheckpointError, match=r"none\.safetensors: no such file"):
         run(recipe)
@@ -257,27 +242,6 @@ def test_a_broken_run_is_resumed_bit_for_bit(small_recipe: Any) -> None:
     files = [Path(recipe.output) / PriorTrainer.MODEL_FILE for recipe in (whole, broken)]
     weights = [load_file(path) for path in files]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-
-
-def test_max_minutes_stops_and_the_run_goes_on(small_recipe: Any) -> None:
-    recipe = small_recipe(max_minutes=1e-9)
-    path, reports = run(recipe)
-    assert [report.step for report in reports] == [1]
-    assert path.exists()
-    _, reports = run(recipe.model_copy(update={"max_minutes": None}), resume=True)
-    assert [report.step for report in reports] == [2, 3, 4]
-
-
-def test_a_run_is_neither_overwritten_nor_invented(small_recipe: Any) -> None:
-    recipe = small_recipe()
-    with pytest.raises(ConfigError, match="run: holds no run to continue"):
-        run(recipe, resume=True)
-    run(recipe)
-    with pytest.raises(ConfigError, match=r"run: already holds a run; .*--resume"):
-        run(recipe)
-    with pytest.raises(CheckpointError, match=r"last\.safetensors: belongs to another recipe"):
-        run(recipe.model_copy(update={"model": recipe.model.model_copy(
-            update={"channels": 32})}), resume=True)  # fmt: skip
 
 
 # --- what a prior is good for ----------------------------------------------------------------

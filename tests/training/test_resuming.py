@@ -182,8 +182,10 @@ def test_a_finished_run_has_nothing_left_to_do(data: PreparedData, tmp_path: Pat
     assert path.read_bytes() == before
 
 
-def test_a_run_is_not_overwritten(data: PreparedData, tmp_path: Path) -> None:
+def test_a_run_is_neither_overwritten_nor_invented(data: PreparedData, tmp_path: Path) -> None:
     recipe = small_recipe(data, tmp_path)
+    with pytest.raises(ConfigError, match=f"{tmp_path}: holds no run to continue"):
+        run(recipe, resume=True)
     run(recipe)
     before = (tmp_path / STATE_FILE).read_bytes()
     with pytest.raises(ConfigError, match=f"{tmp_path}: already holds a run; .*--resume"):
@@ -191,23 +193,12 @@ def test_a_run_is_not_overwritten(data: PreparedData, tmp_path: Path) -> None:
     assert (tmp_path / STATE_FILE).read_bytes() == before
 
 
-def test_no_run_to_resume(data: PreparedData, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"{tmp_path}: holds no run to continue"):
-        run(small_recipe(data, tmp_path), resume=True)
-
-
-def test_a_run_is_not_continued_with_another_model(data: PreparedData, tmp_path: Path) -> None:
-    run(small_recipe(data, tmp_path))
-    other = model_with(quantizer={"codebook_size": 32})
-    with pytest.raises(CheckpointError, match=r"last\.safetensors: belongs to another recipe"):
-        run(small_recipe(data, tmp_path, model=other), resume=True)
-
-
-def test_a_run_is_not_continued_in_another_stage(data: PreparedData, tmp_path: Path) -> None:
+def test_a_run_is_not_continued_with_another_recipe(data: PreparedData, tmp_path: Path) -> None:
     path, _ = run(small_recipe(data, tmp_path))
-    later = small_recipe(data, tmp_path, stage="fast", initial_model=str(path))
-    with pytest.raises(CheckpointError, match=r"belongs to another recipe"):
-        run(later, resume=True)
+    other_model = {"model": model_with(quantizer={"codebook_size": 32})}
+    for changes in (other_model, {"stage": "fast", "initial_model": str(path)}):
+        with pytest.raises(CheckpointError, match=r"last\.safetensors: belongs to another recipe"):
+            run(small_recipe(data, tmp_path, **changes), resume=True)
 
 
 def test_a_state_of_other_parameters_is_refused(tmp_path: Path) -> None:
@@ -328,12 +319,16 @@ def test_a_signal_stops_a_run_resumably(
     assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
 
 
-def test_a_damaged_state_is_refused(data: PreparedData, tmp_path: Path) -> None:
-    run(small_recipe(data, tmp_path))
+def test_what_is_no_state_is_refused(data: PreparedData, tmp_path: Path) -> None:
+    path, _ = run(small_recipe(data, tmp_path))
     state = tmp_path / STATE_FILE
-    state.write_bytes(state.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match=r"last\.safetensors: not a readable model file"):
-        run(small_recipe(data, tmp_path), resume=True)
+    for content, fault in (
+        (state.read_bytes()[:-100], r"last\.safetensors: not a readable model file"),
+        (path.read_bytes(), "not a vqcodec-training file"),
+    ):
+        state.write_bytes(content)
+        with pytest.raises(CheckpointError, match=fault):
+            run(small_recipe(data, tmp_path), resume=True)
 
 
 def test_no_bit_of_a_state_may_flip(data: PreparedData, tmp_path: Path) -> None:
@@ -354,10 +349,3 @@ def test_no_bit_of_a_state_may_flip(data: PreparedData, tmp_path: Path) -> None:
         state.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=r"last\.safetensors: damaged \(its SHA-256"):
             run(small_recipe(data, tmp_path), resume=True)
-
-
-def test_a_model_file_is_no_state(data: PreparedData, tmp_path: Path) -> None:
-    path, _ = run(small_recipe(data, tmp_path))
-    (tmp_path / STATE_FILE).write_bytes(path.read_bytes())
-    with pytest.raises(CheckpointError, match="not a vqcodec-training file"):
-        run(small_recipe(data, tmp_path), resume=True)

@@ -381,6 +381,3 @@ def test_a_full_memory_is_told_with_its_remedy(
     monkeypatch.setattr(Trainer, "_train_step", full)
     with pytest.raises(VqcodecError, match=r"the memory of cpu is full: lower data\.batch_size"):
         run(small_recipe(data, tmp_path))
-
-
-# --- the codebook monitor --------------------------------------------------------------------

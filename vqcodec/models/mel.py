@@ -16,20 +16,16 @@ from torch import Tensor, nn
 from vqcodec.models import dft
 
 
-def mel_filterbank(
-    n_freqs: int, n_mels: int, sample_rate: int, f_min: float = 0.0, f_max: float | None = None
-) -> Tensor:
+def mel_filterbank(n_freqs: int, n_mels: int, sample_rate: int) -> Tensor:
     """Triangular filters, each of peak 1, whose corners are evenly spaced in mel.
 
-    They are (n_freqs, n_mels) float32 in [0, 1], over bins from 0 Hz up to half the sample rate,
-    and lie between `f_min` and `f_max` Hz, by default all of that. One that falls between two bins
-    is zero.
+    They are (n_freqs, n_mels) float32 in [0, 1], over bins from 0 Hz to half the sample rate. A
+    filter that falls between two bins is zero.
     """
-    f_max = sample_rate // 2 if f_max is None else f_max
-    mel_min, mel_max = (2595.0 * math.log10(1.0 + f / 700.0) for f in (f_min, f_max))
-    mels = torch.linspace(mel_min, mel_max, n_mels + 2)
+    f_max = sample_rate // 2
+    mels = torch.linspace(0.0, 2595.0 * math.log10(1.0 + f_max / 700.0), n_mels + 2)
     corners = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
-    slopes = corners - torch.linspace(0, sample_rate // 2, n_freqs)[:, None]
+    slopes = corners - torch.linspace(0, f_max, n_freqs)[:, None]
     widths = corners.diff()
     rising, falling = -slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]
     return torch.minimum(rising, falling).clamp(min=0)
@@ -47,7 +43,7 @@ class MelSpectrogram(nn.Module):
     ) -> None:
         super().__init__()
         self.n_fft, self.hop_length, self.power = n_fft, hop_length, power
-        # Their names are those of files of before.
+        # Named as in torchaudio, and so in model files.
         self.spectrogram, self.mel_scale = nn.Module(), nn.Module()
         self.spectrogram.register_buffer("window", torch.hann_window(n_fft))
         self.mel_scale.register_buffer("fb", mel_filterbank(n_fft // 2 + 1, n_mels, sample_rate))

@@ -22,6 +22,8 @@ from vqcodec.extras import library
 from vqcodec.models.config import QuantizerConfig
 from vqcodec.models.interfaces import Margins, Quantized, Quantizer
 
+KMEANS_ITERATIONS = 20
+
 
 def _all_reduce(x: Tensor) -> Tensor:
     if dist.is_initialized():
@@ -185,7 +187,7 @@ class VectorQuantizer(nn.Module):
                 return _rotate(x, chosen)
 
     @torch.no_grad()
-    def initialize(self, vectors: Tensor, iterations: int = 20) -> None:
+    def initialize(self, vectors: Tensor) -> None:
         """K-means start: the codebook becomes the centres of vectors of `project`.
 
         They are (M, codebook_dim), of several batches; ValueError if M is less than codebook_size.
@@ -196,7 +198,7 @@ class VectorQuantizer(nn.Module):
             raise ValueError(f"k-means needs at least {size} vectors, got {len(vectors)}")
         centres = vectors[torch.linspace(0, len(vectors) - 1, size).long()].clone()
         counts = torch.ones(size, device=vectors.device)
-        for _ in range(iterations):
+        for _ in range(KMEANS_ITERATIONS):
             self.codebook.copy_(centres)
             indices = self.nearest(vectors)
             counts = torch.bincount(indices, minlength=size).float()

@@ -30,23 +30,19 @@ class SpectralLoss(NamedTuple):
 class MultiResolutionSpectralLoss(nn.Module):
     """Spectral distances at several window lengths (Yamamoto et al. 2020, arXiv 1910.11480).
 
-    Args:
-        sample_rate: in Hz.
-        resolutions: (n_fft in samples, mel bands); the hop is a quarter of the window.
+    The hop is a quarter of the window; the sample rate is in Hz.
     """
 
+    # Length of the transform in samples, and how many mel bands.
+    RESOLUTIONS = ((256, 32), (512, 64), (1024, 80), (2048, 128))
     # About 55 dB under the magnitude of level-normalised speech: what lies lower is not heard.
     FLOOR = 1e-2
 
-    def __init__(
-        self,
-        sample_rate: int,
-        resolutions: tuple[tuple[int, int], ...] = ((256, 32), (512, 64), (1024, 80), (2048, 128)),
-    ) -> None:
+    def __init__(self, sample_rate: int) -> None:
         super().__init__()
-        self.n_ffts = [n_fft for n_fft, _ in resolutions]
-        for n_fft, n_mels in resolutions:
-            filters = mel_filterbank(n_fft // 2 + 1, n_mels, sample_rate, f_max=sample_rate / 2)
+        self.n_ffts = [n_fft for n_fft, _ in self.RESOLUTIONS]
+        for n_fft, n_mels in self.RESOLUTIONS:
+            filters = mel_filterbank(n_fft // 2 + 1, n_mels, sample_rate)
             # A narrow band may fall between two bins; it would be a constant.
             filters = filters[:, filters.sum(0) > 0]
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)

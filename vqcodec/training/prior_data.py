@@ -12,16 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.numpy import save as safetensors_bytes
 from torch import Tensor
 
 from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
-from vqcodec.errors import CheckpointError, DataError
-from vqcodec.files import write_atomically
+from vqcodec.errors import DataError
 from vqcodec.models.speaker_vector import from_int8
 from vqcodec.training.recipe import PriorDataConfig
-from vqcodec.weights.model_file import checksum, read_tensors
+from vqcodec.weights.model_file import read_tensors, verify_checksum, write_tensors
 
 FORMAT = "vqcodec-coded-clips"
 IGNORED = -100  # a target that has no loss
@@ -64,10 +62,8 @@ def encode_clips(
     key = hashlib.sha256(json.dumps(contents).encode()).hexdigest()
     if store.exists():
         metadata, tensors = read_tensors(store, FORMAT)
-        if metadata.get("sha256", "") not in ("", checksum(tensors, metadata)):
-            raise CheckpointError(
-                f"{store}: damaged (its SHA-256 does not match): delete it, and it is made anew"
-            )
+        if "sha256" in metadata:  # older files have none
+            verify_checksum(store, tensors, metadata, "delete it, and it is made anew")
         if metadata["contents"] == key:
             codes = tensors["codes"].astype(np.int64)
             ends = np.cumsum(tensors["lengths"])[:-1]
@@ -79,9 +75,7 @@ def encode_clips(
         "lengths": np.array([len(clip.codes) for clip in coded]),
         "vectors": np.stack([clip.vector for clip in coded]),
     }
-    metadata = {"format": FORMAT, "contents": key}
-    metadata["sha256"] = checksum(tensors, metadata)
-    write_atomically(store, safetensors_bytes(tensors, metadata))
+    write_tensors(store, tensors, {"format": FORMAT, "contents": key})
     return coded
 
 

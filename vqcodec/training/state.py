@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vqcodec.errors import CheckpointError
-from vqcodec.files import write_atomically
-from vqcodec.weights.model_file import checksum, read_tensors
+from vqcodec.weights.model_file import read_tensors, verify_checksum, write_tensors
 
 FORMAT = "vqcodec-training"
 
@@ -30,9 +28,7 @@ def save_state(
     for index, entries in optimizer.state_dict()["state"].items():
         for key, tensor in entries.items():
             tensors[f"optimizer.{index}.{key}"] = tensor.detach().cpu().numpy()
-    metadata = {"format": FORMAT, "progress": json.dumps(progress)}
-    metadata["sha256"] = checksum(tensors, metadata)
-    write_atomically(path, safetensors_bytes(tensors, metadata))
+    write_tensors(path, tensors, {"format": FORMAT, "progress": json.dumps(progress)})
 
 
 def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> dict[str, Any]:
@@ -41,12 +37,9 @@ def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) 
     Raises CheckpointError if it is missing, damaged, or of another model.
     """
     metadata, arrays = read_tensors(path, FORMAT)
-    # States of before it was kept do not have it.
-    if metadata.get("sha256", "") not in ("", checksum(arrays, metadata)):
-        raise CheckpointError(
-            f"{path}: damaged (its SHA-256 does not match): restore it from a copy, or begin anew "
-            "in another output=FOLDER"
-        )
+    if "sha256" in metadata:  # older states have none
+        remedy = "restore it from a copy, or begin anew in another output=FOLDER"
+        verify_checksum(path, arrays, metadata, remedy)
     tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
     try:
         for name, module in modules.items():

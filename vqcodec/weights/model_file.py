@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
@@ -157,8 +158,7 @@ def _put(
         tensors[GRAPHS + name] = np.frombuffer(graph.onnx, np.uint8)
     asked = {name: [graph.weights, graph.context] for name, graph in graphs.items()}
     metadata["graphs"] = json.dumps(asked)
-    metadata["sha256"] = checksum(tensors, metadata)
-    write_atomically(path, safetensors_bytes(tensors, metadata))
+    write_tensors(path, tensors, metadata)
 
 
 def read(name: str | Path | None = None) -> ModelFile:
@@ -178,8 +178,7 @@ def _assembled(path: Path, metadata: dict[str, str], tensors: dict[str, np.ndarr
     """The model of a file; any of Python's errors of values where its metadata is damaged."""
     check_version(path, metadata)
     config = metadata["config"]
-    if checksum(tensors, metadata) != metadata["sha256"]:
-        raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
+    verify_checksum(path, tensors, metadata)
     voices = _voices(json.loads(metadata["voices"]), tensors.pop("voices"))
     tables, graphs = _tables(path, tensors), _graphs(metadata, tensors)
     provenance = dict(json.loads(metadata["provenance"]))
@@ -226,6 +225,12 @@ def _graphs(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> dict[st
         )
         for name, (weights, context) in asked.items()
     }
+
+
+def write_tensors(path: str | Path, tensors: Arrays, metadata: Mapping[str, str]) -> None:
+    """Write a .safetensors file whose metadata has a checksum, atomically."""
+    metadata = {**metadata, "sha256": checksum(tensors, metadata)}
+    write_atomically(path, safetensors_bytes(dict(tensors), metadata))
 
 
 def read_tensors(path: Path, format_name: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -293,6 +298,17 @@ def checksum(tensors: Arrays, metadata: Mapping[str, str]) -> str:
     """SHA-256 of everything in the file but itself."""
     rest = {key: value for key, value in metadata.items() if key != "sha256"}
     return _digest(tensors, json.dumps(rest, sort_keys=True)).hex()
+
+
+def verify_checksum(
+    path: str | os.PathLike[str],
+    tensors: Arrays,
+    metadata: Mapping[str, str],
+    remedy: str = "fetch it again",
+) -> None:
+    """Raise CheckpointError, with the remedy, if the checksum is another."""
+    if checksum(tensors, metadata) != metadata["sha256"]:
+        raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): {remedy}")
 
 
 def _fingerprint(tensors: Arrays, config: str, provenance: Mapping[str, Any]) -> bytes:

@@ -16,14 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as safetensors_bytes
 
 from vqcodec.errors import CheckpointError
-from vqcodec.files import write_atomically
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.config import PriorConfig
 from vqcodec.weights.checkpoint import built
-from vqcodec.weights.model_file import checksum, finite, read_tensors
+from vqcodec.weights.model_file import finite, read_tensors, verify_checksum, write_tensors
 
 FORMAT, VERSION = "vqcodec-prior", 1
 
@@ -56,8 +54,7 @@ def save(
         "fingerprint": fingerprint.hex(),
         "provenance": json.dumps(dict(provenance)),
     }
-    metadata["sha256"] = checksum(tensors, metadata)
-    write_atomically(path, safetensors_bytes(tensors, metadata))
+    write_tensors(path, tensors, metadata)
 
 
 class PriorFile(NamedTuple):
@@ -85,8 +82,7 @@ def read(path: str | os.PathLike[str]) -> PriorFile:
                 f"{path}: prior format {metadata['version']} is newer than {VERSION}: "
                 "upgrade vqcodec"
             )
-        if checksum(tensors, metadata) != metadata["sha256"]:
-            raise CheckpointError(f"{path}: damaged (its SHA-256 does not match): fetch it again")
+        verify_checksum(path, tensors, metadata)
         histogram, typical = (tensors.pop(name) for name in ("histogram", "typical"))
         config = PriorConfig.model_validate_json(metadata["config"])
         weights = finite({name: value.astype(np.float32) for name, value in tensors.items()})
