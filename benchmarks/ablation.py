@@ -28,7 +28,7 @@ from vqcodec.evaluation.quality import (
     speaker_embedding,
     stoi,
 )
-from vqcodec.evaluation.report import clips, markdown_table, write_report
+from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
 from vqcodec.evaluation.summary import mean
 from vqcodec.models.codebook_usage import CollapseMonitor
 from vqcodec.training.loop import STATE_FILE
@@ -214,7 +214,7 @@ def main(
     output: Output = Path("report"),
 ) -> None:
     """Train every variant that is not yet trained; write ablation.csv and ablation.md."""
-    utterances = clips(corpus, "test", limit=limit)
+    utterances = spread(clips(corpus, "test"), limit)
     common = [f"data.root={prepared}", f"steps={steps}"]
     common.append(f"unquantized_steps={min(300, steps // 2)}")
     plans = [

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 import zlib
+from collections.abc import Iterator
 from fractions import Fraction
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 
 from vqcodec.format.ngram_coder import NgramModel
 
+FORMAT = Path(__file__).parents[1] / "docs" / "format.md"
 METADATA = {
     "codebook_size": 512,
     "sample_rate": 16_000,
@@ -21,6 +25,24 @@ METADATA = {
     "gain": 0.5,
     "speaker": "p225",
 }
+
+
+def documented_bytes(number: int) -> bytes:
+    """The hex dump of that number in docs/format.md."""
+    dump, data = FORMAT.read_text(encoding="utf-8").split("```hex\n")[number], b""
+    for line in dump.split("```")[0].splitlines():
+        offset, digits, _ = re.split(r"  +", line, maxsplit=2)
+        assert int(offset) == len(data)
+        data += bytes.fromhex(digits)
+    return data
+
+
+def flipped(data: bytes) -> Iterator[bytes]:
+    """The data with each of its bits flipped."""
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        yield bytes(changed)
 
 
 def with_crc(header: bytes) -> bytes:

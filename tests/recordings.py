@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -37,3 +39,14 @@ def write(path: Path, samples: np.ndarray, sample_rate: int = RATE, subtype: str
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, samples, sample_rate, subtype or None)
     return path
+
+
+def write_corpus(root: Path, clips: Mapping[str, tuple[Any, ...]]) -> Path:
+    """A folder with a manifest: name -> speaker, samples or None, split (test) and text (none)."""
+    lines = ["path,speaker,split,text"]
+    for name, (speaker, samples, *more) in clips.items():
+        split, text = (*more, *("test", "")[len(more) :])
+        write(root / f"{name}.wav", np.zeros(0) if samples is None else samples)
+        lines.append(f"{name}.wav,{speaker},{split},{text}")
+    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return root

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from vqcodec import audio
@@ -30,3 +32,8 @@ def gain(samples: np.ndarray, sample_rate: int = 16000) -> float:
 
 def decibels(ratio: float) -> float:
     return 20 * float(np.log10(ratio))
+
+
+def pieces(array: np.ndarray, length: int) -> Iterator[np.ndarray]:
+    """An array (..., T) in pieces of a length, the last one shorter."""
+    return (array[..., at : at + length] for at in range(0, array.shape[-1], length))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from recordings import SAID, SAID_S, spoken, write
+from recordings import SAID, SAID_S, spoken, write_corpus
 from scipy.stats import entropy
 from vqcodec_cli import display
 from vqcodec_cli.main import main
@@ -25,12 +25,11 @@ from vqcodec.inference import code_search
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two recordings by synthesizers, of voices that the tiny model has; one without a text."""
-    root = tmp_path_factory.mktemp("corpus")
-    write(root / "b.wav", spoken("rms", 0.0, SAID_S))
-    write(root / "a.wav", spoken("slt", 0.0, 1.5))
-    lines = ["path,speaker,split,text", f"b.wav,p225,test,{SAID}", "a.wav,anna,test,"]
-    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
-    return root
+    clips = {
+        "b": ("p225", spoken("rms", 0.0, SAID_S), "test", SAID),
+        "a": ("anna", spoken("slt", 0.0, 1.5)),
+    }
+    return write_corpus(tmp_path_factory.mktemp("corpus"), clips)
 
 
 def arguments(corpus: Path, tiny_model: Path, output: Path, *more: str) -> list[str]:

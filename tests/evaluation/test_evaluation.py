@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recordings import SAID, SAID_S, spoken, write
+from recordings import SAID, SAID_S, spoken, write, write_corpus
 
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError, VqcodecError
@@ -131,14 +131,11 @@ def test_a_mean_over_some_files_says_so() -> None:
 
 
 def test_clips_are_chosen_by_split_speaker_and_number(tmp_path: Path) -> None:
-    lines = ["path,speaker,split"]
-    for name, speaker, split in (("b", "p225", "test"), ("a", "anna", "test"), ("c", "x", "train")):
-        (tmp_path / f"{name}.wav").touch()
-        lines.append(f"{name}.wav,{speaker},{split}")
-    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    clips = {"b": ("p225", None), "a": ("anna", None), "c": ("x", None, "train")}
+    write_corpus(tmp_path, clips)
     assert [clip.name for clip in report.clips(tmp_path, "test")] == ["a", "b"]
     manifest = tmp_path / "manifest.csv"
-    assert [clip.name for clip in report.clips(manifest, "test", limit=1)] == ["a"]
+    assert [clip.name for clip in report.clips(manifest, "test")] == ["a", "b"]
     assert [clip.name for clip in report.clips(tmp_path, "test", speaker="p225")] == ["b"]
     with pytest.raises(DataError, match=r"no recording of x in split test \(1 in train\)"):
         report.clips(tmp_path, "test", speaker="x")
@@ -169,12 +166,9 @@ def test_examples_are_of_as_many_speakers_as_may_be() -> None:
 
 
 def test_voices_are_those_with_enough_recordings(tmp_path: Path) -> None:
-    lines = ["path,speaker,split"]
-    for speaker, number in (("anna", 6), ("ben", 5), ("carl", 7), ("stranger", 9)):
-        for index in range(number):
-            (tmp_path / f"{speaker}{index}.wav").touch()
-            lines.append(f"{speaker}{index}.wav,{speaker},test")
-    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    numbers = {"anna": 6, "ben": 5, "carl": 7, "stranger": 9}
+    clips = {f"{name}{i}": (name, None) for name, n in numbers.items() for i in range(n)}
+    write_corpus(tmp_path, clips)
     found = conversion._voices(tmp_path, "test", ["carl", "ben", "anna", "dora"])
     assert found == ["carl", "anna"]
     with pytest.raises(DataError, match="1 voices of the model have 6 recordings or more in split"):
@@ -208,11 +202,8 @@ def test_recordings_beyond_the_limit_still_say_what_a_voice_is_like(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     voices = {"a0": (1, 0), "a1": (0, 1), "p0": (1, 0), "p1": (1, 0)}
-    lines = ["path,speaker,split"]
-    for name in voices:
-        (tmp_path / f"{name}.wav").touch()
-        lines.append(f"{name}.wav,{'anna' if name < 'b' else 'p225'},test")
-    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    clips = {name: ("anna" if name < "b" else "p225", None) for name in voices}
+    write_corpus(tmp_path, clips)
 
     def found(task: conversion._Task) -> conversion._Found:
         undefined = dict.fromkeys([*conversion._AGAINST_SOURCE, "mean pitch", "WER"])

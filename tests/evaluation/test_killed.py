@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recordings import spoken, write
+from recordings import spoken, write_corpus
 from vqcodec_cli.main import main
 
 from vqcodec.evaluation import comparison
@@ -24,18 +24,12 @@ KILLER = (
 def test_a_run_that_was_killed_goes_on_to_the_same_report(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    corpus = tmp_path / "corpus"
-    lines = [
-        "path,speaker,split,text",
-        "a.wav,anna,test,a quick recording",
-        "b.wav,ben,test,",
-        "c.wav,c,test,",
-    ]
-    write(corpus / "a.wav", spoken("rms", 0.0, 1.3))
-    write(corpus / "b.wav", spoken("slt", 0.0, 1.0))
-    write(corpus / "c.wav", spoken("rms", 1.0, 1.8))
-    (corpus / "manifest.csv").write_text("\n".join(lines) + "\n")
-
+    clips = {
+        "a": ("anna", spoken("rms", 0.0, 1.3), "test", "a quick recording"),
+        "b": ("ben", spoken("slt", 0.0, 1.0)),
+        "c": ("c", spoken("rms", 1.0, 1.8)),
+    }
+    corpus = write_corpus(tmp_path / "corpus", clips)
     codecs = ["--baselines", "", "--baseline", KILLER]
     options = ["--model", tiny_model, "--recognizer", "pocketsphinx", "--jobs", "1", *codecs]
     command = [str(word) for word in ("eval", corpus, *options, "-o")]

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from recordings import spoken, write
+from recordings import spoken, write, write_corpus
 from scipy.signal import sawtooth
 from vqcodec_cli.main import main
 
@@ -30,20 +30,13 @@ N_CODES = 250
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two synthesizers with two training and two test recordings each, a third with one."""
-    root = tmp_path_factory.mktemp("corpus")
-    lines = ["path,speaker,split"]
-    for voice, splits in (
-        ("slt", ("train", "train", "test", "test")),
-        ("rms", ("train", "train", "test", "test")),
-        ("espeak", ("train",)),
-    ):
+    four = "train", "train", "test", "test"
+    clips = {}
+    for voice, splits in (("slt", four), ("rms", four), ("espeak", ("train",))):
         # Of over a second, as some probes hear.
         for start, split in zip((0.2, 0.7, 1.2, 1.7), splits, strict=False):
-            name = f"{voice}{start}.wav"
-            write(root / name, spoken(voice, start, start + 1.6))
-            lines.append(f"{name},{voice},{split}")
-    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
-    return root
+            clips[f"{voice}{start}"] = voice, spoken(voice, start, start + 1.6), split
+    return write_corpus(tmp_path_factory.mktemp("corpus"), clips)
 
 
 def clip(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from recordings import write_corpus
 
 import vqcodec
 from vqcodec.data.corpora import Utterance
@@ -31,16 +32,6 @@ def sample(name: str, seconds: float) -> np.ndarray:
     n_samples = round(seconds * SAMPLE_RATE)
     samples, _ = soundfile.read(SAMPLES / f"{name}.wav", n_samples, start=4000, dtype="float32")
     return samples
-
-
-def corpus(root: Path, **clips: tuple[str, np.ndarray]) -> Path:
-    """A folder with a manifest: name -> speaker and samples."""
-    lines = ["path,speaker,split"]
-    for name, (speaker, samples) in clips.items():
-        soundfile.write(root / f"{name}.wav", samples, SAMPLE_RATE)
-        lines.append(f"{name}.wav,{speaker},test")
-    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
-    return root
 
 
 @pytest.mark.parametrize("n_samples", [1, SHORT, 1023])
@@ -79,7 +70,7 @@ def test_digital_silence_has_one_estoi() -> None:
 
 def test_a_report_leaves_a_short_clip_out_of_its_means(tiny_model: Path, tmp_path: Path) -> None:
     speech = sample("slt", 2)
-    root = corpus(tmp_path, a=("anna", speech), b=("p225", speech[:SHORT]))
+    root = write_corpus(tmp_path, {"a": ("anna", speech), "b": ("p225", speech[:SHORT])})
     output = tmp_path.parent / f"{tmp_path.name}-report"
     text = comparison.compare(root, output, baselines=["narrowband"], **of_what(tiny_model))
     rows = list(csv.DictReader((output / "quality.csv").read_text().splitlines()))
@@ -93,7 +84,7 @@ def test_a_report_leaves_a_short_clip_out_of_its_means(tiny_model: Path, tmp_pat
 
 
 def test_a_report_on_a_short_clip_alone_has_no_numbers(tiny_model: Path, tmp_path: Path) -> None:
-    root = corpus(tmp_path, b=("p225", sample("slt", 0.02)))
+    root = write_corpus(tmp_path, {"b": ("p225", sample("slt", 0.02))})
     output = tmp_path.parent / f"{tmp_path.name}-report"
     text = comparison.compare(root, output, baselines=["narrowband"], **of_what(tiny_model))
     line = next(line for line in text.splitlines() if line.startswith("| narrowband "))
@@ -104,7 +95,9 @@ def test_a_report_on_a_short_clip_alone_has_no_numbers(tiny_model: Path, tmp_pat
 def test_conversions_of_a_short_clip_count_for_nobody(tiny_model: Path, tmp_path: Path) -> None:
     clips = {"a": ("anna", sample("slt", 2)), "b": ("p225", sample("rms", 2))}
     silence = np.zeros(SAMPLE_RATE, np.float32)
-    root = corpus(tmp_path, **clips, c=("p225", sample("rms", 0.02)), d=("anna", silence))
+    root = write_corpus(
+        tmp_path, {**clips, "c": ("p225", sample("rms", 0.02)), "d": ("anna", silence)}
+    )
     output = tmp_path.parent / f"{tmp_path.name}-report"
     conversion.convert_pairs(root, output, speakers=["anna", "p225"], **of_what(tiny_model))
     rows = {
@@ -136,7 +129,7 @@ def test_a_pair_without_a_voice_is_neither_reached_nor_missed() -> None:
 def test_leakage_leaves_a_short_clip_out_of_its_means(tiny_model: Path, tmp_path: Path) -> None:
     codec = vqcodec.load(tiny_model, device="cpu")
     clips = {"a": ("x", sample("slt", 1)), "b": ("y", sample("rms", 1))}
-    corpus(tmp_path, **clips, c=("y", sample("rms", 0.02)))
+    write_corpus(tmp_path, {**clips, "c": ("y", sample("rms", 0.02))})
     speakers = {"a": "x", "b": "y", "c": "y"}
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recordings import SAID_S, spoken, write
+from recordings import SAID_S, spoken, write, write_corpus
 
 import vqcodec
 from vqcodec import Codec, Codes
@@ -26,14 +26,10 @@ OURS = our_label("fast")
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two recordings to be measured, and six to babble, none with a text."""
-    root = tmp_path_factory.mktemp("corpus")
-    lines = ["path,speaker,split"]
-    for index in range(8):
-        name, start = ("a", 0.0) if index == 0 else (f"b{index}", 0.2 * index)
-        write(root / f"{name}.wav", spoken("rms" if index else "slt", start, start + 1.2))
-        lines.append(f"{name}.wav,{'ben' if index else 'anna'},test")
-    (root / "manifest.csv").write_text("\n".join(lines) + "\n")
-    return root
+    clips = {"a": ("anna", spoken("slt", 0.0, 1.2))}
+    for index in range(1, 8):
+        clips[f"b{index}"] = "ben", spoken("rms", 0.2 * index, 0.2 * index + 1.2)
+    return write_corpus(tmp_path_factory.mktemp("corpus"), clips)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from code_files import METADATA, as_version_1, random_model, repeating_model, with_crc
+from code_files import METADATA, as_version_1, flipped, random_model, repeating_model, with_crc
 from vqcodec_cli.main import main
 
 from vqcodec.errors import CheckpointError, CodesError
@@ -238,11 +238,9 @@ def test_coded_files_of_version_1_stay_readable(tmp_path):
 
 def test_every_flipped_bit_and_every_truncation_is_refused():
     data = make(1300).to_bytes()
-    for bit in range(8 * len(data)):
-        flipped = bytearray(data)
-        flipped[bit // 8] ^= 1 << bit % 8
+    for damaged in flipped(data):
         with pytest.raises(CodesError, match=r"^speech\.codes: .*; "):
-            Codes.from_bytes(bytes(flipped), "speech.codes", tables=MODEL)
+            Codes.from_bytes(damaged, "speech.codes", tables=MODEL)
     for length in range(len(data)):
         with pytest.raises(CodesError, match="cut short"):
             Codes.from_bytes(data[:length], tables=MODEL)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 import pickle
-import re
 import struct
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from code_files import METADATA, random_model, with_crc
+from code_files import FORMAT, METADATA, documented_bytes, flipped, random_model, with_crc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +22,6 @@ from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.format.stream_records import STREAM_FIELDS, CodeBlock, StreamRecord, split
 from vqcodec.format.streaming import Blocks, CodesStream
 
-FORMAT = Path(__file__).parents[2] / "docs" / "format.md"
 PITCH = StreamRecord(kind="pitch", codes_per_symbol=4, alphabet_size=50, step=50, reference=120.5)
 CODEBOOK, ALPHABET = 20, PITCH.alphabet_size
 TABLES = replace(
@@ -87,12 +85,6 @@ def test_the_documented_table_is_the_declared_one() -> None:
 
 
 def test_bytes_are_those_of_the_documented_example() -> None:
-    block = FORMAT.read_text(encoding="utf-8").split("```hex\n")[2].split("```")[0]
-    data = b""
-    for line in block.splitlines():
-        offset, digits, _ = re.split(r"  +", line, maxsplit=2)
-        assert int(offset) == len(data)
-        data += bytes.fromhex(digits)
     codes = Codes(
         np.array([[1, 256, 511]]),
         **METADATA | {"hop_length": 128, "original_sample_rate": 48_000},
@@ -104,8 +96,8 @@ def test_bytes_are_those_of_the_documented_example() -> None:
         ),
         symbols={"pitch": np.array([33])},
     )
-    assert codes.to_bytes() == data
-    assert Codes.from_bytes(data) == codes
+    assert codes.to_bytes() == documented_bytes(2)
+    assert Codes.from_bytes(documented_bytes(2)) == codes
 
 
 @given(
@@ -208,14 +200,10 @@ def written(codes: Codes) -> bytes:
 def test_every_flipped_bit_and_every_truncation_is_refused(form) -> None:
     for codes in (make(300), steady(300)):
         data = form(codes)
-        for bit in range(8 * len(data)):
-            flipped = bytearray(data)
-            flipped[bit // 8] ^= 1 << bit % 8
+        truncated = (data[:length] for length in range(len(data)))
+        for damaged in itertools.chain(flipped(data), truncated):
             with pytest.raises(CodesError, match=r"^speech\.codes: .*; "):
-                Codes.from_bytes(bytes(flipped), "speech.codes", tables=TABLES)
-        for length in range(len(data)):
-            with pytest.raises(CodesError, match=r"^speech\.codes: .*; "):
-                Codes.from_bytes(data[:length], "speech.codes", tables=TABLES)
+                Codes.from_bytes(damaged, "speech.codes", tables=TABLES)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from sounds import pieces
 
 import vqcodec
 from vqcodec import audio
@@ -33,10 +34,6 @@ def codec(light_model, request) -> Codec:
 def samples(speech) -> np.ndarray:
     """Nine seconds of speech, 16 kHz."""
     return np.tile(audio.load(speech, 16_000), 4)
-
-
-def pieces(samples: np.ndarray, length: int) -> Iterator[np.ndarray]:
-    return (samples[..., at : at + length] for at in range(0, samples.shape[-1], length))
 
 
 @pytest.mark.parametrize("sample_rate", [16_000, 44_100])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import TINY
 from recordings import spoken
+from sounds import pieces
 
 import vqcodec
 from vqcodec.audio.pitch_tracker import contour
@@ -48,10 +49,6 @@ def samples() -> np.ndarray:
 @pytest.fixture(scope="module")
 def codes(codec: Codec, samples: np.ndarray) -> Codes:
     return codec.encode(samples, RATE)
-
-
-def pieces(array: np.ndarray, length: int) -> Iterator[np.ndarray]:
-    return (array[..., at : at + length] for at in range(0, array.shape[-1], length))
 
 
 def test_codes_tell_the_pitch_about_the_recording_s_mean(

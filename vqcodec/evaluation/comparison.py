@@ -141,7 +141,7 @@ def compare(
     _check_place(corpus, output)
     made_of = prepare_setup(model, decoder, recognizer, on_progress)
     everybody = clips(corpus, split)
-    utterances = everybody if limit is None else spread(everybody, limit)
+    utterances = spread(everybody, limit)
     ours = our_label(made_of.decoder)
     refined = [our_label(made_of.decoder, refined=True)] if refine else []
     codecs = (ORIGINAL, ours, *refined, *baselines)

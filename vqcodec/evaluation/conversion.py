@@ -144,7 +144,7 @@ def convert_pairs(
     tasks = []
     for name in names:
         recordings = clips(corpus, split, speaker=name)
-        converted = recordings if limit is None else spread(recordings, limit)
+        converted = spread(recordings, limit)
         others = tuple(other for other in names if other != name)
         tasks += [
             _Task(each, made_of, others if each in converted else (), refine, output / "cache")

@@ -18,16 +18,13 @@ from vqcodec.files import write_atomically
 _Item = TypeVar("_Item")
 
 
-def clips(
-    corpus: Path, split: str, *, speaker: str | None = None, limit: int | None = None
-) -> list[Utterance]:
+def clips(corpus: Path, split: str, *, speaker: str | None = None) -> list[Utterance]:
     """Recordings of one split of a corpus, of one speaker if given, sorted by name.
 
     Args:
         corpus: a folder as `vqcodec.data.corpora.utterances` lists it, or the manifest.csv in it.
         split: `train`, `valid`, `test` or `test_unseen`.
         speaker: whose; everybody's when None.
-        limit: how many at most, spread evenly over the list.
 
     Raises:
         DataError: the corpus cannot be read, or has no such recording.
@@ -45,12 +42,12 @@ def clips(
             f"{corpus}: no recording{whose} in split {split} ({there}); choose another "
             "split, or give the corpus a manifest.csv that says what belongs to it"
         )
-    return found if limit is None else spread(found, limit)
+    return found
 
 
-def spread(items: Sequence[_Item], number: int) -> list[_Item]:
-    """So many of the items, or all if they are fewer, spread evenly over them."""
-    if number >= len(items):
+def spread(items: Sequence[_Item], number: int | None) -> list[_Item]:
+    """At most so many of the items, spread evenly over them; all of them when None."""
+    if number is None or number >= len(items):
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, number).round().astype(int)]
 
@@ -62,8 +59,13 @@ def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def csv_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
-    """Rows with the same keys as a CSV file: floats to six digits, None empty."""
+def write_report(
+    output: Path, name: str, rows: Sequence[Mapping[str, object]], summary: str
+) -> None:
+    """Write rows of the same keys as `name`.csv and a Markdown page as `name`.md into a folder.
+
+    The folder is made if need be. Floats have six digits; None is empty.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows[0])
@@ -71,12 +73,5 @@ def csv_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
         writer.writerow(
             f"{value:.6g}" if isinstance(value, float) else value for value in row.values()
         )
-    return text.getvalue().encode()
-
-
-def write_report(
-    output: Path, name: str, rows: Sequence[Mapping[str, object]], summary: str
-) -> None:
-    """Write rows as `name`.csv and a Markdown page as `name`.md into a folder, made if need be."""
-    write_atomically(output / f"{name}.csv", csv_bytes(rows))
+    write_atomically(output / f"{name}.csv", text.getvalue().encode())
     write_atomically(output / f"{name}.md", summary.encode())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vqcodec.codec import Codec
 from vqcodec.data.labels import LabelledCorpus, read_labelled_corpus
-from vqcodec.evaluation import unit_plots
+from vqcodec.evaluation import plots
 from vqcodec.evaluation.abx import ABX
 from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.evaluation.summary import Mean, cell
@@ -79,9 +79,9 @@ def evaluate(
     )
     names = list(frames.classes)
     images = {
-        "units_phones.png": unit_plots.phones(scored, names),
-        "units_usage.png": unit_plots.usage(scored),
-        "units_codebook.png": unit_plots.codebook(ours.vectors, majority_phones(training), names),
+        "units_phones.png": plots.phones_of_units(scored, names),
+        "units_usage.png": plots.unit_usage(scored),
+        "units_codebook.png": plots.codebook_map(ours.vectors, majority_phones(training), names),
     }
     text = page(corpus, frames, codec, scores, list(images))
     for name, image in images.items():
