@@ -34,7 +34,8 @@ def _turns(n_fft: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def power_spectrum(frames: Tensor) -> Tensor:
     """Frames (..., n_fft) -> |rfft|^2 (..., n_fft // 2 + 1)."""
     cosine, sine = _turns(frames.shape[-1], frames.device)
-    return (frames @ cosine.T).square() + (frames @ sine.T).square()
+    real, imaginary = frames @ cosine.T, frames @ sine.T
+    return real * real + imaginary * imaginary
 
 
 def inverse(magnitude: Tensor, phase: Tensor, n_fft: int) -> Tensor:
@@ -44,4 +45,9 @@ def inverse(magnitude: Tensor, phase: Tensor, n_fft: int) -> Tensor:
     k = torch.arange(n_fft // 2 + 1, device=magnitude.device)
     share = (2 - ((k == 0) | (2 * k == n_fft)).float()) / n_fft
     scaled = magnitude * share
-    return (scaled * phase.cos()) @ cosine - (scaled * phase.sin()) @ sine
+    # The second half of a frame mirrors the first, but for the sign of the sines.
+    half = n_fft // 2 + 1
+    even = (scaled * phase.cos()) @ cosine[:, :half]
+    odd = (scaled * phase.sin()) @ sine[:, :half]
+    mirrored = (even + odd)[..., 1 : n_fft - half + 1].flip(-1)
+    return torch.cat([even - odd, mirrored], dim=-1)

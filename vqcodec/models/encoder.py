@@ -100,7 +100,7 @@ class Filterbank(nn.Module):
         else:
             frames = padded.unfold(-1, length, self.stride)
         cosine, sine = (frames @ self.weight.T).float().chunk(2, dim=-1)
-        power = cosine.square() + sine.square()
+        power = cosine * cosine + sine * sine
         return 0.3 * (power + self.POWER_FLOOR).log().transpose(1, 2)
 
 

@@ -46,7 +46,8 @@ class ConvNeXtBlock(nn.Module):
         depthwise = self.depthwise(x)[..., : x.shape[-1]]
         gain, shift = self.speaker(speaker)[:, None].chunk(2, dim=-1)
         hidden = self.norm(depthwise.transpose(1, 2)) * (1 + gain) + shift
-        hidden = self.scale * self.project(F.gelu(self.expand(hidden)))
+        weight, bias = self.scale[:, None] * self.project.weight, self.scale * self.project.bias
+        hidden = F.linear(F.gelu(self.expand(hidden)), weight, bias)
         return x + hidden.transpose(1, 2)
 
 
@@ -143,12 +144,13 @@ class IstftDecoder(nn.Module):
         n_frames = frames.shape[1]
         window: Tensor = self.window  # type: ignore[assignment]
         squares = window.square().expand(1, n_frames, -1)
-        length = (n_frames - 1) * self.frame_hop + self.n_fft
+        n_hops = -(-self.n_fft // self.frame_hop)
 
         def added(x: Tensor) -> Tensor:
-            return F.fold(
-                x.transpose(1, 2), (1, length), (1, self.n_fft), stride=(1, self.frame_hop)
-            )[:, 0, 0]
+            x = F.pad(x, (0, n_hops * self.frame_hop - self.n_fft))
+            hops = x.unflatten(-1, (n_hops, self.frame_hop)).unbind(2)
+            later = [F.pad(hop, (0, 0, k, n_hops - 1 - k)) for k, hop in enumerate(hops)]
+            return torch.stack(later).sum(0).flatten(1)
 
         cut = (self.n_fft - self.frame_hop) // 2
         output = slice(cut, cut + n_frames * self.frame_hop)

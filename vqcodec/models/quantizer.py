@@ -133,9 +133,9 @@ class VectorQuantizer(nn.Module):
     def _compare(self) -> Callable[[Tensor], Tensor]:
         """`closeness`, which differs from minus half a squared distance by what codes share."""
         codebook = self._normalize(self.codebook)
-        half_squares = 0.5 * codebook.square().sum(-1)
         # |x - e|^2 = |x|^2 - 2 x.e + |e|^2, of which |x|^2 is the same for every e.
-        return lambda projected: projected @ codebook.T - half_squares
+        rows = torch.cat([codebook, -0.5 * codebook.square().sum(-1, keepdim=True)], dim=-1)
+        return lambda projected: F.pad(projected, (0, 1), value=1.0) @ rows.T
 
     def forward(self, latents: Tensor) -> Quantized:
         """(B, D, N) -> quantized (B, D, N), indices (B, 1, N), loss."""

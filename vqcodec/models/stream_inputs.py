@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -57,7 +58,7 @@ def convolved(convolution: nn.Conv1d, x: Tensor) -> Tensor:
     Its sums are the same bits for any N, which those of a library's convolution need not be.
     """
     padding, kernel_size = int(convolution.padding[0]), convolution.kernel_size[0]
-    taps = F.pad(x, (padding, padding)).unfold(-1, kernel_size, 1)
-    return F.linear(
-        taps.transpose(1, 2).flatten(2), convolution.weight.flatten(1), convolution.bias
-    )
+    padded = F.pad(x, (padding, padding)).transpose(1, 2)
+    n_outputs = padded.shape[1] - kernel_size + 1
+    taps = torch.cat([padded[:, k : k + n_outputs] for k in range(kernel_size)], dim=-1)
+    return F.linear(taps, convolution.weight.transpose(1, 2).flatten(1), convolution.bias)
