@@ -10,6 +10,7 @@ import pytest
 from recordings import spoken
 
 from vqcodec.inference.encoding import DOUBT
+from vqcodec.inference.engines import batched as batched_engine
 from vqcodec.inference.engines.batched import BatchedEngine
 from vqcodec.inference.engines.pytorch import TorchEngine
 from vqcodec.weights import checkpoint, model_file
@@ -39,6 +40,21 @@ def test_codes_are_those_of_chunks_by_themselves(name: str, tiny_model: Path) ->
         is_sure = expected.margins > DOUBT
         np.testing.assert_array_equal(own.codes[:, is_sure], expected.codes[:, is_sure])
         np.testing.assert_allclose(own.margins, expected.margins, atol=DOUBT)
+
+
+def test_a_batch_is_bounded_however_many_wait(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(batched_engine.MOST_CODES, "cpu", 3 * 64)
+    engine = BatchedEngine(checkpoint.load(tiny_model).model, "cpu")
+    sizes: list[int] = []
+    encoded = engine._encoded
+    engine._encoded = lambda data: (sizes.append(len(data)), encoded(data))[1]  # type: ignore[method-assign]
+    chunk = np.zeros(64 * engine.config.hop_length, np.float32)
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(engine.encode_chunk, [chunk] * 24))
+    assert sum(sizes) == len(found) == 24
+    assert max(sizes) <= 3
 
 
 def test_a_fault_reaches_who_waits(tiny_model: Path) -> None:

@@ -17,8 +17,8 @@ from vqcodec.models.vqvae import VQVAE
 
 WINDOWS = (64, 96, 128, 192, 256, 384, 512)
 """Codes of the windows that chunks are cut into: those of one length make a batch."""
-MOST_CODES = 1 << 16
-"""Of a batch: nine minutes of the default model."""
+MOST_CODES = {"cuda": 1 << 16, "cpu": 1 << 12}
+"""Of a batch, by device: nine minutes of the default model, or half a minute."""
 
 
 class BatchedEngine(TorchEngine):
@@ -62,7 +62,7 @@ class BatchedEngine(TorchEngine):
             with self._news:
                 self._news.wait_for(lambda: any(self._waiting.values()))
                 length = max(self._waiting, key=lambda one: one * len(self._waiting[one]))
-                most = MOST_CODES // length
+                most = MOST_CODES[self.device] // length
                 batch = self._waiting[length][:most]
                 self._waiting[length] = self._waiting[length][most:]
             try:
