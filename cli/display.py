@@ -31,6 +31,9 @@ def progress_bar(label: str) -> Iterator[OnProgress]:
     A second argument of that function says what stands before the bar from then on. Nothing is
     shown where stderr is no terminal.
     """
+    if not sys.stderr.isatty():
+        yield lambda share, description=label: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
@@ -43,7 +46,6 @@ def progress_bar(label: str) -> Iterator[OnProgress]:
         console=Console(stderr=True),
         transient=True,
         redirect_stdout=False,
-        disable=not sys.stderr.isatty(),
     ) as progress:
         task = progress.add_task(label, total=None)
 

@@ -82,10 +82,10 @@ def is_unlike_speech(distances: list[np.ndarray], config: ModelConfig) -> bool:
     Even noisy speech has moments that lie close to a code, and pauses; music and noise have fewer.
     Of less than five seconds of distances, as `code_blocks` gives them, nothing is said.
     """
-    squares = np.concatenate([np.zeros(0, np.float32), *distances])
+    squares = np.sort(np.concatenate([np.zeros(0, np.float32), *distances]))
     if len(squares) < LEAST_SECONDS * config.sample_rate / config.hop_length:
         return False
-    return bool(np.quantile(squares, CLOSEST_SHARE) > UNLIKE_SPEECH)
+    return bool(squares[round(CLOSEST_SHARE * (len(squares) - 1))] > UNLIKE_SPEECH)
 
 
 def _warn(message: str) -> None:

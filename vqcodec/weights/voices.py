@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from vqcodec.errors import SpeakerError
 from vqcodec.files import write_atomically
@@ -178,6 +177,8 @@ class VoicesFile:
     @contextmanager
     def _rewritten(self) -> Iterator[_Entries]:
         """What is in the file now, for the block to change; then it is written."""
+        from filelock import FileLock, Timeout  # whoever only reads does without
+
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=PATIENCE_S):
