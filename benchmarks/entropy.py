@@ -19,6 +19,7 @@ from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import CheckpointError, DataError
 from vqcodec.evaluation.report import markdown_table, write_report
+from vqcodec.format.chunks import Payload
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import CHUNK_LENGTH, NGRAM_DIGEST_LENGTH, pack_header
 from vqcodec.format.ngram_coder import NgramModel
@@ -162,7 +163,7 @@ def speeds(files: list[Codes], ngram_model: NgramModel, repeats: int) -> dict[st
         payloads = [ngram_model.encode(chunk) for chunk in chunks]
         middle = time.process_time()
         for chunk, payload in zip(chunks, payloads, strict=True):
-            ngram_model.decode(payload, chunk.codes.shape[1])
+            ngram_model.decode([Payload(payload, chunk.codes.shape[1])])
         times["encode"].append(middle - start)
         times["decode"].append(time.process_time() - middle)
     encode, decode = (median(own) for own in times.values())

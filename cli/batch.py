@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,7 @@ class Output:
 
 # Reads a source, writes a target and tells the share done; nothing is known of live streams.
 Work = Callable[[str, str, OnProgress], Output | None]
+Ahead = Callable[[Sequence[tuple[str, str]]], None]
 
 
 @dataclass(frozen=True)
@@ -232,15 +233,18 @@ def run(
     jobs: int | None,
     device: DeviceName,
     quiet: bool,
+    ahead: Ahead | None = None,
 ) -> None:
     """Do the work that `start` gives; of many files those that fail are reported, others go on.
 
-    Then typer.Exit is raised; of a single file, whatever the work on it raises.
+    Then typer.Exit is raised; of a single file, whatever the work on it raises. `ahead` is that of
+    `jobs.map_unordered`.
     """
     if plan.is_one:
         run_one(plan.pairs[0], start, label, quiet=quiet)
         return
-    found = run_all(plan.pairs, start, label, at_a_time(jobs, device) if plan.pairs else 1)
+    n_jobs = at_a_time(jobs, device) if plan.pairs else 1
+    found = run_all(plan.pairs, start, label, n_jobs, ahead)
     result = ""
     if found:
         folder = os.path.commonpath([Path(target).parent for _, target in plan.pairs])
@@ -262,7 +266,11 @@ def run_one(pair: tuple[str, str], start: Callable[[], Work], label: str, *, qui
 
 
 def run_all(
-    pairs: list[tuple[str, str]], start: Callable[[], Work], label: str, n_jobs: int
+    pairs: list[tuple[str, str]],
+    start: Callable[[], Work],
+    label: str,
+    n_jobs: int,
+    ahead: Ahead | None = None,
 ) -> list[Output]:
     """Work through pairs; returns what was made of those that did not fail."""
 
@@ -276,12 +284,25 @@ def run_all(
 
         return work_on
 
-    with closing(map_reported(start_many, pairs, label, n_jobs)) as results:
+    # So that all processes end at about the same time.
+    pairs = sorted(pairs, key=lambda pair: _size(pair[0]), reverse=True)
+    with closing(map_reported(start_many, pairs, label, n_jobs, ahead)) as results:
         return [output for _, output in results if output is not None]
 
 
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0  # reading it will say what is wrong
+
+
 def map_reported(
-    start: Callable[[], Callable[[Item], Result]], items: list[Item], label: str, n_jobs: int
+    start: Callable[[], Callable[[Item], Result]],
+    items: list[Item],
+    label: str,
+    n_jobs: int,
+    ahead: Callable[[Sequence[Item]], None] | None = None,
 ) -> Generator[tuple[int, Result | None]]:
     """Work on items as `jobs.map_unordered` does; what is said, and faults, go to stderr.
 
@@ -290,7 +311,7 @@ def map_reported(
     """
     with (
         progress_bar(label) as on_progress,
-        closing(map_unordered(start, items, n_jobs)) as results,
+        closing(map_unordered(start, items, n_jobs, ahead)) as results,
     ):
         for n_done, (place, done) in enumerate(results, 1):
             sys.stderr.write(done.stderr)

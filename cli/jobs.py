@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -27,6 +28,7 @@ Result = TypeVar("Result")
 PATIENCE_S = 2.0
 """For a process that is told to end: it may be removing what it has not finished."""
 INTERRUPTED = 130
+MOST_AHEAD = 8
 
 
 class Outcome(NamedTuple, Generic[Result]):
@@ -42,7 +44,10 @@ class Outcome(NamedTuple, Generic[Result]):
 
 
 def map_unordered(
-    start: Callable[[], Callable[[Item], Result]], items: Sequence[Item], n_jobs: int
+    start: Callable[[], Callable[[Item], Result]],
+    items: Sequence[Item],
+    n_jobs: int,
+    ahead: Callable[[Sequence[Item]], None] | None = None,
 ) -> Generator[tuple[int, Outcome[Result]]]:
     """Work on items, several at a time where processes can be forked.
 
@@ -51,6 +56,8 @@ def map_unordered(
             one, whose process has one core, or all of them if it is the only one.
         items: what can be pickled, as must be what the work returns.
         n_jobs: items at a time; 1 on a GPU, whose process cannot be forked.
+        ahead: is told of up to `MOST_AHEAD` items that the same process will work on next, for what
+            takes less time side by side. What is wrong with one of them, the work on it tells.
 
     Yields:
         Places in `items`, as they are done, and what became of them.
@@ -60,10 +67,26 @@ def map_unordered(
     work, n_jobs = start(), min(n_jobs, len(items))
     # Elsewhere system libraries do not survive a fork.
     if n_jobs > 1 and sys.platform == "linux":
-        yield from _shared(work, items, n_jobs)
-    else:
-        for place, item in enumerate(items):
-            yield place, _attempt(work, item)
+        yield from _shared(work, items, n_jobs, ahead)
+        return
+    places = deque(range(len(items)))
+    while some := _share(places, 1, ahead):
+        _tell(ahead, items, some)
+        for place in some:
+            yield place, _attempt(work, items[place])
+
+
+def _share(places: deque[int], n_jobs: int, ahead: object) -> deque[int]:
+    """Take the places of what one process is to do next: fewer towards the end, for all to end."""
+    most = min(MOST_AHEAD, len(places) // (2 * n_jobs)) if ahead else 1
+    return deque(places.popleft() for _ in range(min(max(most, 1), len(places))))
+
+
+def _tell(
+    ahead: Callable[[Sequence[Item]], None] | None, items: Sequence[Item], places: Iterable[int]
+) -> None:
+    if ahead:
+        _attempt(ahead, [items[place] for place in places])
 
 
 def _attempt(work: Callable[[Item], Result], item: Item) -> Outcome[Result]:
@@ -75,35 +98,43 @@ def _attempt(work: Callable[[Item], Result], item: Item) -> Outcome[Result]:
 
 @dataclass
 class _Worker:
-    """A process, the pipe to it, and the place of the item that it has."""
+    """A process, the pipe to it, and the places of the items that it has."""
 
     process: ForkProcess
     pipe: Connection
-    place: int
+    places: deque[int]
 
 
 def _shared(
-    work: Callable[[Item], Result], items: Sequence[Item], n_jobs: int
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    n_jobs: int,
+    ahead: Callable[[Sequence[Item]], None] | None,
 ) -> Iterator[tuple[int, Outcome[Result]]]:
     gc.freeze()  # what the processes are to share, a collection in one would copy
     before = signal.signal(signal.SIGTERM, _terminated)
-    places = iter(range(len(items)))
+    left = deque(range(len(items)))
     workers: list[_Worker] = []
 
-    def start(place: int) -> None:
+    def start() -> None:
         pipe, end = get_context("fork").Pipe()
         inherited = [pipe, *(worker.pipe for worker in workers)]
         process = get_context("fork").Process(
-            target=_serve, args=(work, items, end, inherited), daemon=True
+            target=_serve, args=(work, items, ahead, end, inherited), daemon=True
         )
         process.start()
         end.close()
-        workers.append(_Worker(process, pipe, place))
-        pipe.send(place)
+        worker = _Worker(process, pipe, deque())
+        workers.append(worker)
+        occupy(worker)
+
+    def occupy(worker: _Worker) -> None:
+        worker.places = _share(left, n_jobs, ahead)
+        worker.pipe.send(tuple(worker.places))
 
     try:
         for _ in range(n_jobs):
-            start(next(places))
+            start()
         while workers:
             # A wait without an end may miss an interrupt that came as it began.
             ready = wait([worker.pipe for worker in workers], timeout=0.2)
@@ -111,18 +142,19 @@ def _shared(
                 try:
                     done, is_alive = worker.pipe.recv(), True
                 except (EOFError, OSError):
-                    done, is_alive = _killed(worker.process, items[worker.place]), False
-                yield worker.place, done
-                following = next(places, None)
-                if is_alive and following is not None:
-                    worker.place = following
-                    worker.pipe.send(following)
+                    done, is_alive = _killed(worker.process, items[worker.places[0]]), False
+                yield worker.places.popleft(), done
+                if is_alive and worker.places:
                     continue
+                if is_alive and left:
+                    occupy(worker)
+                    continue
+                left.extendleft(reversed(worker.places))
                 worker.pipe.close()
                 worker.process.join()
                 workers.remove(worker)
-                if following is not None:
-                    start(following)
+                if left:
+                    start()
     finally:
         _end(workers)
         signal.signal(signal.SIGTERM, before)
@@ -157,6 +189,7 @@ def _end(workers: list[_Worker]) -> None:
 def _serve(
     work: Callable[[Item], Result],
     items: Sequence[Item],
+    ahead: Callable[[Sequence[Item]], None] | None,
     pipe: Connection,
     inherited: list[Connection],
 ) -> None:
@@ -179,13 +212,16 @@ def _serve(
     stderr = io.StringIO()
     try:
         while True:
-            place = pipe.recv()
+            places = pipe.recv()
             is_at_work = True
-            with redirect_stderr(stderr):
-                done = _attempt(work, items[place])
-            is_at_work = False
-            pipe.send(done._replace(stderr=stderr.getvalue()))
-            stderr.seek(0)
-            stderr.truncate()
+            _tell(ahead, items, places)
+            for place in places:
+                is_at_work = True
+                with redirect_stderr(stderr):
+                    done = _attempt(work, items[place])
+                is_at_work = False
+                pipe.send(done._replace(stderr=stderr.getvalue()))
+                stderr.seek(0)
+                stderr.truncate()
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         os._exit(INTERRUPTED)

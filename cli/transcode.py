@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,7 @@ from vqcodec_cli.display import OnProgress, warn_of_clipping
 from vqcodec_cli.options import load_codec
 from vqcodec_cli.unit_files import UNIT_SUFFIXES, decode_units, is_units
 
+from vqcodec.errors import VqcodecError
 from vqcodec.files import AUDIO_SUFFIXES
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from vqcodec.format.ngram_coder import NgramModel
     from vqcodec.format.streaming import CodesStream
     from vqcodec.weights.voices import Speaker
+
+LARGEST_AHEAD = 1 << 15  # bytes: four minutes
 
 Recordings = Annotated[
     list[str],
@@ -146,6 +150,19 @@ def decode(
         # Beside the codes there may be the recordings that they were made of.
         raise typer.BadParameter("the sound of a folder needs one of its own: name it last")
     todo = Planner(CODES_SUFFIXES, ".wav", force).plan(sources, target)
+    held: dict[str, Codes] = {}
+
+    def ahead(pairs: Sequence[tuple[str, str]]) -> None:
+        from vqcodec.format.codes import Codes, decode_together
+
+        tables = None if model is None else load(model).tables
+        held.clear()
+        for source, _ in pairs:
+            with suppress(VqcodecError, OSError):
+                # Long files have chunks enough of their own.
+                if os.path.getsize(source) <= LARGEST_AHEAD:
+                    held[source] = Codes.load(source, tables=tables)
+        decode_together(held.values())
 
     def start() -> Work:
         from vqcodec.weights.registry import maker
@@ -157,14 +174,14 @@ def decode(
         tables = None if model is None else load(model).tables
 
         def work(source: str, target: str, on_progress: OnProgress) -> Output | None:
-            codes = _load(source, tables)
+            codes = held.pop(source, None) or _load(source, tables)
             codec = load(model or maker(_metadata(codes).fingerprint))
             voice = voice_in(codec)
             return _decoded(codec, codes, target, on_progress, speaker=voice, **choices)
 
         return work
 
-    run(todo, start, label="decoding", jobs=jobs, device=device, quiet=quiet)
+    run(todo, start, label="decoding", jobs=jobs, device=device, quiet=quiet, ahead=ahead)
 
 
 def convert(

@@ -103,6 +103,29 @@ def test_a_killed_process_costs_the_file_that_it_had() -> None:
     assert "fewer --jobs" in found["large"].error
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_process_hears_of_what_it_is_to_do_next(n_jobs: int) -> None:
+    told: list[int] = []
+
+    def ahead(items: list[int]) -> None:
+        told[:] = items
+        if 5 in items:
+            raise VqcodecError("what is wrong with an item is told in its own turn")
+
+    def work(item: int) -> list[int]:
+        if item == 20 and n_jobs > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return list(told)
+
+    found = list(map_unordered(lambda: work, range(40), n_jobs, ahead))
+    assert sorted(place for place, _ in found) == list(range(40))
+    heard = [(place, done.result) for place, done in found if done.result is not None]
+    assert len(heard) == 40 - (n_jobs > 1)
+    assert all(place in together for place, together in heard)
+    assert max(len(together) for _, together in heard) > 2
+    assert min(len(together) for _, together in heard) == 1
+
+
 def test_processes_end_with_whoever_asks_for_their_work(tmp_path: Path) -> None:
     """At once, and without what they have begun."""
 

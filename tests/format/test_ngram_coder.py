@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqcodec.errors import CheckpointError, DataError
+from vqcodec.format.chunks import Payload
 from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.format.stream_records import CodeBlock
 from vqcodec.training import ngram_fit as ngram
@@ -36,6 +37,13 @@ def likely_codes(n_codes: int, seed: int = 0, n_codebooks: int = 1) -> np.ndarra
 def fitted(n_codebooks: int = 1) -> NgramModel:
     sequences = [likely_codes(2000, seed, n_codebooks) for seed in range(1, 6)]
     return ngram.fit(sequences, SIZE, n_context=2 * n_codebooks, width=8, units=32, steps=400)
+
+
+def decoded(model: NgramModel, payload: bytes, length: int) -> np.ndarray:
+    (block,) = model.decode([Payload(payload, length)])
+    if isinstance(block, ValueError):
+        raise block
+    return block.codes
 
 
 def specified(model: NgramModel, codes: np.ndarray) -> bytes:
@@ -95,7 +103,7 @@ def test_bytes_are_those_that_the_format_specifies(n_codebooks, codebook_size, n
     codes = np.random.default_rng(1).integers(0, codebook_size, (n_codebooks, length), np.uint16)
     payload = model.encode(CodeBlock(codes))
     assert payload == specified(model, codes)
-    np.testing.assert_array_equal(model.decode(payload, length).codes, codes)
+    np.testing.assert_array_equal(decoded(model, payload, length), codes)
 
 
 @settings(max_examples=40)
@@ -111,7 +119,27 @@ def test_what_is_encoded_comes_back(seed, n_codebooks, codebook_size, n_context,
         seed, n_codebooks=n_codebooks, codebook_size=codebook_size, n_context=n_context
     )
     codes = np.random.default_rng(seed).integers(0, codebook_size, (n_codebooks, length), np.uint16)
-    np.testing.assert_array_equal(model.decode(model.encode(CodeBlock(codes)), length).codes, codes)
+    np.testing.assert_array_equal(decoded(model, model.encode(CodeBlock(codes)), length), codes)
+
+
+@pytest.mark.parametrize("n_codebooks", [1, 3])
+def test_chunks_side_by_side_are_decoded_as_each_alone(n_codebooks):
+    model = random_model(5, n_codebooks=n_codebooks)
+    rng = np.random.default_rng(0)
+    # More than are decoded at a time, in no order of their lengths.
+    lengths = [int(length) for length in rng.permutation(36)]
+    codes = [rng.integers(0, 20, (n_codebooks, length), np.uint16) for length in lengths]
+    chunks = [
+        Payload(model.encode(CodeBlock(own)), length)
+        for own, length in zip(codes, lengths, strict=True)
+    ]
+    chunks[7] = chunks[7]._replace(data=chunks[7].data + bytes(8) + b"\1")
+    found = model.decode(chunks)
+    assert isinstance(found.pop(7), ValueError)
+    for block, own in zip(found, codes[:7] + codes[8:], strict=True):
+        assert isinstance(block, CodeBlock)
+        np.testing.assert_array_equal(block.codes, own)
+    assert model.decode([]) == []
 
 
 @pytest.mark.parametrize("n_codebooks", [1, 3])
@@ -142,7 +170,7 @@ def test_the_largest_sums_do_not_overflow():
     payload = model.encode(CodeBlock(codes))
     # Code 0 is all but certain.
     assert payload == specified(model, codes) == b"\1\0\0\1"
-    np.testing.assert_array_equal(model.decode(payload, 4).codes, codes)
+    np.testing.assert_array_equal(decoded(model, payload, 4), codes)
 
 
 def test_a_changed_payload_never_gives_the_same_codes():
@@ -151,14 +179,14 @@ def test_a_changed_payload_never_gives_the_same_codes():
     n_refused = 0
     for changed in flipped(payload):
         try:
-            assert not np.array_equal(model.decode(changed, 100).codes, codes)
+            assert not np.array_equal(decoded(model, changed, 100), codes)
         except ValueError:
             n_refused += 1
     assert n_refused > 0
     with pytest.raises(ValueError, match="zero byte at the end"):
-        model.decode(payload + b"\0", 100)
+        decoded(model, payload + b"\0", 100)
     with pytest.raises(ValueError, match="no codes make"):
-        model.decode(payload + bytes(8) + b"\1", 100)
+        decoded(model, payload + bytes(8) + b"\1", 100)
 
 
 SAME_BYTES = """

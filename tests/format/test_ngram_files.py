@@ -14,7 +14,7 @@ from vqcodec_cli.main import main
 
 from vqcodec.errors import CheckpointError, CodesError
 from vqcodec.format import ngram_coder
-from vqcodec.format.codes import Codes, read_header, read_pipe
+from vqcodec.format.codes import Codes, decode_together, read_header, read_pipe
 from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.vqvae import VQVAE
@@ -207,6 +207,20 @@ def test_a_claim_costs_nothing_before_the_codes_are_asked_for(monkeypatch):
         assert one.codes is one.codes
     with pytest.raises(AttributeError, match="'Codes' object has no attribute 'code'"):
         read.code  # noqa: B018
+
+
+def test_files_decoded_together_hold_what_each_alone_does(monkeypatch):
+    all_codes = [make(n_codes) for n_codes in (3000, 1, 1250, 1700)]
+    read = [Codes.from_bytes(codes.to_bytes(), tables=MODEL) for codes in all_codes]
+    data = with_field(make(1000).to_bytes(), 24, struct.pack("<Q", 900), 58)
+    impossible = Codes.from_bytes(data, tables=MODEL)
+    decode_together([*read, impossible, make(10)])
+    with pytest.raises(CodesError, match="a payload that no codes make in chunk 0"):
+        impossible.codes  # noqa: B018
+    monkeypatch.setattr(NgramModel, "decode", lambda *_: pytest.fail("it is decoded again"))
+    for one, codes in zip(read, all_codes, strict=True):
+        np.testing.assert_array_equal(one.codes, codes.codes)
+        assert not one.codes.flags.writeable
 
 
 def test_verify_decodes_what_it_checks(tmp_path, capsys, monkeypatch):

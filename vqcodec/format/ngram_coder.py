@@ -9,11 +9,10 @@ torch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from math import isqrt, prod
-from types import MappingProxyType
+from math import prod
 from typing import Any
 
 import constriction
@@ -24,19 +23,24 @@ from safetensors import SafetensorError, safe_open
 from threadpoolctl import ThreadpoolController
 
 from vqcodec.errors import CheckpointError
+from vqcodec.format.chunks import Payload
 from vqcodec.format.header import NGRAM_DIGEST_LENGTH
+from vqcodec.format.ngram_layers import (
+    CONTEXT_PLACES,
+    EMBEDDING_PLACES,
+    LARGEST_UNIT,
+    LOGIT_PLACES,
+    POWER_PLACES,
+    TOTAL,
+    UNIT_PLACES,
+    Layer,
+    write_frequencies,
+)
 from vqcodec.format.stream_records import CodeBlock
 from vqcodec.weights import registry
 
 PREFIX = "entropy."
 """Of the names of its tensors in a model file."""
-TOTAL = 1 << 24
-"""Sum of the frequencies of all codes: what the coder takes, and exact in a float64."""
-# Fixed-point numbers with so many binary places; a sum of products has those of both its factors.
-EMBEDDING_PLACES, CONTEXT_PLACES, WEIGHT_PLACES, UNIT_PLACES = 5, 7, 6, 5
-LARGEST_UNIT = 255
-LOGIT_PLACES = UNIT_PLACES + WEIGHT_PLACES
-POWER_PLACES = 8
 # Sizes by their letters in docs/format.md; R is K + 1.
 _SHAPES = {"embedding": "QRD", "context": "QCDH", "context_bias": "QH", "hidden": "QHG",
            "hidden_bias": "QG", "output": "QGK", "output_bias": "QK"}  # fmt: skip
@@ -46,25 +50,12 @@ _LIMITS = {"C": 64, "D": 1024, "H": 1024, "G": 1024, "K": 1 << 16, "Q": 32}
 _MOST_CONTRIBUTIONS, _MOST_FREQUENCIES = 1 << 26, 1 << 17
 
 
-def _powers() -> npt.NDArray[np.int64]:
-    """floor(2^(24 - i / 256)) for i = 0, ..., 255, without a float: eight square roots of 2^n."""
-    values = []
-    for index in range(1 << POWER_PLACES):
-        power = 1 << ((24 << POWER_PLACES) - index)
-        for _ in range(POWER_PLACES):
-            power = isqrt(power)
-        values.append(power)
-    return np.array(values, np.int64)
-
-
-POWERS = _powers()
-# floor(POWERS[i % 256] / 2^(i // 256)), which is 0 at the end.
-_SHIFTED = (POWERS >> np.arange(26)[:, None]).ravel()
 _AnsCoder = constriction.stream.stack.AnsCoder
 _Categorical = constriction.stream.model.Categorical
 
 
 _ROWS = 64  # positions whose frequencies are made at a time: what they take on the way is large
+_CHUNKS = 8  # that are decoded side by side
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,28 +191,33 @@ class NgramModel:
         # The coder's last word, and it alone, may begin with zeros.
         return words.astype("<u4").tobytes().rstrip(b"\0")
 
-    def decode(
-        self, payload: bytes, length: int, n_symbols: Mapping[str, int] = MappingProxyType({})
-    ) -> CodeBlock:
-        """Decode what `encode` made of a chunk.
+    def decode(self, chunks: Sequence[Payload]) -> list[CodeBlock | ValueError]:
+        """Decode what `encode` made of chunks; many side by side are faster than one by one.
 
-        Args:
-            payload: Of the chunk.
-            length: Time steps.
-            n_symbols: Of each stream, in their order.
-
-        Raises:
-            ValueError: If no codes encode to this payload.
+        Returns:
+            Of each chunk what it holds, or the error that no codes encode to its payload.
         """
-        if payload.endswith(b"\0"):
-            raise ValueError("a zero byte at the end of the payload")
-        words = np.frombuffer(payload + bytes(-len(payload) % 4), "<u4").astype(np.uint32)
-        coder = _AnsCoder(words)
-        codes = self._pop(coder, length)
-        symbols = {kind: self.streams[kind]._pop(coder, n)[0] for kind, n in n_symbols.items()}
-        if not coder.is_empty():
-            raise ValueError("a payload that no codes make")
-        return CodeBlock(codes, symbols)
+        found: list[CodeBlock | ValueError] = []
+        for start in range(0, len(chunks), _CHUNKS):
+            found += self._decoded(chunks[start : start + _CHUNKS])
+        return found
+
+    def _decoded(self, chunks: Sequence[Payload]) -> Iterator[CodeBlock | ValueError]:
+        padded = [chunk.data + bytes(-len(chunk.data) % 4) for chunk in chunks]
+        coders = [_AnsCoder(np.frombuffer(data, "<u4").astype(np.uint32)) for data in padded]
+        codes = self._pop(coders, [chunk.length for chunk in chunks])
+        symbols = {
+            kind: self.streams[kind]._pop(coders, [chunk.n_symbols[kind] for chunk in chunks])
+            for kind in chunks[0].n_symbols
+        }
+        for place, (chunk, coder) in enumerate(zip(chunks, coders, strict=True)):
+            if chunk.data.endswith(b"\0"):
+                yield ValueError("a zero byte at the end of the payload")
+            elif not coder.is_empty():
+                yield ValueError("a payload that no codes make")
+            else:
+                beside = {kind: rows[place][0] for kind, rows in symbols.items()}
+                yield CodeBlock(codes[place], beside)
 
     def _push(
         self, coder: Any, codes: npt.NDArray[np.uint16]
@@ -232,21 +228,32 @@ class NgramModel:
         coder.encode_reverse(symbols, _Categorical(perfect=False), frequencies)
         return symbols, frequencies
 
-    def _pop(self, coder: Any, length: int) -> npt.NDArray[np.uint16]:
-        """Codes (Q, length)."""
-        n_context, n_symbols = self.context.shape[1], length * self.n_codebooks
-        known = self._known(n_symbols)
-        frequencies = np.empty((1, self.codebook_size))
-        symbols = np.empty(n_symbols, np.uint16)
+    def _pop(self, coders: Sequence[Any], lengths: Sequence[int]) -> list[npt.NDArray[np.uint16]]:
+        """Codes (Q, length) from each coder."""
+        order = sorted(range(len(coders)), key=lambda place: -lengths[place])
+        ends = [lengths[place] * self.n_codebooks for place in order]
+        n_context, n_rows = self.context.shape[1], len(order)
+        known = np.repeat(self._known(ends[0])[None], n_rows, axis=0)
+        symbols = np.empty((n_rows, ends[0]), np.uint16)
+        frequencies = np.empty((n_rows, self.codebook_size))
         with _blas().limit(limits=1):
-            for position in range(n_symbols):
+            for position in range(ends[0]):
+                while ends[n_rows - 1] <= position:
+                    n_rows -= 1
                 book = position % self.n_codebooks
-                before = known[position : position + n_context].reshape(1, -1)
-                self._predict(book, before, frequencies)
-                symbol = coder.decode(_Categorical(frequencies[0], perfect=False))
-                symbols[position] = symbol
-                known[n_context + position] = self.embedding[book, symbol]
-        return symbols.reshape(length, self.n_codebooks).T
+                before = known[:n_rows, position : position + n_context]
+                self._predict(book, before.reshape(n_rows, -1), frequencies[:n_rows])
+                for row in range(n_rows):
+                    model = _Categorical(frequencies[row], perfect=False)
+                    symbols[row, position] = coders[order[row]].decode(model)
+                own = symbols[:n_rows, position]
+                known[:n_rows, n_context + position] = self.embedding[book, own]
+        return [
+            symbols[order.index(place), : length * self.n_codebooks]
+            .reshape(length, self.n_codebooks)
+            .T
+            for place, length in enumerate(lengths)
+        ]
 
     def _frequencies_less_1(self, symbols: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
         """Of every code at every position of a chunk, (positions, K); the coder adds the 1."""
@@ -266,7 +273,7 @@ class NgramModel:
     def _known(self, n_symbols: int) -> npt.NDArray[np.floating]:
         """Room for the embeddings of a chunk's codes, (C + positions, D), after those before it."""
         n_context = self.context.shape[1]
-        known = np.zeros((n_context + n_symbols, self.embedding.shape[2]), self._context.dtype)
+        known = np.zeros((n_context + n_symbols, self.embedding.shape[2]), self._layers[0].dtype)
         known[:n_context] = self.embedding[np.arange(-n_context, 0) % self.n_codebooks, -1]
         return known
 
@@ -280,28 +287,29 @@ class NgramModel:
             before: (n, C * D), the embeddings of the codes before each position.
             out: (n, K).
         """
-        sums = _layer(before, self._context[book], self.context_bias[book])
-        units = _units(sums, EMBEDDING_PLACES + CONTEXT_PLACES)
-        units = _units(_layer(units, self._hidden[book], self.hidden_bias[book]), LOGIT_PLACES)
-        _frequencies(_layer(units, self._output[book], self.output_bias[book]), out)
+        units = before
+        *hidden, output = self._layers
+        for layer in hidden:
+            units = layer.sums(book, units)
+            np.floor(units, out=units)
+            np.minimum(np.maximum(units, 0, out=units), LARGEST_UNIT, out=units)
+        write_frequencies(output.sums(book, units), out)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: a process that gets the model makes what follows from them itself."""
         return {name: getattr(self, name) for name in (*_SHAPES, "streams")}
 
     @cached_property
-    def _context(self) -> npt.NDArray[np.floating]:
-        """(Q, C * D, H), the oldest code first."""
+    def _layers(self) -> list[Layer]:
+        """They give units before the fraction is cut off, and logits in steps of `POWERS`."""
         n_codebooks, _, _, n_units = self.context.shape
-        return _exact(self.context[:, ::-1].reshape(n_codebooks, -1, n_units), 128)
-
-    @cached_property
-    def _hidden(self) -> npt.NDArray[np.floating]:
-        return _exact(self.hidden, LARGEST_UNIT)
-
-    @cached_property
-    def _output(self) -> npt.NDArray[np.floating]:
-        return _exact(self.output, LARGEST_UNIT)
+        context = self.context[:, ::-1].reshape(n_codebooks, -1, n_units)  # the oldest code first
+        places = EMBEDDING_PLACES + CONTEXT_PLACES - UNIT_PLACES
+        return [
+            Layer(context, self.context_bias, 128, places, 0.5),
+            Layer(self.hidden, self.hidden_bias, LARGEST_UNIT, LOGIT_PLACES - UNIT_PLACES, 0.5),
+            Layer(self.output, self.output_bias, LARGEST_UNIT, LOGIT_PLACES - POWER_PLACES, 0.0),
+        ]
 
 
 def _time_major(codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.int32]:
@@ -340,39 +348,3 @@ def packaged() -> dict[bytes, NgramModel]:
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
     return found
-
-
-def _exact(weights: npt.NDArray[np.int8], largest: int) -> npt.NDArray[np.floating]:
-    """Weights (Q, inputs, outputs) as floats: products with integer inputs add up exactly.
-
-    Args:
-        weights: of a layer.
-        largest: magnitude of its inputs.
-    """
-    is_small = weights.shape[1] * largest * 128 <= 1 << 24
-    return weights.astype(np.float32 if is_small else np.float64)
-
-
-def _units(sums: npt.NDArray[np.int32], places: int) -> npt.NDArray[np.int32]:
-    """Sums of so many binary places, rounded to units of a layer."""
-    excess = places - UNIT_PLACES
-    return np.minimum(np.maximum((sums + (1 << (excess - 1))) >> excess, 0), LARGEST_UNIT)
-
-
-def _layer(
-    inputs: np.ndarray, weights: npt.NDArray[np.floating], bias: npt.NDArray[np.int16]
-) -> npt.NDArray[np.int32]:
-    """The sums bias + inputs @ weights, (n, outputs)."""
-    return (inputs.astype(weights.dtype, copy=False) @ weights).astype(np.int32) + bias
-
-
-def _frequencies(logits: npt.NDArray[np.int32], out: npt.NDArray[np.float64]) -> None:
-    """Write the frequencies, less 1, of all codes, TOTAL - K in all, in proportion to 2^logit."""
-    every, best = np.arange(len(logits)), logits.argmax(axis=1)
-    below = (logits[every, best][:, None] - logits) >> (LOGIT_PLACES - POWER_PLACES)
-    powers = _SHIFTED.take(below, mode="clip")
-    left = TOTAL - logits.shape[1]
-    powers *= (left << 32) // powers.sum(axis=1, keepdims=True)
-    powers >>= 32
-    out[:] = powers
-    out[every, best] += left - powers.sum(axis=1)

@@ -13,13 +13,13 @@ from torch.nn import functional
 
 from vqcodec.errors import DataError
 from vqcodec.format.header import CHUNK_LENGTH
-from vqcodec.format.ngram_coder import (
+from vqcodec.format.ngram_coder import NgramModel
+from vqcodec.format.ngram_layers import (
     CONTEXT_PLACES,
     EMBEDDING_PLACES,
     LARGEST_UNIT,
     UNIT_PLACES,
     WEIGHT_PLACES,
-    NgramModel,
 )
 
 BATCH_SIZE = 1024

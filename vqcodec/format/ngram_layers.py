@@ -1,0 +1,90 @@
+"""The n-gram model's arithmetic: integers, as docs/format.md has them, in floats that hold them."""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import numpy as np
+import numpy.typing as npt
+
+TOTAL = 1 << 24
+"""Sum of the frequencies of all codes: what the coder takes, and exact in a float64."""
+# Fixed-point numbers with so many binary places; a sum of products has those of both its factors.
+EMBEDDING_PLACES, CONTEXT_PLACES, WEIGHT_PLACES, UNIT_PLACES = 5, 7, 6, 5
+LARGEST_UNIT = 255
+LOGIT_PLACES = UNIT_PLACES + WEIGHT_PLACES
+POWER_PLACES = 8
+# Outputs of a layer that are multiplied out at a time, and the rows from which that is faster.
+_WIDTH, _FEWEST_ROWS = 64, 3
+
+
+def _powers() -> npt.NDArray[np.int64]:
+    """floor(2^(24 - i / 256)) for i = 0, ..., 255, without a float: eight square roots of 2^n."""
+    values = []
+    for index in range(1 << POWER_PLACES):
+        power = 1 << ((24 << POWER_PLACES) - index)
+        for _ in range(POWER_PLACES):
+            power = isqrt(power)
+        values.append(power)
+    return np.array(values, np.int64)
+
+
+POWERS = _powers()
+# floor(POWERS[i % 256] / 2^(i // 256)), which is 0 at the end.
+_SHIFTED = (POWERS >> np.arange(26)[:, None]).ravel()
+
+
+class Layer:
+    """A layer of integers in floats: products with integer inputs add up exactly, in any order.
+
+    Args:
+        weights: (Q, inputs, outputs).
+        bias: (Q, outputs).
+        largest: magnitude of its inputs.
+        places: binary ones of the sums that lie behind the point.
+        rounding: is added to the sums.
+    """
+
+    def __init__(
+        self,
+        weights: npt.NDArray[np.int8],
+        bias: npt.NDArray[np.int16],
+        largest: int,
+        places: int,
+        rounding: float,
+    ) -> None:
+        _, n_inputs, self._n_outputs = weights.shape
+        is_small = n_inputs * largest * 128 + (1 << 16) <= 1 << 24
+        self.dtype, unit = np.dtype(np.float32 if is_small else np.float64), 0.5**places
+        self._width = next(n for n in range(_WIDTH, 0, -1) if self._n_outputs % n == 0)
+        self._weights = weights.astype(self.dtype) * self.dtype.type(unit)
+        self._bias = (bias * unit + rounding).astype(self.dtype)
+
+    def sums(self, book: int, inputs: np.ndarray) -> npt.NDArray[np.floating]:
+        """Inputs (n, inputs) -> (n, outputs)."""
+        width = self._width if len(inputs) >= _FEWEST_ROWS else self._n_outputs
+        sums = np.empty((len(inputs), self._n_outputs), self.dtype)
+        weights, parts = (
+            array.reshape(len(array), -1, width).swapaxes(0, 1)
+            for array in (self._weights[book], sums)
+        )
+        np.matmul(inputs.astype(self.dtype, copy=False), weights, out=parts)
+        sums += self._bias[book]
+        return sums
+
+
+def write_frequencies(logits: npt.NDArray[np.floating], out: npt.NDArray[np.float64]) -> None:
+    """Write the frequencies, less 1, of all codes, TOTAL - K in all, in proportion to 2^logit.
+
+    Args:
+        logits: (n, K), in steps of `POWERS`; they are overwritten.
+        out: (n, K).
+    """
+    every, best = np.arange(len(logits)), logits.argmax(axis=1)
+    np.subtract(logits[every, best][:, None], logits, out=logits)
+    powers = _SHIFTED.take(logits.astype(np.intp), mode="clip")
+    left = TOTAL - logits.shape[1]
+    powers *= (left << 32) // powers.sum(axis=1, keepdims=True)
+    powers >>= 32
+    out[:] = powers
+    out[every, best] += left - powers.sum(axis=1)
