@@ -34,7 +34,6 @@ from vqcodec.files import AUDIO_SUFFIXES
 if TYPE_CHECKING:
     from vqcodec.codec import Codec
     from vqcodec.format.codes import Codes
-    from vqcodec.format.header import StreamMetadata
     from vqcodec.format.ngram_coder import NgramModel
     from vqcodec.format.streaming import CodesStream
     from vqcodec.weights.voices import Speaker
@@ -165,6 +164,7 @@ def decode(
         decode_together(held.values())
 
     def start() -> Work:
+        from vqcodec.format.streaming import metadata_of
         from vqcodec.weights.registry import maker
 
         @cache
@@ -175,7 +175,7 @@ def decode(
 
         def work(source: str, target: str, on_progress: OnProgress) -> Output | None:
             codes = held.pop(source, None) or _load(source, tables)
-            codec = load(model or maker(_metadata(codes).fingerprint))
+            codec = load(model or maker(metadata_of(codes).fingerprint))
             voice = voice_in(codec)
             return _decoded(codec, codes, target, on_progress, speaker=voice, **choices)
 
@@ -280,9 +280,9 @@ def _decoded(
     """Write the sound of codes; from pipe to pipe, while they come."""
     from vqcodec.audio.live import write_live
     from vqcodec.format.codes import Codes
-    from vqcodec.format.streaming import CodesStream
+    from vqcodec.format.streaming import CodesStream, metadata_of
 
-    rate = sample_rate or _held_rate(target, _metadata(codes).original_sample_rate)
+    rate = sample_rate or _held_rate(target, metadata_of(codes).original_sample_rate)
     choices |= {"decoder": decoder, "sample_rate": rate}
     with _announced(codec, decoder):
         if isinstance(codes, CodesStream):
@@ -293,13 +293,6 @@ def _decoded(
         clipped = codec.decode_to(writable(target), codes, on_progress=on_progress, **choices)
     warn_of_clipping(target, clipped, "make the recording quieter and encode it again")
     return Output(codes.duration_s)
-
-
-def _metadata(codes: Codes | CodesStream) -> Codes | StreamMetadata:
-    """What holds the fingerprint and the rate of the original."""
-    from vqcodec.format.streaming import CodesStream
-
-    return codes.metadata if isinstance(codes, CodesStream) else codes
 
 
 def _held_rate(target: str, sample_rate: int) -> int:

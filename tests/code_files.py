@@ -50,7 +50,7 @@ def with_crc(header: bytes) -> bytes:
 
 
 def as_version_1(data: bytes) -> bytes:
-    """A file in the layout of before: CRCs of chunks behind them, and not in the index."""
+    """A file in the layout of version 1: CRCs of chunks behind them, and not in the index."""
     index_at = 42 + (data[7] or 64) + 4 * data[5]
     (sample_rate, original_rate, n_samples) = struct.unpack_from("<IIQ", data, 16)
     hop_length, chunk_length = struct.unpack_from("<HH", data, 38)
@@ -66,7 +66,7 @@ def as_version_1(data: bytes) -> bytes:
 
 
 def stream_as_version_1(data: bytes) -> bytes:
-    """A stream of one codebook in the layout of before: CRCs of the chunk's number, not the last.
+    """A stream of one codebook in that layout: CRCs of the chunk's number, not the last.
 
     What follows the stream's end is kept.
     """

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from vqcodec.data import corpora
 from vqcodec.data.prepared import PreparedData, prepare
 from vqcodec.training.loop import STATE_FILE, Report
 from vqcodec.training.recipe import Recipe, RunConfig
-from vqcodec.training.trainer import train
+from vqcodec.training.session import Processes
+from vqcodec.training.trainer import Trainer, train
 
+ON_CPU = Processes(0, 1, torch.device("cpu"))
 RECIPES = Path(__file__).parents[1] / "recipes"
 SPEECH = {
     "deep": slower(spoken("slt", 0.2, 3.4), 1.3),
@@ -93,6 +95,13 @@ def run(recipe: Recipe, *, resume: bool = False) -> tuple[Path, list[Report]]:
     reports: list[Report] = []
     path = train(recipe, device="cpu", resume=resume, on_report=reports.append)
     return path, reports
+
+
+def trainer_of(
+    recipe: Recipe, on_report: Callable[[Report], None] = lambda report: None
+) -> Trainer:
+    """One that has not begun, on the CPU."""
+    return Trainer(recipe, ON_CPU, on_report)
 
 
 def state_of(recipe: RunConfig) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -165,8 +165,7 @@ def pitch_tables(
 ) -> None:
     """Fit the entropy coder to the pitch of a corpus, for a model that has it for its codes alone.
 
-    So a model whose decoder was given a pitch stream reads the files of before, and writes smaller
-    ones.
+    So a model whose decoder was given a pitch stream reads older files, and writes smaller ones.
     """
     loaded = checkpoint.load(model)
     if loaded.config.pitch is None or loaded.tables is None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from training_data import data_section, prepare_speech, small_recipe
+from training_data import data_section, prepare_speech, small_recipe, trainer_of
 
 from vqcodec.data.data_config import DataConfig, PerturbationConfig
 from vqcodec.data.dataset import SegmentSampler, speaker_names
@@ -19,10 +19,8 @@ from vqcodec.errors import DataError
 from vqcodec.format.textgrid import Interval, textgrid
 from vqcodec.training import trainer
 from vqcodec.training.loop import Report
-from vqcodec.training.session import Processes
 
 HOP = 128
-CPU = Processes(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +165,7 @@ def test_codes_learn_the_phones(
 def test_codes_without_a_label_count_nothing(data: PreparedData, tmp_path: Path) -> None:
     add_phones(data, write_labels(tmp_path / "labels", thirds(data)))
     recipe = small_recipe(data, tmp_path / "run", loss={"phones": 1.0})
-    job = trainer.Trainer(recipe, CPU, lambda _: None)
+    job = trainer_of(recipe)
     batch = job.sampler.batch(0)
     labelled = batch._replace(phones=torch.zeros_like(batch.phones))
     half = labelled.phones.clone()
@@ -176,7 +174,7 @@ def test_codes_without_a_label_count_nothing(data: PreparedData, tmp_path: Path)
     job.objective.eval()
     with torch.no_grad():
         whole, part, nothing = (
-            job.objective(one).phones
+            job.objective(one).parts["phones"]
             for one in (labelled, labelled._replace(phones=half), unlabelled)
         )
     assert 0 < part < whole
@@ -187,7 +185,7 @@ def test_what_cannot_teach_phones_is_refused(tmp_path: Path) -> None:
     data = prepare_speech(tmp_path / "speech")
     recipe = small_recipe(data, tmp_path / "run", loss={"phones": 1.0})
     with pytest.raises(DataError, match=r"prepared: has no phone labels.* --labels"):
-        trainer.Trainer(recipe, CPU, lambda _: None)
+        trainer_of(recipe)
     with pytest.raises(DataError, match=r"labels: none of 1 label files has a recording"):
         add_phones(data, write_labels(tmp_path / "labels", {"nobody/7": [Interval(0, 1, "AH")]}))
     add_phones(data, write_labels(tmp_path / "good", thirds(data)))

@@ -9,7 +9,7 @@ import torch
 from vqcodec.inference.wavenet.graph import GraphSampler
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.interfaces import Condition
-from vqcodec.models.mu_law import SILENCE, Synthesizer
+from vqcodec.models.mu_law import SILENCE, LevelDecoder
 from vqcodec.models.pitch import PitchStream
 from vqcodec.models.wavenet import WaveNet
 
@@ -45,7 +45,7 @@ def sampled_without_memory(
                 cumulative, torch.from_numpy(draws[:, step, band, None].copy())
             )
             levels[:, step, band] = found[:, 0]
-    synthesize = Synthesizer(len(seeds), n_bands, wavenet.config.pre_emphasis)
+    synthesize = LevelDecoder(len(seeds), n_bands, wavenet.config.pre_emphasis)
     return torch.from_numpy(synthesize(levels.numpy()))
 
 

@@ -10,7 +10,7 @@ from scipy import signal, stats
 from vqcodec.inference.wavenet.graph import GraphSampler
 from vqcodec.models.config import ModelConfig, WaveNetConfig
 from vqcodec.models.interfaces import Condition
-from vqcodec.models.mu_law import N_LEVELS, SILENCE, Synthesizer
+from vqcodec.models.mu_law import N_LEVELS, SILENCE, LevelDecoder
 from vqcodec.models.receptive_field import condition_context
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.wavenet import WaveNet
@@ -228,7 +228,7 @@ def test_temperature_zero_takes_the_peak():
 
 
 def synthesized(levels: torch.Tensor, wavenet: WaveNet) -> torch.Tensor:
-    synthesize = Synthesizer(len(levels), wavenet.n_bands, wavenet.config.pre_emphasis)
+    synthesize = LevelDecoder(len(levels), wavenet.n_bands, wavenet.config.pre_emphasis)
     return torch.from_numpy(synthesize(levels.numpy()))
 
 
@@ -255,7 +255,7 @@ def test_levels_keep_a_voice_and_blocks_join(n_bands):
     kept = slice(64, None)
     error = (whole - voice)[:, kept].square().mean().sqrt() / voice.square().mean().sqrt()
     assert error < 0.05
-    synthesize = Synthesizer(1, n_bands, wavenet.config.pre_emphasis)
+    synthesize = LevelDecoder(1, n_bands, wavenet.config.pre_emphasis)
     parts = [torch.from_numpy(synthesize(part.numpy())) for part in levels.split(37, dim=1)]
     assert torch.equal(torch.cat(parts, dim=1), whole)
 
@@ -263,7 +263,7 @@ def test_levels_keep_a_voice_and_blocks_join(n_bands):
 def test_de_emphasis_is_the_recursion():
     rng = np.random.default_rng(0)
     levels = rng.integers(0, N_LEVELS, (2, 3001, 1))
-    flat = Synthesizer(2, 1, 0.0)(levels).astype(np.float64)
-    heard = Synthesizer(2, 1, 0.86)(levels)
+    flat = LevelDecoder(2, 1, 0.0)(levels).astype(np.float64)
+    heard = LevelDecoder(2, 1, 0.86)(levels)
     expected = signal.lfilter([1.0], [1.0, -0.86], flat)
     np.testing.assert_allclose(heard, expected, atol=1e-5)

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_data import model_with, run, small_recipe, state_of
+from training_data import model_with, run, small_recipe, state_of, trainer_of
 
 import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError
 from vqcodec.training import ngram_fit
 from vqcodec.training.recipe import Recipe
-from vqcodec.training.session import Processes
-from vqcodec.training.trainer import Trainer
 from vqcodec.weights import checkpoint
 
 ENCODER: dict[str, Any] = {
@@ -154,12 +152,12 @@ def test_another_codebook_is_no_model_to_go_on_with(
 
 def test_a_whole_codec_hears_dirt_by_both_encoders(data: PreparedData, tmp_path: Path) -> None:
     recipe = small_recipe(data, tmp_path, augmentation={"probability": 1.0})
-    job = Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
+    job = trainer_of(recipe)
     batch, objective = job.sampler.batch(0), job.objective.eval()
     with torch.no_grad():
-        heard = objective(batch).mel
+        heard = objective(batch).parts["mel"]
         for clean in (
             batch._replace(encoder_input=batch.waveform),
             batch._replace(speaker_input=batch.reference),
         ):
-            assert objective(clean).mel != heard
+            assert objective(clean).parts["mel"] != heard

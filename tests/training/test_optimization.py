@@ -12,16 +12,14 @@ import pytest
 import torch
 from command_line import needs
 from torch import nn
-from training_data import data_section, model_with, run, small_recipe
+from training_data import data_section, model_with, run, small_recipe, trainer_of
 
 import vqcodec
 from vqcodec.data.data_config import PerturbationConfig
 from vqcodec.data.prepared import PreparedData
-from vqcodec.training import trainer
 from vqcodec.training.objective import Objective
 from vqcodec.training.optimization import learning_rate
 from vqcodec.training.recipe import Recipe
-from vqcodec.training.session import Processes
 from vqcodec.training.trainer import train
 from vqcodec.weights import checkpoint
 
@@ -60,9 +58,8 @@ def test_the_averaged_encoder_is_kept_with_the_averaged_codebook(
 ) -> None:
     changes = {"steps": 5, "optimizer": {"average_decay": 0.5, "warmup_steps": 0}}
     codebooks: list[torch.Tensor] = []
-    job = trainer.Trainer(
+    job = trainer_of(
         small_recipe(data, tmp_path, **changes),
-        Processes(0, 1, torch.device("cpu")),
         lambda _: codebooks.append(job.objective.model.quantizer.codebook.clone()),
     )
     job.run(resume=False)
@@ -79,7 +76,7 @@ def test_whole_numbers_are_not_averaged(data: PreparedData, tmp_path: Path) -> N
     changes = {"steps": 5, "optimizer": {"average_decay": 0.9}}
     quantizer = {"kind": "fsq", "levels": [3, 3], "codebook_size": 9}
     recipe = small_recipe(data, tmp_path, model=model_with(quantizer=quantizer), **changes)
-    job = trainer.Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
+    job = trainer_of(recipe)
     job.run(resume=False)
     newest = dict(job.objective.named_buffers())
     whole = [name for name, each in newest.items() if not each.is_floating_point()]
@@ -139,7 +136,7 @@ def test_products_are_bfloat16_where_that_is_fast_or_asked_for(
 ) -> None:
     monkeypatch.setattr("vqcodec.training.loop.multiplies_bfloat16", lambda device: is_fast)
     recipe = small_recipe(data, tmp_path, precision=precision)
-    job = trainer.Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
+    job = trainer_of(recipe)
     expected = precision == "bfloat16" or (precision == "auto" and is_fast)
     with job._autocast():
         product = torch.ones(2, 2) @ torch.ones(2, 2)

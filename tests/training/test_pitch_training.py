@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_data import data_section, model_with, run, small_recipe
+from training_data import data_section, model_with, run, small_recipe, trainer_of
 
 import vqcodec
 from vqcodec.data.prepared import PreparedData
@@ -18,8 +18,6 @@ from vqcodec.training.conversion_loss import PitchLoss
 from vqcodec.training.loop import STATE_FILE
 from vqcodec.training.objective import inconsistency
 from vqcodec.training.recipe_files import load_recipe
-from vqcodec.training.session import Processes
-from vqcodec.training.trainer import Trainer
 from vqcodec.weights import checkpoint
 
 MELODY: dict[str, Any] = {
@@ -104,22 +102,22 @@ def test_conversions_learn_to_follow_the_melody_that_they_are_told(
         model={"pitch": {}},
         loss={"conversion_pitch": 1.0, "conversion_timbre": 1.0},
     )
-    job = Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
+    job = trainer_of(recipe)
     batch, decoder = job.sampler.batch(0), job.objective.model.fast
     assert decoder is not None
     optimizer = torch.optim.Adam(decoder.parameters(), 1e-3)
     losses = []
     for _ in range(30):
-        found = job.objective(batch)
+        found = job.objective(batch).parts
         optimizer.zero_grad()
-        (found.conversion_pitch + found.conversion_timbre).backward()
+        (found["conversion_pitch"] + found["conversion_timbre"]).backward()
         optimizer.step()
-        losses.append(found.conversion_pitch.item())
+        losses.append(found["conversion_pitch"].item())
     assert losses[-1] < 0.8 * losses[0]
-    # The decoder of before is not one of those that learn.
-    assert 0 < found.conversion_timbre < 1
+    # The initial decoder is not one of those that learn.
+    assert 0 < found["conversion_timbre"] < 1
     with torch.no_grad():
-        assert job.objective(batch).conversion_pitch == 0
+        assert job.objective(batch).parts["conversion_pitch"] == 0
 
 
 def test_a_wavenet_learns_in_phase_with_the_recording(data: PreparedData, tmp_path: Path) -> None:
@@ -127,19 +125,19 @@ def test_a_wavenet_learns_in_phase_with_the_recording(data: PreparedData, tmp_pa
     recipe = small_recipe(
         data, tmp_path, stage="joint", model={**model_with(wavenet=wavenet), "pitch": {}}
     )
-    job = Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
+    job = trainer_of(recipe)
     batch, network = job.sampler.batch(0), job.objective.model.wavenet
     assert network is not None
     with torch.no_grad():
         network.harmonics.weight.normal_()
         job.objective.eval()
-        before = job.objective(batch).wavenet
+        before = job.objective(batch).parts["wavenet"]
         # The same past, and another moment at which its periods begin.
         known = network.forward
         network.forward = lambda levels, condition, told, waveform: known(
             levels, condition, told, -waveform
         )
-        assert job.objective(batch).wavenet != before
+        assert job.objective(batch).parts["wavenet"] != before
 
 
 def voice(pitch: float, formants: tuple[float, ...]) -> torch.Tensor:
@@ -174,11 +172,7 @@ def test_conversions_are_listened_to_where_they_can_be(data: PreparedData, tmp_p
 
 def test_validation_is_always_told(data: PreparedData, tmp_path: Path) -> None:
     changes = MELODY | {"perturbation": {"stream_dropout": 1.0}}
-    job = Trainer(
-        small_recipe(data, tmp_path, **changes),
-        Processes(0, 1, torch.device("cpu")),
-        lambda _: None,
-    )
+    job = trainer_of(small_recipe(data, tmp_path, **changes))
     assert not job.sampler.batch(0).streams["pitch"].any()
     assert job.validation.batch(0).streams["pitch"].any(dim=1).float().mean() > 0.7
 

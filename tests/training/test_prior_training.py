@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
-from training_data import RECIPES, in_two_processes, rows, state_of
+from training_data import ON_CPU, RECIPES, in_two_processes, rows, state_of
 
 import vqcodec
 from vqcodec import prior
@@ -25,7 +25,6 @@ from vqcodec.training.prior_data import IGNORED
 from vqcodec.training.prior_trainer import PriorTrainer, train
 from vqcodec.training.recipe import PriorRecipe
 from vqcodec.training.recipe_files import read_recipe, validated
-from vqcodec.training.session import Processes
 from vqcodec.weights import prior_checkpoint
 
 MODEL = {"channels": 16, "n_layers": 1, "n_heads": 2, "context": 8}
@@ -122,9 +121,7 @@ def test_padding_is_not_learned(data: PreparedData, small_recipe: Any) -> None:
     section = {"root": str(data.root), "batch_size": 1, "segment_length": 4096}
     section["speaker_dropout"] = 0.0
     model = {**MODEL, "dropout": 0.0}
-    job = PriorTrainer(
-        small_recipe(data=section, model=model), Processes(0, 1, torch.device("cpu")), print
-    )
+    job = PriorTrainer(small_recipe(data=section, model=model), ON_CPU, print)
     batch = job.sampler.batch(0)
     codes = batch.codes[0][batch.codes[0] != IGNORED]
     assert 0 < len(codes) < 4096

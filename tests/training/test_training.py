@@ -18,6 +18,7 @@ from training_data import (
     run,
     small_recipe,
     state_of,
+    trainer_of,
 )
 
 import vqcodec
@@ -27,11 +28,10 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import MultiResolutionSpectralLoss
-from vqcodec.training import ngram_fit, trainer
+from vqcodec.training import ngram_fit
 from vqcodec.training.loop import STATE_FILE, UNVALIDATED
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import load_recipe
-from vqcodec.training.session import Processes
 from vqcodec.training.trainer import Trainer
 from vqcodec.weights import checkpoint
 
@@ -266,14 +266,12 @@ def test_validation_uses_the_table_s_rows_of_training_speakers(
 
     monkeypatch.setattr(PreparedData, "split", split)
     recipe = small_recipe(data, tmp_path, model=model_with(speaker={"kind": "table"}))
-    job = trainer.Trainer(recipe, Processes(0, 1, torch.device("cpu")), lambda _: None)
+    job = trainer_of(recipe)
     assert job.speakers == ["deep", "high", "rms", "slt"]
     # Only high, whose row is 1: espeak, whom training does not know, has none.
     assert set(job.validation.batch(0).speaker.tolist()) == {1}
     # A speaker encoder hears everybody.
-    job = trainer.Trainer(
-        small_recipe(data, tmp_path), Processes(0, 1, torch.device("cpu")), lambda _: None
-    )
+    job = trainer_of(small_recipe(data, tmp_path))
     assert {clip.speaker for clip in job.validation.clips} == {"espeak", "high"}
     assert job.validation.batch(0).waveform.shape == (2, 16 * 128)
 
@@ -359,8 +357,7 @@ def test_a_gradient_that_is_not_finite_reaches_no_checkpoint(
     data: PreparedData, tmp_path: Path
 ) -> None:
     recipe = small_recipe(data, tmp_path, steps=6, checkpoint_every=2)
-    place = Processes(0, 1, torch.device("cpu"))
-    job = trainer.Trainer(recipe, place, lambda report: None)
+    job = trainer_of(recipe)
     weight = next(job.objective.model.encoder.parameters())
     # The loss of the fourth step is a number, its gradient is not.
     weight.register_hook(lambda gradient: gradient * (math.nan if job.step == 3 else 1))

@@ -29,6 +29,11 @@ Blocks = Generator[CodeBlock, None, int]
 _LENGTH, _END = struct.Struct("<H"), struct.Struct("<HQ")
 
 
+def metadata_of(codes: StreamMetadata | CodesStream) -> StreamMetadata:
+    """What is known of codes, whole or as they come."""
+    return codes.metadata if isinstance(codes, CodesStream) else codes
+
+
 class CodesStream:
     """Codes as they come. Iterate over it once: it yields them, uint16, (n_codebooks, n).
 

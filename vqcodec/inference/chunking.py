@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import NamedTuple, TypeVar
 
@@ -88,11 +88,18 @@ def map_in_order(
     with _starting:
         # Threads that started before torch was there let it use them all.
         pool = _kept_threads(n_threads, "torch" in sys.modules)
+    yield from map_ahead(pool, function, items, 0 if live else n_threads)
+
+
+def map_ahead(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], n_ahead: int
+) -> Iterator[Result]:
+    """`map` in a pool, where at most so many results wait for the one that is given next."""
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:
             pending.append(pool.submit(function, item))
-            if live or len(pending) > n_threads:
+            if len(pending) > n_ahead:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

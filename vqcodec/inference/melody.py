@@ -16,7 +16,7 @@ from vqcodec.audio.pitch_tracker import STEP, contour_blocks
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import StreamMetadata
 from vqcodec.format.stream_records import CodeBlock, StreamRecord
-from vqcodec.format.streaming import CodesStream
+from vqcodec.format.streaming import CodesStream, metadata_of
 from vqcodec.inference import chunking
 from vqcodec.inference.engines import NO_STREAMS, Engine, Streams
 from vqcodec.models.config import ModelConfig, PitchConfig
@@ -165,14 +165,11 @@ def with_symbols(
 
 def rows(codes: Codes | CodesStream, config: ModelConfig) -> Iterable[np.ndarray]:
     """What decoders are told of codes: `told_blocks`, or the codes where there is no pitch."""
-    if isinstance(codes, CodesStream):
-        record = record_of(codes.metadata)
-        if record is None or config.pitch is None:
-            return codes
-        return told_blocks(codes.blocks(), record)
-    record = record_of(codes)
+    record = record_of(metadata_of(codes))
     if record is None or config.pitch is None:
-        return [codes.codes]
+        return codes if isinstance(codes, CodesStream) else [codes.codes]
+    if isinstance(codes, CodesStream):
+        return told_blocks(codes.blocks(), record)
     return told_blocks([CodeBlock(codes.codes, codes.symbols)], record)
 
 

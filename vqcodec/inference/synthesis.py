@@ -13,8 +13,7 @@ from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.audio.soundfiles import checked_rate
 from vqcodec.errors import SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
-from vqcodec.format.header import StreamMetadata
-from vqcodec.format.streaming import CodesStream
+from vqcodec.format.streaming import CodesStream, metadata_of
 from vqcodec.inference import melody
 from vqcodec.inference.decoding import speech_blocks
 from vqcodec.inference.encoding import Progress
@@ -136,7 +135,7 @@ class Synthesizer(LoadedModel):
         def n_samples() -> int | None:
             if codes.n_samples is None:
                 return None
-            own_rate = _metadata(codes).original_sample_rate
+            own_rate = metadata_of(codes).original_sample_rate
             return resampled_length(codes.n_samples, own_rate, rate)
 
         return resample_blocks(blocks, self.sample_rate, rate, n_samples)
@@ -180,7 +179,7 @@ class Synthesizer(LoadedModel):
         live: bool = False,
     ) -> tuple[Iterator[np.ndarray], int]:
         """Blocks at the model's rate and the recording's level, and the rate that is asked for."""
-        metadata = _metadata(codes)
+        metadata = metadata_of(codes)
         self.check(metadata)
         voice = None if speaker is None else self.speaker(speaker)
         self.check_options(options, voice)
@@ -195,7 +194,3 @@ class Synthesizer(LoadedModel):
         )
         rate = options.sample_rate
         return blocks, metadata.original_sample_rate if rate is None else int(rate)
-
-
-def _metadata(codes: Codes | CodesStream) -> StreamMetadata:
-    return codes.metadata if isinstance(codes, CodesStream) else codes

@@ -29,7 +29,7 @@ SAMPLES = (
 """What every level stands for, in [-1, 1]."""
 
 
-class Synthesizer:
+class LevelDecoder:
     """Levels to the waveform that they stand for, block by block: the same bits however cut.
 
     Inverse of `WaveNet.to_levels`, up to the rounding of mu-law, for B waveforms side by side and M

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -21,7 +19,7 @@ from vqcodec.audio.writing import to_int16
 from vqcodec.codec import Codec
 from vqcodec.errors import DataError, RecordingWarning, VqcodecError
 from vqcodec.format.codes import Codes
-from vqcodec.inference.chunking import compute_alone, lone_threads
+from vqcodec.inference.chunking import compute_alone, lone_threads, map_ahead
 from vqcodec.inference.units import NOBODY, Units, npy_bytes
 from vqcodec.scale import storage
 from vqcodec.scale.code_columns import columns_of
@@ -90,10 +88,15 @@ class Worker:
         Raises OSError if a container cannot be read, or the part not written.
         """
         compute_alone()  # perhaps another thread
-        report, form = Report(), self.job.form
+        report, form, records = Report(), self.job.form, read_part(part)
+        attempts = (
+            map(self._attempt, records)
+            if self._threads is None
+            else map_ahead(self._threads, self._attempt, records, 2 * self.job.at_a_time)
+        )
         with _warnings_by_thread(), SINKS[form.to](form, number) as writer:
             try:
-                for record, made, told in self._attempts(read_part(part)):
+                for record, made, told in attempts:
                     try:
                         if isinstance(made, VqcodecError):
                             raise made
@@ -108,21 +111,6 @@ class Worker:
                 report.errors.append({"name": part.items[0]["url"], "reason": str(error)})
         storage.write_json(storage.join(form.sink, report_file(number)), vars(report))
         return report
-
-    def _attempts(
-        self, records: Iterable[Record]
-    ) -> Iterator[tuple[Record, Made | VqcodecError, list[str]]]:
-        """What is made of records, in their order; as many at a time as the job says."""
-        if self._threads is None:
-            yield from map(self._attempt, records)
-            return
-        pending: deque[Future[tuple[Record, Made | VqcodecError, list[str]]]] = deque()
-        for record in records:
-            pending.append(self._threads.submit(self._attempt, record))
-            if len(pending) > 2 * self.job.at_a_time:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
     def _attempt(self, record: Record) -> tuple[Record, Made | VqcodecError, list[str]]:
         _told.lines = []

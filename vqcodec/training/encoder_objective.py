@@ -7,7 +7,6 @@ before made of the clean segment, and to what the decoder, told its codes, bring
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,42 +19,21 @@ from vqcodec.models.interfaces import Condition
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import WaveformLoss, WaveformLosses
+from vqcodec.training.objective import Losses
 from vqcodec.training.recipe import Recipe
 
 # Of half a squared distance, at which a code is less likely by a factor of e.
 SOFTNESS = 0.02
 
 
-class EncoderLosses(NamedTuple):
-    """What is minimised, and of what it is made.
-
-    Attributes:
-        total: the weighted sum.
-        parts: scalars by name: `WaveformLosses`; `commitment`, the squared distance of the vectors
-            from their codes; `latents`, that from those of the initial encoder, which hears the
-            clean segment (knowledge distillation, Hinton et al. 2015, arXiv 1503.02531); `voice`,
-            that of speaker vectors of length 1 likewise, 0 to 4; `bits`, the mean cost of all codes
-            by the entropy coder, each as likely as its vector is near, zero without tables.
-        indices: (B, 1, N) codes of the batch.
-        decoded: (B, T) float32 what was made of them in one pass.
-    """
-
-    total: Tensor
-    parts: dict[str, Tensor]
-    indices: Tensor
-    decoded: Tensor
-
-    def scalars(self) -> dict[str, Tensor]:
-        """Every loss by name, without gradients."""
-        losses = {"total": self.total, **self.parts}
-        return {name: loss.detach().float() for name, loss in losses.items()}
-
-
 class EncoderObjective(nn.Module):
-    """Model and losses together, as `Objective`; the model's encoders are those of before.
+    """Model and losses together, as `Objective`; copies of the initial encoders stay.
 
-    It needs a fast decoder, the quantizer `vq` and a speaker encoder; codes have a cost if there
-    are tables of the entropy coder.
+    It needs a fast decoder, the quantizer `vq` and a speaker encoder. `commitment` is the squared
+    distance of the vectors from their codes; `latents` that from those of the initial encoder,
+    which hears the clean segment (knowledge distillation, Hinton et al. 2015, arXiv 1503.02531);
+    `voice` that of speaker vectors of length 1 likewise, 0 to 4; `bits` the mean cost of all codes
+    by the entropy coder, each as likely as its vector is near, zero without tables.
     """
 
     def __init__(self, model: VQVAE, recipe: Recipe, tables: NgramModel | None) -> None:
@@ -83,7 +61,7 @@ class EncoderObjective(nn.Module):
         super().train(False)
         return self
 
-    def forward(self, batch: Batch) -> EncoderLosses:
+    def forward(self, batch: Batch) -> Losses:
         """Losses of a batch."""
         model, quantizer = self.model, self.quantizer
         vectors = quantizer.project(model.norm(model.encoder(batch.encoder_input)))
@@ -114,7 +92,7 @@ class EncoderObjective(nn.Module):
             "voice": voice,
             "bits": bits,
         }
-        return EncoderLosses(total, parts, indices, decoded)
+        return Losses(total, parts, indices, decoded)
 
     def _bits(self, vectors: Tensor, indices: Tensor) -> Tensor:
         if self.tables is None or not self.weights.bits:

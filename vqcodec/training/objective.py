@@ -25,48 +25,34 @@ SOFTEST_DB = 40.0
 
 
 class Losses(NamedTuple):
-    """Scalars; those not trained at this stage are zero.
+    """What is minimised, and of what it is made.
 
     Attributes:
         total: the weighted sum.
-        mel, log_stft, convergence, stoi, periodicity: see `WaveformLosses`.
-        latent_mel: L1 of the log-mel predicted straight from the quantised latents.
-        phones: cross-entropy in nats of the phones predicted from single codes, over all codes;
-            those without a label count nothing.
-        commitment: the quantizer's own loss, already weighted.
-        wavenet: cross-entropy in nats per sample.
-        consistency: see `inconsistency`.
-        conversion_pitch, conversion_timbre: see `ConversionLosses`.
+        parts: scalars by their names in `LossConfig`, and `commitment`, the quantizer's own,
+            already weighted; those not trained at this stage are zero.
         indices: (B, Q, N) codes of the batch.
         decoded: (B, T) float32 what was made of them in one pass, or None.
     """
 
     total: Tensor
-    mel: Tensor
-    log_stft: Tensor
-    convergence: Tensor
-    stoi: Tensor
-    periodicity: Tensor
-    latent_mel: Tensor
-    phones: Tensor
-    commitment: Tensor
-    wavenet: Tensor
-    consistency: Tensor
-    conversion_pitch: Tensor
-    conversion_timbre: Tensor
+    parts: dict[str, Tensor]
     indices: Tensor
     decoded: Tensor | None
 
     def scalars(self) -> dict[str, Tensor]:
         """Every loss by name, without gradients."""
-        pairs = zip(self._fields[:-2], self[:-2], strict=True)
-        return {name: loss.detach().float() for name, loss in pairs}
+        losses = {"total": self.total, **self.parts}
+        return {name: loss.detach().float() for name, loss in losses.items()}
 
 
 class Objective(nn.Module):
     """Model and losses together, so that distributed training wraps one module.
 
-    The batches' phones have `n_phones` classes, for `loss.phones`.
+    `latent_mel` is the L1 of the log-mel predicted straight from the quantised latents; `phones`
+    the cross-entropy in nats of phones, of `n_phones` classes, predicted from single codes, over
+    all codes, of which those without a label count nothing; `wavenet` the cross-entropy in nats per
+    sample. The others are `WaveformLosses`, `ConversionLosses` and `inconsistency`.
     """
 
     def __init__(self, model: VQVAE, recipe: Recipe, n_phones: int = 0) -> None:
@@ -156,18 +142,16 @@ class Objective(nn.Module):
             + conversion.weighted(self.weights)
             + commitment
         )
-        return Losses(
-            total,
-            *waveform,
-            latent_mel,
-            phones,
-            commitment,
-            wavenet,
-            consistency,
-            *conversion,
-            indices,
-            decoded,
-        )
+        parts = {
+            **waveform._asdict(),
+            "latent_mel": latent_mel,
+            "phones": phones,
+            "commitment": commitment,
+            "wavenet": wavenet,
+            "consistency": consistency,
+            **conversion._asdict(),
+        }
+        return Losses(total, parts, indices, decoded)
 
     def _surprise(self, wavenet: WaveNet, waveform: Tensor, condition: Condition) -> Tensor:
         """Cross-entropy in nats per sample of what it predicts."""

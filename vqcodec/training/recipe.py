@@ -106,7 +106,7 @@ class Recipe(RunConfig):
         stage: `codec` trains encoder, quantizer, speaker and the decoders that make a waveform in
             one pass; the name of a decoder trains that one on the frozen codes of `initial_model`;
             `encoder` trains its encoder and speaker encoder for its codebook and fast decoder,
-            which stay, so that files of before keep their meaning; `joint` trains all at once.
+            which stay, so that existing files keep their meaning; `joint` trains all at once.
         initial_model: a model file or packaged model to start from; what the recipe leaves open
             of `model` is as it has it.
         unquantized_steps: steps before the codebook is started by k-means (quantizer `vq`; the

@@ -24,7 +24,7 @@ from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.streams import build_streams
 from vqcodec.scale.listing import Listing
 from vqcodec.training.adversary import AdversarialLosses, Adversary
-from vqcodec.training.encoder_objective import EncoderLosses, EncoderObjective
+from vqcodec.training.encoder_objective import EncoderObjective
 from vqcodec.training.loop import UNVALIDATED, Report, Training, average_losses
 from vqcodec.training.mean_voices import mean_pitches
 from vqcodec.training.model_files import (
@@ -141,7 +141,7 @@ class Trainer(Training[Batch]):
             discriminators = [{"params": list(self.adversary.parameters()), "lr": rate}]
         self._start(self.objective, discriminators)
         learned_codebook = recipe.model.quantizer.codebook_update == "loss"
-        self.forward: Callable[[Batch], Losses | EncoderLosses] = self._distribute(
+        self.forward: Callable[[Batch], Losses] = self._distribute(
             self.objective, find_unused=learned_codebook
         )
         self.play: Callable[..., AdversarialLosses] | None = (

@@ -18,7 +18,7 @@ from vqcodec.inference.wavenet.kernel import sample
 from vqcodec.inference.wavenet.layout import State, Weights, export_weights, new_state
 from vqcodec.inference.wavenet.tile import VECTOR
 from vqcodec.models.config import ModelConfig, WaveNetConfig
-from vqcodec.models.mu_law import Synthesizer
+from vqcodec.models.mu_law import LevelDecoder
 
 # A padded group costs as much as seven lone recordings.
 SMALLEST_GROUP = 7
@@ -51,7 +51,7 @@ class CpuSampler:
         self.temperatures = temperature * np.array(config.temperatures)
         n_lanes = len(seeds)
         self.generators = [np.random.default_rng(seed) for seed in seeds]
-        self.synthesize = Synthesizer(n_lanes, config.n_bands, config.pre_emphasis)
+        self.synthesize = LevelDecoder(n_lanes, config.n_bands, config.pre_emphasis)
         weights = {width: export_weights(state, config, width) for _, width in _groups(n_lanes)}
         self.groups = [
             _Group(lanes, weights[width], new_state(weights[width], config, width))

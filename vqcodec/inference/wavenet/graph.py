@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vqcodec.models.harmonics import harmonic_waves
-from vqcodec.models.mu_law import SILENCE, Synthesizer
+from vqcodec.models.mu_law import SILENCE, LevelDecoder
 from vqcodec.models.wavenet import WaveNet
 
 
@@ -59,7 +59,7 @@ class GraphSampler:
         self.samples = weight.new_zeros(n_lanes, config.memory_length, n_bands)
         self.frequency = weight.new_zeros(n_lanes)
         self.phase = weight.new_zeros(n_lanes, dtype=torch.float64)
-        self.synthesize = Synthesizer(n_lanes, n_bands, wavenet.config.pre_emphasis)
+        self.synthesize = LevelDecoder(n_lanes, n_bands, wavenet.config.pre_emphasis)
         self._run: Callable[[], None] = self._hop
         if weight.is_cuda:
             self._run = self._captured()
