@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -22,7 +23,7 @@ from vqcodec.inference.engines.batched import windows
 from vqcodec.scale import storage
 from vqcodec.scale.listing import list_source
 from vqcodec.scale.pipeline import Cluster, _started
-from vqcodec.scale.work import Worker
+from vqcodec.scale.work import MOST_ON_CPU, Worker
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,14 @@ def test_recordings_side_by_side_give_the_same(
     for row, other in zip(rows, own, strict=True):
         assert row["codes"] == other["codes"]
         assert row["name"] == other["name"]
+
+
+def test_a_cpu_is_not_given_what_only_a_gpu_holds(source: str, light_model: Path) -> None:
+    listing = list_source(source, 9)
+    job = job_of(light_model, Path("out"), listing, at_a_time=64)
+    assert job.side_by_side == MOST_ON_CPU < 64
+    assert replace(job, device="cuda").side_by_side == 64
+    assert replace(job, at_a_time=2).side_by_side == 2
 
 
 @pytest.mark.parametrize("n_codes", [64, 65, 100, 128, 131, 500, 613])

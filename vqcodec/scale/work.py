@@ -31,6 +31,8 @@ from vqcodec.scale.sinks import SINKS, Form, Made
 from vqcodec.weights import model_file
 from vqcodec.weights.voices import VoicesFile, default_path
 
+MOST_ON_CPU = 8
+
 
 @dataclass(frozen=True)
 class Job:
@@ -51,6 +53,11 @@ class Job:
     at_a_time: int = 1
     collapse: bool = False
     speaker: str | None = None
+
+    @property
+    def side_by_side(self) -> int:
+        """`at_a_time`, or what of it a CPU does within a gigabyte."""
+        return self.at_a_time if self.device == "cuda" else min(self.at_a_time, MOST_ON_CPU)
 
 
 @dataclass
@@ -78,7 +85,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         compute_alone()
         self.job = job
-        self._threads = lone_threads(job.at_a_time) if job.at_a_time > 1 else None
+        self._threads = lone_threads(job.side_by_side) if job.at_a_time > 1 else None
         self._codec = _loaded(job)
         self._voice = self._codec.speaker(job.speaker) if self._codec and job.speaker else None
 
@@ -92,7 +99,7 @@ class Worker:
         attempts = (
             map(self._attempt, records)
             if self._threads is None
-            else map_ahead(self._threads, self._attempt, records, 2 * self.job.at_a_time)
+            else map_ahead(self._threads, self._attempt, records, 2 * self.job.side_by_side)
         )
         with _warnings_by_thread(), SINKS[form.to](form, number) as writer:
             try:
