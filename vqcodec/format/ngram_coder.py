@@ -1,4 +1,4 @@
-"""Entropy coding of codes: a neural n-gram model in integers, and the ANS coder of `constriction`.
+"""Entropy coding of codes: a neural n-gram model in integers tells the ANS coder what is likely.
 
 The model is that of Bengio et al. 2003, *A Neural Probabilistic Language Model*: an embedding of
 each of the codes before, two layers, and a logit for each code that may follow. What a bit means
@@ -15,7 +15,6 @@ from functools import cache, cached_property
 from math import prod
 from typing import Any
 
-import constriction
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from threadpoolctl import ThreadpoolController
 
 from vqcodec.errors import CheckpointError
+from vqcodec.format.ans_coder import TOTAL, AnsCoder
 from vqcodec.format.chunks import Payload
 from vqcodec.format.header import NGRAM_DIGEST_LENGTH
 from vqcodec.format.ngram_layers import (
@@ -31,10 +31,9 @@ from vqcodec.format.ngram_layers import (
     LARGEST_UNIT,
     LOGIT_PLACES,
     POWER_PLACES,
-    TOTAL,
     UNIT_PLACES,
     Layer,
-    write_frequencies,
+    write_bounds,
 )
 from vqcodec.format.stream_records import CodeBlock
 from vqcodec.weights import registry
@@ -45,13 +44,9 @@ PREFIX = "entropy."
 _SHAPES = {"embedding": "QRD", "context": "QCDH", "context_bias": "QH", "hidden": "QHG",
            "hidden_bias": "QG", "output": "QGK", "output_bias": "QK"}  # fmt: skip
 # Within these no sum exceeds 32 bits, and what is multiplied out fits in memory: as many
-# contributions as make a quarter GiB, and over a gigabyte of frequencies for a chunk.
+# contributions as make a quarter GiB, and over half a gigabyte of bounds for a chunk.
 _LIMITS = {"C": 64, "D": 1024, "H": 1024, "G": 1024, "K": 1 << 16, "Q": 32}
 _MOST_CONTRIBUTIONS, _MOST_FREQUENCIES = 1 << 26, 1 << 17
-
-
-_AnsCoder = constriction.stream.stack.AnsCoder
-_Categorical = constriction.stream.model.Categorical
 
 
 _ROWS = 64  # positions whose frequencies are made at a time: what they take on the way is large
@@ -165,7 +160,7 @@ class NgramModel:
 
     def costs(self, codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
         """Bits (n, Q, K) of every code at every position, after the `codes` (Q, n) before it."""
-        bits = np.log2(TOTAL / (self._frequencies_less_1(_time_major(codes)) + 1))
+        bits = np.log2(TOTAL / np.diff(self._bounds(_time_major(codes))))
         return bits.astype(np.float32).reshape(-1, self.n_codebooks, self.codebook_size)
 
     def encode(self, chunk: CodeBlock) -> bytes:
@@ -177,19 +172,18 @@ class NgramModel:
         Raises:
             ValueError: If something else was read.
         """
-        coder, written = _AnsCoder(), []
+        coder, written = AnsCoder(), []
         # What is pushed last is popped first.
         for kind, symbols in reversed(list(chunk.symbols.items())):
             written.append(self.streams[kind]._push(coder, symbols[None]))
         written.append(self._push(coder, chunk.codes))
-        words = coder.get_compressed()
-        reader = _AnsCoder(words)
-        for pushed, frequencies in reversed(written):
-            read = reader.decode(_Categorical(perfect=False), frequencies)
-            if not np.array_equal(read, pushed):
+        words = coder.words()
+        reader = AnsCoder(words)
+        for pushed, bounds in reversed(written):
+            if [reader.pop(row) for row in bounds] != pushed.tolist():
                 raise ValueError("other codes were read than written")
         # The coder's last word, and it alone, may begin with zeros.
-        return words.astype("<u4").tobytes().rstrip(b"\0")
+        return np.array(words, "<u4").tobytes().rstrip(b"\0")
 
     def decode(self, chunks: Sequence[Payload]) -> list[CodeBlock | ValueError]:
         """Decode what `encode` made of chunks; many side by side are faster than one by one.
@@ -204,7 +198,7 @@ class NgramModel:
 
     def _decoded(self, chunks: Sequence[Payload]) -> Iterator[CodeBlock | ValueError]:
         padded = [chunk.data + bytes(-len(chunk.data) % 4) for chunk in chunks]
-        coders = [_AnsCoder(np.frombuffer(data, "<u4").astype(np.uint32)) for data in padded]
+        coders = [AnsCoder(np.frombuffer(data, "<u4").tolist()) for data in padded]
         codes = self._pop(coders, [chunk.length for chunk in chunks])
         symbols = {
             kind: self.streams[kind]._pop(coders, [chunk.n_symbols[kind] for chunk in chunks])
@@ -213,39 +207,43 @@ class NgramModel:
         for place, (chunk, coder) in enumerate(zip(chunks, coders, strict=True)):
             if chunk.data.endswith(b"\0"):
                 yield ValueError("a zero byte at the end of the payload")
-            elif not coder.is_empty():
+            elif coder.words():
                 yield ValueError("a payload that no codes make")
             else:
                 beside = {kind: rows[place][0] for kind, rows in symbols.items()}
                 yield CodeBlock(codes[place], beside)
 
     def _push(
-        self, coder: Any, codes: npt.NDArray[np.uint16]
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-        """Push codes (Q, n); returns them, (n * Q,), and their frequencies, less 1."""
+        self, coder: AnsCoder, codes: npt.NDArray[np.uint16]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Push codes (Q, n), the last first; returns them, (n * Q,), and all codes' bounds."""
         symbols = _time_major(codes)
-        frequencies = self._frequencies_less_1(symbols)
-        coder.encode_reverse(symbols, _Categorical(perfect=False), frequencies)
-        return symbols, frequencies
+        bounds = self._bounds(symbols)
+        every = np.arange(len(symbols))
+        intervals = np.stack([bounds[every, symbols], bounds[every, symbols + 1]], axis=1)
+        for start, end in intervals[::-1].tolist():
+            coder.push(start, end)
+        return symbols, bounds
 
-    def _pop(self, coders: Sequence[Any], lengths: Sequence[int]) -> list[npt.NDArray[np.uint16]]:
+    def _pop(
+        self, coders: Sequence[AnsCoder], lengths: Sequence[int]
+    ) -> list[npt.NDArray[np.uint16]]:
         """Codes (Q, length) from each coder."""
         order = sorted(range(len(coders)), key=lambda place: -lengths[place])
         ends = [lengths[place] * self.n_codebooks for place in order]
         n_context, n_rows = self.context.shape[1], len(order)
         known = np.repeat(self._known(ends[0])[None], n_rows, axis=0)
         symbols = np.empty((n_rows, ends[0]), np.uint16)
-        frequencies = np.empty((n_rows, self.codebook_size))
+        bounds = np.zeros((n_rows, self.codebook_size + 1), np.int32)
         with _blas().limit(limits=1):
             for position in range(ends[0]):
                 while ends[n_rows - 1] <= position:
                     n_rows -= 1
                 book = position % self.n_codebooks
                 before = known[:n_rows, position : position + n_context]
-                self._predict(book, before.reshape(n_rows, -1), frequencies[:n_rows])
+                self._predict(book, before.reshape(n_rows, -1), bounds[:n_rows])
                 for row in range(n_rows):
-                    model = _Categorical(frequencies[row], perfect=False)
-                    symbols[row, position] = coders[order[row]].decode(model)
+                    symbols[row, position] = coders[order[row]].pop(bounds[row])
                 own = symbols[:n_rows, position]
                 known[:n_rows, n_context + position] = self.embedding[book, own]
         return [
@@ -255,20 +253,20 @@ class NgramModel:
             for place, length in enumerate(lengths)
         ]
 
-    def _frequencies_less_1(self, symbols: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-        """Of every code at every position of a chunk, (positions, K); the coder adds the 1."""
+    def _bounds(self, symbols: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Of every code's interval at every position of a chunk, (positions, K + 1)."""
         known, n_codebooks = self._known(len(symbols)), self.n_codebooks
         books = np.arange(len(symbols)) % n_codebooks
         known[len(known) - len(symbols) :] = self.embedding[books, symbols]
         windows = sliding_window_view(known, (self.context.shape[1], known.shape[1]))[:, 0]
-        frequencies = np.empty((len(symbols), self.codebook_size))
+        bounds = np.zeros((len(symbols), self.codebook_size + 1), np.int32)
         with _blas().limit(limits=1):
             for book in range(n_codebooks):
                 for start in range(book, len(symbols), n_codebooks * _ROWS):
                     some = slice(start, min(start + n_codebooks * _ROWS, len(symbols)), n_codebooks)
                     before = windows[some]
-                    self._predict(book, before.reshape(len(before), -1), frequencies[some])
-        return frequencies
+                    self._predict(book, before.reshape(len(before), -1), bounds[some])
+        return bounds
 
     def _known(self, n_symbols: int) -> npt.NDArray[np.floating]:
         """Room for the embeddings of a chunk's codes, (C + positions, D), after those before it."""
@@ -278,14 +276,14 @@ class NgramModel:
         return known
 
     def _predict(
-        self, book: int, before: npt.NDArray[np.floating], out: npt.NDArray[np.float64]
+        self, book: int, before: npt.NDArray[np.floating], out: npt.NDArray[np.int32]
     ) -> None:
-        """Write the frequencies, less 1, of the codes at some positions of one codebook.
+        """Write the bounds of the codes' intervals at some positions of one codebook.
 
         Args:
             book: the codebook.
             before: (n, C * D), the embeddings of the codes before each position.
-            out: (n, K).
+            out: (n, K + 1), of which the first stay 0.
         """
         units = before
         *hidden, output = self._layers
@@ -293,7 +291,7 @@ class NgramModel:
             units = layer.sums(book, units)
             np.floor(units, out=units)
             np.minimum(np.maximum(units, 0, out=units), LARGEST_UNIT, out=units)
-        write_frequencies(output.sums(book, units), out)
+        write_bounds(output.sums(book, units), out)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: a process that gets the model makes what follows from them itself."""

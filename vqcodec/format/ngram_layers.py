@@ -7,8 +7,8 @@ from math import isqrt
 import numpy as np
 import numpy.typing as npt
 
-TOTAL = 1 << 24
-"""Sum of the frequencies of all codes: what the coder takes, and exact in a float64."""
+from vqcodec.format.ans_coder import TOTAL
+
 # Fixed-point numbers with so many binary places; a sum of products has those of both its factors.
 EMBEDDING_PLACES, CONTEXT_PLACES, WEIGHT_PLACES, UNIT_PLACES = 5, 7, 6, 5
 LARGEST_UNIT = 255
@@ -73,12 +73,14 @@ class Layer:
         return sums
 
 
-def write_frequencies(logits: npt.NDArray[np.floating], out: npt.NDArray[np.float64]) -> None:
-    """Write the frequencies, less 1, of all codes, TOTAL - K in all, in proportion to 2^logit.
+def write_bounds(logits: npt.NDArray[np.floating], out: npt.NDArray[np.int32]) -> None:
+    """Write where the codes' intervals end, whose lengths are their frequencies, TOTAL in all.
+
+    Each is 1, and a share of the rest in proportion to 2^logit.
 
     Args:
         logits: (n, K), in steps of `POWERS`; they are overwritten.
-        out: (n, K).
+        out: (n, K + 1), of which the first stay 0.
     """
     every, best = np.arange(len(logits)), logits.argmax(axis=1)
     np.subtract(logits[every, best][:, None], logits, out=logits)
@@ -86,5 +88,6 @@ def write_frequencies(logits: npt.NDArray[np.floating], out: npt.NDArray[np.floa
     left = TOTAL - logits.shape[1]
     powers *= (left << 32) // powers.sum(axis=1, keepdims=True)
     powers >>= 32
-    out[:] = powers
-    out[every, best] += left - powers.sum(axis=1)
+    powers += 1
+    powers[every, best] += TOTAL - powers.sum(axis=1)
+    powers.cumsum(axis=1, out=out[:, 1:])
