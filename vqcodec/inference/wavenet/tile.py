@@ -2,9 +2,9 @@
 
 Compilers do not keep a two-dimensional block of sums in registers by themselves, so this one
 function is written in LLVM's intermediate representation. It is portable: LLVM splits the 16-wide
-vectors for processors whose registers are narrower. The tests of the sampler were run with AVX-512
-and, by NUMBA_CPU_NAME=haswell and NUMBA_CPU_FEATURES, with AVX2, where samples are the same bits;
-for 64-bit Arm it was compiled, to NEON, and not run.
+vectors for processors whose registers are narrower. Samples are the same bits with AVX-512, with
+AVX2 (by NUMBA_CPU_NAME=haswell and NUMBA_CPU_FEATURES) and with NEON on an emulated 64-bit Arm; the
+tests of the sampler were run with the first two.
 """
 
 from __future__ import annotations
