@@ -35,17 +35,21 @@ def train(
 
     Example: vqcodec train vctk.yaml data.root=data/vctk steps=200000
     """
-    from vqcodec.training.recipe_files import read_recipe
+    from vqcodec.training.recipe_files import read_stages
 
     changes = list(overrides or [])
     if max_minutes is not None:
         changes.append(f"max_minutes={max_minutes}")
-    tree = read_recipe(recipe, changes)
-    run = _train_prior if tree.get("stage") == "prior" else _train_codec
-    run(recipe, tree, device, resume)
+    trees = read_stages(recipe, changes)
+    if trees[0].get("stage") == "prior":
+        _train_prior(recipe, trees[0], device, resume)
+    else:
+        _train_codec(recipe, trees, device, resume)
 
 
-def _train_codec(recipe: Path, tree: dict[str, Any], device: DeviceName, resume: bool) -> None:
+def _train_codec(
+    recipe: Path, trees: list[dict[str, Any]], device: DeviceName, resume: bool
+) -> None:
     from vqcodec.training.recipe import Recipe
     from vqcodec.training.recipe_files import validated
 
@@ -53,12 +57,16 @@ def _train_codec(recipe: Path, tree: dict[str, Any], device: DeviceName, resume:
         assert report.usage is not None
         return f"loss {report.losses['total']:.3f}", f"perplexity {report.usage.perplexity:.0f}"
 
-    plan = validated(Recipe, recipe, tree)
-    from vqcodec.training.trainer import train  # torch takes seconds: not before a misspelt key
+    stages = [f", stage {number}" if number > 1 else "" for number in range(1, len(trees) + 1)]
+    plans = [
+        validated(Recipe, f"{recipe}{stage}", tree)
+        for stage, tree in zip(stages, trees, strict=True)
+    ]
+    from vqcodec.training.stages import train_stages  # torch takes seconds: not before a fault
 
     with _reporter(figures) as on_report:
-        path = train(plan, device=device, resume=resume, on_report=on_report)
-    voice = ["--speaker", "NAME"] if plan.model.speaker.kind == "table" else []
+        path = train_stages(plans, device=device, resume=resume, on_report=on_report)
+    voice = ["--speaker", "NAME"] if plans[0].model.speaker.kind == "table" else []
     _end(path, ["encode", "in.wav", "out.codes", "--model", str(path), *voice])
 
 
@@ -135,10 +143,10 @@ def _reporter(
     def on_report(report: Report) -> None:
         before, after = figures(report)
         # The line starts with the first report, so that resumed steps do not count as speed.
-        if not progress.task_ids:
+        if not progress.tasks or report.step < progress.tasks[-1].completed:  # of the next stage
             progress.add_task("", total=report.steps, completed=report.step)
         progress.update(
-            progress.task_ids[0], completed=report.step, description=f"{before}  {after}"
+            progress.task_ids[-1], completed=report.step, description=f"{before}  {after}"
         )
         if not is_live and report.validation is not None:
             line = f"{before}  validation {report.validation:.3f}  {after}"

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 import vqcodec
 from vqcodec.audio import open_recording
 from vqcodec.audio.analysis import pitches, seconds_of_sound
-from vqcodec.codec import Codec
 from vqcodec.data.encoded import read_encoded
 from vqcodec.data.prepared import PreparedData
 from vqcodec.data.stream_tracks import heard_tracks
@@ -28,12 +27,12 @@ from vqcodec.errors import CheckpointError, DataError, VqcodecError
 from vqcodec.files import write_atomically
 from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.format.stream_records import CodeBlock
-from vqcodec.inference.units import NOBODY
 from vqcodec.models.config import ModelConfig
 from vqcodec.models.graphs import export_graphs
 from vqcodec.models.pitch import PitchStream, mean_log_f0
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import ngram_fit
+from vqcodec.training.entropy_coder import PITCH_TABLES, fit_entropy_coder
 from vqcodec.training.recipe_files import load_recipe
 from vqcodec.training.session import keep_freed_memory
 from vqcodec.weights import checkpoint
@@ -52,9 +51,6 @@ ACCENTS = {
     "p228": "English (Southern England)",
     "p239": "English (South West England)",
 }
-
-# More units or a longer context gain less than a bit a second (docs/decisions.md).
-PITCH_TABLES: dict[str, Any] = {"n_context": 8, "width": 16, "units": 64, "steps": 6000}
 
 Model = Annotated[str, typer.Argument(help="A packaged model, or a model file.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")]
@@ -100,9 +96,12 @@ def package(
     tables = loaded.tables
     if train_data is not None:
         data = PreparedData(train_data)
-        tables = fitted(vqcodec.load(model, voices=False), data, codes)
-        if loaded.config.pitch is not None:
-            tables = replace(tables, streams={"pitch": fitted_to_pitch(loaded.config, data)})
+        codec, refined = vqcodec.load(model, voices=False), []
+        if codes is not None:
+            found = read_encoded(codes, data, fingerprint=codec.fingerprint, tables=codec.tables)
+            refined = [found.codes[:, start:end] for start, end in found.places.values()]
+        keep_freed_memory()
+        tables = fit_entropy_coder(codec, data, more=refined)
     target = WEIGHTS / f"{name}.safetensors"
     fingerprint = checkpoint.save(
         target, loaded.model, kept, origin, tables, export_graphs(loaded.model)
@@ -127,34 +126,6 @@ def without_folders(tree: Any) -> Any:
     if isinstance(tree, list):
         return [without_folders(value) for value in tree]
     return Path(tree).name if isinstance(tree, str) and Path(tree).is_absolute() else tree
-
-
-def fitted(codec: Codec, data: PreparedData, refined: Path | None) -> NgramModel:
-    """Tables for the codes of the training split, and for those in a folder of code files.
-
-    Every recording is encoded twice, the second time from half a hop later on: other codes of the
-    same speech, as a recording that begins there would have.
-
-    Args:
-        codec: whose codes they are.
-        data: what was prepared for its training.
-        refined: a folder as `read_encoded` takes it.
-
-    Raises:
-        VqcodecError: as `read_encoded` does, or there is nothing to fit to.
-    """
-    keep_freed_memory()
-    half_hop = codec.hop_length * data.sample_rate // (2 * codec.sample_rate)
-    sequences: list[np.ndarray] = [
-        codec.encode(data.read(clip, start), data.sample_rate, speaker=NOBODY).codes
-        for clip in data.split("train")
-        for start in (0, half_hop)
-        if start < clip.n_samples
-    ]
-    if refined is not None:
-        encoded = read_encoded(refined, data, fingerprint=codec.fingerprint, tables=codec.tables)
-        sequences += [encoded.codes[:, start:end] for start, end in encoded.places.values()]
-    return ngram_fit.fit(sequences, codec.config.quantizer.codebook_size, device=codec.device)
 
 
 @app.command()

@@ -20,6 +20,7 @@ MOST = 10
 
 SMALL = ["steps=3", "validate_every=3", "checkpoint_every=3", "data.batch_size=2"]
 SMALL_CODEC = [
+    *("stages=[]", "entropy_coder.hours=0"),
     *("unquantized_steps=1", "data.workers=0", "model.encoder.n_filters=16"),
     *("model.encoder.channels=16", "model.encoder.code_channels=16", "model.speaker.channels=8"),
     *("model.quantizer.dim=16", "model.quantizer.codebook_dim=8"),

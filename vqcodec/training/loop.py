@@ -155,11 +155,8 @@ class Training(ABC, Generic[BatchT]):
         tensorboard = library("torch.utils.tensorboard")
         if resume:
             self._load(state)
-        elif state.exists():
-            raise ConfigError(
-                f"{self.output}: already holds a run; continue it with --resume, or choose another "
-                "output=FOLDER"
-            )
+        else:
+            check_is_new(self.output)
         started = time.monotonic()
         writer = None
         if self.place.rank == 0:
@@ -323,6 +320,15 @@ class Training(ABC, Generic[BatchT]):
         if was == now:
             return ""
         return f" (the learning rate goes on from {now:.1e}, where it would have been {was:.1e})"
+
+
+def check_is_new(output: Path) -> None:
+    """Raise a ConfigError if a run lies in its output folder."""
+    if (output / STATE_FILE).exists():
+        raise ConfigError(
+            f"{output}: already holds a run; continue it with --resume, or choose another "
+            "output=FOLDER"
+        )
 
 
 def average_losses(values: Sequence[dict[str, float]]) -> dict[str, float]:

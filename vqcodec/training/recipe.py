@@ -29,6 +29,8 @@ from vqcodec.models.loss_config import (
     LossConfig,
 )
 
+CODEC_FILE = "model.safetensors"  # in a recipe's output
+
 
 class AdversarialConfig(Section):
     """Discriminators that the fast decoder learns to please (training/adversary.py).
@@ -74,6 +76,18 @@ class OptimizerConfig(Section):
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
+class EntropyCoderConfig(Section):
+    """What the entropy coder is fitted to once the codes are trained (training/entropy_coder.py).
+
+    Attributes:
+        hours: Of the training split, encoded twice; 0 fits none, and files have packed bits.
+        steps: Of 1,024 codes.
+    """
+
+    hours: Weight = 0.0
+    steps: Positive = 16_000
+
+
 class RunConfig(Section):
     """What every training has.
 
@@ -112,6 +126,7 @@ class Recipe(RunConfig):
         unquantized_steps: steps before the codebook is started by k-means (quantizer `vq`; the
             others have one from the first step).
         compile: the networks, by torch.compile.
+        entropy_coder: what it is fitted to, by stages that train codes.
     """
 
     stage: Literal["codec", "joint", "encoder", DecoderName] = "codec"
@@ -124,6 +139,7 @@ class Recipe(RunConfig):
     perturbation: PerturbationConfig = PerturbationConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
+    entropy_coder: EntropyCoderConfig = EntropyCoderConfig()
 
     @property
     def freezes_codes(self) -> bool:
@@ -134,6 +150,11 @@ class Recipe(RunConfig):
     def freezes_codebook(self) -> bool:
         """Whether codes keep their meaning, and files their model."""
         return self.stage not in ("codec", "joint")
+
+    @property
+    def fits_entropy_coder(self) -> bool:
+        """Whether there are new codes at the end, and tables for them are wanted."""
+        return self.entropy_coder.hours > 0 and not self.freezes_codebook
 
     @property
     def trained_decoders(self) -> tuple[DecoderName, ...]:

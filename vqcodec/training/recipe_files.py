@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from vqcodec.data.data_config import DataConfig
 from vqcodec.errors import ConfigError
 from vqcodec.extras import library
 from vqcodec.models.config import Section
-from vqcodec.training.recipe import Recipe, RunConfig
+from vqcodec.training.recipe import CODEC_FILE, Recipe, RunConfig
 
 if TYPE_CHECKING:
     import yaml
@@ -20,6 +21,8 @@ else:
     yaml = library("yaml")
 
 Kind = TypeVar("Kind", bound=RunConfig)
+
+OF_THE_FIRST = ("output", "initial_model")  # of its stages each has its own
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -34,29 +37,71 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 
 def read_recipe(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """Read a recipe of any stage, with `section.key=value` overrides, as it is written.
+    """Read a recipe alone, as `read_stages` reads it with those that follow."""
+    return read_stages(path, overrides)[0]
+
+
+def read_stages(path: str | Path, overrides: list[str] | None = None) -> list[dict[str, Any]]:
+    """Read a recipe of any stage and the stages that follow it, as they are written.
 
     A recipe may name another one with `base: NAME.yaml` and then states only what differs. Where
-    neither NAME.yaml nor recipes/NAME.yaml exists, it is the packaged recipe of that name. Raises
-    ConfigError if there is none, or it or an override is not YAML.
+    neither NAME.yaml nor recipes/NAME.yaml exists, it is the packaged recipe of that name. What it
+    lists as `stages` states what differs from the recipe itself, or from a `base` of its own; each
+    trains, on the same data, the model of the one before, in a folder of its own in `output`.
+
+    Overrides are `section.key=value`. They hold for all stages, apart from `output` and
+    `initial_model`. One of `stage` leaves the others out.
+
+    Raises:
+        ConfigError: There is no such recipe, or it, a stage or an override is not YAML.
     """
-    tree = _read(Path(path))
-    for override in overrides or []:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise ConfigError(f"{override!r} is not an override: write key=value, as in steps=1000")
+    changes = [_parsed_override(override) for override in overrides or []]
+    first = _changed(_read(Path(path)), changes)
+    later = first.pop("stages", None) or []
+    if any(keys == ["stage"] for keys, _ in changes):
+        later = []
+    if not isinstance(later, list) or not all(isinstance(each, dict) for each in later):
+        raise ConfigError(f"{path}: stages is a list of what differs, each key: value")
+    if later and first.get("stage") == "prior":
+        raise ConfigError(f"{path}: a prior has no stages after it; leave them out")
+    trees = [first]
+    shared = [(keys, value) for keys, value in changes if keys[0] not in OF_THE_FIRST]
+    data = first.get("data")
+    root = data.get("root", DataConfig().root) if isinstance(data, dict) else DataConfig().root
+    for number, own in enumerate(later, 2):
+        base = _read(_beside(Path(path), own["base"])) if "base" in own else first
+        tree = merge(base, {key: value for key, value in own.items() if key != "base"})
+        tree.pop("stages", None)
+        stage, output = tree.get("stage", "codec"), str(first.get("output", Recipe().output))
+        tree["initial_model"] = str(Path(str(trees[-1].get("output", output))) / CODEC_FILE)
+        tree["output"] = str(Path(output) / f"{number}_{stage}")
+        tree = merge(tree, {"data": {"root": root}})
+        trees.append(_changed(tree, shared))
+    return trees
+
+
+def _parsed_override(override: str) -> tuple[list[str], Any]:
+    """Return the keys, from the outermost in, and the value."""
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise ConfigError(f"{override!r} is not an override: write key=value, as in steps=1000")
+    try:
+        return key.split("."), _parsed(value)
+    except ValueError as error:
+        raise ConfigError(f"{override!r}: the value is not YAML ({error}); quote it") from None
+
+
+def _changed(tree: dict[str, Any], changes: list[tuple[list[str], Any]]) -> dict[str, Any]:
+    for (*sections, leaf), value in changes:
         branch = tree
-        *sections, leaf = key.split(".")
         for section in sections:
             if branch.get(section) is None:  # perhaps the recipe's own null, for no such part
                 branch[section] = {}
             branch = branch[section]
             if not isinstance(branch, dict):
-                raise ConfigError(f"{override!r}: {section!r} has no keys of its own")
-        try:
-            branch[leaf] = _parsed(value)
-        except ValueError as error:
-            raise ConfigError(f"{override!r}: the value is not YAML ({error}); quote it") from None
+                key = ".".join([*sections, leaf])
+                raise ConfigError(f"{key}: {section!r} has no keys of its own")
+        branch[leaf] = value
     return tree
 
 
@@ -138,12 +183,16 @@ def _read(path: Path, derived: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = tree.pop("base", None)
     if base is None:
         return tree
-    parent, derived = path.parent / str(base), (*derived, path)
-    if not _exists(parent):
-        parent = Path(str(base))
-    elif any(map(parent.samefile, derived)):
+    parent, derived = _beside(path, base), (*derived, path)
+    if _exists(parent) and any(map(parent.samefile, derived)):
         raise ConfigError(f"{path}: is its own base; rename it or give base another recipe")
     return merge(_read(parent, derived), tree)
+
+
+def _beside(path: Path, base: object) -> Path:
+    """Return where the `base` of the recipe at `path` lies: beside it, or where it says."""
+    beside = path.parent / str(base)
+    return beside if _exists(beside) else Path(str(base))
 
 
 def _exists(path: Path) -> bool:

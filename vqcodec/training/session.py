@@ -35,26 +35,33 @@ class Processes(NamedTuple):
 
 @contextmanager
 def open_session(recipe: RunConfig, device: str) -> Iterator[Processes]:
-    """Join the processes of a training; the first has the output folder to itself meanwhile.
-
-    The device is `auto`, `cpu` or `cuda`.
-
-    Raises:
-        ConfigError: `cuda` where there is none.
-        VqcodecError: another training writes to the folder.
-        OSError: the folder cannot be written.
-    """
-    keep_freed_memory()
-    with (
-        _join(device) as place,
-        claim(recipe.output, "training") if place.rank == 0 else nullcontext(),
-    ):
+    """Join the processes of a training of one stage; see `join_processes` and `claim_output`."""
+    with join_processes(device) as place, claim_output(recipe, place):
         yield place
 
 
 @contextmanager
-def _join(device: str) -> Iterator[Processes]:
-    """Join the group that torchrun announces (NCCL on GPUs, gloo on CPUs), and leave it after."""
+def claim_output(recipe: RunConfig, place: Processes) -> Iterator[None]:
+    """Give the first process the output folder to itself; at the end, all wait for it.
+
+    Raises:
+        VqcodecError: Another training writes to the folder.
+        OSError: The folder cannot be written.
+    """
+    with claim(recipe.output, "training") if place.rank == 0 else nullcontext():
+        yield
+    if place.world_size > 1:
+        dist.barrier()
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[Processes]:
+    """Join the group that torchrun announces (NCCL on GPUs, gloo on CPUs), and leave it after.
+
+    It can be joined once. The device is `auto`, `cpu` or `cuda`. Raises ConfigError for `cuda`
+    where there is none.
+    """
+    keep_freed_memory()
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: torch sees no GPU; use --device cpu")
     on_gpu = device != "cpu" and torch.cuda.is_available()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -29,6 +30,15 @@ def save_state(
         for key, tensor in entries.items():
             tensors[f"optimizer.{index}.{key}"] = tensor.detach().cpu().numpy()
     write_tensors(path, tensors, {"format": FORMAT, "progress": json.dumps(progress)})
+
+
+def steps_done(path: Path) -> int:
+    """Return how many steps the state at `path` has done, 0 where none can be read."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return int(json.loads(file.metadata()["progress"])["step"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return 0
 
 
 def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> dict[str, Any]:

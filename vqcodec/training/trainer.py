@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
+from vqcodec.codec import load as load_codec
 from vqcodec.data.batches import Batch
 from vqcodec.data.clips import AudioClips, Clip
 from vqcodec.data.data_config import PerturbationConfig
@@ -25,6 +27,7 @@ from vqcodec.models.streams import build_streams
 from vqcodec.scale.listing import Listing
 from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.encoder_objective import EncoderObjective
+from vqcodec.training.entropy_coder import fit_entropy_coder
 from vqcodec.training.loop import UNVALIDATED, Report, Training, average_losses
 from vqcodec.training.mean_voices import mean_pitches
 from vqcodec.training.model_files import (
@@ -34,16 +37,18 @@ from vqcodec.training.model_files import (
     write_model,
 )
 from vqcodec.training.objective import Losses, Objective
-from vqcodec.training.recipe import Recipe
+from vqcodec.training.recipe import CODEC_FILE, Recipe
 from vqcodec.training.session import Processes, open_session
 from vqcodec.training.streamed import StreamedSampler, audio_pool, pool_parts, streamed_source
-from vqcodec.weights import checkpoint
+from vqcodec.weights import checkpoint, model_file
 from vqcodec.weights.checkpoint import Checkpoint
 from vqcodec.weights.model_file import CODES_OF
 from vqcodec.weights.voices import PITCHES
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+logger = logging.getLogger(__name__)
 
 KMEANS_VECTORS_PER_CODE = 25
 SETTLING_STEPS = 200  # after its start, before the codebook is judged
@@ -81,7 +86,7 @@ def train(
 class Trainer(Training[Batch]):
     """State and steps of one training."""
 
-    MODEL_FILE = "model.safetensors"
+    MODEL_FILE = CODEC_FILE
     recipe: Recipe
 
     def __init__(
@@ -293,6 +298,21 @@ class Trainer(Training[Batch]):
         quantizer.initialize(torch.cat(vectors).chunk(place.world_size)[place.rank])
         self.objective.train()
         self.average.n_averaged.zero_()  # begins anew: what came before knew no codebook
+
+    def run(self, resume: bool) -> Path:
+        """Train as every training does; where the last step is done, fit the entropy coder."""
+        path = super().run(resume)
+        recipe = self.recipe
+        if self.step >= recipe.steps and recipe.fits_entropy_coder and self.place.rank == 0:
+            hours, steps = recipe.entropy_coder.hours, recipe.entropy_coder.steps
+            logger.info("fitting the entropy coder to %.1f h of codes", hours)
+            codec = load_codec(path, device=self.place.device.type, voices=False)
+            tables = fit_entropy_coder(codec, self.data, hours=hours, steps=steps)
+            made = model_file.read(path)
+            model_file.write(
+                path, made.config, made.tensors, made.voices, made.provenance, tables, made.graphs
+            )
+        return path
 
     @torch.no_grad()
     def _validate(self, writer: SummaryWriter | None) -> float:

@@ -1,0 +1,63 @@
+"""Several trainings in a row, each of the model of the one before, as one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vqcodec.training.loop import STATE_FILE, Report, check_is_new
+from vqcodec.training.recipe import CODEC_FILE, Recipe
+from vqcodec.training.session import claim_output, join_processes
+from vqcodec.training.state import steps_done
+from vqcodec.training.trainer import Trainer
+from vqcodec.weights import model_file
+
+
+def train_stages(
+    recipes: Sequence[Recipe],
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    on_report: Callable[[Report], None] = lambda report: None,
+) -> Path:
+    """Train a recipe and the stages that follow it (`recipe_files.read_stages`).
+
+    Args:
+        recipes: One or more, in order; `max_minutes` count from the start of the first.
+        device: `auto`, `cpu` or `cuda`. Under torchrun, one process per device.
+        resume: Continue at the stage that was not finished.
+        on_report: As of `trainer.train`.
+
+    Returns:
+        Path of the model file of the stage that was trained last, as of `trainer.train`.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: With a remedy.
+        VqcodecError: The loss is no longer finite.
+    """
+    if not resume:
+        for recipe in recipes:
+            check_is_new(Path(recipe.output))
+    started = time.monotonic()
+    n_finished = sum(map(_is_finished, recipes[:-1])) if resume else 0
+    with join_processes(device) as place:
+        for recipe in recipes[n_finished:]:
+            is_begun = (Path(recipe.output) / STATE_FILE).exists() or recipe is recipes[0]
+            passed = (time.monotonic() - started) / 60
+            left = None if recipe.max_minutes is None else recipe.max_minutes - passed
+            with claim_output(recipe, place):
+                own = recipe.model_copy(update={"max_minutes": left})
+                trainer = Trainer(own, place, on_report)
+                path = trainer.run(resume and is_begun)
+            if trainer.step < recipe.steps:
+                break
+    return path
+
+
+def _is_finished(recipe: Recipe) -> bool:
+    """Whether a stage has nothing left to do."""
+    output = Path(recipe.output)
+    if steps_done(output / STATE_FILE) < recipe.steps:
+        return False
+    return not recipe.fits_entropy_coder or model_file.read(output / CODEC_FILE).tables is not None
