@@ -64,16 +64,16 @@ def test_prepare_train_and_encode(run, folder, recipe, clip, tmp_path, monkeypat
 
 def test_train_shows_each_kind_of_warning_once(run, recipe, monkeypatch, tmp_path):
     from vqcodec.training import loop as loop
-    from vqcodec.training import trainer
+    from vqcodec.training import stages
 
-    def train(recipe, *, on_report, **options):
-        assert recipe.max_minutes == 2.5
+    def train(recipes, *, on_report, **options):
+        assert [recipe.max_minutes for recipe in recipes] == [2.5]
         for step, warning in enumerate((None, "collapsing: 1.5", "collapsing: 1.4", "slow: 3"), 1):
             usage = SimpleNamespace(perplexity=1.0)
             on_report(loop.Report(step, 4, {"total": 1.0}, usage, None, warning))
         return tmp_path / "model.safetensors"
 
-    monkeypatch.setattr(trainer, "train", train)
+    monkeypatch.setattr(stages, "train_stages", train)
     result = run("train", recipe, "--max-minutes", "2.5")
     assert result.status == 0
     assert result.stderr == "vqcodec: collapsing: 1.5\nvqcodec: slow: 3\n"
