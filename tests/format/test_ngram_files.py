@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -208,6 +209,19 @@ def test_files_decoded_together_hold_what_each_alone_does(monkeypatch):
     for one, codes in zip(read, all_codes, strict=True):
         np.testing.assert_array_equal(one.codes, codes.codes)
         assert not one.codes.flags.writeable
+
+
+def test_a_damaged_file_leaves_those_beside_it_as_they_are():
+    data, codes = bytearray(make(3000).to_bytes()), make(2000)
+    start, size = 78, int(np.frombuffer(data, "<u4", 1, 50)[0])
+    data[start + size - 1] += 1
+    crc = zlib.crc32(bytes(8) + data[start : start + size])
+    impossible = with_field(bytes(data), 54, struct.pack("<I", crc), start - 4)
+    read = [Codes.from_bytes(each, tables=MODEL) for each in (impossible, codes.to_bytes())]
+    decode_together(read)
+    np.testing.assert_array_equal(read[1].codes, codes.codes)
+    with pytest.raises(CodesError, match="a payload that no codes make in chunk 0"):
+        read[0].codes  # noqa: B018
 
 
 def test_verify_decodes_what_it_checks(tmp_path, capsys, monkeypatch):

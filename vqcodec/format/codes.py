@@ -253,8 +253,9 @@ def decode_together(many: Iterable[Codes]) -> None:
         parts: list[CodedChunks] = [vars(one)["_coded"] for one in own]
         found = iter(parts[0].model.decode([chunk for part in parts for chunk in part.chunks]))
         for one, part in zip(own, parts, strict=True):
+            blocks = list(islice(found, len(part.chunks)))  # all, or the next file would get them
             with suppress(CodesError):
-                one._keep(part.joined(islice(found, len(part.chunks))))
+                one._keep(part.joined(blocks))
 
 
 def read_pipe(
