@@ -301,14 +301,16 @@ class Trainer(Training[Batch]):
 
     def run(self, resume: bool) -> Path:
         """Train as every training does; where the last step is done, fit the entropy coder."""
-        path = super().run(resume)
-        recipe = self.recipe
-        if self.step >= recipe.steps and recipe.fits_entropy_coder and self.place.rank == 0:
+        path, recipe = super().run(resume), self.recipe
+        wants_tables = recipe.fits_entropy_coder and self.step >= recipe.steps and path.exists()
+        if not wants_tables or self.place.rank > 0:
+            return path
+        made = model_file.read(path)
+        if made.tables is None:
             hours, steps = recipe.entropy_coder.hours, recipe.entropy_coder.steps
             logger.info("fitting the entropy coder to %.1f h of codes", hours)
             codec = load_codec(path, device=self.place.device.type, voices=False)
             tables = fit_entropy_coder(codec, self.data, hours=hours, steps=steps)
-            made = model_file.read(path)
             model_file.write(
                 path, made.config, made.tensors, made.voices, made.provenance, tables, made.graphs
             )
