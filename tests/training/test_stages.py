@@ -57,6 +57,22 @@ def test_one_command_makes_all_that_a_model_has(
     assert first.tables is not None
     assert last.tables is not None
     assert first.tables.digest == last.tables.digest
+    plain = tmp_path / "plain"
+    assert (
+        run(
+            "train",
+            tmp_path / "recipe.yaml",
+            "stages=[]",
+            "entropy_coder.hours=0",
+            f"output={plain}",
+        ).status
+        == 0
+    )
+    untabled = model_file.read(plain / "model.safetensors")
+    kept = model_file.read(tmp_path / "run" / "model.safetensors")
+    assert untabled.tables is None
+    assert untabled.fingerprint == kept.fingerprint
+    assert untabled.graphs == kept.graphs
     waveform = data.read(data.clips[0])
     codes = first.encode(waveform, data.sample_rate)
     assert np.array_equal(

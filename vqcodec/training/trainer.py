@@ -305,15 +305,12 @@ class Trainer(Training[Batch]):
         wants_tables = recipe.fits_entropy_coder and self.step >= recipe.steps and path.exists()
         if not wants_tables or self.place.rank > 0:
             return path
-        made = model_file.read(path)
-        if made.tables is None:
+        if model_file.read(path).tables is None:
             hours, steps = recipe.entropy_coder.hours, recipe.entropy_coder.steps
             logger.info("fitting the entropy coder to %.1f h of codes", hours)
             codec = load_codec(path, device=self.place.device.type, voices=False)
             tables = fit_entropy_coder(codec, self.data, hours=hours, steps=steps)
-            model_file.write(
-                path, made.config, made.tensors, made.voices, made.provenance, tables, made.graphs
-            )
+            model_file.add_tables(path, tables)
         return path
 
     @torch.no_grad()

@@ -148,6 +148,14 @@ def add_graphs(path: Path, graphs: Mapping[str, Graph]) -> None:
     _put(path, metadata | {"version": str(VERSION)}, kept, graphs)
 
 
+def add_tables(path: Path, tables: NgramModel) -> None:
+    """Write a model file anew with an entropy coder, or with another; errors are `read`'s."""
+    read(path)
+    metadata, tensors = read_tensors(path, FORMAT)
+    kept = {name: own for name, own in tensors.items() if not name.startswith(ngram_coder.PREFIX)}
+    write_tensors(path, kept | tables.to_tensors(), metadata)
+
+
 def _put(
     path: str | Path,
     metadata: dict[str, str],
