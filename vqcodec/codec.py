@@ -170,7 +170,7 @@ class Codec(Synthesizer):
             recording,
             gain,
             search=search,
-            is_packaged=maker(self.fingerprint) is not None,
+            packaged=maker(self.fingerprint),
             on_progress=on_progress,
         )
         return Codes(

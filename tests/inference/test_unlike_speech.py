@@ -11,14 +11,15 @@ import soundfile
 
 import vqcodec
 from vqcodec.errors import RecordingWarning
+from vqcodec.weights.registry import packaged
 
 RATE = 16_000
 SAMPLES = Path(__file__).parents[2] / "samples"
 
 
-@pytest.fixture(scope="module")
-def codec() -> vqcodec.Codec:
-    return vqcodec.load(device="cpu")
+@pytest.fixture(scope="module", params=sorted(packaged()))
+def codec(request: pytest.FixtureRequest) -> vqcodec.Codec:
+    return vqcodec.load(request.param, device="cpu")
 
 
 def chords(seconds: float) -> np.ndarray:

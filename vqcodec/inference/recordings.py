@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 
@@ -17,8 +18,9 @@ from vqcodec.models.config import ModelConfig
 
 BLOCK_LENGTH = 1 << 16  # samples read at a time
 SILENCE = ABSOLUTE_GATE**0.5  # below which no level is measured
-# The closest tenth of 250 recordings of speech is nearer with speech-1k, of 170 with speech-2k.
-CLOSEST_SHARE, UNLIKE_SPEECH, LEAST_SECONDS = 0.1, 0.1, 5.0
+# The closest tenth of the latents of speech is nearer to codes of these (docs/decisions.md).
+CLOSEST_SHARE, LEAST_SECONDS = 0.1, 5.0
+UNLIKE_SPEECH = {"speech-1k": 0.1, "speech-2k": 0.1, "units-25hz": 0.125}
 
 
 def encode_recording(
@@ -27,7 +29,7 @@ def encode_recording(
     gain: float,
     *,
     search: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]] | None,
-    is_packaged: bool,
+    packaged: str | None,
     on_progress: Progress | None = None,
 ) -> np.ndarray:
     """Encode a whole recording of some gain to codes, (Q, N) uint16.
@@ -37,7 +39,8 @@ def encode_recording(
         recording: of any rate.
         gain: of the recording.
         search: encodes in place of the encoder, as `code_search.searched_blocks` does.
-        is_packaged: whether it is known how near speech is to this model's codes.
+        packaged: name of the model, if it is a packaged one: how near speech is to others' codes is
+            not known.
         on_progress: called with the share done, in [0, 1].
 
     Raises:
@@ -67,8 +70,7 @@ def encode_recording(
             on_progress(n_done / n_codes)
     if loudest < SILENCE:
         _warn(f"{recording.name}: is silent; if it is stereo of opposite phase, give one channel")
-    # Measured with the packaged models; other codebooks may be less dense.
-    elif is_packaged and is_unlike_speech(distances, engine.config):
+    elif is_unlike_speech(distances, engine.config, UNLIKE_SPEECH.get(packaged or "", math.inf)):
         _warn(
             f"{recording.name}: does not sound like speech but like music or noise, of which the "
             "codes keep little; listen to what is decoded"
@@ -76,16 +78,17 @@ def encode_recording(
     return np.concatenate(parts, axis=1)
 
 
-def is_unlike_speech(distances: list[np.ndarray], config: ModelConfig) -> bool:
+def is_unlike_speech(distances: list[np.ndarray], config: ModelConfig, least: float) -> bool:
     """Whether a recording holds hardly anything that the model has a code for.
 
     Even noisy speech has moments that lie close to a code, and pauses; music and noise have fewer.
-    Of less than five seconds of distances, as `code_blocks` gives them, nothing is said.
+    Of less than five seconds of distances, as `code_blocks` gives them, nothing is said; of more,
+    the closest tenth are to be `least` at most.
     """
     squares = np.sort(np.concatenate([np.zeros(0, np.float32), *distances]))
     if len(squares) < LEAST_SECONDS * config.sample_rate / config.hop_length:
         return False
-    return bool(squares[round(CLOSEST_SHARE * (len(squares) - 1))] > UNLIKE_SPEECH)
+    return bool(squares[round(CLOSEST_SHARE * (len(squares) - 1))] > least)
 
 
 def _warn(message: str) -> None:
