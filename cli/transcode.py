@@ -158,8 +158,8 @@ def decode(
         held.clear()
         for source, _ in pairs:
             with suppress(VqcodecError, OSError):
-                # Long files have chunks enough of their own.
-                if os.path.getsize(source) <= LARGEST_AHEAD:
+                # Long files have chunks enough of their own, and a pipe is read but once.
+                if os.path.isfile(source) and os.path.getsize(source) <= LARGEST_AHEAD:
                     held[source] = Codes.load(source, tables=tables)
         decode_together(held.values())
 

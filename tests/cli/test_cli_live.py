@@ -160,3 +160,15 @@ def test_named_pipes_are_read_and_written(run, clip, codes, tiny_model, tmp_path
         assert run("decode", codes, tmp_path / "pipe.wav", *model).status == 0
         assert heard.result() == (tmp_path / "out.wav").read_bytes()
     assert (tmp_path / "pipe.wav").is_fifo()
+
+
+def test_a_damaged_pipe_among_files_is_read_once(run, codes, tiny_model, tmp_path):
+    pipe, damaged = tmp_path / "pipe.codes", bytearray(codes.read_bytes())
+    damaged[-1] ^= 1
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(pipe.write_bytes, damaged)
+        result = run("decode", codes, pipe, tmp_path / "out", "--jobs", "1", "--model", tiny_model)
+    assert result.status == 1
+    assert f"{pipe}: is damaged: the CRC of chunk 0 differs" in result.stderr
+    assert "1 done, 0 already there, 1 failed" in result.stdout
