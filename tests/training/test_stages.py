@@ -151,6 +151,7 @@ def test_overrides_hold_for_all_stages(data: PreparedData, tmp_path: Path) -> No
     assert second.augmentation.probability == 0.5
     assert third.augmentation.probability == 0
     assert len(plans(path, "stages=[]")) == 1
+    assert [plan.stage for plan in plans(path, "stages=[{stage: fast}]")] == ["codec", "fast"]
     (alone,) = plans(path, "stage=encoder", "initial_model=speech-1k")
     assert (alone.stage, alone.initial_model) == ("encoder", "speech-1k")
 
@@ -161,6 +162,9 @@ def test_overrides_hold_for_all_stages(data: PreparedData, tmp_path: Path) -> No
         ({"stages": {"stage": "wavenet"}}, "stages is a list"),
         ({"stages": ["wavenet"]}, "stages is a list"),
         ({"stages": [{"stage": "encoder", "step": 3}]}, "stage 2: unknown key step; did you mean"),
+        ({"stages": {}}, "stages is a list"),
+        ({"stages": [{"stage": "encoder", "data": 5}]}, "stage 2: data: Input should be"),
+        ({"stages": [{"output": "there", "data": {"root": "x"}}]}, "output, data.root is for the"),
         ({"stages": [{"base": "none.yaml"}]}, "none.yaml: no such recipe"),
         ({"stage": "prior"}, "a prior has no stages after it"),
     ],

@@ -22,7 +22,7 @@ else:
 
 Kind = TypeVar("Kind", bound=RunConfig)
 
-OF_THE_FIRST = ("output", "initial_model")  # of its stages each has its own
+OF_THE_FIRST = ("output", "initial_model", "stages")  # those after it have their own, or none
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -53,12 +53,13 @@ def read_stages(path: str | Path, overrides: list[str] | None = None) -> list[di
     `initial_model`. One of `stage` leaves the others out.
 
     Raises:
-        ConfigError: There is no such recipe, or it, a stage or an override is not YAML.
+        ConfigError: There is no such recipe, or it, a stage or an override is not YAML, or a stage
+            states what follows from its place.
     """
     changes = [_parsed_override(override) for override in overrides or []]
     first = _changed(_read(Path(path)), changes)
-    later = first.pop("stages", None) or []
-    if any(keys == ["stage"] for keys, _ in changes):
+    later = first.pop("stages", None)
+    if later is None or any(keys == ["stage"] for keys, _ in changes):
         later = []
     if not isinstance(later, list) or not all(isinstance(each, dict) for each in later):
         raise ConfigError(f"{path}: stages is a list of what differs, each key: value")
@@ -69,15 +70,25 @@ def read_stages(path: str | Path, overrides: list[str] | None = None) -> list[di
     data = first.get("data")
     root = data.get("root", DataConfig().root) if isinstance(data, dict) else DataConfig().root
     for number, own in enumerate(later, 2):
+        _refuse_of_the_first(own, f"{path}, stage {number}")
         base = _read(_beside(Path(path), own["base"])) if "base" in own else first
         tree = merge(base, {key: value for key, value in own.items() if key != "base"})
         tree.pop("stages", None)
         stage, output = tree.get("stage", "codec"), str(first.get("output", Recipe().output))
         tree["initial_model"] = str(Path(str(trees[-1].get("output", output))) / CODEC_FILE)
         tree["output"] = str(Path(output) / f"{number}_{stage}")
-        tree = merge(tree, {"data": {"root": root}})
+        if isinstance(tree.setdefault("data", {}), dict):
+            tree = merge(tree, {"data": {"root": root}})
         trees.append(_changed(tree, shared))
     return trees
+
+
+def _refuse_of_the_first(own: dict[str, Any], name: str) -> None:
+    given = [key for key in OF_THE_FIRST if key in own]
+    if isinstance(own.get("data"), dict) and "root" in own["data"]:
+        given.append("data.root")
+    if given:
+        raise ConfigError(f"{name}: {', '.join(given)} is for the first alone; leave it out")
 
 
 def _parsed_override(override: str) -> tuple[list[str], Any]:
