@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from training_data import RECIPES, in_two_processes, small_recipe
 
 import vqcodec
 from vqcodec.data.prepared import PreparedData
+from vqcodec.errors import ConfigError
 from vqcodec.training.loop import Report
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import read_stages, validated
@@ -106,6 +108,20 @@ def test_a_run_goes_on_in_the_stage_that_was_broken(data: PreparedData, tmp_path
     assert kept.tensors.keys() == found.tensors.keys()
     for name, tensor in kept.tensors.items():
         assert np.array_equal(tensor, found.tensors[name]), name
+
+
+def test_a_stage_does_not_go_on_from_a_model_that_is_no_more(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    path = recipe_file(data, tmp_path, stages=[{"stage": "encoder", "steps": 2}])
+    train_stages(plans(path), device="cpu")
+    recipe_file(data, tmp_path, stages=[{"stage": "encoder", "steps": 2}], steps=4)
+    with pytest.raises(ConfigError, match=r"2_encoder: began from a model .* remove the folder"):
+        train_stages(plans(path), device="cpu", resume=True)
+    shutil.rmtree(tmp_path / "run" / "2_encoder")
+    reports: list[Report] = []
+    train_stages(plans(path), device="cpu", resume=True, on_report=reports.append)
+    assert [report.step for report in reports] == [4, 1, 2]
 
 
 def test_time_is_that_of_all_stages(data: PreparedData, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
+from vqcodec.errors import ConfigError
 from vqcodec.training.loop import STATE_FILE, Report, check_is_new
 from vqcodec.training.recipe import CODEC_FILE, Recipe
 from vqcodec.training.session import claim_output, join_processes
@@ -40,7 +42,9 @@ def train_stages(
         for recipe in recipes:
             check_is_new(Path(recipe.output))
     started = time.monotonic()
-    n_finished = sum(map(_is_finished, recipes[:-1])) if resume else 0
+    n_finished = len(list(takewhile(_is_finished, recipes[:-1]))) if resume else 0
+    for recipe in recipes[n_finished + 1 :]:
+        _refuse_begun(Path(recipe.output))
     with join_processes(device) as place:
         for recipe in recipes[n_finished:]:
             is_begun = (Path(recipe.output) / STATE_FILE).exists() or recipe is recipes[0]
@@ -61,3 +65,12 @@ def _is_finished(recipe: Recipe) -> bool:
     if steps_done(output / STATE_FILE) < recipe.steps:
         return False
     return not recipe.fits_entropy_coder or model_file.read(output / CODEC_FILE).tables is not None
+
+
+def _refuse_begun(output: Path) -> None:
+    """Raise a ConfigError if a stage that is yet to begin lies in its output folder."""
+    if (output / STATE_FILE).exists():
+        raise ConfigError(
+            f"{output}: began from a model that is now to be trained further; remove the folder, "
+            "and this stage begins anew"
+        )
