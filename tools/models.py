@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import vqcodec
 from vqcodec.audio import open_recording
 from vqcodec.audio.analysis import pitches, seconds_of_sound
+from vqcodec.codec import Codec
 from vqcodec.data.encoded import read_encoded
 from vqcodec.data.prepared import PreparedData
 from vqcodec.data.stream_tracks import heard_tracks
@@ -96,12 +97,10 @@ def package(
     tables = loaded.tables
     if train_data is not None:
         data = PreparedData(train_data)
-        codec, refined = vqcodec.load(model, voices=False), []
-        if codes is not None:
-            found = read_encoded(codes, data, fingerprint=codec.fingerprint, tables=codec.tables)
-            refined = [found.codes[:, start:end] for start, end in found.places.values()]
+        codec = vqcodec.load(model, voices=False)
         keep_freed_memory()
-        tables = fit_entropy_coder(codec, data, more=refined)
+        more = () if codes is None else codes_in(codes, codec, data)
+        tables = fit_entropy_coder(codec, data, more=more)
     target = WEIGHTS / f"{name}.safetensors"
     fingerprint = checkpoint.save(
         target, loaded.model, kept, origin, tables, export_graphs(loaded.model)
@@ -117,6 +116,12 @@ def _differ(one: nn.Module | None, other: nn.Module | None) -> bool:
     return first.keys() != second.keys() or any(
         not torch.equal(first[name], second[name]) for name in first
     )
+
+
+def codes_in(folder: Path, codec: Codec, data: PreparedData) -> list[np.ndarray]:
+    """Return codes (Q, n) of recordings of a corpus from a folder, as `read_encoded` takes it."""
+    found = read_encoded(folder, data, fingerprint=codec.fingerprint, tables=codec.tables)
+    return [found.codes[:, start:end] for start, end in found.places.values()]
 
 
 def without_folders(tree: Any) -> Any:

@@ -24,6 +24,7 @@ from vqcodec.errors import CheckpointError
 from vqcodec.evaluation import quality
 from vqcodec.format.stream_records import CodeBlock
 from vqcodec.training import ngram_fit
+from vqcodec.training.entropy_coder import fit_entropy_coder
 from vqcodec.weights import checkpoint
 from vqcodec.weights.model_file import CODES_OF
 from vqcodec.weights.registry import DEFAULT_MODEL, packaged
@@ -195,9 +196,10 @@ def test_tables_are_fitted_to_refined_codes_too(
         path.parent.mkdir(parents=True, exist_ok=True)
         # What no encoder makes of speech.
         replace(codes, codes=np.full_like(codes.codes, 3)).save(path)
-    monkeypatch.setattr(ngram_fit, "fit", partial(ngram_fit.fit, n_context=2, units=32, steps=200))
-    plain = models["fitted"](codec, data, None)
-    both = models["fitted"](codec, data, tmp_path / "codes")
+    monkeypatch.setattr(ngram_fit, "fit", partial(ngram_fit.fit, n_context=2, units=32))
+    refined = models["codes_in"](tmp_path / "codes", codec, data)
+    plain = fit_entropy_coder(codec, data, steps=200)
+    both = fit_entropy_coder(codec, data, steps=200, more=refined)
     encoded = codec.encode(data.read(data.clips[0]), data.sample_rate).codes
     same, usual = (CodeBlock(codes) for codes in (np.full_like(encoded, 3), encoded))
     assert len(both.encode(same)) < len(plain.encode(same))

@@ -49,6 +49,9 @@ def part_costs(config: ModelConfig, shapes: Shapes) -> dict[str, Cost]:
     multiplied = {name: shape for name, shape in weights.items() if len(shape) > 1}
     if config.speaker.kind == "encoder":
         multiplied["speaker.mel"] = _MEL_SHAPE  # which is stored in no file
+    if config.quantizer.kind == "vq":  # beside each code stands half of its square
+        size, dim = multiplied["quantizer.codebook"]
+        multiplied["quantizer.codebook"] = [size, dim + 1]
     rates = _rates(config)
     waits = _look_ahead(config, weights)
     return {
