@@ -9,6 +9,7 @@ import pytest
 import pyworld
 from recordings import SAID, SAID_S, spoken
 
+import vqcodec
 from vqcodec.evaluation import quality
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE
 from vqcodec.evaluation.recognition import Recognizer, word_errors
@@ -107,3 +108,17 @@ def test_another_voice_moves_similarity_and_spectra_but_neither_melody_nor_words
     spectra = {"STOI", "ESTOI", "PESQ-WB", "mel distance", "MCD (dB)"}
     assert moved(other, unchanged) == {"speaker similarity", "F0 error (cents)", *spectra}
     assert other["F0 error (cents)"] == pytest.approx(1200 * np.log2(1.35), abs=20)
+
+
+def test_one_generation_moves_all_but_dnsmos_and_melody_and_voice_not_far(
+    waveform: np.ndarray, itself: dict[str, Any]
+) -> None:
+    codec = vqcodec.load("speech-1k", device="cpu")
+    said = waveform[: round(SAID_S * SAMPLE_RATE)]
+    decoded = codec.decode(codec.encode(said, SAMPLE_RATE))
+    coded = measured(np.pad(decoded, (0, len(waveform) - len(said))), waveform)
+    assert moved(coded, itself) == set(NEAR) - {"DNSMOS"}
+    assert coded["F0 correlation"] > 0.8
+    assert coded["F0 error (cents)"] < 50
+    assert coded["speaker similarity"] > 0.7  # two people have 0.58
+    assert coded["STOI"] > 0.85
