@@ -9,6 +9,7 @@ no recording before it, and not on how many processes listen.
 from __future__ import annotations
 
 import importlib.metadata
+import textwrap
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -178,7 +179,7 @@ def _weights_folder(name: str, on_wait: Callable[[str], None] | None) -> Path:
     try:
         return Path(whisper.download_model(name))
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = textwrap.shorten(str(error), 120, placeholder=" ...")
         raise VqcodecError(
             f"Whisper {name}: its weights cannot be fetched ({reason}); give a folder that has "
             f"them, or use {FALLBACK}"

@@ -39,6 +39,9 @@ def fit_entropy_coder(
         steps: As of `ngram_fit.fit`; the pitch takes `PITCH_TABLES`' at most.
         more: Further codes, (Q, n) each, such as refined ones.
 
+    Returns:
+        Tables for codes of Q codebooks, and in `streams` those for the symbols of the pitch.
+
     Raises:
         DataError: The training split is empty.
     """
