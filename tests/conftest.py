@@ -115,14 +115,13 @@ def told_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "n_bands": 4,
         "hears_fast": True,
         "prediction_order": 2,
-        "pitch_taps": 2,
-        "n_harmonics": 3,
+        "coarse_steps": 3,
     }
     model = VQVAE(ModelConfig.model_validate({**TINY, "wavenet": wavenet, "pitch": {}}))
     model.quantizer.initialized.fill_(True)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if ".streams." in name or "harmonics" in name:
+            if ".streams." in name or "coarse" in name:
                 parameter.normal_(std=0.1)
     rng = np.random.default_rng(0)
     voices = {name: rng.integers(-60, 61, 64).astype(np.int8) for name in ("p225", "anna")}

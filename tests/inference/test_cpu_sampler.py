@@ -22,7 +22,6 @@ from vqcodec.inference.wavenet.kernel import (
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.mu_law import SILENCE
-from vqcodec.models.pitch import PitchStream
 from vqcodec.models.wavenet import WaveNet
 from vqcodec.weights import checkpoint
 
@@ -41,16 +40,14 @@ PRESETS = {
         hidden_channels=24,
         n_bands=4,
         prediction_order=3,
-        pitch_taps=2,
-        n_harmonics=5,
+        coarse_steps=4,
     ),
     "bands": WaveNetConfig(
         layers_per_stack=8,
         hidden_channels=64,
         n_bands=4,
         prediction_order=8,
-        pitch_taps=5,
-        n_harmonics=8,
+        coarse_steps=7,
     ),
     "large": WaveNetConfig(n_stacks=3, residual_channels=128, skip_channels=256),
 }
@@ -63,12 +60,11 @@ def make_wavenet(preset: str, seed: int = 0) -> WaveNet:
         return trained.requires_grad_(False)
     torch.manual_seed(seed)
     config = PRESETS[preset]
-    streams = {"pitch": PitchStream.channels} if config.n_harmonics else {}
-    wavenet = WaveNet(config, DIM, SPEAKER_DIM, HOP_LENGTH, streams)
+    wavenet = WaveNet(config, DIM, SPEAKER_DIM, HOP_LENGTH)
     wavenet.eval().requires_grad_(False)
     for name, parameter in wavenet.named_parameters():
         # What a model file holds, and spread enough that the logits differ from each other.
-        if name.startswith(("prediction.", "harmonics.")):
+        if name.startswith(("prediction.", "coarse.")):
             parameter.normal_(std=0.05)
         scale = 1 if name.startswith("sharpness.") else 2
         parameter.copy_((parameter * scale).half().float())
@@ -85,11 +81,8 @@ def make_condition(wavenet: WaveNet, n_lanes: int, n_codes: int) -> tuple[Condit
     if wavenet.features is not None:
         shape = n_lanes, n_codes, wavenet.features.in_features
         features = torch.randn(shape, generator=generator)
-    hertz = np.random.default_rng(1).uniform(60, 400, (n_lanes, n_codes))
-    hertz[:, 2:3] = 1  # unvoiced
-    pitch = PitchStream.features(np.log(hertz).astype(np.float32))
-    streams = {"pitch": torch.from_numpy(pitch)}
-    condition = Condition(latents, speaker, streams, features=features)
+    coarse = 0.1 * torch.randn(n_lanes, n_codes * wavenet.hop_length, generator=generator)
+    condition = Condition(latents, speaker, features=features, coarse=coarse)
     return condition, wavenet.per_code(condition)
 
 
@@ -118,7 +111,7 @@ def forced_logits(kernel: CpuSampler, levels: np.ndarray, condition: torch.Tenso
         code, within = divmod(index * n_bands, kernel.hop_length)
         if not within:
             set_condition(weights, state, padded[code])
-        step(weights, state)
+        step(weights, state, within // n_bands)
         for band in range(n_bands):
             predict(weights, state, band)
             logits[:, index, band] = state.logits[:, :n_lanes].T

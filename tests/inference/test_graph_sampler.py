@@ -10,7 +10,6 @@ from vqcodec.inference.wavenet.graph import GraphSampler
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.mu_law import SILENCE, LevelDecoder
-from vqcodec.models.pitch import PitchStream
 from vqcodec.models.wavenet import WaveNet
 
 CONFIG = WaveNetConfig(
@@ -56,20 +55,14 @@ def test_samples_are_those_of_the_network_without_memory(
     n_bands: int, order: int, device: str, temperature: float
 ) -> None:
     torch.manual_seed(0)
-    changes = {
-        "n_bands": n_bands,
-        "prediction_order": order,
-        "pitch_taps": order,
-        "n_harmonics": order,
-    }
-    streams = {"pitch": PitchStream.channels}
-    wavenet = WaveNet(CONFIG.model_copy(update=changes), 16, 64, HOP_LENGTH, streams)
+    changes = {"n_bands": n_bands, "prediction_order": order, "coarse_steps": order}
+    wavenet = WaveNet(CONFIG.model_copy(update=changes), 16, 64, HOP_LENGTH)
     wavenet.eval().requires_grad_(False)
-    if wavenet.prediction is not None and wavenet.harmonics is not None:
+    if wavenet.prediction is not None and wavenet.coarse is not None:
         wavenet.prediction.filter.weight.normal_(std=0.1)
-        wavenet.harmonics.weight.normal_(std=0.5)
-    pitch = PitchStream.features(np.log(np.linspace(80, 300, 15)).reshape(3, 5))
-    told = Condition(torch.randn(3, 16, 5), torch.randn(3, 64), {"pitch": torch.from_numpy(pitch)})
+        wavenet.coarse.weight.normal_(std=0.5)
+    coarse = 0.1 * torch.randn(3, 5 * HOP_LENGTH)
+    told = Condition(torch.randn(3, 16, 5), torch.randn(3, 64), coarse=coarse)
     seeds: list[int | list[int]] = [1, [2, 5], 3]
     expected = sampled_without_memory(wavenet, told, seeds, temperature)
     condition = wavenet.per_code(told).to(device)

@@ -32,7 +32,7 @@ def make(**changes) -> WaveNet:
     wavenet = WaveNet(WaveNetConfig(**settings), DIM, SPEAKER_DIM, HOP_LENGTH).eval()
     for name, parameter in wavenet.requires_grad_(False).named_parameters():
         # Fresh weights give logits that hardly differ, and expect nothing.
-        if name.startswith("prediction."):
+        if name.startswith(("prediction.", "coarse.")):
             parameter.normal_(std=0.2)
         elif not name.startswith("sharpness."):
             parameter.mul_(2)
@@ -48,6 +48,7 @@ def inputs(wavenet: WaveNet, n_lanes: int, n_codes: int) -> tuple[torch.Tensor, 
         Condition(
             torch.randn(n_lanes, DIM, n_codes, generator=generator),
             torch.randn(n_lanes, SPEAKER_DIM, generator=generator),
+            coarse=0.1 * torch.randn(n_lanes, n_codes * HOP_LENGTH, generator=generator),
         ),
     )
 
@@ -84,13 +85,14 @@ def test_what_it_is_told_of_the_past_is_not_what_it_predicts():
     torch.testing.assert_close(told, wavenet(other, condition), rtol=0, atol=0)
 
 
-def test_codes_and_speaker_reach_every_sample():
-    wavenet = make()
+def test_codes_speaker_and_coarse_waveform_reach_every_sample():
+    wavenet = make(coarse_steps=2)
     levels, condition = inputs(wavenet, 1, 4)
     before = wavenet(levels, condition)
     for other in (
         condition._replace(latents=condition.latents + 1),
         condition._replace(speaker=-condition.speaker),
+        condition._replace(coarse=-condition.coarse),
     ):
         assert (wavenet(levels, other) != before).any(dim=-1).all()
 
@@ -107,16 +109,26 @@ def test_a_code_is_heard_two_codes_around_its_hop_at_most():
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("upsample", [1, 4])
-def test_what_it_hears_of_the_fast_decoder_depends_on_the_context_it_names(causal, upsample):
+@pytest.mark.parametrize("coarse_steps", [0, 6])
+def test_what_it_hears_of_the_fast_decoder_depends_on_the_context_it_names(
+    causal, upsample, coarse_steps
+):
     config = ModelConfig(
         fast={
             "channels": 8,
-            "n_layers": 5,
+            # Through many layers too little comes for the float32 of a waveform to show.
+            "n_layers": 2 if coarse_steps else 5,
             "kernel_size": 5,
             "causal": causal,
             "upsample": upsample,
         },
-        wavenet={"hears_fast": True, "layers_per_stack": 2, "hidden_channels": 8},
+        wavenet={
+            "hears_fast": True,
+            "coarse_steps": coarse_steps,
+            "n_bands": 4,
+            "layers_per_stack": 2,
+            "hidden_channels": 8,
+        },
         pitch={},
     )
     torch.manual_seed(0)
@@ -146,17 +158,20 @@ def test_what_it_hears_of_the_fast_decoder_depends_on_the_context_it_names(causa
 
 @pytest.mark.parametrize("n_bands", BANDS)
 @pytest.mark.parametrize("order", [0, 3])
-def test_sampling_steps_give_the_teacher_forced_logits(order, n_bands):
-    wavenet = make(n_bands=n_bands, prediction_order=order)
+@pytest.mark.parametrize("coarse_steps", [0, 2])
+def test_sampling_steps_give_the_teacher_forced_logits(order, n_bands, coarse_steps):
+    wavenet = make(n_bands=n_bands, prediction_order=order, coarse_steps=coarse_steps)
     levels, told = inputs(wavenet, 3, 6)
     expected = wavenet(levels, told)
     assert expected.std() > 0.05
     sampler = GraphSampler(wavenet, seeds=[0, 1, 2])
     condition = wavenet.per_code(told)
     for index, step in enumerate(levels.unbind(1)):
-        sampler.hear(condition[:, index * n_bands // HOP_LENGTH])
-        guess = sampler.expected()
-        begun = sampler.inputs(guess)
+        steps_per_code = HOP_LENGTH // n_bands
+        sampler.hear(condition[:, index // steps_per_code])
+        coarse = sampler.heard(index % steps_per_code)
+        guess = sampler.expected(coarse)
+        begun = sampler.inputs(guess, coarse)
         for band in range(n_bands):
             logits = wavenet.band_logits(begun[:, band], band, guess)
             torch.testing.assert_close(logits, expected[:, index, band], atol=1e-4, rtol=0)

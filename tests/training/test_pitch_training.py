@@ -120,26 +120,6 @@ def test_conversions_learn_to_follow_the_melody_that_they_are_told(
         assert job.objective(batch).parts["conversion_pitch"] == 0
 
 
-def test_a_wavenet_learns_in_phase_with_the_recording(data: PreparedData, tmp_path: Path) -> None:
-    wavenet = {"n_bands": 4, "hidden_channels": 8, "n_harmonics": 4}
-    recipe = small_recipe(
-        data, tmp_path, stage="joint", model={**model_with(wavenet=wavenet), "pitch": {}}
-    )
-    job = trainer_of(recipe)
-    batch, network = job.sampler.batch(0), job.objective.model.wavenet
-    assert network is not None
-    with torch.no_grad():
-        network.harmonics.weight.normal_()
-        job.objective.eval()
-        before = job.objective(batch).parts["wavenet"]
-        # The same past, and another moment at which its periods begin.
-        known = network.forward
-        network.forward = lambda levels, condition, told, waveform: known(
-            levels, condition, told, -waveform
-        )
-        assert job.objective(batch).parts["wavenet"] != before
-
-
 def voice(pitch: float, formants: tuple[float, ...]) -> torch.Tensor:
     """(1, 16000) at 16 kHz."""
     frequency = torch.arange(pitch, 4000, pitch)

@@ -174,7 +174,13 @@ def test_wavenet_stage_leaves_the_codec_as_it_is(
 def test_a_wavenet_learns_in_bands_from_the_fast_decoder_and_is_lost_with_it(
     data: PreparedData, first_stage: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bands = {"hidden_channels": 8, "n_bands": 4, "hears_fast": True, "prediction_order": 2}
+    bands = {
+        "hidden_channels": 8,
+        "n_bands": 4,
+        "hears_fast": True,
+        "prediction_order": 2,
+        "coarse_steps": 3,
+    }
     recipe = small_recipe(
         data,
         tmp_path / "wavenet",
@@ -196,7 +202,7 @@ def test_a_wavenet_learns_in_bands_from_the_fast_decoder_and_is_lost_with_it(
     recipe = small_recipe(data, tmp_path / "fast", stage="fast", initial_model=str(path))
     assert checkpoint.load(run(recipe)[0]).model.wavenet is None
     assert "listens to the fast decoder" in caplog.text
-    plain = {"n_bands": 1, "hears_fast": False, "prediction_order": 0}
+    plain = {"n_bands": 1, "hears_fast": False, "prediction_order": 0, "coarse_steps": 0}
     recipe = small_recipe(
         data,
         tmp_path / "plain",

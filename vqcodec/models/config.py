@@ -184,10 +184,6 @@ class IstftDecoderConfig(Section):
         return self
 
 
-# Samples of a period of the lowest voices that are tracked, at most.
-LONGEST_PERIOD = 310
-
-
 class WaveNetConfig(Section):
     """The autoregressive decoder (models/wavenet.py).
 
@@ -203,8 +199,7 @@ class WaveNetConfig(Section):
         hears_fast: whether it is told what the fast decoder knows of the codes.
         prediction_order: steps from which a filter, another for each code, predicts the next, so
             that the layers need only learn what it leaves; 0 for none.
-        pitch_taps: further steps that the filter looks at, about a period of the pitch ago.
-        n_harmonics: of the pitch, which it hears from sample to sample (models/harmonics.py).
+        coarse_steps: of the fast decoder's waveform, about its own, that a step hears; 0 for none.
     """
 
     n_stacks: Depth = 2
@@ -217,25 +212,24 @@ class WaveNetConfig(Section):
     n_bands: Literal[1, 4] = 1
     hears_fast: bool = False
     prediction_order: Annotated[int, Field(ge=0, le=64)] = 0
-    pitch_taps: Annotated[int, Field(ge=0, le=15)] = 0
-    n_harmonics: Annotated[int, Field(ge=0, le=64)] = 0
+    coarse_steps: Annotated[int, Field(ge=0, le=31)] = 0
 
     @property
     def temperatures(self) -> tuple[float, ...]:
         """Of the draws of each band, the lowest first; see docs/decisions.md."""
         return (0.6, 0.8, 1.0, 1.0) if self.n_bands == 4 else (1.0,)
 
-    @property
-    def memory_length(self) -> int:
-        """Steps that its filter looks back."""
-        if not self.pitch_taps:
-            return self.prediction_order
-        return max(self.prediction_order, LONGEST_PERIOD // self.n_bands + self.pitch_taps)
+    def coarse_channels(self, hop_length: int) -> int:
+        """Values of the coarse waveform that it is told with each code."""
+        if not self.coarse_steps:
+            return 0
+        return hop_length + (self.coarse_steps - 1) * self.n_bands
 
     @property
-    def hears_pitch(self) -> bool:
-        """Whether it is told the pitch from sample to sample, and not only code by code."""
-        return self.n_harmonics > 0 or self.pitch_taps > 0
+    def beside(self) -> tuple[int, int]:
+        """Coarse steps before, and after its own, that a step hears."""
+        before = self.coarse_steps // 2
+        return before, max(self.coarse_steps - 1, 0) - before
 
     @property
     def dilations(self) -> list[int]:
@@ -291,30 +285,32 @@ class ModelConfig(Section):
             raise ValueError("a model needs a decoder: fast, wavenet or both")
         if self.fast is not None:
             self._fits_hop(self.fast)
-        if self.wavenet is not None and self.wavenet.hears_fast and self.fast is None:
-            raise ValueError(
-                "wavenet.hears_fast needs the fast decoder: give it, or leave that out"
-            )
-        if self.wavenet is not None and self.wavenet.hears_pitch and self.pitch is None:
-            raise ValueError(
-                "wavenet.n_harmonics and pitch_taps need the stream pitch: give the model that, or "
-                "leave them out"
-            )
-        if self.wavenet is not None and self.wavenet.pitch_taps > self.wavenet.prediction_order:
-            raise ValueError(
-                f"wavenet.pitch_taps {self.wavenet.pitch_taps} belong to its filter: "
-                f"prediction_order must be at least as much, not {self.wavenet.prediction_order}"
-            )
-        if self.wavenet is not None and self.hop_length % self.wavenet.n_bands:
-            raise ValueError(
-                f"wavenet.n_bands {self.wavenet.n_bands} must divide the hop length "
-                f"{self.hop_length}"
-            )
+        if self.wavenet is not None:
+            self._wavenet_fits(self.wavenet)
         if self.pitch is not None and self.sample_rate != 16_000:
             raise ValueError(
                 f"pitch is tracked at a sample_rate of 16000, not {self.sample_rate}: leave it out"
             )
         return self
+
+    def _wavenet_fits(self, wavenet: WaveNetConfig) -> None:
+        if wavenet.hears_fast and self.fast is None:
+            raise ValueError(
+                "wavenet.hears_fast needs the fast decoder: give it, or leave that out"
+            )
+        if wavenet.coarse_steps and not wavenet.hears_fast:
+            raise ValueError(
+                "wavenet.coarse_steps need wavenet.hears_fast: give it, or leave them out"
+            )
+        if wavenet.coarse_steps * wavenet.n_bands > self.hop_length:
+            raise ValueError(
+                f"wavenet.coarse_steps {wavenet.coarse_steps} are more than the steps of a hop, "
+                f"{self.hop_length // wavenet.n_bands}: take fewer"
+            )
+        if self.hop_length % wavenet.n_bands:
+            raise ValueError(
+                f"wavenet.n_bands {wavenet.n_bands} must divide the hop length {self.hop_length}"
+            )
 
     def _fits_hop(self, fast: IstftDecoderConfig) -> None:
         if self.hop_length % fast.upsample:

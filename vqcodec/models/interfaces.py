@@ -71,12 +71,14 @@ class Condition(NamedTuple):
         streams: further features at the rate of the codes, (B, C, N) each, by the names in
             models/streams.py. What a decoder knows and is not told, it takes for zeros.
         features: (B, N, C) of `IstftDecoder.features`, for a WaveNet that listens to them.
+        coarse: (B, T) what the fast decoder makes of all that, for a WaveNet that hears it.
     """
 
     latents: Tensor
     speaker: Tensor
     streams: Mapping[str, Tensor] = MappingProxyType({})
     features: Tensor | None = None
+    coarse: Tensor | None = None
 
 
 class Decoder(Protocol):

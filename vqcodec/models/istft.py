@@ -114,7 +114,11 @@ class IstftDecoder(nn.Module):
 
     def forward(self, condition: Condition) -> Tensor:
         """A condition of N codes -> waveform (B, N * hop_length), normalised level."""
-        x = self.features(condition)
+        return self.waveform(self.features(condition))
+
+    def waveform(self, features: Tensor) -> Tensor:
+        """`features` -> waveform (B, N * hop_length), normalised level."""
+        x = features
         if torch.compiler.is_exporting():
             # Runtimes compute the last few values of an array otherwise than by vectors: they are
             # to be of a frame that is dropped, or the end depended on the length.

@@ -8,6 +8,7 @@ from vqcodec.models.config import (
     ModelConfig,
     WaveNetConfig,
 )
+from vqcodec.models.filterbank import filters
 
 STREAM_KERNEL_SIZE = 9  # codes: of the convolution by which a stream reaches a decoder
 N_CONDITIONERS = 2  # convolutions of kernel 3 between the latents and the WaveNet's layers
@@ -80,7 +81,17 @@ def condition_context(config: ModelConfig, n_streams: int) -> tuple[int, int]:
     if config.fast is None or config.wavenet is None or not config.wavenet.hears_fast:
         return own, own
     backward, forward = feature_reach(config.fast, streams)
-    return max(own, mixed + forward), max(own, mixed + backward)
+    before, after = max(own, mixed + forward), max(own, mixed + backward)
+    if not config.wavenet.coarse_steps:
+        return before, after
+    backward, forward = istft_reach(config.fast, config.hop_length, streams)
+    n_bands = config.wavenet.n_bands
+    heard_before, heard_after = (steps * n_bands for steps in config.wavenet.beside)
+    forward += heard_before + 1  # pre-emphasis looks at the sample before
+    backward += heard_after + filters(n_bands)[0].shape[1] - 1
+    return max(before, -(-forward // config.hop_length)), max(
+        after, -(-backward // config.hop_length)
+    )
 
 
 def wavenet_field(config: WaveNetConfig) -> int:

@@ -7,8 +7,8 @@ noise falls under the speech (as in LPCNet, Valin and Skoglund 2019, arXiv 1810.
 
 In sub-bands a step predicts a sample of each, the higher ones given the lower ones of the step,
 and there are as many steps fewer (as in DurIAN, Yu et al. 2019, arXiv 1909.01700). It may listen to
-what the fast decoder knows of the codes, be told what a linear filter predicts
-(linear_prediction.py) and hear the harmonics of the pitch (harmonics.py): all leave less to guess.
+what the fast decoder knows of the codes, hear the waveform that this makes of them, as a coarse one
+to go by, and be told what a linear filter predicts (linear_prediction.py): all leave less to guess.
 """
 
 from __future__ import annotations
@@ -23,12 +23,6 @@ from torch import Tensor, nn
 from vqcodec.models.companding import compress, mu_law_encode
 from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.filterbank import filters
-from vqcodec.models.harmonics import (
-    followed_phase,
-    harmonic_waves,
-    pitch_frequency,
-    summed_phase,
-)
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.istft import IstftDecoder
 from vqcodec.models.linear_prediction import LinearPrediction
@@ -114,10 +108,10 @@ class WaveNet(nn.Module):
             self.expected = nn.Linear(n_bands, width, bias=False)
             self.sharpness = nn.Linear(config.hidden_channels, n_bands)
             nn.init.constant_(self.sharpness.bias, 5.0)
-        self.harmonics = None
-        if config.n_harmonics:
-            self.harmonics = nn.Linear(2 * config.n_harmonics, width, bias=False)
-            nn.init.zeros_(self.harmonics.weight)
+        self.coarse = None
+        if config.coarse_steps:
+            self.coarse = nn.Linear(config.coarse_steps * n_bands, width, bias=False)
+            nn.init.zeros_(self.coarse.weight)
         analysis = torch.from_numpy(filters(n_bands)[0].copy())
         self.register_buffer("analysis", analysis, persistent=False)
 
@@ -132,44 +126,56 @@ class WaveNet(nn.Module):
             return condition
         assert fast is not None
         features = fast.features(condition).detach()
-        n_codes = condition.latents.shape[-1]
-        return condition._replace(features=features.reshape(len(features), n_codes, -1))
+        coarse = None if self.coarse is None else fast.waveform(features).detach()
+        features = features.reshape(len(features), condition.latents.shape[-1], -1)
+        return condition._replace(features=features, coarse=coarse)
 
     def per_code(self, condition: Condition) -> Tensor:
-        """`informed` of N codes -> what `split` takes apart, (B, N, H or H + 1)."""
+        """`informed` of N codes -> what `split` takes apart, (B, N, _)."""
         first, second = self.conditioner
         x = first(condition.latents) + self.speaker(condition.speaker)[..., None]
         x = self.streams(x, condition.streams)
         if self.features is not None:
             assert condition.features is not None
             x = x + self.features(condition.features).transpose(1, 2)
-        told = F.gelu(second(F.gelu(x))).transpose(1, 2)
-        if not self.config.hears_pitch:
+        told: Tensor = F.gelu(second(F.gelu(x))).transpose(1, 2)
+        if self.coarse is None:
             return told
-        frequency = torch.zeros_like(told[..., 0])
-        if "pitch" in condition.streams:
-            frequency = pitch_frequency(condition.streams["pitch"], self.n_bands)
-        return torch.cat([told, frequency[..., None]], dim=-1)
+        assert condition.coarse is not None
+        bands = self.bands(condition.coarse).reshape(*told.shape[:2], -1)
+        before, after = (steps * self.n_bands for steps in self.config.beside)
+        earlier = F.pad(bands, (0, 0, 1, -1))[..., bands.shape[-1] - before :]
+        later = F.pad(bands, (0, 0, -1, 1))[..., :after]
+        return torch.cat([told, earlier, bands, later], dim=-1)
 
     def split(self, told: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`per_code` (..., H or H + 1) -> what the layers are told, and cycles per step (...)."""
-        if not self.config.hears_pitch:
-            return told, None
-        return told[..., :-1], told[..., -1]
+        """`per_code` (..., _) -> what the layers are told, (..., H), and coarse bands (..., P, M).
 
-    def embed(self, levels: Tensor, expected: Tensor | None, waves: Tensor | None) -> Tensor:
+        These are the ones that the steps of a code hear.
+        """
+        if self.coarse is None:
+            return told, None
+        n_told = self.config.condition_channels
+        return told[..., :n_told], told[..., n_told:].unflatten(-1, (-1, self.n_bands))
+
+    def windows(self, coarse: Tensor) -> Tensor:
+        """Coarse bands (B, N, P, M) -> what each step hears, (B, S, coarse_steps * M)."""
+        unfolded = coarse.unfold(2, self.config.coarse_steps, 1).transpose(-1, -2)
+        return unfolded.flatten(3).flatten(1, 2)
+
+    def embed(self, levels: Tensor, expected: Tensor | None, coarse: Tensor | None) -> Tensor:
         """The first layer's input (..., C).
 
-        From levels (..., M) of a step, what is expected of the next (..., M) and the waves of the
-        next (..., 2 * n_harmonics).
+        From levels (..., M) of a step, and of the next what is expected (..., M) and what it hears
+        of the coarse bands (..., coarse_steps * M).
         """
         rows = torch.arange(self.n_bands, device=levels.device) * N_LEVELS
         embedded: Tensor = self.embedding(levels + rows).sum(-2)
         if expected is not None:
             embedded = embedded + self.expected(expected)
-        if waves is not None:
-            assert self.harmonics is not None
-            embedded = embedded + self.harmonics(waves)
+        if coarse is not None:
+            assert self.coarse is not None
+            embedded = embedded + self.coarse(compress(coarse.clamp(-1, 1)))
         return embedded
 
     def band_inputs(self, skips: Tensor) -> Tensor:
@@ -211,7 +217,6 @@ class WaveNet(nn.Module):
         levels: Tensor,
         condition: Condition,
         told: Tensor | None = None,
-        waveform: Tensor | None = None,
     ) -> Tensor:
         """Teacher forcing: logits (B, S, M, L) of every sample given the true samples before it.
 
@@ -219,22 +224,13 @@ class WaveNet(nn.Module):
             levels: (B, S, M) int64 of `to_levels`, what is to be predicted.
             condition: `informed`, of N codes.
             told: what it is told that they were; `levels` when None.
-            waveform: (B, S * M), whose fundamental the harmonics follow; when None, their
-                frequency alone sets their phase, as in sampling.
         """
         told = levels if told is None else told
-        heard, frequency = self.split(self.per_code(condition))
+        heard, coarse = self._heard(condition)
         expected = None
         if self.prediction is not None:
-            expected = self.prediction(told, heard, frequency)
-        waves = None
-        if self.harmonics is not None and frequency is not None:
-            frequency = frequency.repeat_interleave(levels.shape[1] // frequency.shape[1], -1)
-            phase = summed_phase(frequency)
-            if waveform is not None:
-                phase = followed_phase(phase, waveform)
-            waves = harmonic_waves(phase, frequency, self.config.n_harmonics)
-        x = self.embed(F.pad(told, (0, 0, 1, -1), value=SILENCE), expected, waves)
+            expected = self.prediction(told, heard, coarse)
+        x = self.embed(F.pad(told, (0, 0, 1, -1), value=SILENCE), expected, coarse)
         skips: Tensor | float = 0.0
         for layer in self.layers:
             x, skip = layer(x, heard)
@@ -255,16 +251,24 @@ class WaveNet(nn.Module):
         `forward`.
         """
         assert self.prediction is not None
-        heard, frequency = self.split(self.per_code(condition))
-        expected = self.prediction(levels, heard, frequency)
+        expected = self.prediction(levels, *self._heard(condition))
         return F.l1_loss(expected, compress(self.prediction.heard(levels)))
+
+    def _heard(self, condition: Condition) -> tuple[Tensor, Tensor | None]:
+        """`informed` -> what the layers are told, (B, N, H), and `windows`."""
+        heard, coarse = self.split(self.per_code(condition))
+        return heard, None if coarse is None else self.windows(coarse)
 
     def to_levels(self, waveform: Tensor) -> Tensor:
         """Waveform (B, S * M), normalised level -> mu-law levels (B, S, M) int64 in [0, 256)."""
+        return mu_law_encode(self.bands(waveform).clamp(-1, 1))
+
+    def bands(self, waveform: Tensor) -> Tensor:
+        """Waveform (B, S * M), normalised level -> its pre-emphasised bands (B, S, M)."""
         scaled = waveform * OUTPUT_GAIN
         emphasized = scaled - self.config.pre_emphasis * F.pad(scaled, (1, -1))
         analysis = self.get_buffer("analysis")
         ahead = F.pad(emphasized[:, None], (0, analysis.shape[-1] - 1))
         with torch.autocast(waveform.device.type, enabled=False):
             bands = F.conv1d(ahead, analysis[:, None], stride=self.n_bands)
-        return mu_law_encode(bands.transpose(1, 2).clamp(-1, 1))
+        return bands.transpose(1, 2)

@@ -13,6 +13,7 @@ from vqcodec.data.labels import UNLABELLED
 from vqcodec.models.interfaces import Condition, Quantized
 from vqcodec.models.mel import MelSpectrogram
 from vqcodec.models.mu_law import N_LEVELS
+from vqcodec.models.phase import with_phase_of
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.speaker_vector import guided
 from vqcodec.models.vqvae import VQVAE
@@ -155,10 +156,12 @@ class Objective(nn.Module):
 
     def _surprise(self, wavenet: WaveNet, waveform: Tensor, condition: Condition) -> Tensor:
         """Cross-entropy in nats per sample of what it predicts."""
+        informed = wavenet.informed(condition, self.model.fast)
+        if informed.coarse is not None:
+            waveform = with_phase_of(informed.coarse, waveform)
         levels = wavenet.to_levels(waveform)
         told = self._told(wavenet, waveform) if torch.is_grad_enabled() else levels
-        informed = wavenet.informed(condition, self.model.fast)
-        logits = wavenet(levels, informed, told, waveform)
+        logits = wavenet(levels, informed, told)
         surprise = F.cross_entropy(logits.flatten(0, -2).float(), levels.flatten())
         if wavenet.prediction is not None and torch.is_grad_enabled():
             error = wavenet.prediction_error(levels, informed)

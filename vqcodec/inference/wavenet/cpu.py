@@ -53,19 +53,17 @@ class CpuSampler:
         self.generators = [np.random.default_rng(seed) for seed in seeds]
         self.synthesize = LevelDecoder(n_lanes, config.n_bands, config.pre_emphasis)
         weights = {width: export_weights(state, config, width) for _, width in _groups(n_lanes)}
+        n_coarse = config.coarse_channels(hop_length)
         self.groups = [
-            _Group(lanes, weights[width], new_state(weights[width], config, width))
+            _Group(lanes, weights[width], new_state(weights[width], config, width, n_coarse))
             for lanes, width in _groups(n_lanes)
         ]
         self.condition_channels = config.condition_channels
-        # After what is told, the constant 1 and the frequency.
-        self.n_inputs = self.groups[0].weights.condition.shape[1] + 1
 
     def blocks(self, condition: np.ndarray) -> Iterator[np.ndarray]:
         """Sample the hops of a condition; call again with what follows to go on.
 
-        From (B, N, H or H + 1) of `WaveNet.per_code` to (B, n * hop_length) float32 of a few codes
-        each.
+        From (B, N, _) of `WaveNet.per_code` to (B, n * hop_length) float32 of a few codes each.
         """
         n_lanes, n_codes, _ = condition.shape
         conditions = self.inputs(condition.transpose(1, 2, 0))
@@ -79,13 +77,14 @@ class CpuSampler:
                 yield self.synthesize(levels.reshape(-1, self.n_bands, n_lanes).transpose(2, 0, 1))
 
     def inputs(self, condition: np.ndarray) -> np.ndarray:
-        """`WaveNet.per_code`, as (N, H or H + 1, B) -> as the kernel reads it, (N, n_inputs, B)."""
-        n_codes, n_told, n_lanes = condition.shape
-        inputs = np.zeros((n_codes, self.n_inputs, n_lanes), np.float32)
-        inputs[:, : self.condition_channels] = condition[:, : self.condition_channels]
-        inputs[:, -2] = 1
-        if n_told > self.condition_channels:
-            inputs[:, -1] = condition[:, -1]
+        """`WaveNet.per_code`, as (N, _, B) -> as the kernel reads it."""
+        n_codes, n_channels, n_lanes = condition.shape
+        at = self.groups[0].weights.condition.shape[1] - 1  # of the constant 1
+        n_told, n_coarse = self.condition_channels, n_channels - self.condition_channels
+        inputs = np.zeros((n_codes, at + 1 + n_coarse, n_lanes), np.float32)
+        inputs[:, :n_told] = condition[:, :n_told]
+        inputs[:, at] = 1
+        inputs[:, at + 1 :] = condition[:, n_told:]
         return inputs
 
     def _sample(self, group: _Group, conditions: np.ndarray, draws: np.ndarray) -> np.ndarray:

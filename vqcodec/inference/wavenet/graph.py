@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqcodec.models.harmonics import harmonic_waves
 from vqcodec.models.mu_law import SILENCE, LevelDecoder
 from vqcodec.models.wavenet import WaveNet
 
@@ -54,11 +53,11 @@ class GraphSampler:
         self.draws = weight.new_zeros(hop_length, n_lanes, dtype=torch.float64)
         self.sampled = self.levels.new_zeros(hop_length // n_bands, n_lanes, n_bands)
         config = wavenet.config
-        n_taps = config.prediction_order + config.pitch_taps
+        n_taps = config.prediction_order + config.coarse_steps
         self.taps = weight.new_zeros(n_lanes, n_bands * n_taps, n_bands)
-        self.samples = weight.new_zeros(n_lanes, config.memory_length, n_bands)
-        self.frequency = weight.new_zeros(n_lanes)
-        self.phase = weight.new_zeros(n_lanes, dtype=torch.float64)
+        self.samples = weight.new_zeros(n_lanes, config.prediction_order, n_bands)
+        n_coarse = config.coarse_channels(hop_length)
+        self.coarse = weight.new_zeros(n_lanes, n_coarse // n_bands, n_bands)
         self.synthesize = LevelDecoder(n_lanes, n_bands, wavenet.config.pre_emphasis)
         self._run: Callable[[], None] = self._hop
         if weight.is_cuda:
@@ -66,7 +65,7 @@ class GraphSampler:
 
     def _captured(self) -> Callable[[], None]:
         """The steps of a hop as one launch; the state is left as it was."""
-        state = (self.slots, self.past, self.levels, self.samples, self.phase)
+        state = (self.slots, self.past, self.levels, self.samples)
         before = [tensor.clone() for tensor in state]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -83,8 +82,9 @@ class GraphSampler:
     def _hop(self) -> None:
         wavenet = self.wavenet
         for index, draws in enumerate(self.draws.unflatten(0, (-1, wavenet.n_bands))):
-            expected = self.expected()
-            band_inputs, levels = self.inputs(expected), []
+            coarse = self.heard(index)
+            expected = self.expected(coarse)
+            band_inputs, levels = self.inputs(expected, coarse), []
             for band in range(wavenet.n_bands):
                 logits = wavenet.band_logits(band_inputs[:, band], band, expected)
                 levels.append(self._choose(logits, draws[band], self.temperatures[band]))
@@ -95,14 +95,20 @@ class GraphSampler:
             self.sampled[index].copy_(self.levels)
 
     def hear(self, code: Tensor) -> None:
-        """Take what is told of the next code, (B, H or H + 1) of `WaveNet.per_code`."""
-        told, frequency = self.wavenet.split(code)
+        """Take what is told of the next code, (B, _) of `WaveNet.per_code`."""
+        told, coarse = self.wavenet.split(code)
         held = [layer.condition(told) for layer in self.wavenet.layers]  # type: ignore[operator]
         self.held.copy_(torch.stack(held))
         if self.wavenet.prediction is not None:
             self.taps.copy_(self.wavenet.prediction.taps(told))
-        if frequency is not None:
-            self.frequency.copy_(frequency)
+        if coarse is not None:
+            self.coarse.copy_(coarse)
+
+    def heard(self, index: int) -> Tensor | None:
+        """What that step of the code hears of the coarse bands, if any, (B, coarse_steps * M)."""
+        if self.wavenet.coarse is None:
+            return None
+        return self.coarse[:, index : index + self.wavenet.config.coarse_steps].flatten(1)
 
     def tell(self, levels: Tensor) -> None:
         """Go on from the levels (B, M) of a step."""
@@ -111,24 +117,21 @@ class GraphSampler:
             heard = self.wavenet.prediction.heard(self.levels)
             self.samples.copy_(torch.cat([self.samples[:, 1:], heard[:, None]], dim=1))
 
-    def expected(self) -> Tensor | None:
+    def expected(self, coarse: Tensor | None) -> Tensor | None:
         """What the filter, if there is one, expects of the next step, (B, M)."""
         prediction = self.wavenet.prediction
         if prediction is None:
             return None
-        past = prediction.memory(self.samples, self.frequency)
+        past = self.samples.flatten(1)
+        if coarse is not None:
+            past = torch.cat([past, coarse], dim=-1)
         return prediction.expect(past[:, None], self.taps)[:, 0]
 
-    def inputs(self, expected: Tensor | None) -> Tensor:
+    def inputs(self, expected: Tensor | None, coarse: Tensor | None) -> Tensor:
         """What each band of the next step begins from, (B, M, W)."""
         rows = self.starts + self.slots
         older = self.past[rows]
-        waves = None
-        if self.wavenet.harmonics is not None:
-            self.phase.add_(self.frequency).remainder_(1)
-            n_harmonics = self.wavenet.config.n_harmonics
-            waves = harmonic_waves(self.phase.float(), self.frequency, n_harmonics)
-        x = self.wavenet.embed(self.levels, expected, waves)
+        x = self.wavenet.embed(self.levels, expected, coarse)
         inputs, skips = [], []
         for layer, past, held in zip(self.wavenet.layers, older, self.held, strict=True):
             inputs.append(x)
@@ -150,7 +153,7 @@ class GraphSampler:
     def blocks(self, condition: Tensor) -> Iterator[Tensor]:
         """Sample the hops of a condition; call again with what follows to go on.
 
-        From (B, N, H or H + 1) of `WaveNet.per_code` to (B, hop_length) float32 of each code.
+        From (B, N, _) of `WaveNet.per_code` to (B, hop_length) float32 of each code.
         """
         for code in condition.unbind(1):
             uniform = np.stack([rng.random(len(self.draws)) for rng in self.generators], axis=1)

@@ -87,27 +87,20 @@ def tanh(x: Any) -> Any:
 
 @vectorized
 def set_condition(weights: Any, state: Any, condition: Any) -> None:
-    """Project the condition (H + 2, L) of a code for every layer; the last row is the frequency."""
+    """Project the condition (H + 1, L) of a code for every layer; coarse bands (X, L) follow it."""
     for layer in range(len(weights.dilations)):
         accumulate(weights.condition[layer], condition, state.zeros, state.held[layer])
     accumulate(weights.taps, condition, state.zeros, state.taps)
-    state.frequency[:] = condition[-1]
-    for lane in range(len(state.lags)):
-        state.lags[lane] = period(state.frequency[lane], len(weights.pitch_taps))
-
-
-@vectorized
-def period(frequency: Any, n_taps: Any) -> Any:
-    """`models.harmonics.period` of one lane."""
-    if not frequency > 0:
-        return 0
-    steps = math.floor(np.float32(1) / max(frequency, np.float32(1e-6)) + np.float32(0.5))
-    return max(int(steps), n_taps // 2 + 1)
+    n_coarse, n_lanes = state.coarse.shape
+    state.coarse[:] = condition[len(condition) - n_coarse :]
+    for index in range(n_coarse):
+        for lane in range(n_lanes):
+            state.compressed[index, lane] = compress(state.coarse[index, lane])
 
 
 @inlined
-def expect(weights: Any, state: Any) -> None:
-    """Set what is expected of the next step."""
+def expect(state: Any, heard: Any) -> None:
+    """Set what is expected of the next step, which hears coarse bands (P * M, L)."""
     n_bands, n_lanes = state.levels.shape
     state.expected[:] = np.float32(0)
     for past in range(len(state.samples)):
@@ -115,17 +108,12 @@ def expect(weights: Any, state: Any) -> None:
             for lane in range(n_lanes):
                 tap = state.taps[past * n_bands + band, lane]
                 state.expected[band, lane] += tap * state.samples[past, lane]
-    for tap in range(len(weights.pitch_taps)):
-        first = len(state.samples) + tap * n_bands
-        for lane in range(n_lanes):
-            if state.lags[lane] == 0:
-                continue
-            ago = state.lags[lane] - weights.pitch_taps[tap]
-            steps = state.longer[(state.place[0] - ago) % len(state.longer)]
-            for past in range(n_bands):
-                for band in range(n_bands):
-                    weight = state.taps[(first + past) * n_bands + band, lane]
-                    state.expected[band, lane] += weight * steps[past, lane]
+    first = len(state.samples)
+    for index in range(len(heard)):
+        for band in range(n_bands):
+            for lane in range(n_lanes):
+                tap = state.taps[(first + index) * n_bands + band, lane]
+                state.expected[band, lane] += tap * heard[index, lane]
     for band in range(n_bands):
         for lane in range(n_lanes):
             state.expected[band, lane] = compress(state.expected[band, lane])
@@ -145,22 +133,6 @@ def compress(x: Any) -> Any:
 
 
 @inlined
-def turn(state: Any) -> None:
-    """Go on by a step in the harmonics of the pitch (models/harmonics.py)."""
-    n_harmonics = len(state.waves) // 2
-    for lane in range(len(state.phase)):
-        frequency = state.frequency[lane]
-        phase = state.phase[lane] + frequency
-        phase -= math.floor(phase)
-        state.phase[lane] = phase
-        for index in range(n_harmonics):
-            angle = 2 * math.pi * phase * (index + 1)
-            is_voiced = np.float32(frequency > 0)
-            state.waves[index, lane] = is_voiced * np.float32(math.cos(angle))
-            state.waves[n_harmonics + index, lane] = is_voiced * np.float32(math.sin(angle))
-
-
-@inlined
 def remember(state: Any) -> None:
     """Take the samples of the step's levels for the last ones."""
     n_bands, n_lanes = state.levels.shape
@@ -171,17 +143,16 @@ def remember(state: Any) -> None:
         for band in range(n_bands):
             for lane in range(n_lanes):
                 state.samples[n_kept + band, lane] = SAMPLES[state.levels[band, lane]]
-    if len(state.longer):
-        state.longer[state.place[0]] = state.samples[n_kept:]
-        state.place[0] = (state.place[0] + 1) % len(state.longer)
 
 
 @inlined
-def step(weights: Any, state: Any) -> None:
-    """Set the inputs of all bands from `state.levels` and what came before."""
-    expect(weights, state)
+def step(weights: Any, state: Any, index: int) -> None:
+    """Set the inputs of all bands of a step of the code from `state.levels` and what was before."""
     n_layers, width, _ = weights.newer.shape
     n_bands, n_lanes = state.levels.shape
+    heard = slice(index * n_bands, index * n_bands + len(weights.coarse))
+    if len(state.samples):
+        expect(state, state.coarse[heard])
     for channel in range(width):
         for lane in range(n_lanes):
             total = np.float32(0)
@@ -190,9 +161,8 @@ def step(weights: Any, state: Any) -> None:
                 total += weights.expected[band, channel] * state.expected[band, lane]
             state.stream[channel, lane] = total
     x, skips = state.stream[:width], state.stream[width:]
-    if len(state.waves):
-        turn(state)
-        accumulate(weights.harmonics, state.waves, x, x)
+    if len(weights.coarse):
+        accumulate(weights.coarse, state.compressed[heard], x, x)
     skips[:-1] = np.float32(0)
     filters, gates = state.gates[:width].ravel(), state.gates[width:].ravel()
     hidden = state.hidden.ravel()
@@ -349,7 +319,7 @@ def sample(
     Args:
         weights: of the network.
         state: of the group.
-        condition: (N, H + 2, L).
+        condition: (N, H + 1 + X, L), see `set_condition`.
         draws: (N, n, M, L) in [0, 1).
         temperatures: of the draws of each band, (M,).
         levels: (N, n, M, L), to be filled.
@@ -358,7 +328,7 @@ def sample(
     for frame in range(len(condition)):
         set_condition(weights, state, condition[frame])
         for index in range(draws.shape[1]):
-            step(weights, state)
+            step(weights, state, index)
             for band in range(n_bands):
                 predict(weights, state, band)
                 choose(state, band, temperatures[band], draws[frame, index, band])

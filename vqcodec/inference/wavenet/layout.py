@@ -29,10 +29,9 @@ class Weights(NamedTuple):
         lower: (M, 256, W) float32, what each band tells the higher ones; 0 of the highest.
         taps: (H + 1, (J + P) * M * M) of `LinearPrediction`, padded; J and P may be 0.
         expected: (M, C) float32, what is expected of each band to the first layer.
-        harmonics: (2K, C), those of the pitch to the first layer; K is 0 where it hears none.
+        coarse: (P * M, C), the bands of P coarse steps to the first layer.
         sharpness: (M, W + 1) float32.
         dilations: (layers,) int64.
-        pitch_taps: (P,) int64, where these lie about a period ago.
     """
 
     embedding: np.ndarray
@@ -45,10 +44,9 @@ class Weights(NamedTuple):
     lower: np.ndarray
     taps: np.ndarray
     expected: np.ndarray
-    harmonics: np.ndarray
+    coarse: np.ndarray
     sharpness: np.ndarray
     dilations: np.ndarray
-    pitch_taps: np.ndarray
 
 
 class State(NamedTuple):
@@ -61,13 +59,9 @@ class State(NamedTuple):
         held: (layers, 2C, L), the condition of the current code.
         taps: ((J + P) * M * M, L), padded, the filter of the current code.
         samples: (J * M, L), what the last steps stand for, the oldest first.
-        longer: (T, M, L), the same of as many steps as a period may last, a ring; T may be 0.
-        place: (1,) int64, the next step in it.
-        lags: (L,) int64, steps of a period of the current code; 0 where unvoiced.
+        coarse: (X, L), the bands of all coarse steps that those of the current code hear.
+        compressed: (X, L), the same on the scale of mu-law.
         expected: (M, L), of the next step, on the scale of mu-law.
-        frequency: (L,), of the current code, cycles per step.
-        phase: (L,) float64, of the next step, cycles.
-        waves: (2K, L), harmonics of the next step.
         sharpness: (L,), of the band that is next.
         stream: (C + K + 1, L), the residual stream, then the summed skips.
         gates: (2C, L).
@@ -87,13 +81,9 @@ class State(NamedTuple):
     held: np.ndarray
     taps: np.ndarray
     samples: np.ndarray
-    longer: np.ndarray
-    place: np.ndarray
-    lags: np.ndarray
+    coarse: np.ndarray
+    compressed: np.ndarray
     expected: np.ndarray
-    frequency: np.ndarray
-    phase: np.ndarray
-    waves: np.ndarray
     sharpness: np.ndarray
     stream: np.ndarray
     gates: np.ndarray
@@ -131,12 +121,11 @@ def export_weights(state: Mapping[str, np.ndarray], config: WaveNetConfig, n_lan
         **{name: ready(array) for name, array in multiplied.items()},
         **{name: np.ascontiguousarray(a.astype(np.float32)) for name, a in looked_up.items()},
         dilations=np.array(config.dilations),
-        pitch_taps=np.arange(config.pitch_taps) - config.pitch_taps // 2,
     )
 
 
 def _layers(state: Mapping[str, np.ndarray], config: WaveNetConfig) -> dict[str, np.ndarray]:
-    """`condition`, `older`, `newer`, `mixed` and `harmonics` of `Weights`."""
+    """`condition`, `older`, `newer`, `mixed` and `coarse` of `Weights`."""
     channels = config.residual_channels
     width, skip, heard = map(
         _whole_vectors, (channels, config.skip_channels, config.condition_channels)
@@ -168,12 +157,12 @@ def _layers(state: Mapping[str, np.ndarray], config: WaveNetConfig) -> dict[str,
         for layer in layers
     ]
     stacks = {"condition": condition, "older": older, "newer": newer, "mixed": mixed}
-    harmonics = np.zeros((channels, 0))
-    if config.n_harmonics:
-        harmonics = state["harmonics.weight"]
+    coarse = np.zeros((channels, 0))
+    if config.coarse_steps:
+        coarse = state["coarse.weight"]
     return {
         **{name: np.stack(arrays) for name, arrays in stacks.items()},
-        "harmonics": _padded(harmonics.T, harmonics.shape[1], width),
+        "coarse": _padded(coarse.T, coarse.shape[1], width),
     }
 
 
@@ -194,9 +183,9 @@ def _heads(state: Mapping[str, np.ndarray], config: WaveNetConfig) -> dict[str, 
             strict=True,
         )
     ]
-    n_taps = (config.prediction_order + config.pitch_taps) * n_bands**2
+    n_taps = (config.prediction_order + config.coarse_steps) * n_bands**2
     weight, bias = np.zeros((n_taps, config.condition_channels)), np.zeros(n_taps)
-    if n_taps:
+    if config.prediction_order:
         weight, bias = state["prediction.filter.weight"], state["prediction.filter.bias"]
     padded = _whole_vectors(n_taps)
     taps = _biased(_padded(weight.T, heard, padded), _padded(bias, padded))
@@ -242,8 +231,8 @@ def _biased(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return np.concatenate([weight, bias[None]])
 
 
-def new_state(weights: Weights, config: WaveNetConfig, n_lanes: int) -> State:
-    """The state before the first sample, silence."""
+def new_state(weights: Weights, config: WaveNetConfig, n_lanes: int, n_coarse: int) -> State:
+    """The state before the first sample, silence; `n_coarse` values are heard with each code."""
     n_layers, width, both = weights.newer.shape
     n_bands, _, own = weights.lower.shape
     n_taps = weights.taps.shape[1]
@@ -261,13 +250,9 @@ def new_state(weights: Weights, config: WaveNetConfig, n_lanes: int) -> State:
         held=zeros(n_layers, both),
         taps=zeros(n_taps),
         samples=zeros(config.prediction_order * n_bands),
-        longer=zeros(config.memory_length if config.pitch_taps else 0, n_bands),
-        place=np.zeros(1, np.int64),
-        lags=np.zeros(n_lanes, np.int64),
+        coarse=zeros(n_coarse),
+        compressed=zeros(n_coarse),
         expected=zeros(n_bands),
-        frequency=zeros(),
-        phase=np.zeros(n_lanes),
-        waves=zeros(len(weights.harmonics)),
         sharpness=zeros(),
         stream=with_one(weights.mixed.shape[-1]),
         gates=zeros(both),
