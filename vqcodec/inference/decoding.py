@@ -13,6 +13,7 @@ from vqcodec.inference.loudness import followed, normalised
 from vqcodec.inference.melody import Voice, split
 from vqcodec.inference.wavenet import segments
 from vqcodec.models import AUTOREGRESSIVE, DecoderName
+from vqcodec.models.config import WaveNetConfig
 from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.models.receptive_field import condition_context, wavenet_field
 from vqcodec.models.streams import build_streams
@@ -109,47 +110,68 @@ def sampled_blocks(
     config, hop_length = engine.config, engine.config.hop_length
     assert config.wavenet is not None
     warm_up = -(-wavenet_field(config.wavenet) * config.wavenet.n_bands // hop_length)
-    context = condition_context(config, len(build_streams(config)))
-    for_samples, for_power = itertools.tee(codes)
-    parts = segments.cut(_power(engine, for_power, voice, live=live), warm_up)
-    sampled_parts, joined_parts = itertools.tee(parts)
-
-    def condition(heard: tuple[segments.Segment, np.ndarray, int]) -> np.ndarray:
-        segment, seen, first = heard
-        own, contour = split(seen, config.quantizer.n_codebooks)
-        told = engine.wavenet_condition(own, voice.vector, voice.streams(contour))
-        return told[segment.first - first : segment.last - first]
+    codes, for_power = itertools.tee(codes)
+    told, of_coarse = itertools.tee(_told(engine, codes, voice, live=live))
+    if config.wavenet.coarse_steps:
+        power = (_coarse_power(block, config.wavenet) for block in of_coarse)
+    else:
+        power = _power(engine, for_power, voice, live=live)
+    joined, sampled = itertools.tee(segments.cut(power, warm_up))
 
     def waveforms() -> Iterator[np.ndarray]:
         n_lanes = 1 if live else engine.n_lanes
-        seen = _seen(sampled_parts, for_samples, context)
+        conditions = _of_segments(sampled, told)
         for index in itertools.count(0, n_lanes):
-            some = itertools.islice(seen, n_lanes)
-            conditions = list(chunking.map_in_order(condition, some, engine.n_threads, live=live))
-            if not conditions:
+            lanes = list(itertools.islice(conditions, n_lanes))
+            if not lanes:
                 return
             yield from engine.sample(
-                conditions,
-                seeds=[[options.seed, index + lane] for lane in range(len(conditions))],
+                lanes,
+                seeds=[[options.seed, index + lane] for lane in range(len(lanes))],
                 temperature=options.temperature,
             )
 
-    return segments.join(joined_parts, waveforms(), hop_length)
+    return segments.join(joined, waveforms(), hop_length)
 
 
-def _seen(
-    parts: Iterable[segments.Segment], codes: Iterable[np.ndarray], context: tuple[int, int]
-) -> Iterator[tuple[segments.Segment, np.ndarray, int]]:
-    """Each segment, the codes that its conditioner hears, and where those begin."""
-    stream, held, position = iter(codes), np.zeros((0, 0), np.uint16), 0
-    before, after = context
+def _told(
+    engine: Engine, codes: Iterable[np.ndarray], voice: Voice, *, live: bool
+) -> Iterator[np.ndarray]:
+    """(n, _) of `wavenet_condition`: on one grid, or a sample of live decoding would be another."""
+    config = engine.config
+    grid = chunking.chunks(
+        codes,
+        length=segments.LENGTH,
+        context=condition_context(config, len(build_streams(config))),
+        step=1,
+    )
+
+    def condition(chunk: chunking.Chunk) -> np.ndarray:
+        own, contour = split(chunk.data, config.quantizer.n_codebooks)
+        told = engine.wavenet_condition(own, voice.vector, voice.streams(contour))
+        return told[chunk.start : chunk.end]
+
+    return chunking.map_in_order(condition, grid, engine.n_threads, live=live)
+
+
+def _of_segments(
+    parts: Iterable[segments.Segment], told: Iterable[np.ndarray]
+) -> Iterator[np.ndarray]:
+    """The rows (last - first, _) of each segment."""
+    stream, held, position = iter(told), np.zeros((0, 0), np.float32), 0
     for segment in parts:
-        first = max(0, segment.first - before)
-        last = segment.last + after
-        while position + held.shape[1] < last and (block := next(stream, None)) is not None:
-            held = np.concatenate([held, block], axis=1) if held.size else block
-        held, position = held[:, first - position :], first
-        yield segment, held[:, : last - first], first
+        while position + len(held) < segment.last and (block := next(stream, None)) is not None:
+            held = np.concatenate([held, block]) if held.size else block
+        held, position = held[segment.first - position :], segment.first
+        yield held[: segment.last - segment.first]
+
+
+def _coarse_power(told: np.ndarray, config: WaveNetConfig) -> np.ndarray:
+    """Power (n,) of the coarse waveform, pre-emphasised, in rows of `wavenet_condition`."""
+    before, after = (steps * config.n_bands for steps in config.beside)
+    own = told[:, config.condition_channels + before : -after or None]
+    power: np.ndarray = np.square(own).mean(-1)
+    return power
 
 
 def _power(
