@@ -20,8 +20,8 @@ from scale_data import CLIPS, audio_folder, codec_of, digest_of, job_of, make, r
 
 from vqcodec.errors import DataError, VqcodecError
 from vqcodec.inference.engines.batched import windows
-from vqcodec.scale import storage
-from vqcodec.scale.listing import list_source
+from vqcodec.scale import pipeline, storage
+from vqcodec.scale.listing import Part, list_source
 from vqcodec.scale.pipeline import Cluster, _started
 from vqcodec.scale.work import MOST_ON_CPU, Worker
 
@@ -202,6 +202,53 @@ def test_two_workers_of_which_one_is_killed_make_the_same(
     make(job_of(light_model, sink, listing), listing, Cluster(jobs=2), kill_one)
     assert killed
     assert digest_of(sink) == digest_of(unbroken)
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_a_part_that_kills_its_workers_is_told_and_the_others_are_made(
+    unbroken: Path,
+    source: str,
+    light_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without end it would be tried: a recording may want more memory than there is."""
+    deadly = {1}
+
+    class Dying(pipeline._Worker):  # a local one, which workers get by its text
+        def attempt(self, number: int, part: Part) -> str:
+            if number in deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().attempt(number, part)
+
+    monkeypatch.setattr(pipeline, "_Worker", Dying)
+    sink, listing = tmp_path / "out", list_source(source, 2)
+    with pytest.raises(VqcodecError, match=r"anna/a.2.flac: at the part .* died 3 times"):
+        make(job_of(light_model, sink, listing), listing, Cluster(jobs=2))
+    with pytest.raises(DataError, match="lacks 1 of 5 parts, the first 000001"):
+        list_source(str(sink))
+    deadly.clear()
+    assert make(job_of(light_model, sink, listing), listing, Cluster(jobs=2)).n_made == 1
+    assert digest_of(sink) == digest_of(unbroken)
+
+
+def test_what_ails_every_part_ends_the_run(
+    source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full is not tried part by part."""
+    tried = list[int]()
+
+    def full(self: Worker, number: int, part: Part) -> None:
+        tried.append(number)
+        if number:
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(Worker, "do", full)
+    listing = list_source(source, 1)
+    assert len(listing.parts) == 9
+    with pytest.raises(VqcodecError, match=r"No space left on device \(and 4 parts more\); mend"):
+        make(job_of(light_model, tmp_path / "out", listing), listing)
+    assert tried == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.usefixtures("two_workers")
