@@ -142,14 +142,16 @@ def _begin(job: Job, listing: Listing) -> dict[str, Any]:
 def _work(job: Job, todo: list[tuple[int, Part]], cluster: Cluster) -> Iterator[str]:
     """Work on parts; of one that is done "" comes, of any other what went wrong."""
     if not todo or (cluster.address is None and 1 in (cluster.jobs, len(todo))):
-        worker = _Worker(job)
-        for number, part in todo:
-            yield worker.attempt(number, part)
+        alone = _Worker(job)
+        for one in todo:
+            yield alone.attempt(*one)
         return
     with _started(cluster) as ray:
         workers = _workers(ray, job, cluster, len(todo))
         # None has a part before it runs: others may have taken its place in the cluster.
-        busy = {worker.__ray_ready__.remote(): (worker, None) for worker in workers}
+        busy: dict[Any, tuple[Any, Part | None]] = {
+            worker.__ray_ready__.remote(): (worker, None) for worker in workers
+        }
         parts, n_left = iter(todo), len(todo)
         while n_left:
             (done,), _ = ray.wait(list(busy))
