@@ -40,7 +40,7 @@ def reaching(url: str) -> Iterator[None]:
     """Tell what ails a storage, whose library may raise anything, by one line of a DataError."""
     try:
         yield
-    except (VqcodecError, OSError):
+    except VqcodecError:
         raise
     except Exception as error:
         if is_local(url):
