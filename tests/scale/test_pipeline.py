@@ -151,7 +151,7 @@ def test_another_data_set_is_not_written_over(
     shutil.copytree(unbroken, sink)
     for job, other, what in (
         (job_of(light_model, sink, listing, "lhotse"), listing, "kind"),
-        (job_of(light_model, sink, listing), list_source(source, 3), "source"),
+        (job_of(light_model, sink, listing), list_source(source, 3), "source, or --part-size"),
     ):
         with pytest.raises(VqcodecError, match=f"of another {what}; name another folder"):
             make(job, other)

@@ -134,7 +134,8 @@ def _begin(job: Job, listing: Listing) -> dict[str, Any]:
         raise VqcodecError(f"{form.sink}: holds something else; name a new folder")
     elif (held := json.loads(storage.read(url))) != plan:
         other = next(key for key in plan if held.get(key) != plan[key])
-        what = {"to": "kind", "layout": "model", "collapse": "--dedup"}.get(other, other)
+        named = {"to": "kind", "layout": "model", "collapse": "--dedup"}
+        what = {**named, "source": "source, or --part-size"}.get(other, other)
         raise VqcodecError(f"{form.sink}: holds a data set of another {what}; name another folder")
     return plan
 
