@@ -164,6 +164,41 @@ def test_another_data_set_is_not_written_over(
         make(job_of(light_model, source, listing), listing)
 
 
+@pytest.mark.parametrize(
+    ("machines", "device", "jobs", "asked"),
+    [
+        ([{"CPU": 64.0}, {"CPU": 8.0, "GPU": 2.0}], "cuda", None, (2, 4, 1)),
+        ([{"CPU": 2.0, "GPU": 4.0}], "cuda", None, (4, 0, 1)),
+        ([{"CPU": 64.0}, {"CPU": 8.0, "GPU": 2.0}], "cpu", None, (72, 1, 0)),
+        ([{}], "cpu", 3, (3, 1, 0)),
+    ],
+)
+def test_a_worker_asks_for_what_a_machine_has(
+    machines: list[dict[str, float]], device: str, jobs: int | None, asked: tuple[int, int, int]
+) -> None:
+    """It would be waited for without end, otherwise."""
+    ray = Mock()
+    ray.nodes.return_value = [{"Alive": True, "Resources": one} for one in machines]
+    workers = pipeline._workers(ray, Mock(device=device), Cluster("auto", jobs), 1000)
+    options = ray.remote.call_args.kwargs
+    assert (len(workers), options["num_cpus"], options["num_gpus"]) == asked
+
+
+def test_a_cluster_without_cores_is_told() -> None:
+    ray = Mock()
+    ray.nodes.return_value = [{"Alive": True, "Resources": {}}]
+    with pytest.raises(VqcodecError, match="auto: has no cores yet; say how many with --jobs"):
+        pipeline._workers(ray, Mock(device="cpu"), Cluster("auto"), 10)
+
+
+def test_a_cluster_without_vqcodec_is_told() -> None:
+    ray = Mock()
+    ray.nodes.return_value = [{"Alive": True, "Resources": {"CPU": 2.0}}]
+    ray.remote.return_value.return_value.remote.side_effect = ImportError("No module 'vqcodec'")
+    with pytest.raises(VqcodecError, match=r"cannot start \(No module 'vqcodec'\); install this"):
+        pipeline._workers(ray, Mock(device="cpu"), Cluster("ray://a:1"), 10)
+
+
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[None]:
     """A cluster of this machine, which the tests share, for it takes seconds to start."""

@@ -175,15 +175,17 @@ def _work(job: Job, todo: list[tuple[int, Part]], cluster: Cluster) -> Iterator[
 
 def _workers(ray: Any, job: Job, cluster: Cluster, most: int) -> list[Any]:
     """Actors, at most so many; Ray starts one anew that dies."""
-    resources = ray.cluster_resources()
-    n_cpus = int(resources.get("CPU", 0))
-    n_gpus = int(resources.get("GPU", 0)) if job.device == "cuda" else 0
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    with_gpus = [one for one in machines if job.device == "cuda" and one.get("GPU")]
+    n_gpus = int(sum(one["GPU"] for one in with_gpus))
+    n_cpus = int(sum(one.get("CPU", 0) for one in machines))
     n_workers = min(cluster.jobs or n_gpus or n_cpus, most)
     if not n_workers:  # of a cluster that grows when it is asked to
         raise VqcodecError(f"{cluster.address}: has no cores yet; say how many with --jobs")
+    # A GPU is fed by as many cores as there are for it on its own machine.
+    shares = [int(one.get("CPU", 0) // one["GPU"]) for one in with_gpus]
     make_worker = ray.remote(
-        # A GPU is fed by as many cores as there are for it.
-        num_cpus=max(1, n_cpus // n_gpus) if n_gpus else 1,
+        num_cpus=min(shares, default=1),
         num_gpus=1 if n_gpus else 0,
         max_restarts=-1,
         max_task_retries=ATTEMPTS - 1,
