@@ -25,6 +25,9 @@ from vqcodec.scale.listing import Part, list_source
 from vqcodec.scale.pipeline import Cluster, _started
 from vqcodec.scale.work import MOST_ON_CPU, Worker
 
+OURS = "VQCODEC_TESTS", str(os.getpid())
+"""In the environment of workers that these tests start, and not another run beside them."""
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -202,8 +205,10 @@ def test_a_cluster_without_vqcodec_is_told() -> None:
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[None]:
     """A cluster of this machine, which the tests share, for it takes seconds to start."""
-    with _started(Cluster(jobs=2)):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*OURS)
+        with _started(Cluster(jobs=2)):
+            yield
 
 
 def test_a_quiet_run_on_two_workers_says_nothing(
@@ -229,6 +234,7 @@ def test_two_workers_of_which_one_is_killed_make_the_same(
             int(path.parent.name)
             for path in Path("/proc").glob("[0-9]*/cmdline")
             if path.read_bytes().startswith(b"ray::_Worker")
+            and "=".join(OURS).encode() in path.with_name("environ").read_bytes()
         ]
         if workers and not killed:
             os.kill(workers[0], signal.SIGKILL)
