@@ -108,6 +108,8 @@ def sample(
             on_progress=on_progress,
         )
         clipped = codec.decode_to(writable(output), codes)
+    if output != STREAM:
+        typer.echo(f"→ {output}  {codes.duration_s:.2f} s")
     warn_of_clipping(output, clipped, "try another --seed, or a quieter --prompt")
 
 
