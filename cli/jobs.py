@@ -16,12 +16,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkProcess
-from typing import Generic, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, NoReturn, TypeVar
 
 from vqcodec_cli.errors import message
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkProcess
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -111,6 +112,9 @@ def _shared(
     n_jobs: int,
     ahead: Callable[[Sequence[Item]], None] | None,
 ) -> Iterator[tuple[int, Outcome[Result]]]:
+    from multiprocessing import get_context
+    from multiprocessing.connection import wait
+
     gc.freeze()  # what the processes are to share, a collection in one would copy
     before = signal.signal(signal.SIGTERM, _terminated)
     left = deque(range(len(items)))
