@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from training_data import RECIPES, in_two_processes, small_recipe
 import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
+from vqcodec.training import trainer
 from vqcodec.training.loop import Report
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import read_stages, validated
@@ -122,6 +124,40 @@ def test_a_stage_does_not_go_on_from_a_model_that_is_no_more(
     reports: list[Report] = []
     train_stages(plans(path), device="cpu", resume=True, on_report=reports.append)
     assert [report.step for report in reports] == [4, 1, 2]
+
+
+def test_a_stage_whose_model_was_removed_names_it(data: PreparedData, tmp_path: Path) -> None:
+    stages = plans(recipe_file(data, tmp_path, stages=[{"stage": "encoder", "steps": 2}]))
+    path = train_stages(stages, device="cpu")
+    for removed in (path, tmp_path / "run" / "model.safetensors"):
+        removed.unlink()
+        with pytest.raises(ConfigError, match=f"{removed}: is gone, .* restore it from a copy"):
+            train_stages(stages, device="cpu", resume=True)
+
+
+def test_a_fit_that_was_broken_is_not_told_that_all_is_done(
+    data: PreparedData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stages = plans(recipe_file(data, tmp_path, stages=[]))
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "fit_entropy_coder", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_stages(stages, device="cpu")
+    caplog.set_level(logging.INFO, "vqcodec.training")
+    for told in ("fitting the entropy coder to 0.0 h of codes", "all 3 steps are done: steps=N"):
+        caplog.clear()
+        train_stages(stages, device="cpu", resume=True)
+        start, *rest = caplog.messages
+        assert start.startswith("training on ")
+        assert len(rest) == 1
+        assert rest[0].startswith(told)
+
+
+def raise_interrupt(*_: Any, **options: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_time_is_that_of_all_stages(data: PreparedData, tmp_path: Path) -> None:

@@ -200,8 +200,12 @@ class Training(ABC, Generic[BatchT]):
                 "speed: use precision=auto",
                 self.place.device.type,
             )
-        if self.step >= self.recipe.steps:
+        if self._is_done():
             logger.warning("all %d steps are done: steps=N, with a larger N, goes on", self.step)
+
+    def _is_done(self) -> bool:
+        """Whether nothing of the recipe is left to do."""
+        return self.step >= self.recipe.steps
 
     def _step_within_memory(self, batch: BatchT) -> dict[str, float]:
         try:
@@ -305,6 +309,8 @@ class Training(ABC, Generic[BatchT]):
                 f"{path}: belongs to another recipe ({'; '.join(changes.values())}): resume with "
                 "the recipe it began with"
             )
+        if self.step >= self.recipe.steps:
+            require_model(self.output / self.MODEL_FILE)
         if any(key.startswith("loss.") for key in changes):
             self.best = math.inf  # of other losses
         changes = {key: told for key, told in changes.items() if key not in MAY_CHANGE}
@@ -328,6 +334,15 @@ def check_is_new(output: Path) -> None:
         raise ConfigError(
             f"{output}: already holds a run; continue it with --resume, or choose another "
             "output=FOLDER"
+        )
+
+
+def require_model(path: Path) -> None:
+    """Raise a ConfigError if a training whose steps are done has no model any more."""
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: is gone, and the steps that made it are done; restore it from a copy, or "
+            "begin anew in another output=FOLDER"
         )
 
 

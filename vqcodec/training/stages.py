@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from vqcodec.errors import ConfigError
-from vqcodec.training.loop import STATE_FILE, Report, check_is_new
+from vqcodec.training.loop import STATE_FILE, Report, check_is_new, require_model
 from vqcodec.training.recipe import CODEC_FILE, Recipe
 from vqcodec.training.session import claim_output, join_processes
 from vqcodec.training.state import steps_done
@@ -45,6 +45,8 @@ def train_stages(
     n_finished = len(list(takewhile(_is_finished, recipes[:-1]))) if resume else 0
     for recipe in recipes[n_finished + 1 :]:
         _refuse_begun(Path(recipe.output))
+    if n_finished:
+        require_model(Path(recipes[n_finished - 1].output) / CODEC_FILE)
     with join_processes(device) as place:
         for recipe in recipes[n_finished:]:
             is_begun = (Path(recipe.output) / STATE_FILE).exists() or recipe is recipes[0]
@@ -64,7 +66,9 @@ def _is_finished(recipe: Recipe) -> bool:
     output = Path(recipe.output)
     if steps_done(output / STATE_FILE) < recipe.steps:
         return False
-    return not recipe.fits_entropy_coder or model_file.read(output / CODEC_FILE).tables is not None
+    path = output / CODEC_FILE
+    lacks_tables = recipe.fits_entropy_coder and path.exists()
+    return not lacks_tables or model_file.read(path).tables is not None
 
 
 def _refuse_begun(output: Path) -> None:

@@ -301,17 +301,22 @@ class Trainer(Training[Batch]):
 
     def run(self, resume: bool) -> Path:
         """Train as every training does; where the last step is done, fit the entropy coder."""
-        path, recipe = super().run(resume), self.recipe
-        wants_tables = recipe.fits_entropy_coder and self.step >= recipe.steps and path.exists()
-        if not wants_tables or self.place.rank > 0:
-            return path
-        if model_file.read(path).tables is None:
-            hours, steps = recipe.entropy_coder.hours, recipe.entropy_coder.steps
-            logger.info("fitting the entropy coder to %.1f h of codes", hours)
+        path, config = super().run(resume), self.recipe.entropy_coder
+        if self.place.rank == 0 and self._lacks_tables() and super()._is_done():
+            logger.info("fitting the entropy coder to %.1f h of codes", config.hours)
             codec = load_codec(path, device=self.place.device.type, voices=False)
-            tables = fit_entropy_coder(codec, self.data, hours=hours, steps=steps)
+            tables = fit_entropy_coder(codec, self.data, hours=config.hours, steps=config.steps)
             model_file.add_tables(path, tables)
         return path
+
+    def _is_done(self) -> bool:
+        return super()._is_done() and not self._lacks_tables()
+
+    def _lacks_tables(self) -> bool:
+        """Whether there is a model whose entropy coder is yet to be fitted."""
+        path = self.output / self.MODEL_FILE
+        is_there = self.recipe.fits_entropy_coder and path.exists()
+        return is_there and model_file.read(path).tables is None
 
     @torch.no_grad()
     def _validate(self, writer: SummaryWriter | None) -> float:
