@@ -21,6 +21,7 @@ from vqcodec.errors import VqcodecError
 from vqcodec.evaluation import plots
 from vqcodec.evaluation.alignment import align
 from vqcodec.evaluation.baselines import baseline
+from vqcodec.evaluation.bootstrap import Mean
 from vqcodec.evaluation.cache import (
     OnProgress,
     Setup,
@@ -35,7 +36,6 @@ from vqcodec.evaluation.report import clips, markdown_table, spread, write_repor
 from vqcodec.evaluation.summary import (
     BIT_RATE,
     TRAINED_ON_NOTE,
-    Mean,
     cell,
     mean,
     summarise,

@@ -18,6 +18,7 @@ from vqcodec.audio import load
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
 from vqcodec.evaluation.alignment import align
+from vqcodec.evaluation.bootstrap import ratio
 from vqcodec.evaluation.cache import (
     OnProgress,
     Setup,
@@ -43,7 +44,6 @@ from vqcodec.evaluation.summary import (
     cell,
     heading,
     mean,
-    ratio,
     word_error_rate,
 )
 from vqcodec.models import DecoderChoice

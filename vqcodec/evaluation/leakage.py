@@ -20,11 +20,12 @@ from vqcodec.audio import load, open_recording
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
+from vqcodec.evaluation.bootstrap import ratio
 from vqcodec.evaluation.quality import track_pitch
 from vqcodec.evaluation.recognition import Recognizer
 from vqcodec.evaluation.reliance import Measurement, measure_reliance
 from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import TRAINED_ON_NOTE, cell, heading, ratio
+from vqcodec.evaluation.summary import TRAINED_ON_NOTE, cell, heading
 from vqcodec.extras import library
 from vqcodec.format.codes import Codes
 from vqcodec.inference.encoding import Progress

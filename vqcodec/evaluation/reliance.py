@@ -12,9 +12,9 @@ from vqcodec.audio import load
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
+from vqcodec.evaluation.bootstrap import Mean, ratio
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, mel_distance
 from vqcodec.evaluation.recognition import Recognizer, WordErrors, word_errors
-from vqcodec.evaluation.summary import Mean, ratio
 from vqcodec.format.codes import Codes
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from vqcodec.evaluation.bootstrap import Interval, ratio_interval
+from vqcodec.evaluation.bootstrap import Mean, ratio
 from vqcodec.evaluation.quality import METRICS
 
 BIT_RATE = "kbit/s"
@@ -25,26 +23,6 @@ _IS_HIGHER_BETTER = {metric.name: metric.higher_is_better for metric in METRICS}
 _IS_TRAINED_ON = {metric.name: metric.is_trained_on for metric in METRICS}
 
 
-class Mean(NamedTuple):
-    """A measure over several files.
-
-    Attributes:
-        value: None where no file has one.
-        n_files, n_all: files that have one, and all.
-        interval: of 95 %; None where there is none.
-    """
-
-    value: float | None
-    n_files: int
-    interval: Interval | None = None
-    n_all: int = 0
-
-    def in_percent(self) -> Mean:
-        """A share, times 100."""
-        interval = self.interval and Interval(*(100 * end for end in self.interval))
-        return self._replace(value=self.value and 100 * self.value, interval=interval)
-
-
 def mean(rows: Sequence[Mapping[str, Any]], column: str) -> Mean:
     """Mean of a column over the rows where it is defined."""
     return ratio([row[column] for row in rows])
@@ -53,25 +31,6 @@ def mean(rows: Sequence[Mapping[str, Any]], column: str) -> Mean:
 def word_error_rate(rows: Sequence[Mapping[str, Any]], column: str = "word errors") -> Mean:
     """All errors over all words (the column `words`), in percent, where both are defined."""
     return ratio([row[column] for row in rows], [row["words"] for row in rows]).in_percent()
-
-
-def ratio(
-    numerators: Sequence[float | None] | np.ndarray,
-    denominators: Sequence[float | None] | np.ndarray | None = None,
-) -> Mean:
-    """A ratio of sums over the recordings for which both are defined; else a mean. (N,) each."""
-    n_all = len(numerators)
-    pairs = [
-        (above, below)
-        for above, below in zip(
-            numerators, [1] * n_all if denominators is None else denominators, strict=True
-        )
-        if above is not None and below is not None
-    ]
-    above, below = ([pair[i] for pair in pairs] for i in (0, 1))
-    if not sum(below):
-        return Mean(None, 0, n_all=n_all)
-    return Mean(float(sum(above) / sum(below)), len(pairs), ratio_interval(above, below), n_all)
 
 
 def summarise(
