@@ -34,7 +34,7 @@ from vqcodec.models.codebook_usage import CollapseMonitor
 from vqcodec.training.loop import STATE_FILE
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import load_recipe
-from vqcodec.training.trainer import train
+from vqcodec.training.stages import train
 
 RECIPE = Path(__file__).parent / "ablation.yaml"
 SCORES = ("validation mel", "STOI", "PESQ-WB", "perplexity", "conversion similarity")

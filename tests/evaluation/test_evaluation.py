@@ -23,7 +23,7 @@ from vqcodec.evaluation import (
     summary,
     treatments,
 )
-from vqcodec.evaluation.external import Coded
+from vqcodec.evaluation.baselines import Coded
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE, UndefinedMetricError
 from vqcodec.evaluation.recognition import Recognizer

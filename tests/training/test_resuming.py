@@ -39,14 +39,14 @@ pytestmark = pytest.mark.usefixtures("_few_validation_batches")
 
 KILLED = """
 import os, signal, sys, yaml
-from vqcodec.training import trainer
+from vqcodec.training import stages, trainer
 from vqcodec.training.recipe_files import load_recipe
 trainer.VALIDATION_BATCHES = 2
 path, resume, last = sys.argv[1], sys.argv[2] == "resume", int(sys.argv[3])
 def on_report(report):
     if report.step == last:
         os.kill(os.getpid(), signal.SIGKILL)
-trainer.train(load_recipe(path), device="cpu", resume=resume, on_report=on_report)
+stages.train(load_recipe(path), device="cpu", resume=resume, on_report=on_report)
 """
 
 
@@ -287,13 +287,13 @@ def test_frozen_codes_are_not_said_to_collapse(
 
 STOPPED = """
 import os, signal, sys, yaml
-from vqcodec.training import trainer
+from vqcodec.training import stages, trainer
 from vqcodec.training.recipe_files import load_recipe
 trainer.VALIDATION_BATCHES = 2
 def on_report(report):
     if report.step == 5:
         os.kill(os.getpid(), int(sys.argv[2]))
-trainer.train(load_recipe(sys.argv[1]), device="cpu", on_report=on_report)
+stages.train(load_recipe(sys.argv[1]), device="cpu", on_report=on_report)
 """
 
 

@@ -1,9 +1,9 @@
-"""Several trainings in a row, each of the model of the one before, as one run."""
+"""The training of a codec: one stage, or several in a row, each of the model of the one before."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 
@@ -16,23 +16,24 @@ from vqcodec.training.trainer import Trainer
 from vqcodec.weights import model_file
 
 
-def train_stages(
-    recipes: Sequence[Recipe],
-    *,
+def train(
+    *recipes: Recipe,
     device: str = "auto",
     resume: bool = False,
     on_report: Callable[[Report], None] = lambda report: None,
 ) -> Path:
-    """Train a recipe and the stages that follow it (`recipe_files.read_stages`).
+    """Train to the end of a recipe and of the stages that follow it, or of its time.
 
     Args:
-        recipes: One or more, in order; `max_minutes` count from the start of the first.
+        recipes: One or more, in order, as `recipe_files.read_stages` reads them; `max_minutes`
+            count from the start of the first.
         device: `auto`, `cpu` or `cuda`. Under torchrun, one process per device.
-        resume: Continue at the stage that was not finished.
-        on_report: As of `trainer.train`.
+        resume: Continue the run in the recipes' `output` exactly where it stopped.
+        on_report: Called every `log_every` steps and after a validation, on the first process.
 
     Returns:
-        Path of the model file of the stage that was trained last, as of `trainer.train`.
+        Path of the model file of the stage that was trained last: the best by validation. It does
+        not exist yet if the time was over before the codebook started.
 
     Raises:
         ConfigError, DataError, CheckpointError: With a remedy.

@@ -1,4 +1,4 @@
-"""The training of a codec: the same for every stage, device and number of processes."""
+"""A stage of a codec's training: the same for every stage, device and number of processes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from vqcodec.training.model_files import (
 )
 from vqcodec.training.objective import Losses, Objective
 from vqcodec.training.recipe import CODEC_FILE, Recipe
-from vqcodec.training.session import Processes, open_session
+from vqcodec.training.session import Processes
 from vqcodec.training.streamed import StreamedSampler, audio_pool, pool_parts, streamed_source
 from vqcodec.weights import checkpoint, model_file
 from vqcodec.weights.checkpoint import Checkpoint
@@ -54,33 +54,6 @@ KMEANS_VECTORS_PER_CODE = 25
 SETTLING_STEPS = 200  # after its start, before the codebook is judged
 VALIDATION_BATCHES = 16
 EXAMPLE_N_FFT = 1024
-
-
-def train(
-    recipe: Recipe,
-    *,
-    device: str = "auto",
-    resume: bool = False,
-    on_report: Callable[[Report], None] = lambda report: None,
-) -> Path:
-    """Train to the end of the recipe, or of its time.
-
-    Args:
-        recipe: what to train.
-        device: `auto`, `cpu` or `cuda`. Under torchrun, one process per device.
-        resume: continue the run in `recipe.output` exactly where it stopped.
-        on_report: called every `log_every` steps and after a validation, on the first process.
-
-    Returns:
-        Path of the model file: the best by validation. It does not exist yet if the time was over
-        before the codebook started.
-
-    Raises:
-        ConfigError, DataError, CheckpointError: with a remedy.
-        VqcodecError: the loss is no longer finite.
-    """
-    with open_session(recipe, device) as place:
-        return Trainer(recipe, place, on_report).run(resume)
 
 
 class Trainer(Training[Batch]):
