@@ -28,8 +28,7 @@ from vqcodec.evaluation.quality import (
     speaker_embedding,
     stoi,
 )
-from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import mean
+from vqcodec.evaluation.report import clips, markdown_table, mean, spread, write_report
 from vqcodec.models.codebook_usage import CollapseMonitor
 from vqcodec.training.loop import STATE_FILE
 from vqcodec.training.recipe import Recipe

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from vqcodec_cli.display import show
-from vqcodec_cli.errors import message
+from vqcodec_cli.display import message, show
 from vqcodec_cli.models import describe
 from vqcodec_cli.options import Json, ModelOfCodes
 

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from typing import Generic, NamedTuple, NoReturn, TypeVar
 
-from vqcodec_cli.errors import message
+from vqcodec_cli.display import message
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

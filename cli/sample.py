@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from vqcodec_cli import options as opt
 from vqcodec_cli.batch import STREAM, check_target, readable, writable
-from vqcodec_cli.display import progress_bar, show, warn_of_clipping
-from vqcodec_cli.errors import message
+from vqcodec_cli.display import message, progress_bar, show, warn_of_clipping
 from vqcodec_cli.options import load_codec
 
 from vqcodec.errors import SpeakerError

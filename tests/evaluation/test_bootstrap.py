@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vqcodec.evaluation import summary
+from vqcodec.evaluation import report
 from vqcodec.evaluation.bootstrap import Interval, Mean, ratio, shares_of
 
 
@@ -66,4 +66,4 @@ def test_what_says_nothing_of_others_has_no_interval(
     ],
 )
 def test_a_cell_shows_its_interval(interval: Interval | None, n_files: int, text: str) -> None:
-    assert summary.cell(Mean(0.5, 3, interval, n_files), 2) == text
+    assert report.cell(Mean(0.5, 3, interval, n_files), 2) == text

@@ -27,7 +27,7 @@ from vqcodec.evaluation.baselines import Coded
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE, UndefinedMetricError
 from vqcodec.evaluation.recognition import Recognizer
-from vqcodec.evaluation.summary import WORD_ERROR_RATE
+from vqcodec.evaluation.report import WORD_ERROR_RATE
 from vqcodec.evaluation.treatments import Treatment
 
 

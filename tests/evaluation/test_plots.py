@@ -7,7 +7,7 @@ import io
 import pytest
 
 from vqcodec.evaluation.bootstrap import Mean
-from vqcodec.evaluation.summary import BIT_RATE, WORD_ERROR_RATE
+from vqcodec.evaluation.report import BIT_RATE, WORD_ERROR_RATE
 
 image = pytest.importorskip("matplotlib.image")
 

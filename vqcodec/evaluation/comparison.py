@@ -32,14 +32,17 @@ from vqcodec.evaluation.cache import (
 from vqcodec.evaluation.degradation import CLEAN, check_condition, needs_babblers
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import SAMPLE_RATE, measure, measure_each
-from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import (
+from vqcodec.evaluation.report import (
     BIT_RATE,
     TRAINED_ON_NOTE,
     cell,
+    clips,
+    markdown_table,
     mean,
+    spread,
     summarise,
     table_row,
+    write_report,
 )
 from vqcodec.evaluation.treatments import (
     ORIGINAL,

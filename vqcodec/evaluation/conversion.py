@@ -36,15 +36,18 @@ from vqcodec.evaluation.quality import (
     speaker_embedding,
     voicing_error,
 )
-from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import (
+from vqcodec.evaluation.report import (
     INSERTION_RATE,
     TRAINED_ON_NOTE,
     WORD_ERROR_RATIO,
     cell,
+    clips,
     heading,
+    markdown_table,
     mean,
+    spread,
     word_error_rate,
+    write_report,
 )
 from vqcodec.models import DecoderChoice
 

@@ -24,8 +24,15 @@ from vqcodec.evaluation.bootstrap import ratio
 from vqcodec.evaluation.quality import track_pitch
 from vqcodec.evaluation.recognition import Recognizer
 from vqcodec.evaluation.reliance import Measurement, measure_reliance
-from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import TRAINED_ON_NOTE, cell, heading
+from vqcodec.evaluation.report import (
+    TRAINED_ON_NOTE,
+    cell,
+    clips,
+    heading,
+    markdown_table,
+    spread,
+    write_report,
+)
 from vqcodec.extras import library
 from vqcodec.format.codes import Codes
 from vqcodec.inference.encoding import Progress

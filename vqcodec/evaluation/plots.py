@@ -10,7 +10,7 @@ import numpy as np
 
 from vqcodec.evaluation.abx import cosine_distances
 from vqcodec.evaluation.bootstrap import Mean
-from vqcodec.evaluation.summary import BIT_RATE, TRAINED_ON_MARK, WORD_ERROR_RATE
+from vqcodec.evaluation.report import BIT_RATE, TRAINED_ON_MARK, WORD_ERROR_RATE
 from vqcodec.extras import library
 
 _PANELS = (

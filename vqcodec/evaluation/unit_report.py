@@ -9,8 +9,7 @@ from vqcodec.codec import Codec
 from vqcodec.data.labels import LabelledCorpus, read_labelled_corpus
 from vqcodec.evaluation import plots
 from vqcodec.evaluation.bootstrap import Mean
-from vqcodec.evaluation.report import markdown_table, write_report
-from vqcodec.evaluation.summary import cell
+from vqcodec.evaluation.report import cell, markdown_table, write_report
 from vqcodec.evaluation.unit_measures import (
     Frames,
     UnitScores,

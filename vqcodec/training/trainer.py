@@ -75,7 +75,7 @@ class Trainer(Training[Batch]):
         self.voices = kept.voices if kept else {}
         super().__init__(recipe, recipe.data.batch_size, place, on_report)
         source = self.source = streamed_source(recipe.data.root)
-        data = self.data = self._opened(recipe)
+        data = self.data = self._opened()
         data.check_rate(recipe.model.sample_rate, "the recipe")
         teaches_phones = recipe.loss.phones > 0 and not recipe.freezes_codes
         self.phones = read_phones(data) if teaches_phones else None
@@ -166,15 +166,17 @@ class Trainer(Training[Batch]):
     def _resident(self, data: AudioClips) -> torch.Tensor | None:
         return load_resident_audio(data, self.place.device, self.recipe.data.resident)
 
-    def _opened(self, recipe: Recipe) -> AudioClips:
+    def _opened(self) -> AudioClips:
         """What is prepared; of a source that is not, what the first steps are drawn from."""
+        recipe = self.recipe
         if self.source is None:
             return PreparedData(recipe.data.root)
         first = pool_parts(len(self.source.parts), recipe.data, recipe.seed, 0)
-        return self._pool(recipe, self.source, first)
+        return self._pool(self.source, first)
 
-    def _pool(self, recipe: Recipe, listing: Listing, parts: Sequence[int]) -> AudioClips:
+    def _pool(self, listing: Listing, parts: Sequence[int]) -> AudioClips:
         """What some parts of a source hold that was not prepared."""
+        recipe = self.recipe
         asked = {
             "loss.phones": recipe.loss.phones,
             "data.codes": recipe.data.codes,
@@ -184,20 +186,19 @@ class Trainer(Training[Batch]):
             raise ConfigError(
                 f"{recipe.data.root}: {named[0]} needs to know all recordings: prepare them first"
             )
-        config = recipe.data
         return audio_pool(
             listing,
             parts,
-            root=config.root,
+            root=recipe.data.root,
             sample_rate=recipe.model.sample_rate,
-            n_threads=max(1, config.workers),
+            n_threads=max(1, recipe.data.workers),
         )
 
     def _streamed(self, listing: Listing) -> StreamedSampler[Batch]:
         recipe = self.recipe
 
         def build(parts: Sequence[int]) -> SegmentSampler:
-            data = self._pool(recipe, listing, parts)
+            data = self._pool(listing, parts)
             tracks, clips = self._tracks(data), data.split("train")
             return self._sampler(data, clips, recipe.perturbation, recipe.seed, tracks=tracks)
 
