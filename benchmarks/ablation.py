@@ -21,13 +21,7 @@ from vqcodec.audio import load, open_recording
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.cache import read_or_make
-from vqcodec.evaluation.quality import (
-    SAMPLE_RATE,
-    measure_each,
-    pesq_wb,
-    speaker_embedding,
-    stoi,
-)
+from vqcodec.evaluation.quality import SAMPLE_RATE, measure_each, pesq_wb, speaker_embedding, stoi
 from vqcodec.evaluation.report import clips, markdown_table, mean, spread, write_report
 from vqcodec.models.codebook_usage import CollapseMonitor
 from vqcodec.training.loop import STATE_FILE

@@ -145,10 +145,7 @@ def summary(
         for name in splits:
             bits = 8 * total(name, f"{coding}, payload") / total(name, "n_codes")
             share = total(name, f"{coding}, file") / total(name, f"{PACKED}, file")
-            line |= {
-                f"{name}, bits/code": f"{bits:.3f}",
-                f"{name}, file / packed": f"{share:.1%}",
-            }
+            line |= {f"{name}, bits/code": f"{bits:.3f}", f"{name}, file / packed": f"{share:.1%}"}
         lines.append(line)
     return lines
 

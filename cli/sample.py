@@ -49,8 +49,7 @@ NewVoice = Annotated[
 
 def sample(
     output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="FILE", help="A sound file, or - (a WAV)."),
+        str, typer.Option("--output", "-o", metavar="FILE", help="A sound file, or - (a WAV).")
     ],
     speaker: NewVoice = None,
     seconds: Annotated[

@@ -115,9 +115,7 @@ def recipes() -> None:
 
 
 @contextmanager
-def _reporter(
-    figures: Callable[[Report], tuple[str, str]],
-) -> Iterator[Callable[[Report], None]]:
+def _reporter(figures: Callable[[Report], tuple[str, str]]) -> Iterator[Callable[[Report], None]]:
     """A live line of reports, or where there is no terminal a line for each validation.
 
     Before it, what the training says of itself. Warnings appear once each. `figures` tells what

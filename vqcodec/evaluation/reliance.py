@@ -51,9 +51,7 @@ class Measurement:
 
 
 def measure_reliance(
-    codec: Codec,
-    split: Sequence[tuple[Utterance, Codes]],
-    recognizer: Recognizer | None = None,
+    codec: Codec, split: Sequence[tuple[Utterance, Codes]], recognizer: Recognizer | None = None
 ) -> tuple[list[Measurement], list[Measurement]]:
     """Mel distances with the right and the wrong codes and voices, the right ones first.
 

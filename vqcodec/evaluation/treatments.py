@@ -17,13 +17,7 @@ from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
 from vqcodec.evaluation.baselines import Coded, baseline, external_codec
 from vqcodec.evaluation.cache import Setup, cache_stem
-from vqcodec.evaluation.degradation import (
-    CLEAN,
-    N_BABBLERS,
-    degrade,
-    needs_babblers,
-    turned_up,
-)
+from vqcodec.evaluation.degradation import CLEAN, N_BABBLERS, degrade, needs_babblers, turned_up
 from vqcodec.evaluation.quality import SAMPLE_RATE
 from vqcodec.files import file_digest
 from vqcodec.format.codes import Codes

@@ -10,13 +10,7 @@ import torch
 
 from vqcodec import audio
 from vqcodec.codec import Codec
-from vqcodec.data.labels import (
-    SILENCE,
-    UNLABELLED,
-    LabelledClip,
-    check_span,
-    labels_at,
-)
+from vqcodec.data.labels import SILENCE, UNLABELLED, LabelledClip, check_span, labels_at
 from vqcodec.errors import CodesError, DataError
 from vqcodec.evaluation.abx import ABX, Item, abx, cosine_distances
 from vqcodec.evaluation.bootstrap import Mean, shares_of

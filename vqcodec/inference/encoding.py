@@ -122,10 +122,7 @@ def code_blocks(
     config, hop_length = engine.config, engine.config.hop_length
     before, after = (-(-n // hop_length) for n in encoder_context(config.encoder))
     grid = chunking.chunks(
-        blocks,
-        length=_step(engine, live=live),
-        context=(before, after),
-        step=hop_length,
+        blocks, length=_step(engine, live=live), context=(before, after), step=hop_length
     )
 
     def encode(chunk: chunking.Chunk) -> tuple[np.ndarray, np.ndarray]:
