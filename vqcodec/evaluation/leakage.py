@@ -263,17 +263,9 @@ def _pitch_probes(train: Sequence[_Recording], test: Sequence[_Recording]) -> li
                 np.bincount(recordings, np.square(each))
                 for each in (targets - targets.mean(), missed)
             )
-            found.append(
-                Measurement(
-                    target,
-                    given,
-                    "R²",
-                    ratio(varied - unexplained, varied),
-                    len(targets),
-                    0.0,
-                    len(first[1]),
-                )
-            )
+            share = ratio(varied - unexplained, varied)
+            n_train = len(first[1])
+            found.append(Measurement(target, given, "R²", share, len(targets), 0.0, n_train))
     return found
 
 

@@ -86,30 +86,17 @@ def measure_reliance(
             f"split {split[0][0].split}: all its recordings are silent or far too short; "
             "give recordings of speech"
         )
-    first = next(iter(distances.values()))
-    return (
-        [
-            Measurement(
-                "original",
-                name,
-                "mel distance",
-                ratio(all_),
-                len(all_),
-                more=ratio([one - right for one, right in zip(all_, first, strict=True)]),
-            )
-            for name, all_ in distances.items()
-        ],
-        [
-            Measurement(
-                "words",
-                name,
-                "WER",
-                ratio([one.errors for one in all_], [one.words for one in all_]).in_percent(),
-                len(all_),
-            )
-            for name, all_ in misheard.items()
-        ],
-    )
+    right = next(iter(distances.values()))
+    measured, counted = [], []
+    for name, found in distances.items():
+        more = ratio(np.subtract(found, right))
+        measured.append(
+            Measurement("original", name, "mel distance", ratio(found), len(found), more=more)
+        )
+    for name, wrong in misheard.items():
+        rate = ratio([one.errors for one in wrong], [one.words for one in wrong])
+        counted.append(Measurement("words", name, "WER", rate.in_percent(), len(wrong)))
+    return measured, counted
 
 
 def _variants(codes: Codes, other: Codes, rng: np.random.Generator) -> dict[str, Codes]:
