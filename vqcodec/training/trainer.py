@@ -29,8 +29,13 @@ from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.encoder_objective import EncoderObjective
 from vqcodec.training.entropy_coder import fit_entropy_coder
 from vqcodec.training.loop import UNVALIDATED, Report, Training, average_losses
-from vqcodec.training.mean_voices import mean_pitches
-from vqcodec.training.model_files import build_model, complete_recipe, log_voices, write_model
+from vqcodec.training.model_files import (
+    build_model,
+    complete_recipe,
+    log_voices,
+    mean_pitches,
+    write_model,
+)
 from vqcodec.training.objective import Losses, Objective
 from vqcodec.training.recipe import CODEC_FILE, Recipe
 from vqcodec.training.session import Processes
