@@ -19,7 +19,7 @@ from vqcodec.data.dataset import SegmentSampler, load_resident_audio, speaker_na
 from vqcodec.data.encoded import EncodedClips, read_encoded
 from vqcodec.data.phones import read_phones
 from vqcodec.data.prepared import PreparedData
-from vqcodec.data.stream_tracks import StreamTracks, hear_tracks, load_tracks
+from vqcodec.data.stream_tracks import StreamTracks, load_tracks
 from vqcodec.errors import ConfigError
 from vqcodec.models.codebook_usage import CodebookUsage, CollapseMonitor
 from vqcodec.models.quantizer import VectorQuantizer
@@ -210,7 +210,7 @@ class Trainer(Training[Batch]):
             return None
         hop_length, is_first = self.recipe.model.hop_length, self.place.rank == 0
         if not isinstance(data, PreparedData):
-            return hear_tracks(data, streams, hop_length)
+            return load_tracks(data, streams, hop_length)
         tracks = load_tracks(data, streams, hop_length) if is_first else None
         self._sum(torch.zeros(1, device=self.place.device))  # the others wait for what it makes
         return tracks or load_tracks(data, streams, hop_length, makes=False)
