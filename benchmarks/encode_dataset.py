@@ -18,13 +18,12 @@ import numpy as np
 import soundfile
 import torch
 import typer
-from command import Output, publish, run
-from parts import encodec_24khz
+from command import Output, run
 
 import vqcodec
 from vqcodec.audio import load
 from vqcodec.errors import VqcodecError
-from vqcodec.evaluation.report import markdown_table
+from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.extras import is_installed
 from vqcodec.files import files_below
 from vqcodec.inference.chunking import lone_threads
@@ -79,8 +78,11 @@ def loop(what: str, encode: Callable[[Path], Any], paths: list[Path]) -> Measure
 
 
 def encodec() -> Callable[[Path], Any]:
-    """EnCodec, recording by recording."""
-    model = encodec_24khz()
+    """EnCodec for 24 kHz at 1.5 kbit/s with random weights."""
+    from encodec import EncodecModel
+
+    model = EncodecModel.encodec_model_24khz(pretrained=False).eval()
+    model.set_target_bandwidth(1.5)
     return lambda path: model.encode(torch.from_numpy(load(path, 24000))[None, None])
 
 
@@ -201,7 +203,8 @@ def main(
         ]
     )
     page = f"{n} recordings of {SECONDS:g} s.\n\n{table}\n"
-    publish(output, "encode_dataset", [asdict(row) for row in rows], page)
+    write_report(output, "encode_dataset", [asdict(row) for row in rows], page)
+    typer.echo(page)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -178,18 +178,12 @@ def naive(codec: vqcodec.Codec, request: Request) -> Part:
     return Part(NAIVE_STEPS * n_bands / codec.sample_rate, call)
 
 
-def encodec_24khz() -> Any:
-    """EnCodec for 24 kHz at 1.5 kbit/s with random weights."""
+def encodec(codec: vqcodec.Codec, request: Request, *, decodes: bool) -> Part:
+    """EnCodec for 24 kHz at 1.5 kbit/s with random weights, on a tensor in memory."""
     from encodec import EncodecModel
 
     model = EncodecModel.encodec_model_24khz(pretrained=False).eval()
     model.set_target_bandwidth(1.5)
-    return model
-
-
-def encodec(codec: vqcodec.Codec, request: Request, *, decodes: bool) -> Part:
-    """EnCodec on a tensor in memory."""
-    model = encodec_24khz()
     waveform = 0.1 * torch.randn(1, 1, round(request.seconds * model.sample_rate))
     if not decodes:
         return Part(request.seconds, torch.no_grad()(lambda: model.encode(waveform)))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from vqcodec.models.config import EncoderConfig, IstftDecoderConfig, ModelConfig, WaveNetConfig
+from vqcodec.models.config import (
+    EncoderConfig,
+    IstftDecoderConfig,
+    ModelConfig,
+    WaveNetConfig,
+)
 
 STREAM_KERNEL_SIZE = 9  # codes: of the convolution by which a stream reaches a decoder
 N_CONDITIONERS = 2  # convolutions of kernel 3 between the latents and the WaveNet's layers
