@@ -102,14 +102,7 @@ class Trainer(Training[Batch]):
             data, valid or clips, unperturbed, seed=1, tracks=self.tracks
         )
         torch.manual_seed(recipe.seed)
-        model = build_model(recipe, start, self.speakers)
-        n_phones = len(self.phones.classes) if self.phones else 0
-        objective: Objective | EncoderObjective = (
-            EncoderObjective(model, recipe, self.tables)
-            if recipe.stage == "encoder"
-            else Objective(model, recipe, n_phones)
-        )
-        self.objective = objective.to(place.device)
+        self.objective = self._objective(start).to(place.device)
         if recipe.compile:
             self.objective.compile_parts()
         self.adversary, discriminators = None, []
@@ -128,6 +121,12 @@ class Trainer(Training[Batch]):
         self.monitor = CollapseMonitor(
             recipe.model.quantizer.codebook_size, recipe.model.quantizer.n_codebooks
         )
+
+    def _objective(self, start: Checkpoint | None) -> Objective | EncoderObjective:
+        model = build_model(self.recipe, start, self.speakers)
+        if self.recipe.stage == "encoder":
+            return EncoderObjective(model, self.recipe, self.tables)
+        return Objective(model, self.recipe, len(self.phones.classes) if self.phones else 0)
 
     def _summary(self) -> str:
         clips, config = self.data.split("train"), self.recipe.data
