@@ -18,7 +18,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, NoReturn, TypeVar
 
-from vqcodec_cli.errors import message
+from vqcodec_cli.display import message
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -146,7 +146,8 @@ def _shared(
                 try:
                     done, is_alive = worker.pipe.recv(), True
                 except (EOFError, OSError):
-                    done, is_alive = _killed(worker.process, items[worker.places[0]]), False
+                    held = [items[place] for place in worker.places]
+                    done, is_alive = _killed(worker.process, held), False
                 yield worker.places.popleft(), done
                 if is_alive and worker.places:
                     continue
@@ -170,13 +171,15 @@ def _terminated(*_: object) -> NoReturn:
     sys.exit(128 + signal.SIGTERM)
 
 
-def _killed(process: ForkProcess, item: object) -> Outcome[Result]:
+def _killed(process: ForkProcess, held: Sequence[object]) -> Outcome[Result]:
+    """What became of the first of the items that an ended process held, any of which may be why."""
     process.join()
-    name = item[0] if isinstance(item, tuple) else item
+    name, *others = (str(item[0] if isinstance(item, tuple) else item) for item in held)
+    ahead = f", and had {', '.join(others)} read ahead," if others else ""
     return Outcome(
         None,
-        f"{name}: the process that worked on it ended with status {process.exitcode}; if memory "
-        "ran out, give fewer --jobs",
+        f"{name}: the process that worked on it{ahead} ended with status {process.exitcode}; if "
+        "memory ran out, give fewer --jobs",
     )
 
 

@@ -16,8 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from vqcodec_cli.datasets import decode_dataset, encode_dataset
-from vqcodec_cli.display import recording_warnings
-from vqcodec_cli.errors import USAGE_ERROR, message, usage_message
+from vqcodec_cli.display import USAGE_ERROR, message, recording_warnings, usage_message
 from vqcodec_cli.evaluate import evaluate, leakage, units_eval
 from vqcodec_cli.export import app as export
 from vqcodec_cli.info import info, verify

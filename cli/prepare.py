@@ -11,14 +11,7 @@ from vqcodec_cli.display import duration, progress_bar, show
 from vqcodec_cli.options import Jobs, files_at_a_time
 
 CorpusName = Literal[
-    "vctk",
-    "librispeech",
-    "libritts",
-    "ljspeech",
-    "commonvoice",
-    "folder",
-    "lhotse",
-    "datasets",
+    "vctk", "librispeech", "libritts", "ljspeech", "commonvoice", "folder", "lhotse", "datasets"
 ]
 """How recordings lie: the keys of `vqcodec.data.corpora.CORPORA`; and sources of data sets."""
 
