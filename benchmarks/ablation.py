@@ -21,20 +21,13 @@ from vqcodec.audio import load, open_recording
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.cache import read_or_make
-from vqcodec.evaluation.quality import (
-    SAMPLE_RATE,
-    measure_each,
-    pesq_wb,
-    speaker_embedding,
-    stoi,
-)
-from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import mean
+from vqcodec.evaluation.quality import SAMPLE_RATE, measure_each, pesq_wb, speaker_embedding, stoi
+from vqcodec.evaluation.report import clips, markdown_table, mean, spread, write_report
 from vqcodec.models.codebook_usage import CollapseMonitor
 from vqcodec.training.loop import STATE_FILE
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import load_recipe
-from vqcodec.training.trainer import train
+from vqcodec.training.stages import train
 
 RECIPE = Path(__file__).parent / "ablation.yaml"
 SCORES = ("validation mel", "STOI", "PESQ-WB", "perplexity", "conversion similarity")

@@ -17,12 +17,11 @@ from typing import Annotated, Any
 import numpy as np
 import soundfile
 import typer
-from command import Output, run
+from command import Output, facts_table, publish, run
 
 import vqcodec
 from vqcodec.audio import load, open_recording
 from vqcodec.errors import VqcodecError
-from vqcodec.evaluation.report import markdown_table, write_report
 from vqcodec.inference.encoding import DOUBT
 
 ROOT = Path(__file__).parents[1]
@@ -156,9 +155,8 @@ def main(
     sums = {name: sum(row[name] for row in rows) for name in ("codes", "differing", "near_ties")}
     facts["codes that are not the library's"] = f"{sums['differing']} of {sums['codes']}"
     facts["of these near ties"] = f"{sums['near_ties']}"
-    summary = markdown_table([{"what": what, "": value} for what, value in facts.items()])
-    write_report(output, "browser", rows, summary)
-    typer.echo(summary)
+    summary = facts_table(facts)
+    publish(output, "browser", rows, summary)
 
 
 if __name__ == "__main__":

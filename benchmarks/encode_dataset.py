@@ -9,18 +9,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import soundfile
 import torch
 import typer
 from command import Output, run
+from loops import RATE, SECONDS, Measured, dac, encodec, loop, own_loops
 
-import vqcodec
 from vqcodec.audio import load
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.report import markdown_table, write_report
@@ -28,30 +27,8 @@ from vqcodec.extras import is_installed
 from vqcodec.files import files_below
 from vqcodec.inference.chunking import lone_threads
 
-SECONDS, RATE = 5.0, 16000
 SAMPLES = Path(__file__).parents[1] / "samples"
 OTHERS = 0.05  # of the recordings, which is enough to time slower codecs by
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One way through the recordings.
-
-    Attributes:
-        what: it is.
-        cores: that it was given.
-        speed: seconds of audio in a second, the start of processes left out.
-        per_cpu: seconds of audio in a CPU second of what encodes, whatever else the machine does.
-        whole_s: seconds from the command to its end; 0 of a loop in this process.
-        memory_mb: of a worker at most, in the first half of the run and in the second.
-    """
-
-    what: str
-    cores: int
-    speed: float
-    per_cpu: float
-    whole_s: float = 0.0
-    memory_mb: tuple[float, float] = (0.0, 0.0)
 
 
 def recordings(folder: Path, n: int) -> list[Path]:
@@ -64,39 +41,6 @@ def recordings(folder: Path, n: int) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, speech[start : start + length], RATE)
     return files_below(folder, [".flac"])
-
-
-def loop(what: str, encode: Callable[[Path], Any], paths: list[Path]) -> Measured:
-    """Encode one recording after another in this process, on one core."""
-    encode(paths[0])
-    begun = time.perf_counter(), time.process_time()
-    for path in paths:
-        encode(path)
-    time_s, cpu_s = time.perf_counter() - begun[0], time.process_time() - begun[1]
-    seconds = len(paths) * SECONDS
-    return Measured(what, 1, seconds / time_s, seconds / cpu_s)
-
-
-def encodec() -> Callable[[Path], Any]:
-    """EnCodec for 24 kHz at 1.5 kbit/s with random weights."""
-    from encodec import EncodecModel
-
-    model = EncodecModel.encodec_model_24khz(pretrained=False).eval()
-    model.set_target_bandwidth(1.5)
-    return lambda path: model.encode(torch.from_numpy(load(path, 24000))[None, None])
-
-
-def dac() -> Callable[[Path], Any]:
-    """The Descript Audio Codec for 16 kHz with random weights."""
-    from dac.model.dac import DAC
-
-    rates = [2, 4, 5, 8]
-    model = DAC(
-        encoder_rates=rates, decoder_rates=rates[::-1], sample_rate=RATE, n_codebooks=12
-    ).eval()
-    return lambda path: model.encode(
-        model.preprocess(torch.from_numpy(load(path, RATE))[None, None], RATE)
-    )
 
 
 class Watch(threading.Thread):
@@ -178,8 +122,7 @@ def main(
         source = Path(scratch, "in")
         paths = recordings(source, n)
         few = paths[: max(2, round(OTHERS * n))]
-        codec = vqcodec.load(device="cpu", voices=False)
-        rows = [alone.submit(loop, "plain loop of vqcodec", codec.encode, paths).result()]
+        rows = [own_loops(paths, n_jobs) for n_jobs in sorted({1, jobs})]
         for name, title, start in (("encodec", "EnCodec", encodec), ("dac", "DAC", dac)):
             if is_installed(name):
                 other = torch.no_grad()(start())

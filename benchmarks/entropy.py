@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from command import Output, run
+from command import Output, publish, run
 
 import vqcodec
 from vqcodec.codec import Codec
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import CheckpointError, DataError
-from vqcodec.evaluation.report import markdown_table, write_report
+from vqcodec.evaluation.report import markdown_table
 from vqcodec.format.chunks import Payload
 from vqcodec.format.codes import Codes
 from vqcodec.format.header import CHUNK_LENGTH, NGRAM_DIGEST_LENGTH, pack_header
@@ -145,10 +145,7 @@ def summary(
         for name in splits:
             bits = 8 * total(name, f"{coding}, payload") / total(name, "n_codes")
             share = total(name, f"{coding}, file") / total(name, f"{PACKED}, file")
-            line |= {
-                f"{name}, bits/code": f"{bits:.3f}",
-                f"{name}, file / packed": f"{share:.1%}",
-            }
+            line |= {f"{name}, bits/code": f"{bits:.3f}", f"{name}, file / packed": f"{share:.1%}"}
         lines.append(line)
     return lines
 
@@ -215,8 +212,7 @@ def main(
         + ", ".join(f"{name} {value:.0f}" for name, value in speed.items())
         + f" (split {names[0]}, medians of {repeats}).\n"
     )
-    write_report(output, "entropy", rows, page)
-    typer.echo(page)
+    publish(output, "entropy", rows, page)
 
 
 if __name__ == "__main__":

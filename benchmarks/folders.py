@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from command import Output, run
+from command import Output, publish, run
 
 from vqcodec.audio import info
 from vqcodec.errors import VqcodecError
-from vqcodec.evaluation.report import markdown_table, write_report
+from vqcodec.evaluation.report import markdown_table
 from vqcodec.files import AUDIO_SUFFIXES, files_below
 
 
@@ -93,8 +93,7 @@ def main(
         ]
     )
     page = f"{len(paths)} recordings, {seconds:.0f} s; the best of {repeats}.\n\n{table}\n"
-    write_report(output, "folders", rows, page)
-    typer.echo(page)
+    publish(output, "folders", rows, page)
 
 
 if __name__ == "__main__":

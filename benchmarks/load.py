@@ -15,11 +15,10 @@ from statistics import median
 from typing import Annotated
 
 import typer
-from command import Output, run
+from command import Output, facts_table, publish, run
 
 import vqcodec
 from vqcodec.errors import VqcodecError
-from vqcodec.evaluation.report import markdown_table, write_report
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "slt.wav"
 VOICE = "p225"
@@ -167,10 +166,9 @@ def main(
         f"MB, after {WARM_S:g} s": f"{tally.memory(WARM_S, 2 * WARM_S):.0f}",
         "MB, at the end": f"{tally.memory(last - WARM_S, last):.0f}",
     }
-    table = markdown_table([{"what": what, "": value} for what, value in facts.items()])
+    table = facts_table(facts)
     page = f"{clients} clients, {seconds:g} s, {SAMPLE.name}.\n\n{table}"
-    write_report(output, "load", rows, page)
-    typer.echo(page)
+    publish(output, "load", rows, page)
     if facts["other errors"] != "0":
         raise VqcodecError(f"some requests failed: {dict(tally.answers)}")
 

@@ -11,10 +11,10 @@ from typing import Annotated
 
 import torch
 import typer
-from command import Output, run
+from command import Output, publish, run
 from parts import PARTS, PEAK, Measured, Request, measure
 
-from vqcodec.evaluation.report import markdown_table, write_report
+from vqcodec.evaluation.report import markdown_table
 
 GROWING = ("encoding", "fast_decoding", "segments")
 LENGTHS = (10.0, 100.0, 1000.0)
@@ -104,8 +104,7 @@ def main(
     rows = [
         {"part": part, "cores": n, **asdict(found)} for (part, n), found in measured.items()
     ] + [{"part": part, "cores": cores[-1], **asdict(found)} for (part, _), found in grown.items()]
-    write_report(output, "speed", rows, page)
-    typer.echo(page)
+    publish(output, "speed", rows, page)
 
 
 if __name__ == "__main__":

@@ -241,38 +241,8 @@ def run(
     `jobs.map_unordered`.
     """
     if plan.is_one:
-        run_one(plan.pairs[0], start, label, quiet=quiet)
+        _run_one(plan.pairs[0], start, label, quiet=quiet)
         return
-    n_jobs = at_a_time(jobs, device) if plan.pairs else 1
-    found = run_all(plan.pairs, start, label, n_jobs, ahead)
-    result = ""
-    if found:
-        folder = os.path.commonpath([Path(target).parent for _, target in plan.pairs])
-        result = f"→ {folder or '.'}  {sum(found, Output(0.0))}"
-    n_failed = len(plan.pairs) - len(found)
-    finish(len(found), plan.n_existing, n_failed, quiet=quiet, result=result)
-
-
-def run_one(pair: tuple[str, str], start: Callable[[], Work], label: str, *, quiet: bool) -> None:
-    """Do the work on a single pair."""
-    source, target = pair
-    with progress_bar(label) as on_progress:
-        work = start()
-        with naming(source, target):
-            output = work(source, target, on_progress)
-    # What is no file may be where the data itself goes.
-    if output and not quiet and Path(target).is_file():
-        typer.echo(f"{source} → {target}  {output}")
-
-
-def run_all(
-    pairs: list[tuple[str, str]],
-    start: Callable[[], Work],
-    label: str,
-    n_jobs: int,
-    ahead: Ahead | None = None,
-) -> list[Output]:
-    """Work through pairs; returns what was made of those that did not fail."""
 
     def start_many() -> Callable[[tuple[str, str]], Output | None]:
         work = start()
@@ -285,9 +255,26 @@ def run_all(
         return work_on
 
     # So that all processes end at about the same time.
-    pairs = sorted(pairs, key=lambda pair: _size(pair[0]), reverse=True)
+    pairs = sorted(plan.pairs, key=lambda pair: _size(pair[0]), reverse=True)
+    n_jobs = at_a_time(jobs, device) if pairs else 1
     with closing(map_reported(start_many, pairs, label, n_jobs, ahead)) as results:
-        return [output for _, output in results if output is not None]
+        made = [output for _, output in results if output is not None]
+    result = ""
+    if made:
+        folder = os.path.commonpath([Path(target).parent for _, target in pairs])
+        result = f"→ {folder or '.'}  {sum(made, Output(0.0))}"
+    finish(len(made), plan.n_existing, len(pairs) - len(made), quiet=quiet, result=result)
+
+
+def _run_one(pair: tuple[str, str], start: Callable[[], Work], label: str, *, quiet: bool) -> None:
+    source, target = pair
+    with progress_bar(label) as on_progress:
+        work = start()
+        with naming(source, target):
+            output = work(source, target, on_progress)
+    # What is no file may be where the data itself goes.
+    if output and not quiet and Path(target).is_file():
+        typer.echo(f"{source} → {target}  {output}")
 
 
 def _size(path: str) -> int:

@@ -28,8 +28,7 @@ Source = Annotated[
     ),
 ]
 Sink = Annotated[
-    str,
-    typer.Option("--output", "-o", metavar="SINK", help="The folder or bucket of the result."),
+    str, typer.Option("--output", "-o", metavar="SINK", help="The folder or bucket of the result.")
 ]
 Ray = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""What is shown: progress on stderr, results on stdout."""
+"""What is shown: progress and errors on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vqcodec.errors import RecordingWarning
+from vqcodec.errors import RecordingWarning, VqcodecError
+from vqcodec.extras import extra_with
 
 if TYPE_CHECKING:
     from vqcodec.evaluation.cache import OnProgress as OnReportProgress
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 OnProgress = Callable[..., None]
 LOG_SECONDS = 30.0
 """Between the lines of a log, at least."""
+# What Typer raises for bad arguments; only its subclasses have public names.
+USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 
 
 @contextmanager
@@ -119,6 +122,27 @@ def recording_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         show_other, warnings.showwarning = warnings.showwarning, tell
         yield
+
+
+def usage_message(error: Any) -> str:
+    """One line about an error in the arguments."""
+    command = error.ctx.command_path if error.ctx else "vqcodec"
+    return f"{_one_line(error.format_message()).rstrip('.')}; see {command} --help"
+
+
+def message(error: Exception) -> str:
+    """One line about an error in the data, the system or the program."""
+    if isinstance(error, VqcodecError):
+        return _one_line(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ModuleNotFoundError) and (extra := extra_with(error.name or "")):
+        return f"{error.name}: is not installed; pip install 'vqcodec[{extra}]'"
+    return _one_line(f"this is a bug ({type(error).__name__}: {error}); report what --debug prints")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split("\n"))
 
 
 def show(results: Mapping[str, Any] | list[dict[str, Any]], *, as_json: bool) -> None:

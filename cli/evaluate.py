@@ -53,8 +53,7 @@ ConvertedVoices = Annotated[
 Refined = Annotated[
     bool,
     typer.Option(
-        "--refine",
-        help="Measure refined codes, too (see encode); with --conversion, only them.",
+        "--refine", help="Measure refined codes, too (see encode); with --conversion, only them."
     ),
 ]
 Conditions = Annotated[
@@ -83,8 +82,7 @@ def evaluate(
     generations: Generations = None,
     recognizer: Listener = None,
     limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Files at most; with --conversion, of each voice."),
+        int | None, typer.Option(min=1, help="Files at most; with --conversion, of each voice.")
     ] = None,
     jobs: opt.Jobs = None,
     conversion: Annotated[

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from vqcodec_cli.display import show
-from vqcodec_cli.errors import message
+from vqcodec_cli.display import message, show
 from vqcodec_cli.models import describe
 from vqcodec_cli.options import Json, ModelOfCodes
 
@@ -40,7 +39,10 @@ def info(
     elif _holds_codes(Path(file)):
         results = _describe_codes(Path(file))
     else:
-        results = _describe_recording(Path(file))
+        from vqcodec.audio import info as audio_info
+
+        names = ("format", "subtype", "sample_rate", "channels", "n_samples", "duration_s")
+        results = {"kind": "recording", **_fields(audio_info(file), *names)}
     show(results, as_json=as_json)
 
 
@@ -129,13 +131,6 @@ def _describe_stream(record: StreamRecord, header: Header) -> dict[str, Any]:
         "step_cents": record.step,
         "mean_hz": round(record.reference, 2),
     }
-
-
-def _describe_recording(path: Path) -> dict[str, Any]:
-    from vqcodec.audio import info as audio_info
-
-    names = ("format", "subtype", "sample_rate", "channels", "n_samples", "duration_s")
-    return {"kind": "recording", **_fields(audio_info(path), *names)}
 
 
 def _fields(record: object, *names: str) -> dict[str, Any]:

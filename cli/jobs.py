@@ -16,12 +16,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkProcess
-from typing import Generic, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, NoReturn, TypeVar
 
-from vqcodec_cli.errors import message
+from vqcodec_cli.display import message
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkProcess
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -111,6 +112,9 @@ def _shared(
     n_jobs: int,
     ahead: Callable[[Sequence[Item]], None] | None,
 ) -> Iterator[tuple[int, Outcome[Result]]]:
+    from multiprocessing import get_context
+    from multiprocessing.connection import wait
+
     gc.freeze()  # what the processes are to share, a collection in one would copy
     before = signal.signal(signal.SIGTERM, _terminated)
     left = deque(range(len(items)))
@@ -142,7 +146,8 @@ def _shared(
                 try:
                     done, is_alive = worker.pipe.recv(), True
                 except (EOFError, OSError):
-                    done, is_alive = _killed(worker.process, items[worker.places[0]]), False
+                    held = [items[place] for place in worker.places]
+                    done, is_alive = _killed(worker.process, held), False
                 yield worker.places.popleft(), done
                 if is_alive and worker.places:
                     continue
@@ -166,13 +171,15 @@ def _terminated(*_: object) -> NoReturn:
     sys.exit(128 + signal.SIGTERM)
 
 
-def _killed(process: ForkProcess, item: object) -> Outcome[Result]:
+def _killed(process: ForkProcess, held: Sequence[object]) -> Outcome[Result]:
+    """What became of the first of the items that an ended process held, any of which may be why."""
     process.join()
-    name = item[0] if isinstance(item, tuple) else item
+    name, *others = (str(item[0] if isinstance(item, tuple) else item) for item in held)
+    ahead = f", and had {', '.join(others)} read ahead," if others else ""
     return Outcome(
         None,
-        f"{name}: the process that worked on it ended with status {process.exitcode}; if memory "
-        "ran out, give fewer --jobs",
+        f"{name}: the process that worked on it{ahead} ended with status {process.exitcode}; if "
+        "memory ran out, give fewer --jobs",
     )
 
 

@@ -9,15 +9,14 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import repeat
 from typing import Annotated, Any, NoReturn
 
 import typer
 from vqcodec_cli.datasets import decode_dataset, encode_dataset
-from vqcodec_cli.display import recording_warnings
-from vqcodec_cli.errors import USAGE_ERROR, message, usage_message
+from vqcodec_cli.display import USAGE_ERROR, message, recording_warnings, usage_message
 from vqcodec_cli.evaluate import evaluate, leakage, units_eval
 from vqcodec_cli.export import app as export
 from vqcodec_cli.info import info, verify
@@ -34,28 +33,34 @@ from vqcodec_cli.voices import app as voices
 from vqcodec_cli.voices import enroll
 
 HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+COMMANDS: dict[str, Callable[..., None]] = {
+    **{"encode": encode, "decode": decode, "convert": convert},
+    **{"enroll": enroll, "speakers": speakers, "models": models, "info": info, "verify": verify},
+    **{"prepare": prepare, "train": train, "recipes": recipes},
+    **{"sample": sample, "score": score},
+    **{"units": units, "units-eval": units_eval, "leakage": leakage},
+    **{"encode-dataset": encode_dataset, "decode-dataset": decode_dataset},
+    **{"serve": serve, "studio": studio},
+    "eval": evaluate,
+}
+GROUPS = {"voices": voices, "model": model, "export": export}
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings=HELP,
-    rich_markup_mode="markdown",
-)
 
-for command in (
-    *(encode, decode, convert),
-    *(enroll, speakers, models, info, verify),
-    *(prepare, train, recipes),
-    *(sample, score),
-    *(units, units_eval, leakage),
-    *(encode_dataset, decode_dataset),
-    *(serve, studio),
-):
-    app.command(context_settings=HELP)(command)
-app.command("eval", context_settings=HELP)(evaluate)
-app.add_typer(voices, name="voices", context_settings=HELP)
-app.add_typer(model, name="model", context_settings=HELP)
-app.add_typer(export, name="export", context_settings=HELP)
+def command_line(*wanted: str) -> typer.Typer:
+    """All commands, or those of these names: to understand all takes longer than to import them."""
+    app = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings=HELP,
+        rich_markup_mode="markdown",
+    )
+    app.callback()(common)
+    for name in wanted or (*COMMANDS, *GROUPS):
+        if name in COMMANDS:
+            app.command(name, context_settings=HELP)(COMMANDS[name])
+        else:
+            app.add_typer(GROUPS[name], name=name, context_settings=HELP)
+    return app
 
 
 def _print_version(wanted: bool) -> None:
@@ -66,7 +71,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
 def common(
     version: Annotated[
         bool,
@@ -90,6 +94,8 @@ def run() -> NoReturn:
     # torch is a million objects that stay: to look through them for garbage, again and again while
     # it is imported and once more at the end, takes a second.
     gc.set_threshold(100_000)
+    # NumPy starts threads that wait for work, each at full load for some 25 ms before it sleeps.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     status = main()
     gc.freeze()
     if status == INTERRUPTED:
@@ -129,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig()
         logging.getLogger("vqcodec_cli").setLevel(logging.DEBUG)
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    app = command_line(*(name for name in arguments[:1] if name in COMMANDS | GROUPS))
     try:
         with recording_warnings():
             status = app(arguments, prog_name="vqcodec", standalone_mode=False)

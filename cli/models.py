@@ -55,16 +55,25 @@ def push(
 
 
 def models(as_json: Json = False) -> None:
-    """List the packaged models.
+    """List the packaged models; vqcodec info NAME says all that is known of one.
 
-    Example: vqcodec models --json
+    Codes in a second, how many there are to choose from, decoders, size of the file.
+
+    Example: vqcodec models
     """
     from vqcodec.weights.registry import packaged, read_header
 
     found = [describe(read_header(path)) for path in packaged().values()]
-    if not found and not as_json:
+    if as_json:
+        show(found, as_json=True)
+        return
+    if not found:
         typer.echo("no packaged models; train one: vqcodec train --help")
-    show(found, as_json=as_json)
+    width = max((len(one["name"]) for one in found), default=0)
+    for one in found:
+        codes = f"{one['frame_rate']:>3g} codes/s of {one['codebook_size']}"
+        size = f"{one['size_bytes'] / 1e6:4.1f} MB"
+        typer.echo(f"{one['name']:<{width}}  {codes:<19}  {size}  {', '.join(one['decoders'])}")
 
 
 def speakers(model: Model = None, voices: Voices = None, as_json: Json = False) -> None:

@@ -50,8 +50,7 @@ OtherVoice = Annotated[
 Corpus = Annotated[
     Path,
     typer.Argument(
-        metavar="FOLDER|MANIFEST",
-        help="VCTK, LibriSpeech, SPEAKER/NAME.wav, or a manifest.csv.",
+        metavar="FOLDER|MANIFEST", help="VCTK, LibriSpeech, SPEAKER/NAME.wav, or a manifest.csv."
     ),
 ]
 Report = Annotated[

@@ -7,18 +7,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from vqcodec_cli.display import progress_bar, show
+from vqcodec_cli.display import duration, progress_bar, show
 from vqcodec_cli.options import Jobs, files_at_a_time
 
 CorpusName = Literal[
-    "vctk",
-    "librispeech",
-    "libritts",
-    "ljspeech",
-    "commonvoice",
-    "folder",
-    "lhotse",
-    "datasets",
+    "vctk", "librispeech", "libritts", "ljspeech", "commonvoice", "folder", "lhotse", "datasets"
 ]
 """How recordings lie: the keys of `vqcodec.data.corpora.CORPORA`; and sources of data sets."""
 
@@ -74,7 +67,7 @@ def prepare(
         {
             "output": str(output),
             "clips": len(data.clips),
-            "hours": len(data.audio) / data.sample_rate / 3600,
+            "length": duration(len(data.audio) / data.sample_rate),
             "speakers": len({clip.speaker for clip in data.clips}),
             "splits": {name: splits[name] for name in corpora.SPLITS if splits[name]},
             **({"labelled": track.n_clips} if track else {}),

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from vqcodec_cli import options as opt
 from vqcodec_cli.batch import STREAM, check_target, readable, writable
-from vqcodec_cli.display import progress_bar, show, warn_of_clipping
-from vqcodec_cli.errors import message
+from vqcodec_cli.display import message, progress_bar, show, warn_of_clipping
 from vqcodec_cli.options import load_codec
 
 from vqcodec.errors import SpeakerError
@@ -50,8 +49,7 @@ NewVoice = Annotated[
 
 def sample(
     output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="FILE", help="A sound file, or - (a WAV)."),
+        str, typer.Option("--output", "-o", metavar="FILE", help="A sound file, or - (a WAV).")
     ],
     speaker: NewVoice = None,
     seconds: Annotated[
@@ -108,6 +106,8 @@ def sample(
             on_progress=on_progress,
         )
         clipped = codec.decode_to(writable(output), codes)
+    if output != STREAM:
+        typer.echo(f"→ {output}  {codes.duration_s:.2f} s")
     warn_of_clipping(output, clipped, "try another --seed, or a quieter --prompt")
 
 

@@ -57,15 +57,14 @@ def _train_codec(
         assert report.usage is not None
         return f"loss {report.losses['total']:.3f}", f"perplexity {report.usage.perplexity:.0f}"
 
-    stages = [f", stage {number}" if number > 1 else "" for number in range(1, len(trees) + 1)]
     plans = [
-        validated(Recipe, f"{recipe}{stage}", tree)
-        for stage, tree in zip(stages, trees, strict=True)
+        validated(Recipe, f"{recipe}, stage {number}" if number > 1 else recipe, tree)
+        for number, tree in enumerate(trees, 1)
     ]
-    from vqcodec.training.stages import train_stages  # torch takes seconds: not before a fault
+    from vqcodec.training import stages  # torch takes seconds: not before a fault
 
     with _reporter(figures) as on_report:
-        path = train_stages(plans, device=device, resume=resume, on_report=on_report)
+        path = stages.train(*plans, device=device, resume=resume, on_report=on_report)
     voice = ["--speaker", "NAME"] if plans[0].model.speaker.kind == "table" else []
     _end(path, ["encode", "in.wav", "out.codes", "--model", str(path), *voice])
 
@@ -116,9 +115,7 @@ def recipes() -> None:
 
 
 @contextmanager
-def _reporter(
-    figures: Callable[[Report], tuple[str, str]],
-) -> Iterator[Callable[[Report], None]]:
+def _reporter(figures: Callable[[Report], tuple[str, str]]) -> Iterator[Callable[[Report], None]]:
     """A live line of reports, or where there is no terminal a line for each validation.
 
     Before it, what the training says of itself. Warnings appear once each. `figures` tells what

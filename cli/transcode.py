@@ -186,8 +186,7 @@ def decode(
 
 def convert(
     sources: Annotated[
-        list[str],
-        typer.Argument(metavar="RECORDING...", help="Recordings, folders of them, or -."),
+        list[str], typer.Argument(metavar="RECORDING...", help="Recordings, folders of them, or -.")
     ],
     speaker: Annotated[str, opt.voice_option("The new voice, by name or from a recording.")],
     output: Converted = None,

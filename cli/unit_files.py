@@ -7,17 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from vqcodec_cli.batch import (
-    STREAM,
-    Output,
-    Work,
-    check_target,
-    finish,
-    naming,
-    run_all,
-    run_one,
-    writable,
-)
+from vqcodec_cli.batch import STREAM, Output, Plan, Work, check_target, naming, run, writable
 from vqcodec_cli.display import OnProgress, warn_of_clipping
 
 from vqcodec.errors import CodesError, VqcodecError
@@ -82,12 +72,8 @@ def decode_units(
 
         return work
 
-    pairs = [(source, path) for path in names]
-    if len(pairs) == 1:
-        run_one(pairs[0], start, "decoding", quiet=quiet)
-    else:
-        outputs = run_all(pairs, start, "decoding", n_jobs=1)
-        finish(len(outputs), 0, len(pairs) - len(outputs), quiet=quiet)
+    plan = Plan([(source, path) for path in names], is_one=len(names) == 1)
+    run(plan, start, label="decoding", jobs=1, device="cpu", quiet=quiet)
 
 
 def _maker(

@@ -39,8 +39,7 @@ FORMATS = {".txt": True, ".jsonl": True, ".npy": False, ".textgrid": False}
 Work = Callable[[tuple[str, str]], Line]
 
 Sources = Annotated[
-    list[str],
-    typer.Argument(help="Recordings, code files, folders of either, or - (a recording)."),
+    list[str], typer.Argument(help="Recordings, code files, folders of either, or - (a recording).")
 ]
 Target = Annotated[
     str | None,
@@ -53,8 +52,7 @@ Target = Annotated[
     ),
 ]
 Dedup = Annotated[
-    bool,
-    typer.Option("--dedup", help="Collapse consecutive repeats, and add their durations."),
+    bool, typer.Option("--dedup", help="Collapse consecutive repeats, and add their durations.")
 ]
 
 

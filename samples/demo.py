@@ -28,8 +28,8 @@ def main() -> None:
     print(f"recording   {source}  {original.duration:.2f} s, {source.stat().st_size} bytes")
     print(
         f"codes       {OUTPUT / 'rms.codes'}  {size} bytes, "
-        f"{codes.nominal_bits_per_second:.0f} bit/s of codes, "
-        f"{codes.bits_per_second:.0f} bit/s with header"
+        f"{codes.bits_per_second:.0f} bit/s with its header, of "
+        f"{codes.nominal_bits_per_second:.0f} before entropy coding"
     )
     print(f"decoded     {OUTPUT / 'rms.wav'}")
     for voice in VOICES:

@@ -20,6 +20,7 @@ from recordings import spoken, write
 from training_data import prepare_speech, run, small_recipe
 
 import vqcodec
+from vqcodec import audio
 from vqcodec.data.prepared import PreparedData
 from vqcodec.evaluation import comparison, conversion
 from vqcodec.evaluation.cache import Setup, prepare_setup
@@ -156,6 +157,12 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A WAV of a woman who speaks for 2.27 seconds, 16 kHz mono."""
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
     return write(path, spoken("slt", 0.0, 2.27))
+
+
+@pytest.fixture(scope="session")
+def samples(speech: Path) -> np.ndarray:
+    """The speech as an array at 16 kHz."""
+    return audio.load(speech, 16000)
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ prepare(corpora.folder(sys.argv[1]), sys.argv[2], corpus="folder", on_progress=o
 TRAINS = """
 import sys
 from vqcodec.training.recipe_files import load_recipe
-from vqcodec.training.trainer import train
+from vqcodec.training.stages import train
 def on_report(report):
     print("ready", flush=True)
     sys.stdin.read()

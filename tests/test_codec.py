@@ -29,12 +29,6 @@ from vqcodec.weights import checkpoint
 
 
 @pytest.fixture(scope="module")
-def samples(speech: Path) -> np.ndarray:
-    """The speech as an array at 16 kHz."""
-    return load_audio(speech, 16000)
-
-
-@pytest.fixture(scope="module")
 def model_file(
     tiny_model: Path, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

@@ -12,7 +12,6 @@ import torch
 
 import vqcodec
 from vqcodec import Codes
-from vqcodec.audio import load as load_audio
 from vqcodec.codec import Codec
 from vqcodec.errors import AudioError, CheckpointError, CodesError, SpeakerError, VqcodecError
 from vqcodec.inference import engines
@@ -20,12 +19,6 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.weights import checkpoint
-
-
-@pytest.fixture(scope="module")
-def samples(speech: Path) -> np.ndarray:
-    """The speech as an array at 16 kHz."""
-    return load_audio(speech, 16000)
 
 
 @pytest.fixture(scope="module", params=["onnx", "torch"])

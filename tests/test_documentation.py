@@ -17,7 +17,7 @@ import pytest
 import typer
 from command_line import ROOT, Run
 from recordings import spoken, write
-from vqcodec_cli.main import app
+from vqcodec_cli.main import command_line
 
 from vqcodec.training.recipe import PriorRecipe, Recipe
 from vqcodec.training.recipe_files import packaged_recipes, read_recipe, validated
@@ -73,7 +73,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def parse(words: list[str], *, is_mention: bool = False) -> None:
     """Check the arguments of vqcodec as the command line does, and the recipe of a training."""
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(command_line())
     context = command.make_context("vqcodec", list(words))
     name, command, rest = command.resolve_command(context, list(words))
     if not rest and is_mention:

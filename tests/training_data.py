@@ -23,7 +23,8 @@ from vqcodec.data.prepared import PreparedData, prepare
 from vqcodec.training.loop import STATE_FILE, Report
 from vqcodec.training.recipe import Recipe, RunConfig
 from vqcodec.training.session import Processes
-from vqcodec.training.trainer import Trainer, train
+from vqcodec.training.stages import train
+from vqcodec.training.trainer import Trainer
 
 ON_CPU = Processes(0, 1, torch.device("cpu"))
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -32,8 +32,7 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.graphs import export_graphs
 from vqcodec.models.pitch import PitchStream, mean_log_f0
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.training import ngram_fit
-from vqcodec.training.entropy_coder import PITCH_TABLES, fit_entropy_coder
+from vqcodec.training.entropy_coder import PITCH_TABLES, fit_entropy_coder, fit_tables
 from vqcodec.training.recipe_files import load_recipe
 from vqcodec.training.session import keep_freed_memory
 from vqcodec.weights import checkpoint
@@ -160,7 +159,7 @@ def fitted_to_pitch(config: ModelConfig, data: PreparedData) -> NgramModel:
     for clip, track in zip(data.clips, tracks, strict=True):
         symbols[clip.split].append(stream.quantizer.encode(track, mean_log_f0(track))[None])
     size, rate = config.pitch.alphabet_size, config.sample_rate / config.hop_length
-    tables = ngram_fit.fit(symbols["train"], size, **PITCH_TABLES)
+    tables = fit_tables(symbols["train"], size, **PITCH_TABLES)
     held_out = [own for own in symbols["valid"] if own.size]
     n_bits = sum(8 * len(tables.encode(CodeBlock(own))) for own in held_out)
     seconds = sum(own.size for own in held_out) * config.pitch.codes_per_symbol / rate

@@ -21,9 +21,8 @@ from vqcodec.format.codes import Codes
 from vqcodec.format.header import StreamMetadata
 from vqcodec.format.streaming import CodesStream
 from vqcodec.inference import engines, melody
-from vqcodec.inference.encoding import Progress, listened, live_codes
+from vqcodec.inference.encoding import Progress, encode_recording, listened, live_codes
 from vqcodec.inference.engines import DeviceName, EngineName
-from vqcodec.inference.recordings import encode_recording
 from vqcodec.inference.sources import (
     ConvertCall,
     EncodeCall,

@@ -49,9 +49,9 @@ def library(name: str) -> Any:
     # OSError comes of a compiled library that misses a symbol of another, as in releases that do
     # not go together.
     except (ImportError, OSError) as error:
-        raise VqcodecError(
-            f"{name}: cannot be imported ({error}); pip install 'vqcodec[{extra_with(name)}]'"
-        ) from error
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name == name
+        fault = "is not installed" if is_missing else f"cannot be imported ({error})"
+        raise VqcodecError(f"{name}: {fault}; pip install 'vqcodec[{extra_with(name)}]'") from error
 
 
 def require(extra: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -223,24 +223,20 @@ def load(codec: Codec, path: str | os.PathLike[str] | None = None) -> Prior:
     library("torch")  # says which extra is missing, if one is
     from vqcodec.weights.prior_checkpoint import packaged, read
 
-    path = _find(codec, packaged()) if path is None else Path(path)
-    model, histogram, typical, provenance, fingerprint = read(path)
-    if fingerprint != codec.fingerprint.hex():
+    own = codec.fingerprint.hex()
+    path = packaged().get(own) if path is None else Path(path)
+    if path is None:
         raise CheckpointError(
-            f"{path}: knows the codes of model {fingerprint}, and {codec.name} is "
-            f"{codec.fingerprint.hex()}: give the prior that was trained on {codec.name}"
-        )
-    return Prior(model, histogram, typical, codec, provenance)
-
-
-def _find(codec: Codec, priors: Mapping[str, Path]) -> Path:
-    fingerprint = codec.fingerprint.hex()
-    if fingerprint not in priors:
-        raise CheckpointError(
-            f"{codec.name}: no prior is packaged for this model ({fingerprint}): train one "
+            f"{codec.name}: no prior is packaged for this model ({own}): train one "
             "(vqcodec train prior.yaml) and name its file (--prior)"
         )
-    return priors[fingerprint]
+    model, histogram, typical, provenance, fingerprint = read(path)
+    if fingerprint != own:
+        raise CheckpointError(
+            f"{path}: knows the codes of model {fingerprint}, and {codec.name} is "
+            f"{own}: give the prior that was trained on {codec.name}"
+        )
+    return Prior(model, histogram, typical, codec, provenance)
 
 
 def _drawn(

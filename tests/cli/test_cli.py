@@ -16,18 +16,12 @@ import soundfile
 from command_line import is_one_line, process
 from recordings import spoken
 from vqcodec_cli import transcode
-from vqcodec_cli.main import app
+from vqcodec_cli.main import COMMANDS
 from vqcodec_cli.prepare import CorpusName
 
 import vqcodec
 from vqcodec.data.corpora import CORPORA
 from vqcodec.errors import RecordingWarning
-
-COMMANDS = [
-    command.name or command.callback.__name__.replace("_", "-")
-    for command in app.registered_commands
-    if command.callback
-]
 
 # The frame
 

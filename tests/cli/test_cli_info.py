@@ -55,9 +55,15 @@ def test_info_of_a_model_is_what_models_lists(run, tiny_model, monkeypatch):
     assert set(model["cost"]) == {"encoder", "quantizer", "speaker", "fast", "wavenet"}
     assert model["cost"]["encoder"]["look_ahead_ms"] == pytest.approx(149, abs=0.5)
     assert set(model["latency_ms"]) == {"fast", "wavenet"}
-    text = run("models").stdout
+    text = run("info", "tiny").stdout
     assert model["fingerprint"] in text
     assert re.search(r"wavenet: parameters \d+, macs per second [\d.]+ million", text)
+
+
+def test_models_are_listed_in_a_line_each(run):
+    lines = run("models").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(vqcodec.list_models())
+    assert re.fullmatch(r"speech-1k +125 codes/s of 2048 +\d+\.\d MB  fast, wavenet", lines[0])
 
 
 def test_info_of_what_is_none_of_these(run, tmp_path):

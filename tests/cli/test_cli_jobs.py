@@ -103,6 +103,19 @@ def test_a_killed_process_costs_the_file_that_it_had() -> None:
     assert "fewer --jobs" in found["large"].error
 
 
+def test_a_killed_process_names_all_that_it_held() -> None:
+    def ahead(items: list[str]) -> None:
+        if "b" in items:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    items = ["a", "b", "c", "d", "e", "f", "g", "h"]
+    found = [
+        done.error for _, done in map_unordered(lambda: str.upper, items, 2, ahead) if done.error
+    ]
+    assert found[0].startswith("a: the process that worked on it, and had b read ahead, ended with")
+    assert found[1].startswith("b: the process that worked on it ended with status -9; if memory")
+
+
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_a_process_hears_of_what_it_is_to_do_next(n_jobs: int) -> None:
     told: list[int] = []

@@ -34,7 +34,7 @@ CONVERT_PAIRS = "vqcodec.evaluation.conversion.convert_pairs"
 LEAKAGE = "vqcodec.evaluation.leakage.leakage"
 UNITS_EVAL = "vqcodec.evaluation.unit_report.evaluate"
 PREPARE = "vqcodec.data.prepared.prepare"
-TRAIN, TRAIN_PRIOR = "vqcodec.training.stages.train_stages", "vqcodec.training.prior_trainer.train"
+TRAIN, TRAIN_PRIOR = "vqcodec.training.stages.train", "vqcodec.training.prior_trainer.train"
 
 Received = dict[str, dict[str, Any]]
 

@@ -70,7 +70,7 @@ def test_sample_writes_speech_of_the_wanted_length(
     path = tmp_path / "made.wav"
     arguments = ["sample", "--seconds", "0.5", "--scheme", scheme, "-o", path, *options]
     result = run(*arguments)
-    assert (result.status, result.stdout, result.stderr) == (0, "", "")
+    assert (result.status, result.stdout, result.stderr) == (0, f"→ {path}  0.50 s\n", "")
     samples, sample_rate = soundfile.read(path)
     assert (len(samples), sample_rate) == (8064, 16000)  # 63 whole codes
     assert np.abs(samples).max() > 1e-3

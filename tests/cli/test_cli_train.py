@@ -66,14 +66,14 @@ def test_train_shows_each_kind_of_warning_once(run, recipe, monkeypatch, tmp_pat
     from vqcodec.training import loop as loop
     from vqcodec.training import stages
 
-    def train(recipes, *, on_report, **options):
+    def train(*recipes, on_report, **options):
         assert [recipe.max_minutes for recipe in recipes] == [2.5]
         for step, warning in enumerate((None, "collapsing: 1.5", "collapsing: 1.4", "slow: 3"), 1):
             usage = SimpleNamespace(perplexity=1.0)
             on_report(loop.Report(step, 4, {"total": 1.0}, usage, None, warning))
         return tmp_path / "model.safetensors"
 
-    monkeypatch.setattr(stages, "train_stages", train)
+    monkeypatch.setattr(stages, "train", train)
     result = run("train", recipe, "--max-minutes", "2.5")
     assert result.status == 0
     assert result.stderr == "vqcodec: collapsing: 1.5\nvqcodec: slow: 3\n"

@@ -24,7 +24,7 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.interfaces import Condition
 from vqcodec.models.speaker_vector import guided
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.training import trainer
+from vqcodec.training import stages
 from vqcodec.training.objective import Objective
 from vqcodec.weights import checkpoint
 
@@ -182,7 +182,7 @@ def test_a_decoder_is_trained_on_code_files(encoded: Encoded, tmp_path: Path) ->
             initial_model=str(encoded.model),
             data=data_section(encoded.data, codes=None if codes is None else str(codes)),
         )
-        return checkpoint.load(trainer.train(recipe, device="cpu"))
+        return checkpoint.load(stages.train(recipe, device="cpu"))
 
     other = tmp_path / "codes"
     for path in encoded.folder.rglob("*.codes"):

@@ -17,7 +17,7 @@ from vqcodec.data.phones import add_phones, read_phones
 from vqcodec.data.prepared import Clip, PreparedData
 from vqcodec.errors import DataError
 from vqcodec.format.textgrid import Interval, textgrid
-from vqcodec.training import trainer
+from vqcodec.training import stages, trainer
 from vqcodec.training.loop import Report
 
 HOP = 128
@@ -139,7 +139,7 @@ def loud_or_not(data: PreparedData, clip: Clip) -> list[Interval]:
 def train(prepared: PreparedData, output: Path, **changes: object) -> list[Report]:
     reports: list[Report] = []
     recipe = small_recipe(prepared, output, **changes)
-    trainer.train(recipe, device="cpu", on_report=reports.append)
+    stages.train(recipe, device="cpu", on_report=reports.append)
     return reports
 
 

@@ -15,19 +15,19 @@ from recordings import SAID, SAID_S, spoken, write, write_corpus
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError, VqcodecError
 from vqcodec.evaluation import (
+    bootstrap,
     cache,
     comparison,
     conversion,
     recognition,
     report,
-    summary,
     treatments,
 )
-from vqcodec.evaluation.external import Coded
+from vqcodec.evaluation.baselines import Coded
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import METRICS, SAMPLE_RATE, UndefinedMetricError
 from vqcodec.evaluation.recognition import Recognizer
-from vqcodec.evaluation.summary import WORD_ERROR_RATE
+from vqcodec.evaluation.report import WORD_ERROR_RATE
 from vqcodec.evaluation.treatments import Treatment
 
 
@@ -88,31 +88,31 @@ def row(**values: Any) -> dict[str, Any]:
 
 def test_word_errors_are_summed_before_they_are_divided() -> None:
     rows = [row(**{"word errors": 1, "words": 1}), row(**{"word errors": 0, "words": 9})]
-    assert summary.word_error_rate(rows)[:2] == (10.0, 2)
+    assert report.word_error_rate(rows)[:2] == (10.0, 2)
 
 
 def test_word_errors_stand_beside_those_of_the_same_originals() -> None:
-    ratio = summary.ratio([3, 5, 9, None], [1, 3, 2, None])
+    ratio = bootstrap.ratio([3, 5, 9, None], [1, 3, 2, None])
     assert ratio[:2] == (pytest.approx(17 / 6), 3)
     assert ratio.interval is not None
     assert 5 / 3 <= ratio.interval.low < 17 / 6 < ratio.interval.high <= 9 / 2
-    assert summary.ratio([3, 5], [0, 0])[:3] == (None, 0, None)
+    assert bootstrap.ratio([3, 5], [0, 0])[:3] == (None, 0, None)
 
 
 def test_words_put_in_stand_apart() -> None:
     rows = [row(**{"word errors": 4, "words put in": 3, "words": 10})]
-    table = summary.table_row("x", summary.summarise(rows, rows))
+    table = report.table_row("x", report.summarise(rows, rows))
     assert table["WER (%) ↓"] == "40.0"
     assert table["words put in (%) ↓"] == "30.0"
 
 
 def test_measures_that_were_trained_on_are_marked() -> None:
-    table = summary.table_row("x", summary.summarise([row()], [row()]))
+    table = report.table_row("x", report.summarise([row()], [row()]))
     marked = {name.split(" †")[0] for name in table if "†" in name}
     assert marked == {
         *("STOI", "F0 correlation", "F0 error (cents)", "voicing error", "mel distance"),
     }
-    assert "loss" in summary.TRAINED_ON_NOTE
+    assert "loss" in report.TRAINED_ON_NOTE
 
 
 def test_a_mean_over_some_files_says_so() -> None:
@@ -122,7 +122,7 @@ def test_a_mean_over_some_files_says_so() -> None:
         row(STOI=0.75, **{"PESQ-WB": None}),
     ]
     rows = [{**one, "DNSMOS": None} for one in rows]
-    table = summary.table_row("x", summary.summarise(rows, rows))
+    table = report.table_row("x", report.summarise(rows, rows))
     assert table["STOI † ↑"] == "0.500 [0.250, 0.750] (2 of 3 files)"
     assert table["PESQ-WB ↑"] == "0.500 (2 of 3 files)"
     assert table["ESTOI ↑"] == "0.500"

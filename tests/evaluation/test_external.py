@@ -14,11 +14,9 @@ from command_line import ROOT
 from recordings import spoken
 
 from vqcodec.errors import VqcodecError
-from vqcodec.evaluation import external
-from vqcodec.evaluation.baselines import baseline
-from vqcodec.evaluation.external import ExternalCodec, external_codec
+from vqcodec.evaluation.baselines import ExternalCodec, baseline, external_codec
+from vqcodec.evaluation.quality import SAMPLE_RATE as RATE
 
-RATE = external.SAMPLE_RATE
 PAGE = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
 HALVED = """
 def halved(waveform):

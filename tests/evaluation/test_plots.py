@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from vqcodec.evaluation.summary import BIT_RATE, WORD_ERROR_RATE, Mean
+from vqcodec.evaluation.bootstrap import Mean
+from vqcodec.evaluation.report import BIT_RATE, WORD_ERROR_RATE
 
 image = pytest.importorskip("matplotlib.image")
 

@@ -102,7 +102,7 @@ def test_without_weights_pocketsphinx_listens_unless_another_was_asked_for(
     monkeypatch.setattr(recognition, "DEFAULT", "tiny")
     found = find_recognizer()
     assert (found.name, found.folder) == ("pocketsphinx", None)
-    reason = "Whisper tiny: its weights cannot be fetched (no route to host); give a folder that"
+    reason = "its weights cannot be fetched (no route to host); give a folder that"
     assert f"Not Whisper tiny: {reason}" in found.about()
     with pytest.raises(
         VqcodecError, match=r"its weights cannot be fetched .* or use pocketsphinx$"

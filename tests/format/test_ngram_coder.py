@@ -21,7 +21,7 @@ from vqcodec.errors import CheckpointError, DataError
 from vqcodec.format.chunks import Payload
 from vqcodec.format.ngram_coder import NgramModel
 from vqcodec.format.stream_records import CodeBlock
-from vqcodec.training import ngram_fit as ngram
+from vqcodec.training.entropy_coder import fit_tables
 
 SIZE = 24
 
@@ -36,7 +36,7 @@ def likely_codes(n_codes: int, seed: int = 0, n_codebooks: int = 1) -> np.ndarra
 @cache
 def fitted(n_codebooks: int = 1) -> NgramModel:
     sequences = [likely_codes(2000, seed, n_codebooks) for seed in range(1, 6)]
-    return ngram.fit(sequences, SIZE, n_context=2 * n_codebooks, width=8, units=32, steps=400)
+    return fit_tables(sequences, SIZE, n_context=2 * n_codebooks, width=8, units=32, steps=400)
 
 
 def decoded(model: NgramModel, payload: bytes, length: int) -> np.ndarray:
@@ -311,12 +311,12 @@ def test_fitted_models_know_what_follows(n_codebooks):
 def test_fitting_twice_gives_the_same_model_and_leaves_torchs_own_numbers_alone():
     state = torch.random.get_rng_state()
     options = {"n_context": 2, "width": 4, "units": 8, "steps": 3}
-    one, two = (ngram.fit([likely_codes(300)], SIZE, **options) for _ in range(2))
+    one, two = (fit_tables([likely_codes(300)], SIZE, **options) for _ in range(2))
     assert one.digest == two.digest
-    assert ngram.fit([likely_codes(300)], SIZE, seed=1, **options).digest != one.digest
+    assert fit_tables([likely_codes(300)], SIZE, seed=1, **options).digest != one.digest
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_no_codes_cannot_be_fitted_to():
     with pytest.raises(DataError, match="no codes"):
-        ngram.fit([], SIZE)
+        fit_tables([], SIZE)

@@ -12,7 +12,6 @@ import torch
 
 import vqcodec
 from vqcodec import Codes, Speaker
-from vqcodec.audio import load as load_audio
 from vqcodec.audio import open_recording
 from vqcodec.codec import Codec
 from vqcodec.errors import (
@@ -21,12 +20,6 @@ from vqcodec.errors import (
 )
 from vqcodec.models.speaker_vector import from_int8, mean_vector
 from vqcodec.weights.voices import VoicesFile
-
-
-@pytest.fixture(scope="module")
-def samples(speech: Path) -> np.ndarray:
-    """The speech as an array at 16 kHz."""
-    return load_audio(speech, 16000)
 
 
 @pytest.fixture(scope="module", params=["onnx", "torch"])

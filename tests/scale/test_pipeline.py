@@ -20,10 +20,13 @@ from scale_data import CLIPS, audio_folder, codec_of, digest_of, job_of, make, r
 
 from vqcodec.errors import DataError, VqcodecError
 from vqcodec.inference.engines.batched import windows
-from vqcodec.scale import storage
-from vqcodec.scale.listing import list_source
+from vqcodec.scale import pipeline, storage
+from vqcodec.scale.listing import Part, list_source
 from vqcodec.scale.pipeline import Cluster, _started
 from vqcodec.scale.work import MOST_ON_CPU, Worker
+
+OURS = "VQCODEC_TESTS", str(os.getpid())
+"""In the environment of workers that these tests start, and not another run beside them."""
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +154,7 @@ def test_another_data_set_is_not_written_over(
     shutil.copytree(unbroken, sink)
     for job, other, what in (
         (job_of(light_model, sink, listing, "lhotse"), listing, "kind"),
-        (job_of(light_model, sink, listing), list_source(source, 3), "source"),
+        (job_of(light_model, sink, listing), list_source(source, 3), "source, or --part-size"),
     ):
         with pytest.raises(VqcodecError, match=f"of another {what}; name another folder"):
             make(job, other)
@@ -164,11 +167,48 @@ def test_another_data_set_is_not_written_over(
         make(job_of(light_model, source, listing), listing)
 
 
+@pytest.mark.parametrize(
+    ("machines", "device", "jobs", "asked"),
+    [
+        ([{"CPU": 64.0}, {"CPU": 8.0, "GPU": 2.0}], "cuda", None, (2, 4, 1)),
+        ([{"CPU": 2.0, "GPU": 4.0}], "cuda", None, (4, 0, 1)),
+        ([{"CPU": 64.0}, {"CPU": 8.0, "GPU": 2.0}], "cpu", None, (72, 1, 0)),
+        ([{}], "cpu", 3, (3, 1, 0)),
+    ],
+)
+def test_a_worker_asks_for_what_a_machine_has(
+    machines: list[dict[str, float]], device: str, jobs: int | None, asked: tuple[int, int, int]
+) -> None:
+    """It would be waited for without end, otherwise."""
+    ray = Mock()
+    ray.nodes.return_value = [{"Alive": True, "Resources": one} for one in machines]
+    workers = pipeline._workers(ray, Mock(device=device), Cluster("auto", jobs), 1000)
+    options = ray.remote.call_args.kwargs
+    assert (len(workers), options["num_cpus"], options["num_gpus"]) == asked
+
+
+def test_a_cluster_without_cores_is_told() -> None:
+    ray = Mock()
+    ray.nodes.return_value = [{"Alive": True, "Resources": {}}]
+    with pytest.raises(VqcodecError, match="auto: has no cores yet; say how many with --jobs"):
+        pipeline._workers(ray, Mock(device="cpu"), Cluster("auto"), 10)
+
+
+def test_a_cluster_without_vqcodec_is_told() -> None:
+    ray = Mock()
+    ray.nodes.return_value = [{"Alive": True, "Resources": {"CPU": 2.0}}]
+    ray.remote.return_value.return_value.remote.side_effect = ImportError("No module 'vqcodec'")
+    with pytest.raises(VqcodecError, match=r"cannot start \(No module 'vqcodec'\); install this"):
+        pipeline._workers(ray, Mock(device="cpu"), Cluster("ray://a:1"), 10)
+
+
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[None]:
     """A cluster of this machine, which the tests share, for it takes seconds to start."""
-    with _started(Cluster(jobs=2)):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*OURS)
+        with _started(Cluster(jobs=2)):
+            yield
 
 
 def test_a_quiet_run_on_two_workers_says_nothing(
@@ -194,6 +234,7 @@ def test_two_workers_of_which_one_is_killed_make_the_same(
             int(path.parent.name)
             for path in Path("/proc").glob("[0-9]*/cmdline")
             if path.read_bytes().startswith(b"ray::_Worker")
+            and "=".join(OURS).encode() in path.with_name("environ").read_bytes()
         ]
         if workers and not killed:
             os.kill(workers[0], signal.SIGKILL)
@@ -202,6 +243,53 @@ def test_two_workers_of_which_one_is_killed_make_the_same(
     make(job_of(light_model, sink, listing), listing, Cluster(jobs=2), kill_one)
     assert killed
     assert digest_of(sink) == digest_of(unbroken)
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_a_part_that_kills_its_workers_is_told_and_the_others_are_made(
+    unbroken: Path,
+    source: str,
+    light_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without end it would be tried: a recording may want more memory than there is."""
+    deadly = {1}
+
+    class Dying(pipeline._Worker):  # a local one, which workers get by its text
+        def attempt(self, number: int, part: Part) -> str:
+            if number in deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().attempt(number, part)
+
+    monkeypatch.setattr(pipeline, "_Worker", Dying)
+    sink, listing = tmp_path / "out", list_source(source, 2)
+    with pytest.raises(VqcodecError, match=r"anna/a.2.flac: at the part .* died 3 times"):
+        make(job_of(light_model, sink, listing), listing, Cluster(jobs=2))
+    with pytest.raises(DataError, match="lacks 1 of 5 parts, the first 000001"):
+        list_source(str(sink))
+    deadly.clear()
+    assert make(job_of(light_model, sink, listing), listing, Cluster(jobs=2)).n_made == 1
+    assert digest_of(sink) == digest_of(unbroken)
+
+
+def test_what_ails_every_part_ends_the_run(
+    source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full is not tried part by part."""
+    tried = list[int]()
+
+    def full(self: Worker, number: int, part: Part) -> None:
+        tried.append(number)
+        if number:
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(Worker, "do", full)
+    listing = list_source(source, 1)
+    assert len(listing.parts) == 9
+    with pytest.raises(VqcodecError, match=r"No space left on device \(and 4 parts more\); mend"):
+        make(job_of(light_model, tmp_path / "out", listing), listing)
+    assert tried == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.usefixtures("two_workers")

@@ -77,6 +77,17 @@ def test_what_a_storage_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
         list_source("here")
 
 
+def test_a_bucket_that_is_not_there_is_named(
+    bucket: str, light_model: Path, tmp_path: Path
+) -> None:
+    listing = list_source(str(audio_folder(tmp_path / "in")))
+    told = r"s3://nobody/out: cannot be reached \(FileNotFoundError: .* bucket does not exist\)"
+    with pytest.raises(DataError, match=told):
+        make(job_of(light_model, "s3://nobody/out", listing), listing)
+    with pytest.raises(DataError, match=r"s3://nobody/in: .* bucket does not exist"):
+        list_source("s3://nobody/in")
+
+
 def test_what_a_bucket_raises_at_the_end_is_one_line(
     bucket: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,16 +10,16 @@ from training_data import data_section, in_two_processes, model_with, rows, smal
 
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
-from vqcodec.training import trainer
+from vqcodec.training import stages, trainer
 from vqcodec.training.loop import STATE_FILE, Report
 from vqcodec.training.session import Processes
 
 STEPS = 12
 SCRIPT = """
-from vqcodec.training import trainer
+from vqcodec.training import stages, trainer
 from vqcodec.training.recipe_files import load_recipe
 trainer.VALIDATION_BATCHES = 2
-trainer.train(load_recipe(path), device="cpu", on_report=reports.append)
+stages.train(load_recipe(path), device="cpu", on_report=reports.append)
 """
 
 
@@ -49,7 +49,7 @@ def test_two_processes_train_as_one(
     ]
     monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 2)
     reports: list[Report] = []
-    trainer.train(recipes[0], device="cpu", on_report=reports.append)
+    stages.train(recipes[0], device="cpu", on_report=reports.append)
     alone, together = rows(reports), in_two_processes(SCRIPT, recipes[1], tmp_path)
     assert alone.shape == together.shape
     assert len(alone) == STEPS

@@ -13,7 +13,7 @@ from training_data import model_with, run, small_recipe, state_of, trainer_of
 import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError
-from vqcodec.training import ngram_fit
+from vqcodec.training.entropy_coder import fit_tables
 from vqcodec.training.recipe import Recipe
 from vqcodec.weights import checkpoint
 
@@ -37,7 +37,7 @@ def codec(data: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = checkpoint.load(path)
     codes = vqcodec.load(path).encode(data.read(data.clips[0]), data.sample_rate).codes
     size = made.config.quantizer.codebook_size
-    tables = ngram_fit.fit([codes], size, n_context=2, width=8, units=32, steps=60)
+    tables = fit_tables([codes], size, n_context=2, width=8, units=32, steps=60)
     checkpoint.save(folder / "coded.safetensors", made.model, made.voices, {}, tables)
     return folder / "coded.safetensors"
 

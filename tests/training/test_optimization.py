@@ -20,7 +20,7 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.training.objective import Objective
 from vqcodec.training.optimization import learning_rate
 from vqcodec.training.recipe import Recipe
-from vqcodec.training.trainer import train
+from vqcodec.training.stages import train
 from vqcodec.weights import checkpoint
 
 pytestmark = pytest.mark.usefixtures("_few_validation_batches")

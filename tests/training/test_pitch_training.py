@@ -53,7 +53,7 @@ def test_one_command_trains_a_model_that_is_told_the_pitch(
 def test_voices_keep_their_mean_pitch(
     data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vqcodec.training.mean_voices.MIN_CLIPS", 3)
+    monkeypatch.setattr("vqcodec.training.model_files.MIN_CLIPS", 3)
     path, _ = run(small_recipe(data, tmp_path / "codec", **MELODY))
     voices = vqcodec.load(path, device="cpu").voices
     assert 140 < voices["slt"].info.pitch_hz < 200

@@ -37,26 +37,27 @@ from vqcodec.weights import checkpoint
 pytestmark = pytest.mark.usefixtures("_few_validation_batches")
 
 
-KILLED = """
-import os, signal, sys, yaml
-from vqcodec.training import trainer
+SIGNALLED = """
+import os, sys
+from vqcodec.training import stages, trainer
 from vqcodec.training.recipe_files import load_recipe
 trainer.VALIDATION_BATCHES = 2
-path, resume, last = sys.argv[1], sys.argv[2] == "resume", int(sys.argv[3])
+path, resume, last, number = sys.argv[1], sys.argv[2] == "resume", *map(int, sys.argv[3:])
 def on_report(report):
     if report.step == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-trainer.train(load_recipe(path), device="cpu", resume=resume, on_report=on_report)
+        os.kill(os.getpid(), number)
+stages.train(load_recipe(path), device="cpu", resume=resume, on_report=on_report)
 """
 
 
-def in_a_process(recipe: Recipe, mode: str, *, killed_at: int = -1) -> int:
+def in_a_process(
+    recipe: Recipe, mode: str, *, told_at: int = -1, number: int = signal.SIGKILL
+) -> subprocess.CompletedProcess[str]:
+    """A training that starts, or goes on, until it is told something after a step."""
     path = Path(recipe.output).with_suffix(".yaml")
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
-    command = [sys.executable, "-c", KILLED, str(path), mode, str(killed_at)]
-    result = subprocess.run(command, stderr=subprocess.PIPE, text=True)
-    assert result.returncode in (0, -signal.SIGKILL), result.stderr
-    return result.returncode
+    command = [sys.executable, "-c", SIGNALLED, str(path), mode, str(told_at), str(int(number))]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True)
 
 
 def test_resume_after_sigkill_is_bit_for_bit(data: PreparedData, tmp_path: Path) -> None:
@@ -76,12 +77,14 @@ def test_resume_after_sigkill_is_bit_for_bit(data: PreparedData, tmp_path: Path)
     whole, broken = recipe("whole"), recipe("broken")
     run(whole)
     # Before the codebook starts, and after: each time two steps past the last checkpoint.
-    assert in_a_process(broken, "start", killed_at=6) == -signal.SIGKILL
-    assert in_a_process(broken, "resume", killed_at=10) == -signal.SIGKILL
+    for mode, step in (("start", 6), ("resume", 10)):
+        killed = in_a_process(broken, mode, told_at=step)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
     tensors, metadata = state_of(broken)
     assert '"step": 8' in metadata["progress"]
     assert tensors["objective.model.quantizer.initialized"]
-    assert in_a_process(broken, "resume") == 0
+    finished = in_a_process(broken, "resume")
+    assert finished.returncode == 0, finished.stderr
     (expected, of_whole), (found, of_broken) = state_of(whole), state_of(broken)
     assert of_broken == of_whole
     assert found.keys() == expected.keys()
@@ -285,31 +288,13 @@ def test_frozen_codes_are_not_said_to_collapse(
     assert not any("collapsing" in (report.warning or "") for report in run(recipe)[1])
 
 
-STOPPED = """
-import os, signal, sys, yaml
-from vqcodec.training import trainer
-from vqcodec.training.recipe_files import load_recipe
-trainer.VALIDATION_BATCHES = 2
-def on_report(report):
-    if report.step == 5:
-        os.kill(os.getpid(), int(sys.argv[2]))
-trainer.train(load_recipe(sys.argv[1]), device="cpu", on_report=on_report)
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_run_resumably(
     data: PreparedData, tmp_path: Path, number: signal.Signals
 ) -> None:
     section = data_section(data, workers=1)
     stopped = small_recipe(data, tmp_path / "stopped", steps=9, data=section)
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(stopped.model_dump(mode="json")), encoding="utf-8")
-    result = subprocess.run(
-        [sys.executable, "-c", STOPPED, str(path), str(int(number))],
-        capture_output=True,
-        text=True,
-    )
+    result = in_a_process(stopped, "start", told_at=5, number=number)
     assert "stopped at step 6: --resume goes on from there" in result.stderr
     assert result.stderr.rstrip().endswith("KeyboardInterrupt")
     run(stopped, resume=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from training_data import RECIPES, in_two_processes, small_recipe
 import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
+from vqcodec.training import trainer
 from vqcodec.training.loop import Report
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import read_stages, validated
-from vqcodec.training.stages import train_stages
+from vqcodec.training.stages import train
 from vqcodec.weights import model_file
 from vqcodec.weights.model_file import CODES_OF
 
@@ -89,7 +91,7 @@ def test_a_run_goes_on_in_the_stage_that_was_broken(data: PreparedData, tmp_path
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
-    expected = train_stages(plans(recipe_file(data, whole)), device="cpu")
+    expected = train(*plans(recipe_file(data, whole)), device="cpu")
     n_reports = 0
 
     def stop(report: Report) -> None:
@@ -100,9 +102,9 @@ def test_a_run_goes_on_in_the_stage_that_was_broken(data: PreparedData, tmp_path
 
     stages = plans(recipe_file(data, broken), "checkpoint_every=1")
     with pytest.raises(KeyboardInterrupt):
-        train_stages(stages, device="cpu", on_report=stop)
+        train(*stages, device="cpu", on_report=stop)
     reports: list[Report] = []
-    path = train_stages(stages, device="cpu", resume=True, on_report=reports.append)
+    path = train(*stages, device="cpu", resume=True, on_report=reports.append)
     assert [report.step for report in reports] == [1, 2, 1, 2]
     kept, found = model_file.read(expected), model_file.read(path)
     assert kept.tensors.keys() == found.tensors.keys()
@@ -114,20 +116,54 @@ def test_a_stage_does_not_go_on_from_a_model_that_is_no_more(
     data: PreparedData, tmp_path: Path
 ) -> None:
     path = recipe_file(data, tmp_path, stages=[{"stage": "encoder", "steps": 2}])
-    train_stages(plans(path), device="cpu")
+    train(*plans(path), device="cpu")
     recipe_file(data, tmp_path, stages=[{"stage": "encoder", "steps": 2}], steps=4)
     with pytest.raises(ConfigError, match=r"2_encoder: began from a model .* remove the folder"):
-        train_stages(plans(path), device="cpu", resume=True)
+        train(*plans(path), device="cpu", resume=True)
     shutil.rmtree(tmp_path / "run" / "2_encoder")
     reports: list[Report] = []
-    train_stages(plans(path), device="cpu", resume=True, on_report=reports.append)
+    train(*plans(path), device="cpu", resume=True, on_report=reports.append)
     assert [report.step for report in reports] == [4, 1, 2]
+
+
+def test_a_stage_whose_model_was_removed_names_it(data: PreparedData, tmp_path: Path) -> None:
+    stages = plans(recipe_file(data, tmp_path, stages=[{"stage": "encoder", "steps": 2}]))
+    path = train(*stages, device="cpu")
+    for removed in (path, tmp_path / "run" / "model.safetensors"):
+        removed.unlink()
+        with pytest.raises(ConfigError, match=f"{removed}: is gone, .* restore it from a copy"):
+            train(*stages, device="cpu", resume=True)
+
+
+def test_a_fit_that_was_broken_is_not_told_that_all_is_done(
+    data: PreparedData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stages = plans(recipe_file(data, tmp_path, stages=[]))
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "fit_entropy_coder", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(*stages, device="cpu")
+    caplog.set_level(logging.INFO, "vqcodec.training")
+    for told in ("fitting the entropy coder to 0.0 h of codes", "all 3 steps are done: steps=N"):
+        caplog.clear()
+        train(*stages, device="cpu", resume=True)
+        start, *rest = caplog.messages
+        assert start.startswith("training on ")
+        assert len(rest) == 1
+        assert rest[0].startswith(told)
+
+
+def raise_interrupt(*_: Any, **options: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_time_is_that_of_all_stages(data: PreparedData, tmp_path: Path) -> None:
     stages = plans(recipe_file(data, tmp_path), "max_minutes=1e-9")
     reports: list[Report] = []
-    path = train_stages(stages, device="cpu", on_report=reports.append)
+    path = train(*stages, device="cpu", on_report=reports.append)
     assert [report.step for report in reports] == [1]
     assert path.parent == tmp_path / "run"
     assert not (tmp_path / "run" / "2_encoder").exists()
@@ -140,10 +176,10 @@ def test_stages_are_trained_by_several_processes(data: PreparedData, tmp_path: P
         f"""
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import read_stages, validated
-from vqcodec.training.stages import train_stages
+from vqcodec.training.stages import train
 stages = [validated(Recipe, path, tree) for tree in read_stages({str(path)!r})]
 seen = []
-train_stages(stages, device="cpu", on_report=seen.append)
+train(*stages, device="cpu", on_report=seen.append)
 reports += [report for report in seen if report.steps == 2][-2:]
 """,
         small_recipe(data, apart),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scale_data import job_of, make, sound_bytes, tar_of
-from training_data import MODEL, SPEECH, rows, small_recipe
+from training_data import MODEL, SPEECH, rows, small_recipe, trainer_of
 
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError, DataError
@@ -17,9 +17,8 @@ from vqcodec.scale.listing import list_source
 from vqcodec.training import prior_trainer
 from vqcodec.training.loop import Report
 from vqcodec.training.recipe import PriorRecipe, Recipe
-from vqcodec.training.session import open_session
+from vqcodec.training.stages import train
 from vqcodec.training.streamed import StreamedSampler, pool_parts
-from vqcodec.training.trainer import Trainer, train
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +53,7 @@ def test_a_batch_is_a_function_of_seed_and_step(
     shards: Path, data: PreparedData, tmp_path: Path
 ) -> None:
     recipe = recipe_of(shards, tmp_path, data)
-    with open_session(recipe, "cpu") as place:
-        one, other = (Trainer(recipe, place, lambda report: None).sampler for _ in range(2))
+    one, other = (trainer_of(recipe).sampler for _ in range(2))
     assert isinstance(one, StreamedSampler)
     forward = [one.batch(step) for step in range(6)]
     for step in (5, 0, 3):

@@ -28,7 +28,7 @@ from vqcodec.models.config import ModelConfig
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import MultiResolutionSpectralLoss
-from vqcodec.training import ngram_fit
+from vqcodec.training.entropy_coder import fit_tables
 from vqcodec.training.loop import STATE_FILE, UNVALIDATED
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import load_recipe
@@ -137,7 +137,7 @@ def test_the_named_voices_are_those_heard_enough(
 ) -> None:
     assert run(small_recipe(data, tmp_path / "a"))[0]
     assert not checkpoint.load(tmp_path / "a" / Trainer.MODEL_FILE).voices  # 3 clips, 5 s each
-    monkeypatch.setattr("vqcodec.training.mean_voices.MIN_CLIPS", 3)
+    monkeypatch.setattr("vqcodec.training.model_files.MIN_CLIPS", 3)
     path, _ = run(small_recipe(data, tmp_path / "b"))
     voices = checkpoint.load(path).voices
     assert sorted(voices) == list(SPEECH)
@@ -224,7 +224,7 @@ def test_fast_stage_trains_the_fast_decoder_alone(
         start.model.encoder.output.bias[0] = -0.0
     codes = vqcodec.load(first_stage).encode(data.read(data.clips[0]), data.sample_rate).codes
     size = start.config.quantizer.codebook_size
-    tables = ngram_fit.fit([codes], size, n_context=2, width=8, units=32, steps=2)
+    tables = fit_tables([codes], size, n_context=2, width=8, units=32, steps=2)
     checkpoint.save(tmp_path / "start.safetensors", start.model, start.voices, {}, tables)
     recipe = small_recipe(
         data,

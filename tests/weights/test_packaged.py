@@ -23,8 +23,8 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError
 from vqcodec.evaluation import quality
 from vqcodec.format.stream_records import CodeBlock
-from vqcodec.training import ngram_fit
-from vqcodec.training.entropy_coder import fit_entropy_coder
+from vqcodec.training import entropy_coder
+from vqcodec.training.entropy_coder import fit_entropy_coder, fit_tables
 from vqcodec.weights import checkpoint
 from vqcodec.weights.model_file import CODES_OF
 from vqcodec.weights.registry import DEFAULT_MODEL, packaged
@@ -196,7 +196,7 @@ def test_tables_are_fitted_to_refined_codes_too(
         path.parent.mkdir(parents=True, exist_ok=True)
         # What no encoder makes of speech.
         replace(codes, codes=np.full_like(codes.codes, 3)).save(path)
-    monkeypatch.setattr(ngram_fit, "fit", partial(ngram_fit.fit, n_context=2, units=32))
+    monkeypatch.setattr(entropy_coder, "fit_tables", partial(fit_tables, n_context=2, units=32))
     refined = models["codes_in"](tmp_path / "codes", codec, data)
     plain = fit_entropy_coder(codec, data, steps=200)
     both = fit_entropy_coder(codec, data, steps=200, more=refined)

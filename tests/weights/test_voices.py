@@ -19,7 +19,7 @@ from training_data import prepare_speech, small_recipe
 import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import SpeakerError
-from vqcodec.training.trainer import train
+from vqcodec.training.stages import train
 from vqcodec.weights import checkpoint, registry, voices
 from vqcodec.weights.voices import Speaker, VoiceInfo, VoicesFile, default_path
 

@@ -142,9 +142,8 @@ def ljspeech(root: str | Path) -> list[Utterance]:
     if not found:
         raise DataError(f"{root}: no LJSpeech found; expected LJSpeech-1.1/metadata.csv and wavs/")
     lines = _read_text(found[0] / "metadata.csv").splitlines()
-    rows = [
-        line.split("|") for line in lines if line.strip()
-    ]  # names, texts, with words for numbers
+    # Names, texts, and texts with words for numbers.
+    rows = [line.split("|") for line in lines if line.strip()]
 
     def utterance(row: list[str]) -> Utterance:
         path = found[0] / "wavs" / f"{row[0]}.wav"

@@ -44,31 +44,21 @@ class StreamTracks:
 
 
 def load_tracks(
-    data: PreparedData, streams: Mapping[str, Stream], hop_length: int, *, makes: bool = True
+    data: AudioClips, streams: Mapping[str, Stream], hop_length: int, *, makes: bool = True
 ) -> StreamTracks:
-    """Read the tracks of a prepared corpus at the rate of the model, for one or more streams.
+    """The tracks of a corpus at the rate of the model, for one or more streams.
 
-    With `makes`, recordings are listened to where that was not done yet, and what was heard is
-    kept. Raises DataError if they cannot be read or written, or are not there.
+    With `makes`, recordings of a prepared one are listened to where that was not done yet, and what
+    was heard is kept; recordings in memory always are. Raises DataError if tracks cannot be read or
+    written, or are not there.
     """
-    heard = {name: heard_tracks(data, name, hop_length, makes=makes) for name in streams}
-    return _stored(data, heard, streams)
-
-
-def hear_tracks(data: AudioClips, streams: Mapping[str, Stream], hop_length: int) -> StreamTracks:
-    """The tracks of recordings that are in memory; arguments are those of `load_tracks`."""
-    heard = {name: _heard(data, name, hop_length) for name in streams}
-    return _stored(data, heard, streams)
-
-
-def _stored(
-    data: AudioClips,
-    heard: Mapping[str, list[npt.NDArray[np.float32]]],
-    streams: Mapping[str, Stream],
-) -> StreamTracks:
-    """What was heard in each recording, as decoders are told it."""
-    lengths = [len(own) for own in next(iter(heard.values()))]
-    ends = np.cumsum(lengths).tolist()
+    heard = {
+        name: heard_tracks(data, name, hop_length, makes=makes)
+        if isinstance(data, PreparedData)
+        else _heard(data, name, hop_length)
+        for name in streams
+    }
+    ends = np.cumsum([len(own) for own in next(iter(heard.values()))]).tolist()
     names = [clip.name for clip in data.clips]
     spans = dict(zip(names, zip([0, *ends[:-1]], ends, strict=True), strict=True))
     values = {

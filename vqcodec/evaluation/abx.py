@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vqcodec.compilation import compiled
-from vqcodec.evaluation.bootstrap import Interval, share_intervals
+from vqcodec.evaluation.bootstrap import Mean, shares_of
 
 MAX_CELLS = 20_000
 TRIPLES_PER_CELL = 10
@@ -39,16 +39,14 @@ class ABX(NamedTuple):
     """How often units confuse two phones.
 
     Attributes:
-        error: 0 to 0.5, where 0.5 is chance; None without any pair of phones.
+        error: 0 to 0.5, where 0.5 is chance; without a value where there is no pair of phones.
         n_pairs: ordered pairs of phones.
         n_triples: of A, B and X that were compared.
-        interval: that holds the error with 95 % confidence, by a bootstrap over recordings.
     """
 
-    error: float | None
+    error: Mean
     n_pairs: int
     n_triples: int
-    interval: Interval | None = None
 
 
 class _Cell(NamedTuple):
@@ -90,7 +88,7 @@ def abx(items: Sequence[Item], distances: np.ndarray, *, across: bool, seed: int
         for a, b, x in _triples(cell, rng)
     ]
     if not triples:
-        return ABX(None, 0, 0)
+        return ABX(Mean(None, 0), 0, 0)
     cell_of = np.array([number for number, *_ in triples])
     wrong = np.array([_wrong(a.units, b.units, x.units, distances) for _, a, b, x in triples])
     pairs, pair_of = np.unique([cell.pair for cell in cells], axis=0, return_inverse=True)
@@ -104,8 +102,8 @@ def abx(items: Sequence[Item], distances: np.ndarray, *, across: bool, seed: int
         of_pair = _means(pair_of, of_cell, ~np.isnan(of_cell), len(pairs))
         return [float(np.nanmean(of_pair)) if np.isfinite(of_pair).any() else np.nan]
 
-    (value,), (interval,) = error(np.ones(len(who))), share_intervals(error, len(who))
-    return ABX(value, len(pairs), len(wrong), interval)
+    (mean,) = shares_of(error, len(who))
+    return ABX(mean, len(pairs), len(wrong))
 
 
 def _means(

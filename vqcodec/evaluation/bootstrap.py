@@ -1,4 +1,7 @@
-"""Confidence intervals by the percentile bootstrap (Efron 1979, Annals of Statistics 7)."""
+"""Values over recordings, with confidence intervals by the percentile bootstrap.
+
+Source: Efron 1979, Annals of Statistics 7.
+"""
 
 from __future__ import annotations
 
@@ -18,31 +21,55 @@ class Interval(NamedTuple):
     high: float
 
 
-def ratio_interval(
-    numerators: Sequence[float] | np.ndarray,
-    denominators: Sequence[float] | np.ndarray | None = None,
-) -> Interval | None:
-    """The interval of a ratio of sums over recordings, each (N,); of a mean without denominators.
+class Mean(NamedTuple):
+    """A measure over several recordings.
 
-    Returns None for fewer than two recordings, or where more than one draw in 40 has no ratio.
+    Attributes:
+        value: None where no recording has one.
+        n_files, n_all: recordings that have one, and all.
+        interval: of 95 %; None where there is none.
     """
-    n = len(numerators)
-    if n < 2:
-        return None
-    drawn = _draws(n)
-    above = np.asarray(numerators, np.float64)[drawn].sum(axis=1)
-    below = np.ones(n) if denominators is None else np.asarray(denominators, np.float64)
-    sums = below[drawn].sum(axis=1)
-    # A draw without any of the denominator counts as the largest ratio there is.
-    ratios = np.divide(above, sums, out=np.full(N_RESAMPLES, np.inf), where=sums > 0)
-    low, high = np.quantile(ratios, _ENDS, method="nearest")
-    return Interval(float(low), float(high)) if np.isfinite(high) else None
+
+    value: float | None
+    n_files: int
+    interval: Interval | None = None
+    n_all: int = 0
+
+    def in_percent(self) -> Mean:
+        """A share, times 100."""
+        interval = self.interval and Interval(*(100 * end for end in self.interval))
+        return self._replace(value=self.value and 100 * self.value, interval=interval)
 
 
-def share_intervals(
-    shares: Callable[[np.ndarray], Sequence[float]], n: int
-) -> list[Interval | None]:
-    """The intervals of what is no ratio of sums over recordings, such as mutual information.
+def ratio(
+    numerators: Sequence[float | None] | np.ndarray,
+    denominators: Sequence[float | None] | np.ndarray | None = None,
+) -> Mean:
+    """A ratio of sums over the recordings, (N,) each, for which both are defined; else a mean.
+
+    It has no interval for fewer than two recordings, or where more than one draw in 40 has no
+    ratio.
+    """
+    above = np.array(numerators, np.float64)  # of None, NaN
+    below = np.ones(len(above)) if denominators is None else np.array(denominators, np.float64)
+    is_defined = ~np.isnan(above + below)
+    n_all, above, below = len(above), above[is_defined], below[is_defined]
+    if not below.sum():
+        return Mean(None, 0, n_all=n_all)
+    interval = None
+    if len(above) > 1:
+        drawn = _draws(len(above))
+        sums = below[drawn].sum(axis=1)
+        # A draw without any of the denominator counts as the largest ratio there is.
+        largest = np.full(N_RESAMPLES, np.inf)
+        ratios = np.divide(above[drawn].sum(axis=1), sums, out=largest, where=sums > 0)
+        low, high = np.quantile(ratios, _ENDS, method="nearest")
+        interval = Interval(float(low), float(high)) if np.isfinite(high) else None
+    return Mean(float(above.sum() / below.sum()), len(above), interval, n_all)
+
+
+def shares_of(shares: Callable[[np.ndarray], Sequence[float]], n: int) -> list[Mean]:
+    """What is no ratio of sums over recordings, such as mutual information.
 
     A draw repeats recordings, which flatters what is scored in sample: the draws are moved so that
     their mean is the value itself.
@@ -52,21 +79,22 @@ def share_intervals(
         n: recordings.
 
     Returns:
-        (S,), each None for fewer than two recordings, or where more than one draw in 40 has none.
+        (S,), without an interval for fewer than two recordings, or where more than one draw in 40
+        has no value.
     """
-    value = np.asarray(shares(np.ones(n)))
-    if n < 2:
-        return [None] * len(value)
-    found = np.array([shares(np.bincount(drawn, minlength=n)) for drawn in _draws(n)])
-    intervals: list[Interval | None] = []
-    for own, draws in zip(value, found.T, strict=True):
-        defined = draws[np.isfinite(draws)]
-        if np.isnan(own) or len(defined) < N_RESAMPLES * _ENDS[1]:
-            intervals.append(None)
+    drawn = [shares(np.bincount(one, minlength=n)) for one in _draws(n)] if n > 1 else []
+    means = []
+    for place, value in enumerate(shares(np.ones(n))):
+        if np.isnan(value):
+            means.append(Mean(None, 0, n_all=n))
             continue
-        ends = np.quantile(defined, _ENDS, method="nearest") + own - defined.mean()
-        intervals.append(Interval(*map(float, ends.clip(0, 1))))
-    return intervals
+        defined = np.array([one[place] for one in drawn if np.isfinite(one[place])])
+        interval = None
+        if len(defined) >= N_RESAMPLES * _ENDS[1]:
+            ends = np.quantile(defined, _ENDS, method="nearest") + value - defined.mean()
+            interval = Interval(*map(float, ends.clip(0, 1)))
+        means.append(Mean(float(value), n, interval, n))
+    return means
 
 
 def _draws(n: int) -> np.ndarray:

@@ -183,12 +183,7 @@ def read_or_make(
 
 
 def cache_stem(
-    setup: Setup,
-    utterance: Utterance,
-    what: str,
-    *,
-    is_by_model: bool = True,
-    made_by: str = "",
+    setup: Setup, utterance: Utterance, what: str, *, is_by_model: bool = True, made_by: str = ""
 ) -> str:
     """A file name that is readable, and another for whatever gives another result.
 

@@ -21,6 +21,7 @@ from vqcodec.errors import VqcodecError
 from vqcodec.evaluation import plots
 from vqcodec.evaluation.alignment import align
 from vqcodec.evaluation.baselines import baseline
+from vqcodec.evaluation.bootstrap import Mean
 from vqcodec.evaluation.cache import (
     OnProgress,
     Setup,
@@ -31,15 +32,17 @@ from vqcodec.evaluation.cache import (
 from vqcodec.evaluation.degradation import CLEAN, check_condition, needs_babblers
 from vqcodec.evaluation.page import Example, Player, page
 from vqcodec.evaluation.quality import SAMPLE_RATE, measure, measure_each
-from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import (
+from vqcodec.evaluation.report import (
     BIT_RATE,
     TRAINED_ON_NOTE,
-    Mean,
     cell,
+    clips,
+    markdown_table,
     mean,
+    spread,
     summarise,
     table_row,
+    write_report,
 )
 from vqcodec.evaluation.treatments import (
     ORIGINAL,

@@ -18,6 +18,7 @@ from vqcodec.audio import load
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
 from vqcodec.evaluation.alignment import align
+from vqcodec.evaluation.bootstrap import ratio
 from vqcodec.evaluation.cache import (
     OnProgress,
     Setup,
@@ -35,16 +36,18 @@ from vqcodec.evaluation.quality import (
     speaker_embedding,
     voicing_error,
 )
-from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import (
+from vqcodec.evaluation.report import (
     INSERTION_RATE,
     TRAINED_ON_NOTE,
     WORD_ERROR_RATIO,
     cell,
+    clips,
     heading,
+    markdown_table,
     mean,
-    ratio,
+    spread,
     word_error_rate,
+    write_report,
 )
 from vqcodec.models import DecoderChoice
 

@@ -23,6 +23,7 @@ import soxr
 
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation.quality import SAMPLE_RATE
+from vqcodec.extras import library
 
 CLEAN = "clean"
 N_BABBLERS = 6
@@ -31,7 +32,7 @@ _FIXED = ("room", "telephone", "dc", "quiet")
 _WITH_RATIO = ("noise", "babble")
 _OFFSET, _QUIET_DB = 0.1, 40.0
 _REVERBERATION_S, _FIRST_REFLECTION_S = 0.5, 0.003
-_TELEPHONE_RATE, _TELEPHONE_BAND, _MU = 8000, (300.0, 3400.0), 255.0
+_TELEPHONE_RATE, _TELEPHONE_BAND = 8000, (300.0, 3400.0)
 
 
 def check_condition(name: str) -> None:
@@ -123,8 +124,8 @@ def _by_telephone(waveform: np.ndarray) -> np.ndarray:
     low, high = _TELEPHONE_BAND
     spectrum[(frequencies < low) | (frequencies > high)] = 0
     band = np.clip(np.fft.irfft(spectrum, len(narrow)), -1, 1)
-    compressed = np.sign(band) * np.log1p(_MU * np.abs(band)) / math.log1p(_MU)
-    levels = np.round(compressed * 127) / 127
-    expanded = np.sign(levels) * np.expm1(np.abs(levels) * math.log1p(_MU)) / _MU
+    librosa = library("librosa")
+    levels = np.round(librosa.mu_compress(band, quantize=False) * 127) / 127
+    expanded = librosa.mu_expand(levels, quantize=False)
     wide = soxr.resample(expanded.astype(np.float32), _TELEPHONE_RATE, SAMPLE_RATE)
     return np.pad(wide, (0, max(0, len(waveform) - len(wide))))[: len(waveform)]

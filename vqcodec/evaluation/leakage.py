@@ -20,11 +20,19 @@ from vqcodec.audio import load, open_recording
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
+from vqcodec.evaluation.bootstrap import ratio
 from vqcodec.evaluation.quality import track_pitch
 from vqcodec.evaluation.recognition import Recognizer
 from vqcodec.evaluation.reliance import Measurement, measure_reliance
-from vqcodec.evaluation.report import clips, markdown_table, spread, write_report
-from vqcodec.evaluation.summary import TRAINED_ON_NOTE, cell, heading, ratio
+from vqcodec.evaluation.report import (
+    TRAINED_ON_NOTE,
+    cell,
+    clips,
+    heading,
+    markdown_table,
+    spread,
+    write_report,
+)
 from vqcodec.extras import library
 from vqcodec.format.codes import Codes
 from vqcodec.inference.encoding import Progress
@@ -255,17 +263,9 @@ def _pitch_probes(train: Sequence[_Recording], test: Sequence[_Recording]) -> li
                 np.bincount(recordings, np.square(each))
                 for each in (targets - targets.mean(), missed)
             )
-            found.append(
-                Measurement(
-                    target,
-                    given,
-                    "R²",
-                    ratio(varied - unexplained, varied),
-                    len(targets),
-                    0.0,
-                    len(first[1]),
-                )
-            )
+            share = ratio(varied - unexplained, varied)
+            n_train = len(first[1])
+            found.append(Measurement(target, given, "R²", share, len(targets), 0.0, n_train))
     return found
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from vqcodec.evaluation.abx import cosine_distances
-from vqcodec.evaluation.summary import BIT_RATE, TRAINED_ON_MARK, WORD_ERROR_RATE, Mean
+from vqcodec.evaluation.bootstrap import Mean
+from vqcodec.evaluation.report import BIT_RATE, TRAINED_ON_MARK, WORD_ERROR_RATE
 from vqcodec.extras import library
 
 _PANELS = (

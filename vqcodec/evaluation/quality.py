@@ -88,23 +88,13 @@ def mel_distance(reference: np.ndarray, decoded: np.ndarray) -> float:
     """
     check_pair(reference, decoded)
     feature = library("librosa").feature
-    first, second = (
-        np.log(
-            np.maximum(
-                feature.melspectrogram(
-                    y=waveform,
-                    sr=SAMPLE_RATE,
-                    n_fft=_LONGEST_WINDOW,
-                    hop_length=256,
-                    n_mels=80,
-                    power=1,
-                ),
-                1e-5,
-            )
-        )
-        for waveform in (reference, decoded)
-    )
-    return float(np.abs(first - second).mean())
+
+    def log_mel(waveform: np.ndarray) -> np.ndarray:
+        layout = {"n_fft": _LONGEST_WINDOW, "hop_length": 256, "n_mels": 80}
+        mel = feature.melspectrogram(y=waveform, sr=SAMPLE_RATE, power=1, **layout)
+        return np.log(np.maximum(mel, 1e-5))
+
+    return float(np.abs(log_mel(reference) - log_mel(decoded)).mean())
 
 
 def mel_cepstral_distortion(reference: np.ndarray, decoded: np.ndarray) -> float:

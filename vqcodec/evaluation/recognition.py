@@ -142,7 +142,7 @@ def find_recognizer(
         try:
             return _whisper_recognizer(DEFAULT, on_wait)
         except VqcodecError as error:
-            return _pocketsphinx_recognizer(str(error))
+            return _pocketsphinx_recognizer(str(error).removeprefix(f"Whisper {DEFAULT}: "))
     return _pocketsphinx_recognizer() if name == FALLBACK else _whisper_recognizer(name, on_wait)
 
 

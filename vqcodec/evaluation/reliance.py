@@ -12,9 +12,9 @@ from vqcodec.audio import load
 from vqcodec.codec import Codec
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
+from vqcodec.evaluation.bootstrap import Mean, ratio
 from vqcodec.evaluation.quality import SAMPLE_RATE, UndefinedMetricError, mel_distance
 from vqcodec.evaluation.recognition import Recognizer, WordErrors, word_errors
-from vqcodec.evaluation.summary import Mean, ratio
 from vqcodec.format.codes import Codes
 
 
@@ -51,9 +51,7 @@ class Measurement:
 
 
 def measure_reliance(
-    codec: Codec,
-    split: Sequence[tuple[Utterance, Codes]],
-    recognizer: Recognizer | None = None,
+    codec: Codec, split: Sequence[tuple[Utterance, Codes]], recognizer: Recognizer | None = None
 ) -> tuple[list[Measurement], list[Measurement]]:
     """Mel distances with the right and the wrong codes and voices, the right ones first.
 
@@ -88,30 +86,17 @@ def measure_reliance(
             f"split {split[0][0].split}: all its recordings are silent or far too short; "
             "give recordings of speech"
         )
-    first = next(iter(distances.values()))
-    return (
-        [
-            Measurement(
-                "original",
-                name,
-                "mel distance",
-                ratio(all_),
-                len(all_),
-                more=ratio([one - right for one, right in zip(all_, first, strict=True)]),
-            )
-            for name, all_ in distances.items()
-        ],
-        [
-            Measurement(
-                "words",
-                name,
-                "WER",
-                ratio([one.errors for one in all_], [one.words for one in all_]).in_percent(),
-                len(all_),
-            )
-            for name, all_ in misheard.items()
-        ],
-    )
+    right = next(iter(distances.values()))
+    measured, counted = [], []
+    for name, found in distances.items():
+        more = ratio(np.subtract(found, right))
+        measured.append(
+            Measurement("original", name, "mel distance", ratio(found), len(found), more=more)
+        )
+    for name, wrong in misheard.items():
+        rate = ratio([one.errors for one in wrong], [one.words for one in wrong])
+        counted.append(Measurement("words", name, "WER", rate.in_percent(), len(wrong)))
+    return measured, counted
 
 
 def _variants(codes: Codes, other: Codes, rng: np.random.Generator) -> dict[str, Codes]:

@@ -15,16 +15,9 @@ import numpy as np
 from vqcodec.audio import load
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import DataError
-from vqcodec.evaluation.baselines import baseline
+from vqcodec.evaluation.baselines import Coded, baseline, external_codec
 from vqcodec.evaluation.cache import Setup, cache_stem
-from vqcodec.evaluation.degradation import (
-    CLEAN,
-    N_BABBLERS,
-    degrade,
-    needs_babblers,
-    turned_up,
-)
-from vqcodec.evaluation.external import Coded, external_codec
+from vqcodec.evaluation.degradation import CLEAN, N_BABBLERS, degrade, needs_babblers, turned_up
 from vqcodec.evaluation.quality import SAMPLE_RATE
 from vqcodec.files import file_digest
 from vqcodec.format.codes import Codes

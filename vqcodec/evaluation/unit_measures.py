@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from vqcodec import audio
 from vqcodec.codec import Codec
-from vqcodec.data.labels import (
-    SILENCE,
-    UNLABELLED,
-    LabelledClip,
-    check_span,
-    labels_at,
-)
+from vqcodec.data.labels import SILENCE, UNLABELLED, LabelledClip, check_span, labels_at
 from vqcodec.errors import CodesError, DataError
 from vqcodec.evaluation.abx import ABX, Item, abx, cosine_distances
-from vqcodec.evaluation.bootstrap import Interval, share_intervals
+from vqcodec.evaluation.bootstrap import Mean, shares_of
 from vqcodec.extras import library
 from vqcodec.inference.units import NOBODY, Units
 
 _MFCC_HOP_S = 0.01
 _MFCC_WINDOW_S = 0.025
-_MEASURES = "many_to_one", "many_to_one_in_sample", "cluster_purity", "pnmi", "v_measure"
+MEASURES = "many_to_one", "many_to_one_in_sample", "cluster_purity", "pnmi", "v_measure"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,30 +71,22 @@ class UnitScores:
         units: name of the units.
         has_silence: whether frames and triphones with silence count.
         n_frames: scored.
-        many_to_one: share of frames whose unit has their phone as the commonest one of its
-            frames in the training part.
-        many_to_one_in_sample: the same, the map learnt where it is scored, as in van den Oord et
-            al. 2017, section 4.3; also known as phone purity (Hsu et al. 2021, section IV-D).
-        cluster_purity: share of frames whose phone has their unit as its commonest one.
-        pnmi: I(phone; unit) / H(phone), phone-normalised mutual information (Hsu et al. 2021).
-        v_measure: harmonic mean of homogeneity and completeness (Rosenberg, Hirschberg 2007).
-        abx_within: ABX error, X said by the speaker of A and B.
-        abx_across: ABX error, X said by another.
-        intervals: of the measures but ABX, by name: that hold them with 95 % confidence, by a
-            bootstrap over recordings.
+        measures: over recordings, those of `MEASURES` that make sense of the units:
+            many_to_one: share of frames whose unit has their phone as the commonest one of its
+            frames in the training part;
+            many_to_one_in_sample: the same, the map learnt where it is scored, as in van den Oord
+            et al. 2017, section 4.3; also known as phone purity (Hsu et al. 2021, section IV-D);
+            cluster_purity: share of frames whose phone has their unit as its commonest one;
+            pnmi: I(phone; unit) / H(phone), phone-normalised mutual information (Hsu et al. 2021);
+            v_measure: harmonic mean of homogeneity and completeness (Rosenberg, Hirschberg 2007).
+        abx: `abx_within`, X said by the speaker of A and B, and `abx_across`, X said by another.
     """
 
     units: str
     has_silence: bool
     n_frames: int
-    many_to_one: float
-    many_to_one_in_sample: float
-    cluster_purity: float | None = None
-    pnmi: float | None = None
-    v_measure: float | None = None
-    abx_within: ABX | None = None
-    abx_across: ABX | None = None
-    intervals: dict[str, Interval | None] = field(default_factory=dict)
+    measures: dict[str, Mean]
+    abx: dict[str, ABX] = field(default_factory=dict)
 
 
 def frame_recordings(
@@ -258,24 +243,27 @@ def score(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> UnitScores
     """Measure units; raises DataError if a part has no labelled frame."""
     distances = cosine_distances(unit_set.vectors)
     items = list(triphones(frames, unit_set, has_silence=has_silence))
-    return replace(
-        _score_frames(frames, unit_set, has_silence=has_silence),
-        abx_within=abx(items, distances, across=False),
-        abx_across=abx(items, distances, across=True),
-    )
+    n_frames, found = _frame_measures(frames, unit_set, has_silence=has_silence)
+    errors = {
+        "abx_within": abx(items, distances, across=False),
+        "abx_across": abx(items, distances, across=True),
+    }
+    return UnitScores(unit_set.name, has_silence, n_frames, found, errors)
 
 
 def score_majority(frames: Frames, *, has_silence: bool) -> UnitScores:
     """What calling every frame the commonest phone gives; no unit can be worse in sample."""
     one = [np.zeros_like(clip.codes) for clip in frames.clips]
-    found = _score_frames(
-        frames, UnitSet("commonest phone", one, np.ones((1, 1))), has_silence=has_silence
-    )
-    return replace(found, cluster_purity=None, pnmi=None, v_measure=None)
+    unit_set = UnitSet("commonest phone", one, np.ones((1, 1)))
+    n_frames, found = _frame_measures(frames, unit_set, has_silence=has_silence)
+    shares = {name: found[name] for name in ("many_to_one", "many_to_one_in_sample")}
+    return UnitScores(unit_set.name, has_silence, n_frames, shares)
 
 
-def _score_frames(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> UnitScores:
-    """All but ABX."""
+def _frame_measures(
+    frames: Frames, unit_set: UnitSet, *, has_silence: bool
+) -> tuple[int, dict[str, Mean]]:
+    """The number of scored frames, and `MEASURES`."""
     training, scored = (
         labelled_frames(frames, unit_set, is_training=part, has_silence=has_silence)
         for part in (True, False)
@@ -283,7 +271,7 @@ def _score_frames(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> Un
     phone_of = majority_phones(training.counts())
 
     def measures(table: np.ndarray) -> list[float]:
-        """Those of `_MEASURES`, NaN where undefined."""
+        """`MEASURES`, NaN where undefined."""
         n = table.sum()
         phone, unit = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
         information = phone + unit - _entropy(table)
@@ -295,21 +283,8 @@ def _score_frames(frames: Frames, unit_set: UnitSet, *, has_silence: bool) -> Un
             2 * information / (phone + unit) if phone + unit else np.nan,
         ]
 
-    table = scored.counts()
-    values: dict[str, Any] = {
-        name: None if np.isnan(value) else float(value)
-        for name, value in zip(_MEASURES, measures(table), strict=True)
-    }
-    intervals = share_intervals(
-        lambda weights: measures(scored.counts(weights)), scored.recordings[-1] + 1
-    )
-    return UnitScores(
-        units=unit_set.name,
-        has_silence=has_silence,
-        n_frames=int(table.sum()),
-        **values,
-        intervals=dict(zip(_MEASURES, intervals, strict=True)),
-    )
+    means = shares_of(lambda weights: measures(scored.counts(weights)), scored.recordings[-1] + 1)
+    return len(scored.pairs), dict(zip(MEASURES, means, strict=True))
 
 
 def _entropy(table: np.ndarray) -> float:

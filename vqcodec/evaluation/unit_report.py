@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vqcodec.codec import Codec
 from vqcodec.data.labels import LabelledCorpus, read_labelled_corpus
 from vqcodec.evaluation import plots
-from vqcodec.evaluation.abx import ABX
-from vqcodec.evaluation.report import markdown_table, write_report
-from vqcodec.evaluation.summary import Mean, cell
+from vqcodec.evaluation.bootstrap import Mean
+from vqcodec.evaluation.report import cell, markdown_table, write_report
 from vqcodec.evaluation.unit_measures import (
     Frames,
     UnitScores,
@@ -124,35 +122,33 @@ def page(
 
 def _row(one: UnitScores) -> dict[str, object]:
     """A row of the CSV file."""
-    row: dict[str, object] = dataclasses.asdict(one)
-    del row["intervals"]
-    for name in _COLUMNS:
-        row[name], *_ = _mean(one, name)
+    found = _means(one)
+    row: dict[str, object] = {
+        "units": one.units,
+        "has_silence": one.has_silence,
+        "n_frames": one.n_frames,
+        **{name: mean.value for name, mean in found.items()},
+    }
     for name in ("abx_within", "abx_across"):
-        found: ABX | None = getattr(one, name)
-        row[f"{name}_pairs"] = found and found.n_pairs
-        row[f"{name}_triples"] = found and found.n_triples
-    for name in _COLUMNS:
-        row[f"{name}_low"], row[f"{name}_high"] = _mean(one, name).interval or (None, None)
+        abx = one.abx.get(name)
+        row[f"{name}_pairs"] = abx and abx.n_pairs
+        row[f"{name}_triples"] = abx and abx.n_triples
+    for name, mean in found.items():
+        row[f"{name}_low"], row[f"{name}_high"] = mean.interval or (None, None)
     return row
 
 
 def _cells(one: UnitScores) -> dict[str, str]:
     """A row of the table."""
-    row = {
-        "units": one.units,
-        "silence": "with" if one.has_silence else "without",
-        "frames": str(one.n_frames),
-    }
-    for name, title in _COLUMNS.items():
-        found = _mean(one, name)
-        row[title] = cell(found.in_percent(), 1) if "%" in title else cell(found, 3)
+    silence = "with" if one.has_silence else "without"
+    row = {"units": one.units, "silence": silence, "frames": str(one.n_frames)}
+    for name, mean in _means(one).items():
+        title = _COLUMNS[name]
+        row[title] = cell(mean.in_percent(), 1) if "%" in title else cell(mean, 3)
     return row
 
 
-def _mean(one: UnitScores, name: str) -> Mean:
-    """A measure with its interval."""
-    found: float | ABX | None = getattr(one, name)
-    if isinstance(found, ABX):
-        return Mean(found.error, 1, found.interval)
-    return Mean(found, 1, one.intervals.get(name))
+def _means(one: UnitScores) -> dict[str, Mean]:
+    """A value for each of `_COLUMNS`."""
+    found = one.measures | {name: abx.error for name, abx in one.abx.items()}
+    return {name: found.get(name, Mean(None, 0)) for name in _COLUMNS}

@@ -28,10 +28,7 @@ MOST_STREAMS = 8
 
 STREAM_FIELDS = (
     HeaderField("kind", "B", (1, len(STREAM_KINDS)), "1: pitch"),
-    HeaderField(
-        *("codes_per_symbol", "B", (1, 255)),
-        "time steps that a symbol stands for",
-    ),
+    HeaderField(*("codes_per_symbol", "B", (1, 255)), "time steps that a symbol stands for"),
     HeaderField("alphabet_size", "H", (2, 65_536), "symbols that there are", less=1),
     HeaderField("step", "H", (1, 65_535), "from a symbol to the next; pitch: cents"),
     HeaderField(

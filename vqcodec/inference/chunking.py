@@ -71,11 +71,7 @@ def chunks(
 
 
 def map_in_order(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    n_threads: int,
-    *,
-    live: bool = False,
+    function: Callable[[Item], Result], items: Iterable[Item], n_threads: int, *, live: bool = False
 ) -> Iterator[Result]:
     """`map`, over threads each of which computes alone; a single one is the caller's own.
 

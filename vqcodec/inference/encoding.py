@@ -1,24 +1,28 @@
-"""From a recording, block by block, to its codes and its speaker vector."""
+"""From a recording, at once or block by block, to its codes and its speaker vector."""
 
 from __future__ import annotations
 
 import itertools
+import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from vqcodec.audio.analysis import MAX_REFERENCES, REFERENCE_SECONDS
+from vqcodec.audio.level import ABSOLUTE_GATE
 from vqcodec.audio.offset import FRAME_SECONDS, frame_length, regroup, without_offset
 from vqcodec.audio.recording import Recording, array_frames, as_channels, mix, open_recording
 from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.audio.soundfiles import checked_rate
-from vqcodec.errors import AudioError, SpeakerError
+from vqcodec.errors import AudioError, RecordingWarning, SpeakerError
 from vqcodec.format.header import StreamMetadata
 from vqcodec.format.stream_records import CodeBlock
 from vqcodec.format.streaming import Blocks
 from vqcodec.inference import chunking
 from vqcodec.inference.engines import Engine
 from vqcodec.inference.melody import record_of, tracked_blocks, with_symbols
+from vqcodec.models.config import ModelConfig
 from vqcodec.models.receptive_field import encoder_context
 
 Progress = Callable[[float], None]
@@ -27,6 +31,79 @@ Progress = Callable[[float], None]
 DOUBT = 2e-5
 LONGEST_PAUSE = 16.0  # seconds
 SOUND_POWER = 1e-5  # mean square: -50 dB full scale
+BLOCK_LENGTH = 1 << 16  # samples read at a time
+SILENCE = ABSOLUTE_GATE**0.5  # below which no level is measured
+# The closest tenth of the latents of speech is nearer to codes of these (docs/decisions.md).
+CLOSEST_SHARE, LEAST_SECONDS = 0.1, 5.0
+UNLIKE_SPEECH = {"speech-1k": 0.1, "speech-2k": 0.1, "units-25hz": 0.125}
+
+
+def encode_recording(
+    engine: Engine,
+    recording: Recording,
+    gain: float,
+    *,
+    search: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]] | None,
+    packaged: str | None,
+    on_progress: Progress | None = None,
+) -> np.ndarray:
+    """Encode a whole recording of some gain to codes, (Q, N) uint16.
+
+    Args:
+        engine: of the model.
+        recording: of any rate.
+        gain: of the recording.
+        search: encodes in place of the encoder, as `code_search.searched_blocks` does.
+        packaged: name of the model, if it is a packaged one: how near speech is to others' codes is
+            not known.
+        on_progress: called with the share done, in [0, 1].
+
+    Raises:
+        AudioError: the recording cannot be read.
+        VqcodecError: of the search.
+
+    Warns:
+        RecordingWarning: the recording is silent or unlike speech.
+    """
+    sample_rate, hop_length = engine.config.sample_rate, engine.config.hop_length
+    n_samples = resampled_length(recording.n_samples, recording.sample_rate, sample_rate)
+    n_codes, n_done, loudest = -(-n_samples // hop_length), 0, 0.0
+
+    def normalised_blocks() -> Iterator[np.ndarray]:
+        nonlocal loudest
+        for block in recording.speech(sample_rate, BLOCK_LENGTH, gain):
+            loudest = max(loudest, float(np.abs(block).max()))
+            yield block / np.float32(gain)
+
+    parts: list[np.ndarray] = []
+    distances: list[np.ndarray] = []
+    blocks = normalised_blocks()
+    for part in search(blocks) if search else code_blocks(engine, blocks, distances=distances):
+        parts.append(part)
+        n_done += part.shape[1]
+        if on_progress:
+            on_progress(n_done / n_codes)
+    if loudest < SILENCE:
+        _warn(f"{recording.name}: is silent; if it is stereo of opposite phase, give one channel")
+    elif is_unlike_speech(distances, engine.config, UNLIKE_SPEECH.get(packaged or "", math.inf)):
+        _warn(
+            f"{recording.name}: does not sound like speech but like music or noise, of which the "
+            "codes keep little; listen to what is decoded"
+        )
+    return np.concatenate(parts, axis=1)
+
+
+def is_unlike_speech(distances: list[np.ndarray], config: ModelConfig, least: float) -> bool:
+    """Whether a recording holds hardly anything that the model has a code for.
+
+    Even noisy speech has moments that lie close to a code, and pauses; music and noise have fewer.
+    Of less than five seconds of distances, as `code_blocks` gives them, nothing is said; of more,
+    the closest tenth are to be `least` at most.
+    """
+    squares = np.sort(np.concatenate([np.zeros(0, np.float32), *distances]))
+    if len(squares) < LEAST_SECONDS * config.sample_rate / config.hop_length:
+        return False
+    return bool(squares[round(CLOSEST_SHARE * (len(squares) - 1))] > least)
 
 
 def code_blocks(
@@ -45,10 +122,7 @@ def code_blocks(
     config, hop_length = engine.config, engine.config.hop_length
     before, after = (-(-n // hop_length) for n in encoder_context(config.encoder))
     grid = chunking.chunks(
-        blocks,
-        length=_step(engine, live=live),
-        context=(before, after),
-        step=hop_length,
+        blocks, length=_step(engine, live=live), context=(before, after), step=hop_length
     )
 
     def encode(chunk: chunking.Chunk) -> tuple[np.ndarray, np.ndarray]:
@@ -172,3 +246,7 @@ def speaker_vectors(engine: Engine, recording: Recording, *, gain: float) -> np.
         # The mel spectrogram needs a window's worth of samples.
         pieces.append(np.pad(piece / np.float32(gain), (0, max(0, length // 8 - len(piece)))))
     return np.stack(list(chunking.map_in_order(engine.speaker_vector, pieces, engine.n_threads)))
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RecordingWarning, stacklevel=4)

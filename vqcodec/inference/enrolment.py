@@ -79,9 +79,7 @@ def enrolled(
     voiced = np.concatenate([pitches(*pair) for pair in pairs])
     count = f"{len(recordings)} recording" + "s" * (len(recordings) > 1)
     info = VoiceInfo(
-        pitch_hz=_median(voiced),
-        seconds=round(seconds, 1),
-        source=f"enrolled from {count}",
+        pitch_hz=_median(voiced), seconds=round(seconds, 1), source=f"enrolled from {count}"
     )
     return Speaker(vector, name, info)
 

@@ -20,13 +20,7 @@ from vqcodec.format.streaming import CodesStream, metadata_of
 from vqcodec.inference import chunking
 from vqcodec.inference.engines import NO_STREAMS, Engine, Streams
 from vqcodec.models.config import ModelConfig, PitchConfig
-from vqcodec.models.pitch import (
-    Contour,
-    PitchQuantizer,
-    PitchStream,
-    bent,
-    mean_log_f0,
-)
+from vqcodec.models.pitch import Contour, PitchQuantizer, PitchStream, bent, mean_log_f0
 
 KIND = "pitch"
 

@@ -46,9 +46,9 @@ class ConvNeXtBlock(nn.Module):
         depthwise = self.depthwise(x)[..., : x.shape[-1]]
         gain, shift = self.speaker(speaker)[:, None].chunk(2, dim=-1)
         hidden = self.norm(depthwise.transpose(1, 2)) * (1 + gain) + shift
-        weight, bias = self.scale[:, None] * self.project.weight, self.scale * self.project.bias
-        hidden = F.linear(F.gelu(self.expand(hidden)), weight, bias)
-        return x + hidden.transpose(1, 2)
+        # As rows: a graph then multiplies by the weights as they are, and need not turn them.
+        rows = self.project(F.gelu(self.expand(hidden.flatten(0, 1)))) * self.scale
+        return x + rows.unflatten(0, hidden.shape[:2]).transpose(1, 2)
 
 
 class IstftDecoder(nn.Module):
@@ -123,7 +123,8 @@ class IstftDecoder(nn.Module):
             # Runtimes compute the last few values of an array otherwise than by vectors: they are
             # to be of a frame that is dropped, or the end depended on the length.
             x = F.pad(x, (0, 0, 0, 1))
-        log_magnitude, phase = self.head(x).float().chunk(2, dim=-1)
+        head = self.head(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        log_magnitude, phase = head.float().chunk(2, dim=-1)
         magnitude = log_magnitude.clamp(max=self.MAX_LOG_MAGNITUDE).exp()
         if torch.compiler.is_exporting():
             return self.overlap_add(dft.inverse(magnitude, phase, self.n_fft)[:, :-1])

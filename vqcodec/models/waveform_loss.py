@@ -75,9 +75,7 @@ class MultiResolutionSpectralLoss(nn.Module):
             norm = torch.linalg.vector_norm(wanted, dim=(1, 2)).clamp(min=1e-2)
             convergence.append((error / norm).mean())
         return SpectralLoss(
-            torch.stack(mel).mean(),
-            torch.stack(log_stft).mean(),
-            torch.stack(convergence).mean(),
+            torch.stack(mel).mean(), torch.stack(log_stft).mean(), torch.stack(convergence).mean()
         )
 
 

@@ -44,10 +44,11 @@ def data_files(to: SinkName, content: Content, number: int) -> list[str]:
 
 def missing_parts(plan: Mapping[str, Any], found: Collection[str]) -> list[int]:
     """Numbers of the parts of a plan of which something is not among the files of a folder."""
+    there = {*found}
     return [
         number
         for number in range(plan["n_parts"])
-        if not {report_file(number), *data_files(plan["to"], plan["content"], number)} <= {*found}
+        if not {report_file(number), *data_files(plan["to"], plan["content"], number)} <= there
     ]
 
 

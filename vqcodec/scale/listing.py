@@ -189,37 +189,30 @@ def _files(items: Iterable[Item], source: str, part_size: int) -> Listing:
     name, n_called = names.most_common(1)[0]
     if n_called > 1:
         raise DataError(f"{source}: {n_called} recordings are called {name}; give them names")
-    types = _types([item.get("extra", {}) for item in found])
-    for item in found:
-        own = item.get("extra", {})
+    rows = [item.get("extra", {}) for item in found]
+    keys = dict.fromkeys(key for row in rows for key in row)
+    types = {key: _type([row.get(key) for row in rows]) for key in keys}
+    for item, row in zip(found, rows, strict=True):
         item["extra"] = {
-            _kept(key): own.get(key) if kind != "json" else json.dumps(own.get(key))
+            _kept(key): row.get(key) if kind else json.dumps(row.get(key))
             for key, kind in types.items()
         }
     starts = range(0, len(found), part_size)
     parts = [Part("files", found[start : start + part_size]) for start in starts]
+    text = library("pyarrow").string()
+    return Listing(parts, {_kept(key): kind or text for key, kind in types.items()})
+
+
+def _type(values: list[Any]) -> Any:
+    """The Arrow type that holds all values of a manifest's column; None where only JSON does."""
     pa = library("pyarrow")
-    named = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
-    return Listing(parts, {_kept(key): named.get(kind, pa.string()) for key, kind in types.items()})
-
-
-def _types(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Of the columns of a manifest: a type that holds all its values."""
-    found: dict[str, set[str]] = {}
-    for row in rows:
-        for key, value in row.items():
-            kinds = found.setdefault(key, set())
-            if value is not None:
-                kinds.add(type(value).__name__)
-    types = {}
-    for key, kinds in found.items():
-        if kinds <= {"int", "float"} and len(kinds) == 2:
-            kinds = {"float"}
-        types[key] = kinds.pop() if len(kinds) == 1 else ("json" if kinds else "str")
-    return {
-        key: kind if kind in ("int", "float", "bool", "str") else "json"
-        for key, kind in types.items()
-    }
+    try:
+        kind = pa.array(values).type
+    except (pa.ArrowException, OverflowError):
+        return None
+    if pa.types.is_null(kind):
+        return pa.string()
+    return None if pa.types.is_nested(kind) else kind
 
 
 RESERVED = (

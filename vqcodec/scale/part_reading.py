@@ -172,7 +172,7 @@ def _described(members: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def _read_shar(item: Item) -> Iterator[Record]:
-    """Of the cuts that `sinks.LhotseSink` writes, and the archive of their codes."""
+    """Of the cuts that `sinks.write_lhotse` writes, and the archive of their codes."""
     layout = Layout.of_json(item["layout"])
     cuts = gzip.decompress(storage.read(item["url"])).decode().splitlines()
     with storage.reading(item["codes"]) as file, tarfile.open(fileobj=file) as tar:

@@ -37,6 +37,10 @@ from vqcodec.scale.work import Job, Report, Worker
 _logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
+ATTEMPTS = 3
+"""At a part whose worker dies: memory may have been short, or a machine have gone."""
+FAULTS_IN_A_ROW = 5
+"""Parts, after which the fault is taken for that of all."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,12 @@ def run(
 ) -> Summary:
     """Make what is missing of a data set; progress is told as the share done, in [0, 1].
 
+    A part that cannot be made does not keep the others from it.
+
     Raises:
-        VqcodecError: the sink holds another data set, or another process is at work there.
-        OSError: the source cannot be read, or the sink not be written.
+        VqcodecError: the sink holds another data set, another process is at work there, or parts
+            could not be made: the first of them, with the reason.
+        OSError: the sink cannot be written.
     """
     require("scale")
     sink = job.form.sink
@@ -88,10 +95,19 @@ def run(
             plan = _begin(job, listing)
             missing, n_parts = missing_parts(plan, storage.files_at(sink)), len(listing.parts)
         todo = [(number, listing.parts[number]) for number in missing]
-        for n_done, fault in enumerate(_work(job, todo, cluster), n_parts - len(todo) + 1):
+        n_done, in_a_row, faults = n_parts - len(todo), 0, list[str]()
+        for fault in _work(job, todo, cluster):
             if fault:
-                raise VqcodecError(f"{fault}; mend that and run it again, it continues")
-            on_progress(n_done / n_parts)
+                faults.append(fault)
+                in_a_row += 1
+                if in_a_row == FAULTS_IN_A_ROW:
+                    break
+            else:
+                n_done, in_a_row = n_done + 1, 0
+                on_progress(n_done / n_parts)
+        if faults:
+            others = f" (and {len(faults) - 1} parts more)" if len(faults) > 1 else ""
+            raise VqcodecError(f"{faults[0]}{others}; mend that and run it again, it continues")
         with storage.reaching(sink):
             return _finish(job.form, n_parts, len(todo))
 
@@ -118,7 +134,8 @@ def _begin(job: Job, listing: Listing) -> dict[str, Any]:
         raise VqcodecError(f"{form.sink}: holds something else; name a new folder")
     elif (held := json.loads(storage.read(url))) != plan:
         other = next(key for key in plan if held.get(key) != plan[key])
-        what = {"to": "kind", "layout": "model", "collapse": "--dedup"}.get(other, other)
+        named = {"to": "kind", "layout": "model", "collapse": "--dedup"}
+        what = {**named, "source": "source, or --part-size"}.get(other, other)
         raise VqcodecError(f"{form.sink}: holds a data set of another {what}; name another folder")
     return plan
 
@@ -126,33 +143,65 @@ def _begin(job: Job, listing: Listing) -> dict[str, Any]:
 def _work(job: Job, todo: list[tuple[int, Part]], cluster: Cluster) -> Iterator[str]:
     """Work on parts; of one that is done "" comes, of any other what went wrong."""
     if not todo or (cluster.address is None and 1 in (cluster.jobs, len(todo))):
-        worker = _Worker(job)
-        for number, part in todo:
-            yield worker.attempt(number, part)
+        alone = _Worker(job)
+        for one in todo:
+            yield alone.attempt(*one)
         return
     with _started(cluster) as ray:
-        resources = ray.cluster_resources()
-        n_gpus = int(resources.get("GPU", 0)) if job.device == "cuda" else 0
-        n_workers = min(cluster.jobs or n_gpus or int(resources["CPU"]), len(todo))
-        make_worker = ray.remote(
-            # A GPU is fed by as many cores as there are for it.
-            num_cpus=max(1, int(resources["CPU"]) // n_gpus) if n_gpus else 1,
-            num_gpus=1 if n_gpus else 0,
-            max_restarts=-1,
-            max_task_retries=-1,
-        )(_Worker)
-        workers = [make_worker.remote(job) for _ in range(n_workers)]
+        workers = _workers(ray, job, cluster, len(todo))
         # None has a part before it runs: others may have taken its place in the cluster.
-        busy = {worker.__ray_ready__.remote(): worker for worker in workers}
+        busy: dict[Any, tuple[Any, Part | None]] = {
+            worker.__ray_ready__.remote(): (worker, None) for worker in workers
+        }
         parts, n_left = iter(todo), len(todo)
         while n_left:
             (done,), _ = ray.wait(list(busy))
-            worker, result = busy.pop(done), ray.get(done)
+            worker, part = busy.pop(done)
+            try:
+                result = ray.get(done)
+            except ray.exceptions.RayError as error:
+                if part is None:
+                    raise _unable(cluster, error) from None
+                result = (
+                    f"{part.items[0]['url']}: at the part that begins with it a worker died "
+                    f"{ATTEMPTS} times, perhaps for want of memory"
+                )
             if following := next(parts, None):
-                busy[worker.attempt.remote(*following)] = worker
-            if result is not True:
+                busy[worker.attempt.remote(*following)] = worker, following[1]
+            if part is not None:
                 n_left -= 1
                 yield result
+
+
+def _workers(ray: Any, job: Job, cluster: Cluster, most: int) -> list[Any]:
+    """Actors, at most so many; Ray starts one anew that dies."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    with_gpus = [one for one in machines if job.device == "cuda" and one.get("GPU")]
+    n_gpus = int(sum(one["GPU"] for one in with_gpus))
+    n_cpus = int(sum(one.get("CPU", 0) for one in machines))
+    n_workers = min(cluster.jobs or n_gpus or n_cpus, most)
+    if not n_workers:  # of a cluster that grows when it is asked to
+        raise VqcodecError(f"{cluster.address}: has no cores yet; say how many with --jobs")
+    # A GPU is fed by as many cores as there are for it on its own machine.
+    shares = [int(one.get("CPU", 0) // one["GPU"]) for one in with_gpus]
+    make_worker = ray.remote(
+        num_cpus=min(shares, default=1),
+        num_gpus=1 if n_gpus else 0,
+        max_restarts=-1,
+        max_task_retries=ATTEMPTS - 1,
+    )(_Worker)
+    try:
+        return [make_worker.remote(job) for _ in range(n_workers)]
+    except ImportError as error:  # a server for clients unpickles the job itself
+        raise _unable(cluster, error) from None
+
+
+def _unable(cluster: Cluster, error: Exception) -> VqcodecError:
+    fault = str(error).strip().splitlines()[-1]
+    return VqcodecError(
+        f"{cluster.address or 'Ray'}: its workers cannot start ({fault}); install this version of "
+        "vqcodec on every machine, for the Python that runs Ray"
+    )
 
 
 class _Worker:

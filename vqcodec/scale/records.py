@@ -47,7 +47,9 @@ class Sound:
         try:
             return storage.read(self.url)
         except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-            raise _unreadable(self.url, error) from None
+            raise AudioError(
+                f"{self.url}: cannot be opened ({error}); check that it is there"
+            ) from None
 
     def source(self) -> str | dict[str, Any] | tuple[int, np.ndarray]:
         """What `audio.open_recording` takes for it; raises AudioError if it cannot be read."""
@@ -89,10 +91,6 @@ def _decoded(url: str, data: bytes) -> tuple[int, np.ndarray]:
         file.flush()
         path = Path(file.name)
         return describe(path, url).sample_rate, np.concatenate(list(decode(path, url)))
-
-
-def _unreadable(url: str, error: OSError) -> AudioError:
-    return AudioError(f"{url}: cannot be opened ({error}); check that it is there")
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 
@@ -55,15 +55,8 @@ class Form:
     extra: Mapping[str, Any]
 
 
-class PartWriter(Protocol):
-    """Writes a part: it is there once the block has succeeded, and otherwise is as it was."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *raised: Any) -> None: ...
-
-    def add(self, record: Record, made: Made) -> None:
-        """Write what was made of a recording, beside what was there."""
+Add = Callable[[Record, Made], None]
+"""Writes what was made of a recording, beside what was there."""
 
 
 def columns_by_content(content: Content, has_pitch: bool) -> dict[str, Any]:
@@ -87,65 +80,49 @@ def columns_by_content(content: Content, has_pitch: bool) -> dict[str, Any]:
     }
 
 
-class ParquetSink:
+@contextmanager
+def write_parquet(form: Form, number: int) -> Iterator[Add]:
     """A table: `load_dataset("parquet", data_files=...)` and whatever else reads Parquet."""
-
-    def __init__(self, form: Form, number: int) -> None:
-        self.form, self.url = form, _urls(form, number)[0]
-        self._rows: list[dict[str, Any]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def add(self, record: Record, made: Made) -> None:
-        """See `PartWriter`."""
-        names = {"name": record.name, "speaker": record.speaker, "text": record.text}
-        self._rows.append({**names, **made.columns, **record.extra})
-
-    def __exit__(self, kind: Any, *raised: Any) -> None:
-        if kind is not None:
-            return
-        pa, form = library("pyarrow"), self.form
-        strings = dict.fromkeys(("name", "speaker", "text"), pa.string())
-        own = columns_by_content(form.content, form.layout.pitch is not None)
-        metadata = form.layout.metadata if form.content != "sound" else None
-        schema = pa.schema({**strings, **own, **form.extra}, metadata)
-        table = pa.Table.from_pylist(self._rows, schema)
-        with storage.writing(self.url) as path:
-            library("pyarrow.parquet").write_table(table, path, compression="zstd")
+    rows: list[dict[str, Any]] = []
+    yield lambda record, made: rows.append({**_said(record), **made.columns, **record.extra})
+    pa = library("pyarrow")
+    strings = dict.fromkeys(("name", "speaker", "text"), pa.string())
+    own = columns_by_content(form.content, form.layout.pitch is not None)
+    metadata = form.layout.metadata if form.content != "sound" else None
+    schema = pa.schema({**strings, **own, **form.extra}, metadata)
+    (url,) = _urls(form, number)
+    with storage.writing(url) as path:
+        table = pa.Table.from_pylist(rows, schema)
+        library("pyarrow.parquet").write_table(table, path, compression="zstd")
 
 
-class WebDatasetSink:
+@contextmanager
+def write_webdataset(form: Form, number: int) -> Iterator[Add]:
     """A tar archive of files, those of a recording beside each other under its key."""
+    keys: set[str] = set()
 
-    def __init__(self, form: Form, number: int) -> None:
-        self.url, self._stack = _urls(form, number)[0], ExitStack()
-        self._keys: set[str] = set()
-
-    def __enter__(self) -> Self:
-        path = self._stack.enter_context(storage.writing(self.url))
-        self._tar = self._stack.enter_context(tarfile.open(path, "w"))
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._stack.__exit__(*raised)
-
-    def add(self, record: Record, made: Made) -> None:
-        """See `PartWriter`."""
+    def add(record: Record, made: Made) -> None:
         key, members = key_of(record.name), record.extra.get("members")
-        if key in self._keys:
+        if key in keys:
             raise DataError(f"{record.name}: another recording is called so; rename one")
-        self._keys.add(key)
+        keys.add(key)
         if members is None:
-            names = {"name": record.name, "speaker": record.speaker, "text": record.text}
-            members = {"json": json.dumps({**names, **plain(record.extra)}).encode()}
+            members = {"json": json.dumps({**_said(record), **plain(record.extra)}).encode()}
         sound = record.sound
         if sound is not None and sound.is_whole:
             is_member = "members" in record.extra
             suffix = sound.url[len(key) + 1 :] if is_member else sound.url.rpartition(".")[2]
             members = {suffix: sound.read(), **members}
         for suffix, data in {**members, made.suffix: made.data()}.items():
-            add_member(self._tar, f"{key}.{suffix}", data)
+            add_member(tar, f"{key}.{suffix}", data)
+
+    (url,) = _urls(form, number)
+    with storage.writing(url) as path, tarfile.open(path, "w") as tar:
+        yield add
+
+
+def _said(record: Record) -> dict[str, str]:
+    return {"name": record.name, "speaker": record.speaker, "text": record.text}
 
 
 def _urls(form: Form, number: int) -> list[str]:
@@ -159,46 +136,38 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-class LhotseSink:
+@contextmanager
+def write_lhotse(form: Form, number: int) -> Iterator[Add]:
     """Lhotse's Shar: cuts, and an archive of their codes: `CutSet.from_shar(in_dir=...)`."""
+    lines: list[bytes] = []
 
-    def __init__(self, form: Form, number: int) -> None:
-        self.form, (self.url, self._arrays_url) = form, _urls(form, number)
-        self._stack, self._lines = ExitStack(), list[bytes]()
-
-    def __enter__(self) -> Self:
-        path = self._stack.enter_context(storage.writing(self._arrays_url))
-        self._arrays = self._stack.enter_context(tarfile.open(path, "w"))
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._stack.__exit__(*raised)
-        if raised[0] is None:
-            storage.write(self.url, gzip.compress(b"".join(self._lines), mtime=0))
-
-    def add(self, record: Record, made: Made) -> None:
-        """See `PartWriter`."""
+    def add(record: Record, made: Made) -> None:
         columns = dict(made.columns)
-        array = np.asarray(columns.pop(self.form.content), np.uint16)
-        if self.form.layout.n_codebooks > 1:
-            array = array.reshape(-1, self.form.layout.n_codebooks)
+        array = np.asarray(columns.pop(form.content), np.uint16)
+        if form.layout.n_codebooks > 1:
+            array = array.reshape(-1, form.layout.n_codebooks)
         extra = dict(record.extra)
         given = extra.pop("cut", None)
         cut = json.loads(given) if given else _cut(record, columns["duration"])
         own = {"vqcodec": plain(columns), "extra": plain(extra)}
         cut["custom"] = {**(cut.get("custom") or {}), **own}
-        self._lines.append(json.dumps(cut).encode() + b"\n")
+        lines.append(json.dumps(cut).encode() + b"\n")
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
-        add_member(self._arrays, f"{record.name}.npy", buffer.getvalue())
+        add_member(arrays, f"{record.name}.npy", buffer.getvalue())
         held = {"storage_type": "shar", "storage_path": "", "storage_key": ""}
         manifest = {
             "array": {**held, "shape": array.shape},
             "temporal_dim": 0,
-            "frame_shift": self.form.layout.hop_length / self.form.layout.sample_rate,
+            "frame_shift": form.layout.hop_length / form.layout.sample_rate,
             "start": cut["start"],
         }
-        add_member(self._arrays, f"{record.name}.json", json.dumps(manifest).encode())
+        add_member(arrays, f"{record.name}.json", json.dumps(manifest).encode())
+
+    url, arrays_url = _urls(form, number)
+    with storage.writing(arrays_url) as path, tarfile.open(path, "w") as arrays:
+        yield add
+    storage.write(url, gzip.compress(b"".join(lines), mtime=0))
 
 
 def _cut(record: Record, duration_s: float) -> dict[str, Any]:
@@ -227,29 +196,23 @@ def _cut(record: Record, duration_s: float) -> dict[str, Any]:
     return cut
 
 
-class FolderSink:
+@contextmanager
+def write_folder(form: Form, number: int) -> Iterator[Add]:
     """A file for each recording."""
 
-    def __init__(self, form: Form, number: int) -> None:
-        self.form = form
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        pass
-
-    def add(self, record: Record, made: Made) -> None:
-        """See `PartWriter`."""
+    def add(record: Record, made: Made) -> None:
         name = str(PurePosixPath("/", record.name)).removeprefix("/")
-        storage.write(storage.join(self.form.sink, "data", f"{name}.{made.suffix}"), made.data())
+        storage.write(storage.join(form.sink, "data", f"{name}.{made.suffix}"), made.data())
+
+    yield add
 
 
-SINKS: dict[SinkName, Callable[[Form, int], PartWriter]] = {
-    "parquet": ParquetSink,
-    "webdataset": WebDatasetSink,
-    "lhotse": LhotseSink,
-    "folder": FolderSink,
+# A part is there once the block has succeeded, and otherwise is as it was.
+SINKS: dict[SinkName, Callable[[Form, int], AbstractContextManager[Add]]] = {
+    "parquet": write_parquet,
+    "webdataset": write_webdataset,
+    "lhotse": write_lhotse,
+    "folder": write_folder,
 }
 
 

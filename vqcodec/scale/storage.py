@@ -40,7 +40,7 @@ def reaching(url: str) -> Iterator[None]:
     """Tell what ails a storage, whose library may raise anything, by one line of a DataError."""
     try:
         yield
-    except (VqcodecError, OSError):
+    except VqcodecError:
         raise
     except Exception as error:
         if is_local(url):
@@ -110,12 +110,10 @@ def read_all(urls: Iterable[str]) -> list[bytes]:
         return list(pool.map(read, urls))
 
 
-@contextmanager
-def reading(url: str) -> Iterator[Any]:
-    """A binary file object that can seek; raises OSError if it cannot be read."""
+def reading(url: str) -> Any:
+    """A binary file object, to be closed, that can seek; raises OSError if it cannot be read."""
     system, path = opened(url)
-    with system.open(path, "rb") as file:
-        yield file
+    return system.open(path, "rb")
 
 
 @contextmanager

@@ -101,13 +101,13 @@ class Worker:
             if self._threads is None
             else map_ahead(self._threads, self._attempt, records, 2 * self.job.side_by_side)
         )
-        with _warnings_by_thread(), SINKS[form.to](form, number) as writer:
+        with _warnings_by_thread(), SINKS[form.to](form, number) as add:
             try:
                 for record, made, told in attempts:
                     try:
                         if isinstance(made, VqcodecError):
                             raise made
-                        writer.add(record, made)
+                        add(record, made)
                     except VqcodecError as error:
                         report.errors.append({"name": record.name, "reason": str(error)})
                         continue

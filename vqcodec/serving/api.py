@@ -84,9 +84,7 @@ def _melody(text: str) -> Melody:
 
 
 MelodyText = Annotated[
-    str,
-    Form(description="keep, flat, or a factor for its rise and fall."),
-    AfterValidator(_melody),
+    str, Form(description="keep, flat, or a factor for its rise and fall."), AfterValidator(_melody)
 ]
 Rate = Annotated[
     int | None, Form(ge=1000, le=192_000, description="Of the WAV in Hz; the recording's own.")

@@ -193,15 +193,23 @@ class Training(ABC, Generic[BatchT]):
 
     def _announce(self) -> None:
         """Log where, in which precision and on what it trains, and what seems wrong with that."""
-        logger.info("training on %s in %s: %s", *self._means(), self._summary())
-        if self.recipe.precision == "bfloat16" and not multiplies_bfloat16(self.place.device):
+        device, n_processes = self.place.device, self.place.world_size
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        among = f" ({n_processes} processes)" if n_processes > 1 else ""
+        precision = "bfloat16" if self._is_bfloat16() else "float32"
+        logger.info("training on %s%s in %s: %s", name, among, precision, self._summary())
+        if self.recipe.precision == "bfloat16" and not multiplies_bfloat16(device):
             logger.warning(
                 "precision bfloat16 is emulated on this %s, at down to a hundredth of the "
                 "speed: use precision=auto",
-                self.place.device.type,
+                device.type,
             )
-        if self.step >= self.recipe.steps:
+        if self._is_done():
             logger.warning("all %d steps are done: steps=N, with a larger N, goes on", self.step)
+
+    def _is_done(self) -> bool:
+        """Whether nothing of the recipe is left to do."""
+        return self.step >= self.recipe.steps
 
     def _step_within_memory(self, batch: BatchT) -> dict[str, float]:
         try:
@@ -233,13 +241,6 @@ class Training(ABC, Generic[BatchT]):
         self.optimizer.step()
         self.average.update_parameters(self.trained)
         self.step += 1
-
-    def _means(self) -> tuple[str, str]:
-        """Names of what it is trained on and in which precision."""
-        device = self.place.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-        n_processes = f" ({self.place.world_size} processes)" if self.place.world_size > 1 else ""
-        return f"{name}{n_processes}", "bfloat16" if self._is_bfloat16() else "float32"
 
     def _is_bfloat16(self) -> bool:
         precision = self.recipe.precision
@@ -305,6 +306,8 @@ class Training(ABC, Generic[BatchT]):
                 f"{path}: belongs to another recipe ({'; '.join(changes.values())}): resume with "
                 "the recipe it began with"
             )
+        if self.step >= self.recipe.steps:
+            require_model(self.output / self.MODEL_FILE)
         if any(key.startswith("loss.") for key in changes):
             self.best = math.inf  # of other losses
         changes = {key: told for key, told in changes.items() if key not in MAY_CHANGE}
@@ -328,6 +331,15 @@ def check_is_new(output: Path) -> None:
         raise ConfigError(
             f"{output}: already holds a run; continue it with --resume, or choose another "
             "output=FOLDER"
+        )
+
+
+def require_model(path: Path) -> None:
+    """Raise a ConfigError if a training whose steps are done has no model any more."""
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: is gone, and the steps that made it are done; restore it from a copy, or "
+            "begin anew in another output=FOLDER"
         )
 
 

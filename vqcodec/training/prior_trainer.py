@@ -23,7 +23,7 @@ from vqcodec.scale.listing import Listing
 from vqcodec.training.loop import UNVALIDATED, Report, Training
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, encode_clips
 from vqcodec.training.recipe import PriorRecipe
-from vqcodec.training.session import Processes, open_session
+from vqcodec.training.session import Processes, claim_output, join_processes
 from vqcodec.training.streamed import (
     Sampler,
     StreamedSampler,
@@ -46,8 +46,8 @@ def train(
     resume: bool = False,
     on_report: Callable[[Report], None] = lambda report: None,
 ) -> Path:
-    """`trainer.train`, of a prior; returns the path of the prior file."""
-    with open_session(recipe, device) as place:
+    """`stages.train`, of a prior; returns the path of the prior file."""
+    with join_processes(device) as place, claim_output(recipe, place):
         return PriorTrainer(recipe, place, on_report).run(resume)
 
 

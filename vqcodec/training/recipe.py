@@ -6,12 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vqcodec.data.data_config import (
-    AugmentationConfig,
-    DataConfig,
-    PerturbationConfig,
-    PoolConfig,
-)
+from vqcodec.data.data_config import AugmentationConfig, DataConfig, PerturbationConfig, PoolConfig
 from vqcodec.models import AUTOREGRESSIVE, DecoderName
 from vqcodec.models.config import (
     Count,
@@ -22,12 +17,7 @@ from vqcodec.models.config import (
     Section,
     Weight,
 )
-from vqcodec.models.loss_config import (
-    LONGEST_WINDOW,
-    PERIODICITY_SECONDS,
-    STOI_SECONDS,
-    LossConfig,
-)
+from vqcodec.models.loss_config import LONGEST_WINDOW, PERIODICITY_SECONDS, STOI_SECONDS, LossConfig
 
 CODEC_FILE = "model.safetensors"  # in a recipe's output
 

@@ -34,13 +34,6 @@ class Processes(NamedTuple):
 
 
 @contextmanager
-def open_session(recipe: RunConfig, device: str) -> Iterator[Processes]:
-    """Join the processes of a training of one stage; see `join_processes` and `claim_output`."""
-    with join_processes(device) as place, claim_output(recipe, place):
-        yield place
-
-
-@contextmanager
 def claim_output(recipe: RunConfig, place: Processes) -> Iterator[None]:
     """Give the first process the output folder to itself; at the end, all wait for it.
 

@@ -56,24 +56,20 @@ class StreamedSampler(Generic[BatchT]):
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> BatchT:
         """Rows of this process in the batch of `step`."""
-        return self.at(step).batch(step, rank, world_size)
+        pool = step // self.config.pool_steps
+        kept = {number: self._pools.get(number) for number in (pool, pool + 1)}
+        self._pools = {
+            number: held or self._reader.submit(self._built, number)
+            for number, held in kept.items()
+        }
+        return self._pools[pool].result().batch(step, rank, world_size)
 
     def batches(self, steps: range, rank: int = 0, world_size: int = 1) -> Iterator[BatchT]:
         """The batch of every one of `steps`."""
         return (self.batch(step, rank, world_size) for step in steps)
 
-    def at(self, step: int) -> Sampler[BatchT]:
-        """What the batch of a step is drawn from."""
-        pool = step // self.config.pool_steps
-        kept = {number: self._pools.get(number) for number in (pool, pool + 1)}
-        self._pools = {
-            number: held or self._reader.submit(self.build, self._parts(number))
-            for number, held in kept.items()
-        }
-        return self._pools[pool].result()
-
-    def _parts(self, pool: int) -> list[int]:
-        return pool_parts(self.n_parts, self.config, self.seed, pool)
+    def _built(self, pool: int) -> Sampler[BatchT]:
+        return self.build(pool_parts(self.n_parts, self.config, self.seed, pool))
 
 
 def pool_parts(n_parts: int, config: PoolConfig, seed: int, pool: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The training of a codec: the same for every stage, device and number of processes."""
+"""A stage of a codec's training: the same for every stage, device and number of processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vqcodec.data.dataset import SegmentSampler, load_resident_audio, speaker_na
 from vqcodec.data.encoded import EncodedClips, read_encoded
 from vqcodec.data.phones import read_phones
 from vqcodec.data.prepared import PreparedData
-from vqcodec.data.stream_tracks import StreamTracks, hear_tracks, load_tracks
+from vqcodec.data.stream_tracks import StreamTracks, load_tracks
 from vqcodec.errors import ConfigError
 from vqcodec.models.codebook_usage import CodebookUsage, CollapseMonitor
 from vqcodec.models.quantizer import VectorQuantizer
@@ -29,16 +29,16 @@ from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.encoder_objective import EncoderObjective
 from vqcodec.training.entropy_coder import fit_entropy_coder
 from vqcodec.training.loop import UNVALIDATED, Report, Training, average_losses
-from vqcodec.training.mean_voices import mean_pitches
 from vqcodec.training.model_files import (
     build_model,
     complete_recipe,
     log_voices,
+    mean_pitches,
     write_model,
 )
 from vqcodec.training.objective import Losses, Objective
 from vqcodec.training.recipe import CODEC_FILE, Recipe
-from vqcodec.training.session import Processes, open_session
+from vqcodec.training.session import Processes
 from vqcodec.training.streamed import StreamedSampler, audio_pool, pool_parts, streamed_source
 from vqcodec.weights import checkpoint, model_file
 from vqcodec.weights.checkpoint import Checkpoint
@@ -54,33 +54,6 @@ KMEANS_VECTORS_PER_CODE = 25
 SETTLING_STEPS = 200  # after its start, before the codebook is judged
 VALIDATION_BATCHES = 16
 EXAMPLE_N_FFT = 1024
-
-
-def train(
-    recipe: Recipe,
-    *,
-    device: str = "auto",
-    resume: bool = False,
-    on_report: Callable[[Report], None] = lambda report: None,
-) -> Path:
-    """Train to the end of the recipe, or of its time.
-
-    Args:
-        recipe: what to train.
-        device: `auto`, `cpu` or `cuda`. Under torchrun, one process per device.
-        resume: continue the run in `recipe.output` exactly where it stopped.
-        on_report: called every `log_every` steps and after a validation, on the first process.
-
-    Returns:
-        Path of the model file: the best by validation. It does not exist yet if the time was over
-        before the codebook started.
-
-    Raises:
-        ConfigError, DataError, CheckpointError: with a remedy.
-        VqcodecError: the loss is no longer finite.
-    """
-    with open_session(recipe, device) as place:
-        return Trainer(recipe, place, on_report).run(resume)
 
 
 class Trainer(Training[Batch]):
@@ -102,7 +75,7 @@ class Trainer(Training[Batch]):
         self.voices = kept.voices if kept else {}
         super().__init__(recipe, recipe.data.batch_size, place, on_report)
         source = self.source = streamed_source(recipe.data.root)
-        data = self.data = self._opened(recipe)
+        data = self.data = self._opened()
         data.check_rate(recipe.model.sample_rate, "the recipe")
         teaches_phones = recipe.loss.phones > 0 and not recipe.freezes_codes
         self.phones = read_phones(data) if teaches_phones else None
@@ -129,14 +102,7 @@ class Trainer(Training[Batch]):
             data, valid or clips, unperturbed, seed=1, tracks=self.tracks
         )
         torch.manual_seed(recipe.seed)
-        model = build_model(recipe, start, self.speakers)
-        n_phones = len(self.phones.classes) if self.phones else 0
-        objective: Objective | EncoderObjective = (
-            EncoderObjective(model, recipe, self.tables)
-            if recipe.stage == "encoder"
-            else Objective(model, recipe, n_phones)
-        )
-        self.objective = objective.to(place.device)
+        self.objective = self._objective(start).to(place.device)
         if recipe.compile:
             self.objective.compile_parts()
         self.adversary, discriminators = None, []
@@ -155,6 +121,12 @@ class Trainer(Training[Batch]):
         self.monitor = CollapseMonitor(
             recipe.model.quantizer.codebook_size, recipe.model.quantizer.n_codebooks
         )
+
+    def _objective(self, start: Checkpoint | None) -> Objective | EncoderObjective:
+        model = build_model(self.recipe, start, self.speakers)
+        if self.recipe.stage == "encoder":
+            return EncoderObjective(model, self.recipe, self.tables)
+        return Objective(model, self.recipe, len(self.phones.classes) if self.phones else 0)
 
     def _summary(self) -> str:
         clips, config = self.data.split("train"), self.recipe.data
@@ -193,15 +165,17 @@ class Trainer(Training[Batch]):
     def _resident(self, data: AudioClips) -> torch.Tensor | None:
         return load_resident_audio(data, self.place.device, self.recipe.data.resident)
 
-    def _opened(self, recipe: Recipe) -> AudioClips:
+    def _opened(self) -> AudioClips:
         """What is prepared; of a source that is not, what the first steps are drawn from."""
+        recipe = self.recipe
         if self.source is None:
             return PreparedData(recipe.data.root)
         first = pool_parts(len(self.source.parts), recipe.data, recipe.seed, 0)
-        return self._pool(recipe, self.source, first)
+        return self._pool(self.source, first)
 
-    def _pool(self, recipe: Recipe, listing: Listing, parts: Sequence[int]) -> AudioClips:
+    def _pool(self, listing: Listing, parts: Sequence[int]) -> AudioClips:
         """What some parts of a source hold that was not prepared."""
+        recipe = self.recipe
         asked = {
             "loss.phones": recipe.loss.phones,
             "data.codes": recipe.data.codes,
@@ -211,20 +185,19 @@ class Trainer(Training[Batch]):
             raise ConfigError(
                 f"{recipe.data.root}: {named[0]} needs to know all recordings: prepare them first"
             )
-        config = recipe.data
         return audio_pool(
             listing,
             parts,
-            root=config.root,
+            root=recipe.data.root,
             sample_rate=recipe.model.sample_rate,
-            n_threads=max(1, config.workers),
+            n_threads=max(1, recipe.data.workers),
         )
 
     def _streamed(self, listing: Listing) -> StreamedSampler[Batch]:
         recipe = self.recipe
 
         def build(parts: Sequence[int]) -> SegmentSampler:
-            data = self._pool(recipe, listing, parts)
+            data = self._pool(listing, parts)
             tracks, clips = self._tracks(data), data.split("train")
             return self._sampler(data, clips, recipe.perturbation, recipe.seed, tracks=tracks)
 
@@ -236,7 +209,7 @@ class Trainer(Training[Batch]):
             return None
         hop_length, is_first = self.recipe.model.hop_length, self.place.rank == 0
         if not isinstance(data, PreparedData):
-            return hear_tracks(data, streams, hop_length)
+            return load_tracks(data, streams, hop_length)
         tracks = load_tracks(data, streams, hop_length) if is_first else None
         self._sum(torch.zeros(1, device=self.place.device))  # the others wait for what it makes
         return tracks or load_tracks(data, streams, hop_length, makes=False)
@@ -301,17 +274,22 @@ class Trainer(Training[Batch]):
 
     def run(self, resume: bool) -> Path:
         """Train as every training does; where the last step is done, fit the entropy coder."""
-        path, recipe = super().run(resume), self.recipe
-        wants_tables = recipe.fits_entropy_coder and self.step >= recipe.steps and path.exists()
-        if not wants_tables or self.place.rank > 0:
-            return path
-        if model_file.read(path).tables is None:
-            hours, steps = recipe.entropy_coder.hours, recipe.entropy_coder.steps
-            logger.info("fitting the entropy coder to %.1f h of codes", hours)
+        path, config = super().run(resume), self.recipe.entropy_coder
+        if self.place.rank == 0 and self._lacks_tables() and super()._is_done():
+            logger.info("fitting the entropy coder to %.1f h of codes", config.hours)
             codec = load_codec(path, device=self.place.device.type, voices=False)
-            tables = fit_entropy_coder(codec, self.data, hours=hours, steps=steps)
+            tables = fit_entropy_coder(codec, self.data, hours=config.hours, steps=config.steps)
             model_file.add_tables(path, tables)
         return path
+
+    def _is_done(self) -> bool:
+        return super()._is_done() and not self._lacks_tables()
+
+    def _lacks_tables(self) -> bool:
+        """Whether there is a model whose entropy coder is yet to be fitted."""
+        path = self.output / self.MODEL_FILE
+        is_there = self.recipe.fits_entropy_coder and path.exists()
+        return is_there and model_file.read(path).tables is None
 
     @torch.no_grad()
     def _validate(self, writer: SummaryWriter | None) -> float:

@@ -276,11 +276,11 @@ def _restored(tensors: Arrays, names: Container[str] | None) -> dict[str, np.nda
     for name, tensor in tensors.items():
         if name.endswith(SCALE) or (names is not None and name not in names):
             continue
-        scale = tensors.get(name + SCALE, np.ones((), np.float32))
-        if scale.ndim and scale.shape != (*tensor.shape[:1], *(1,) * (tensor.ndim - 1)):
-            raise ValueError(f"{name + SCALE} is {list(scale.shape)}")
-        # Of a lone number, the product is no array.
-        weights[name] = np.asarray(tensor.astype(np.float32) * scale.astype(np.float32))
+        weights[name] = tensor.astype(np.float32)
+        if (scale := tensors.get(name + SCALE)) is not None:
+            if scale.shape != (*tensor.shape[:1], *(1,) * (tensor.ndim - 1)):
+                raise ValueError(f"{name + SCALE} is {list(scale.shape)}")
+            weights[name] *= scale
     return finite(weights)
 
 
@@ -298,7 +298,7 @@ def _digest(tensors: Arrays, text: str) -> bytes:
         tensor = tensors[name]
         # The first model files were written by torch, whose names of types these are.
         digest.update(f"{name} torch.{tensor.dtype.name} {list(tensor.shape)}".encode())
-        digest.update(tensor.tobytes())
+        digest.update(tensor.ravel().data)  # tensor.tobytes() would be a copy
     return digest.digest()
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from vqcodec.errors import CheckpointError
@@ -88,7 +87,7 @@ def read(path: str | os.PathLike[str]) -> PriorFile:
         weights = finite({name: value.astype(np.float32) for name, value in tensors.items()})
         model = built(lambda: CodeTransformer(config, len(histogram)), weights)
         provenance, fingerprint = json.loads(metadata["provenance"]), metadata["fingerprint"]
-    except (KeyError, ValueError, ValidationError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         fault = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: damaged ({fault}): fetch it again") from None
     return PriorFile(model, histogram, typical, provenance, fingerprint)

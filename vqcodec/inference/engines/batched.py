@@ -38,7 +38,6 @@ class BatchedEngine(TorchEngine):
         threading.Thread(target=self._compute, daemon=True).start()
 
     def encode_chunk(self, waveform: np.ndarray) -> Encoded:
-        """See `Engine`."""
         hop_length = self.config.hop_length
         n_codes = len(waveform) // hop_length
         fitting = [length for length in WINDOWS if sum(self._context) < length <= n_codes]

@@ -36,24 +36,19 @@ class OnnxEngine:
 
     @property
     def n_threads(self) -> int:
-        """See `Engine`."""
         return chunking.thread_count()
 
     @property
     def n_lanes(self) -> int:
-        """See `Engine`."""
         return LANES_PER_THREAD * chunking.thread_count()
 
     def encode_chunk(self, waveform: np.ndarray) -> Encoded:
-        """See `Engine`."""
         return Encoded(*(part[0] for part in self._run("encode", waveform=waveform)))
 
     def speaker_vector(self, reference: np.ndarray) -> np.ndarray:
-        """See `Engine`."""
         return self._run("speaker", waveform=reference)[0][0]
 
     def decoder_context(self, decoder: DecoderName) -> tuple[int, int]:
-        """See `Engine`."""
         context = self._file.graphs[f"decode.{decoder}"].context
         assert context is not None
         return context
@@ -65,13 +60,11 @@ class OnnxEngine:
         speaker: np.ndarray,
         streams: Streams = NO_STREAMS,
     ) -> np.ndarray:
-        """See `Engine`."""
         return self._told(f"decode.{decoder}", codes, speaker, streams)
 
     def wavenet_condition(
         self, codes: np.ndarray, speaker: np.ndarray, streams: Streams = NO_STREAMS
     ) -> np.ndarray:
-        """See `Engine`."""
         return self._told("condition", codes, speaker, streams)
 
     def sample(
@@ -81,7 +74,6 @@ class OnnxEngine:
         seeds: Sequence[Sequence[int]],
         temperature: float,
     ) -> list[np.ndarray]:
-        """See `Engine`."""
         # Imported here: numba takes a second, and only this decoder needs it.
         library("numba")
         from vqcodec.inference.wavenet.cpu import sampled

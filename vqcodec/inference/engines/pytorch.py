@@ -35,28 +35,23 @@ class TorchEngine:
 
     @property
     def n_threads(self) -> int:
-        """See `Engine`."""
         return chunking.thread_count() if self.device == "cpu" else 1
 
     @property
     def n_lanes(self) -> int:
-        """See `Engine`."""
         return LANES_PER_THREAD * chunking.thread_count()
 
     @torch.no_grad()
     def encode_chunk(self, waveform: np.ndarray) -> Encoded:
-        """See `Engine`."""
         latents = self.model.norm(self.model.encoder(self.tensor(waveform)))
         return Encoded(*(part[0].cpu().numpy() for part in self.model.quantizer.margins(latents)))
 
     @torch.no_grad()
     def speaker_vector(self, reference: np.ndarray) -> np.ndarray:
-        """See `Engine`."""
         vector: np.ndarray = self.model.speaker(self.tensor(reference))[0].cpu().numpy()
         return vector
 
     def decoder_context(self, decoder: DecoderName) -> tuple[int, int]:
-        """See `Engine`."""
         return self._decoder(decoder).context
 
     @torch.no_grad()
@@ -67,7 +62,6 @@ class TorchEngine:
         speaker: np.ndarray,
         streams: Streams = NO_STREAMS,
     ) -> np.ndarray:
-        """See `Engine`."""
         condition = self._condition(codes, speaker, streams)
         return run_decoder(self._decoder(decoder), condition)[0].cpu().numpy()
 
@@ -75,7 +69,6 @@ class TorchEngine:
     def wavenet_condition(
         self, codes: np.ndarray, speaker: np.ndarray, streams: Streams = NO_STREAMS
     ) -> np.ndarray:
-        """See `Engine`."""
         assert self.model.wavenet is not None
         condition = self._condition(codes, speaker, streams)
         told = self.model.wavenet.per_code(self.model.wavenet.informed(condition, self.model.fast))
@@ -89,7 +82,6 @@ class TorchEngine:
         seeds: Sequence[Sequence[int]],
         temperature: float,
     ) -> list[np.ndarray]:
-        """See `Engine`."""
         wavenet = self.model.wavenet
         assert wavenet is not None
         # The samplers are imported here: numba takes a second, and only this decoder needs it.
