@@ -112,10 +112,10 @@ def sampled_blocks(
     warm_up = -(-wavenet_field(config.wavenet) * config.wavenet.n_bands // hop_length)
     codes, for_power = itertools.tee(codes)
     told, of_coarse = itertools.tee(_told(engine, codes, voice, live=live))
+    power = _power(engine, for_power, voice, live=live)
     if config.wavenet.coarse_steps:
-        power = (_coarse_power(block, config.wavenet) for block in of_coarse)
-    else:
-        power = _power(engine, for_power, voice, live=live)
+        wavenet = config.wavenet
+        power = (_coarse_power(block, wavenet) for block in of_coarse)
     joined, sampled = itertools.tee(segments.cut(power, warm_up))
 
     def waveforms() -> Iterator[np.ndarray]:

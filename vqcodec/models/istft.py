@@ -118,12 +118,11 @@ class IstftDecoder(nn.Module):
 
     def waveform(self, features: Tensor) -> Tensor:
         """`features` -> waveform (B, N * hop_length), normalised level."""
-        x = features
         if torch.compiler.is_exporting():
             # Runtimes compute the last few values of an array otherwise than by vectors: they are
             # to be of a frame that is dropped, or the end depended on the length.
-            x = F.pad(x, (0, 0, 0, 1))
-        head = self.head(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            features = F.pad(features, (0, 0, 0, 1))
+        head = self.head(features.flatten(0, 1)).unflatten(0, features.shape[:2])
         log_magnitude, phase = head.float().chunk(2, dim=-1)
         magnitude = log_magnitude.clamp(max=self.MAX_LOG_MAGNITUDE).exp()
         if torch.compiler.is_exporting():

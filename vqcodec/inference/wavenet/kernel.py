@@ -174,9 +174,9 @@ def step(weights: Any, state: Any, index: int) -> None:
         past[:] = x
         start += weights.dilations[layer]
         state.slots[layer] = (state.slots[layer] + 1) % weights.dilations[layer]
-        for index in range(len(gates)):
-            gate = np.float32(0.5) * tanh(np.float32(0.5) * gates[index]) + np.float32(0.5)
-            hidden[index] = tanh(filters[index]) * gate
+        for place in range(len(gates)):
+            gate = np.float32(0.5) * tanh(np.float32(0.5) * gates[place]) + np.float32(0.5)
+            hidden[place] = tanh(filters[place]) * gate
         accumulate(weights.mixed[layer], state.hidden, state.stream, state.stream)
     scale(skips[:-1], np.float32(1 / math.sqrt(n_layers)))
     rectify(skips)
