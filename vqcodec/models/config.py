@@ -217,7 +217,7 @@ class WaveNetConfig(Section):
     @property
     def temperatures(self) -> tuple[float, ...]:
         """Of the draws of each band, the lowest first; see docs/decisions.md."""
-        return (0.6, 0.8, 1.0, 1.0) if self.n_bands == 4 else (1.0,)
+        return (0.1, 0.1, 0.3, 0.5)[: self.n_bands] if self.coarse_steps else (1.0,) * self.n_bands
 
     def coarse_channels(self, hop_length: int) -> int:
         """Values of the coarse waveform that it is told with each code."""
