@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from training_data import RECIPES
 
 from vqcodec.errors import ConfigError
-from vqcodec.models.config import ModelConfig
+from vqcodec.models.config import ModelConfig, WaveNetConfig
 from vqcodec.models.loss_config import LossConfig
 from vqcodec.models.receptive_field import encoder_context, istft_reach
 from vqcodec.models.vqvae import VQVAE
@@ -326,3 +327,10 @@ def test_a_model_section_survives_its_json_form() -> None:
     for path in CODECS:
         model = load_recipe(path).model
         assert ModelConfig.model_validate_json(model.model_dump_json()) == model
+
+
+def test_wavenets_of_earlier_files_are_read_and_what_is_gone_is_refused() -> None:
+    former = {"n_bands": 4, "pitch_taps": 0, "n_harmonics": 0}
+    assert WaveNetConfig.model_validate(former) == WaveNetConfig(n_bands=4)
+    with pytest.raises(ValidationError, match="n_harmonics"):
+        WaveNetConfig.model_validate({**former, "n_harmonics": 8})

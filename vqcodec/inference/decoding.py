@@ -18,6 +18,8 @@ from vqcodec.models.interfaces import DecodeOptions
 from vqcodec.models.receptive_field import condition_context, wavenet_field
 from vqcodec.models.streams import build_streams
 
+CONDITION_LENGTH = 125  # codes of which the WaveNet is told at once
+
 
 def speech_blocks(
     engine: Engine,
@@ -137,11 +139,11 @@ def sampled_blocks(
 def _told(
     engine: Engine, codes: Iterable[np.ndarray], voice: Voice, *, live: bool
 ) -> Iterator[np.ndarray]:
-    """(n, _) of `wavenet_condition`: on one grid, or a sample of live decoding would be another."""
+    """(n, _) of `wavenet_condition`, on the same grid live and not: samples follow the last bit."""
     config = engine.config
     grid = chunking.chunks(
         codes,
-        length=segments.LENGTH,
+        length=CONDITION_LENGTH,
         context=condition_context(config, len(build_streams(config))),
         step=1,
     )

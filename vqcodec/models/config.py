@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -218,6 +218,15 @@ class WaveNetConfig(Section):
     def temperatures(self) -> tuple[float, ...]:
         """Of the draws of each band, the lowest first; see docs/decisions.md."""
         return (0.1, 0.1, 0.3, 0.5)[: self.n_bands] if self.coarse_steps else (1.0,) * self.n_bands
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former(cls, values: Any) -> Any:
+        """Drop what earlier files say that a WaveNet does not have, and none has now."""
+        if not isinstance(values, dict):
+            return values
+        absent = [name for name in ("pitch_taps", "n_harmonics") if values.get(name) == 0]
+        return {name: value for name, value in values.items() if name not in absent}
 
     def coarse_channels(self, hop_length: int) -> int:
         """Values of the coarse waveform that it is told with each code."""
