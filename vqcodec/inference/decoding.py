@@ -112,12 +112,17 @@ def sampled_blocks(
     config, hop_length = engine.config, engine.config.hop_length
     assert config.wavenet is not None
     warm_up = -(-wavenet_field(config.wavenet) * config.wavenet.n_bands // hop_length)
-    codes, for_power = itertools.tee(codes)
-    told, of_coarse = itertools.tee(_told(engine, codes, voice, live=live))
-    power = _power(engine, for_power, voice, live=live)
-    if config.wavenet.coarse_steps:
-        wavenet = config.wavenet
+    wavenet = config.wavenet
+    power: Iterator[np.ndarray]
+    told: Iterator[np.ndarray]
+    # What is not read of a tee would be kept to the end.
+    if wavenet.coarse_steps:
+        told, of_coarse = itertools.tee(_told(engine, codes, voice, live=live))
         power = (_coarse_power(block, wavenet) for block in of_coarse)
+    else:
+        codes, for_power = itertools.tee(codes)
+        told = _told(engine, codes, voice, live=live)
+        power = _power(engine, for_power, voice, live=live)
     joined, sampled = itertools.tee(segments.cut(power, warm_up))
 
     def waveforms() -> Iterator[np.ndarray]:
