@@ -109,12 +109,11 @@ def sampled_blocks(
 
     Arguments and result as of `decoded_blocks`; live, it samples one segment at a time.
     """
-    config, hop_length = engine.config, engine.config.hop_length
-    assert config.wavenet is not None
-    warm_up = -(-wavenet_field(config.wavenet) * config.wavenet.n_bands // hop_length)
-    wavenet = config.wavenet
-    power: Iterator[np.ndarray]
+    wavenet, hop_length = engine.config.wavenet, engine.config.hop_length
+    assert wavenet is not None
+    warm_up = -(-wavenet_field(wavenet) * wavenet.n_bands // hop_length)
     told: Iterator[np.ndarray]
+    power: Iterator[np.ndarray]
     # What is not read of a tee would be kept to the end.
     if wavenet.coarse_steps:
         told, of_coarse = itertools.tee(_told(engine, codes, voice, live=live))

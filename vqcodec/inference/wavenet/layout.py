@@ -29,7 +29,7 @@ class Weights(NamedTuple):
         lower: (M, 256, W) float32, what each band tells the higher ones; 0 of the highest.
         taps: (H + 1, (J + P) * M * M) of `LinearPrediction`, padded; J and P may be 0.
         expected: (M, C) float32, what is expected of each band to the first layer.
-        coarse: (P * M, C), the bands of P coarse steps to the first layer.
+        coarse: (P * M, C), the bands of P coarse steps to the first layer; P may be 0.
         sharpness: (M, W + 1) float32.
         dilations: (layers,) int64.
     """
