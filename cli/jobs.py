@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 PATIENCE_S = 2.0
 """For a process that is told to end: it may be removing what it has not finished."""
 INTERRUPTED = 130
-MOST_AHEAD = 8
+MOST_AHEAD = 32
 
 
 class Outcome(NamedTuple, Generic[Result]):
@@ -78,9 +78,10 @@ def map_unordered(
 
 
 def _share(places: deque[int], n_jobs: int, ahead: object) -> deque[int]:
-    """Take the places of what one process is to do next: fewer towards the end, for all to end."""
-    most = min(MOST_AHEAD, len(places) // (2 * n_jobs)) if ahead else 1
-    return deque(places.popleft() for _ in range(min(max(most, 1), len(places))))
+    """Take the places of what one process is to do next; of several, fewer towards the end."""
+    fair = len(places) if n_jobs == 1 else len(places) // (2 * n_jobs)
+    n_taken = min(max(fair, 1), len(places), MOST_AHEAD if ahead else 1)
+    return deque(places.popleft() for _ in range(n_taken))
 
 
 def _tell(

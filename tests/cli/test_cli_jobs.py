@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import Run, contents
-from vqcodec_cli.jobs import map_unordered
+from vqcodec_cli.jobs import MOST_AHEAD, map_unordered
 
 from vqcodec.errors import VqcodecError
 from vqcodec.files import replacing
@@ -135,8 +135,10 @@ def test_a_process_hears_of_what_it_is_to_do_next(n_jobs: int) -> None:
     heard = [(place, done.result) for place, done in found if done.result is not None]
     assert len(heard) == 40 - (n_jobs > 1)
     assert all(place in together for place, together in heard)
-    assert max(len(together) for _, together in heard) > 2
-    assert min(len(together) for _, together in heard) == 1
+    n_together = [len(together) for _, together in heard]
+    assert max(n_together) > 2
+    # A process alone has nobody to end at the same time as.
+    assert min(n_together) == (1 if n_jobs > 1 else 40 % MOST_AHEAD)
 
 
 def test_processes_end_with_whoever_asks_for_their_work(tmp_path: Path) -> None:

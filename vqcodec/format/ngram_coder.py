@@ -50,7 +50,7 @@ _MOST_CONTRIBUTIONS, _MOST_FREQUENCIES = 1 << 26, 1 << 17
 
 
 _ROWS = 64  # positions whose frequencies are made at a time: what they take on the way is large
-_CHUNKS = 8  # that are decoded side by side
+_CHUNKS = 32  # that are decoded side by side
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,6 @@ EMBEDDING_PLACES, CONTEXT_PLACES, WEIGHT_PLACES, UNIT_PLACES = 5, 7, 6, 5
 LARGEST_UNIT = 255
 LOGIT_PLACES = UNIT_PLACES + WEIGHT_PLACES
 POWER_PLACES = 8
-# Outputs of a layer that are multiplied out at a time, and the rows from which that is faster.
-_WIDTH, _FEWEST_ROWS = 64, 3
 
 # floor(2^(24 - i / 256)): none lies within 2e-5 of an integer, and doubles are 1e-8 off at most.
 POWERS = np.array([int(2 ** (24 - i / 256)) for i in range(1 << POWER_PLACES)], np.int64)
@@ -40,22 +38,14 @@ class Layer:
         places: int,
         rounding: float,
     ) -> None:
-        _, n_inputs, self._n_outputs = weights.shape
-        is_small = n_inputs * largest * 128 + (1 << 16) <= 1 << 24
+        is_small = weights.shape[1] * largest * 128 + (1 << 16) <= 1 << 24
         self.dtype, unit = np.dtype(np.float32 if is_small else np.float64), 0.5**places
-        self._width = next(n for n in range(_WIDTH, 0, -1) if self._n_outputs % n == 0)
         self._weights = weights.astype(self.dtype) * self.dtype.type(unit)
         self._bias = (bias * unit + rounding).astype(self.dtype)
 
     def sums(self, book: int, inputs: np.ndarray) -> npt.NDArray[np.floating]:
         """Inputs (n, inputs) -> (n, outputs)."""
-        width = self._width if len(inputs) >= _FEWEST_ROWS else self._n_outputs
-        sums = np.empty((len(inputs), self._n_outputs), self.dtype)
-        weights, parts = (
-            array.reshape(len(array), -1, width).swapaxes(0, 1)
-            for array in (self._weights[book], sums)
-        )
-        np.matmul(inputs.astype(self.dtype, copy=False), weights, out=parts)
+        sums = inputs.astype(self.dtype, copy=False) @ self._weights[book]
         sums += self._bias[book]
         return sums
 
