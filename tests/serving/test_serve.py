@@ -116,6 +116,8 @@ def test_codes_of_another_packaged_model_are_decoded_by_it(run: Run, clip: Path)
         ("decode", "clip.codes", {"melody": "sad"}, 422, "melody: sad: give keep"),
         ("decode", "clip.codes", {"melody": 9}, 422, "melody: 9.0: give keep"),
         ("decode", "clip.codes", {"sample_rate": 10**6}, 422, "sample_rate: "),
+        ("decode", "clip.codes", {"sample-rate": 8000}, 422, "sample-rate: no such field"),
+        ("decode?speaker=anna", "clip.codes", {}, 422, "speaker: send it as a field"),
         ("convert", "clip.wav", {}, 400, "no voice: give speaker"),
         ("convert", "clip.wav", {"speaker": "long.wav"}, 400, "long.wav: neither a voice"),
         ("convert", "clip.wav", {"speaker": "anna", "reference": True}, 400, "give one of them"),

@@ -115,13 +115,25 @@ def _wanted(
 
 
 Wanted = Annotated[dict[str, Any], Depends(_wanted)]
+
+
+async def _only_known(request: Request) -> None:
+    """Refuse what no work reads: a misspelt field would be left out without a word."""
+    known = request.scope["route"].body_field.field_info.annotation.model_fields
+    for name in request.query_params:
+        raise HTTPException(422, f"{name}: send it as a field of the form, not in the address")
+    for name in await request.form():
+        if name not in known:
+            raise HTTPException(422, f"{name}: no such field; there are {', '.join(known)}")
+
+
 _ERROR = Error.model_json_schema()
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "content": {"application/json": {"schema": _ERROR}}}
     for status, what in (
         (400, "The file, a voice or an option cannot be used"),
         (413, "The file is too large or lasts too long"),
-        (422, "A field is missing or impossible"),
+        (422, "A field is missing, unknown or impossible"),
         (429, "Too many requests are waiting"),
     )
 }
@@ -194,25 +206,26 @@ def app(service: Service, *, max_open: int, max_bytes: int) -> Admission:
 
 def _offer(api: FastAPI, service: Service, worker: Worker) -> None:
     """Add the four kinds of work."""
+    post = partial(api.post, responses=REFUSALS, dependencies=[Depends(_only_known)])
 
-    @api.post("/encode", response_class=Codes, responses=REFUSALS)
+    @post("/encode", response_class=Codes)
     async def encode(request: Request, file: UploadFile, speaker: Voice = None) -> Response:
         """Make codes of a recording: WAV, FLAC, Ogg, MP3 or AIFF."""
         return await worker.answer(request, Codes, partial(service.encode, _upload(file), speaker))
 
-    @api.post("/decode", response_class=Sound, responses=REFUSALS)
+    @post("/decode", response_class=Sound)
     async def decode(request: Request, file: UploadFile, wanted: Wanted) -> Response:
         """Make a recording of codes, in their own voice, a known one, or that of a recording."""
         work = partial(service.decode, _upload(file), **wanted)
         return await worker.answer(request, Sound, work)
 
-    @api.post("/convert", response_class=Sound, responses=REFUSALS)
+    @post("/convert", response_class=Sound)
     async def convert(request: Request, file: UploadFile, wanted: Wanted) -> Response:
         """Say the same in another voice: a known one, or that of a recording."""
         work = partial(service.convert, _upload(file), **wanted)
         return await worker.answer(request, Sound, work)
 
-    @api.post("/units", response_class=UnitsLine, responses=REFUSALS)
+    @post("/units", response_class=UnitsLine)
     async def units(
         request: Request,
         file: UploadFile,
