@@ -26,7 +26,6 @@ from scale_data import (
     sound_bytes,
     tar_of,
 )
-from vqcodec_cli.display import duration
 
 from vqcodec.audio.writing import to_int16
 from vqcodec.codec import Codec
@@ -360,10 +359,3 @@ def test_names_stay_in_the_folder(light_model: Path, tmp_path: Path) -> None:
     )
     listing = list_source(str(tmp_path / "a.parquet"))
     assert make(job_of(light_model, tmp_path / "out", listing), listing).n_errors == 1
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"), [(0.25, "0.2 s"), (90.0, "1.50 min"), (5400.0, "1.50 h")]
-)
-def test_a_length_is_told_in_a_unit_that_suits_it(seconds: float, told: str) -> None:
-    assert duration(seconds) == told

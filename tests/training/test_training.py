@@ -81,6 +81,15 @@ def test_tiny_recipe_learns_and_its_model_is_a_codec(data: PreparedData, tmp_pat
     assert error < 0.8 * loss(torch.zeros_like(true), true).log_stft
 
 
+def test_what_is_trained_on_is_told_in_a_unit_that_suits_it(
+    data: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "vqcodec.training")
+    run(small_recipe(data, tmp_path))
+    seconds = len(data.audio) / data.sample_rate
+    assert f"training on cpu in float32: {seconds:.1f} s of 5 speakers, batches" in caplog.text
+
+
 def test_tensorboard_has_scalars_audio_and_images(data: PreparedData, tmp_path: Path) -> None:
     run(small_recipe(data, tmp_path, validate_every=2))
     events = EventAccumulator(str(tmp_path / "logs")).Reload()

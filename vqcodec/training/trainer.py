@@ -13,7 +13,7 @@ from torch import nn
 
 from vqcodec.codec import load as load_codec
 from vqcodec.data.batches import Batch
-from vqcodec.data.clips import AudioClips, Clip
+from vqcodec.data.clips import AudioClips, Clip, duration
 from vqcodec.data.data_config import PerturbationConfig
 from vqcodec.data.dataset import SegmentSampler, load_resident_audio, speaker_names
 from vqcodec.data.encoded import EncodedClips, read_encoded
@@ -130,11 +130,11 @@ class Trainer(Training[Batch]):
 
     def _summary(self) -> str:
         clips, config = self.data.split("train"), self.recipe.data
-        hours = sum(clip.n_samples for clip in clips) / self.data.sample_rate / 3600
+        length = duration(sum(clip.n_samples for clip in clips) / self.data.sample_rate)
         seconds = config.segment_length * self.recipe.model.hop_length / self.data.sample_rate
         pools = f", now and then others of {len(self.source.parts)} parts" if self.source else ""
         return (
-            f"{hours:.1f} h of {len(self.speakers)} speakers, batches of {config.batch_size} "
+            f"{length} of {len(self.speakers)} speakers, batches of {config.batch_size} "
             f"segments of {seconds:.2f} s{pools}"
         )
 
@@ -276,7 +276,7 @@ class Trainer(Training[Batch]):
         """Train as every training does; where the last step is done, fit the entropy coder."""
         path, config = super().run(resume), self.recipe.entropy_coder
         if self.place.rank == 0 and self._lacks_tables() and super()._is_done():
-            logger.info("fitting the entropy coder to %.1f h of codes", config.hours)
+            logger.info("fitting the entropy coder to %s of codes", duration(config.hours * 3600))
             codec = load_codec(path, device=self.place.device.type, voices=False)
             tables = fit_entropy_coder(codec, self.data, hours=config.hours, steps=config.steps)
             model_file.add_tables(path, tables)
