@@ -73,13 +73,13 @@ class Training(ABC, Generic[BatchT]):
 
     Attributes:
         trained: what the optimiser changes first of all; its moving average is kept.
-        unvalidated: told after every validation, where there is nothing fit to validate on.
+        is_validated: whether there is something fit to validate on.
     """
 
     MODEL_FILE: ClassVar[str]
     PROGRESS: ClassVar[tuple[str, ...]] = ("step", "best")
     trained: nn.Module
-    unvalidated: str | None
+    is_validated: bool
 
     def __init__(
         self,
@@ -204,6 +204,8 @@ class Training(ABC, Generic[BatchT]):
                 "speed: use precision=auto",
                 device.type,
             )
+        if self.step < self.recipe.steps and not self.is_validated:
+            logger.warning(UNVALIDATED)
         if self._is_done():
             logger.warning("all %d steps are done: steps=N, with a larger N, goes on", self.step)
 
@@ -280,8 +282,6 @@ class Training(ABC, Generic[BatchT]):
         if usage is not None:
             writer.add_scalar("codebook/perplexity", usage.perplexity, self.step)
             writer.add_scalar("codebook/used", usage.used, self.step)
-        if validation is not None:
-            warning = warning or self.unvalidated
         self.on_report(Report(self.step, self.recipe.steps, losses, usage, validation, warning))
 
     def _save(self, path: Path) -> None:

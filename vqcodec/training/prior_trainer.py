@@ -20,7 +20,7 @@ from vqcodec.errors import CheckpointError, DataError
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.speaker_vector import from_int8
 from vqcodec.scale.listing import Listing
-from vqcodec.training.loop import UNVALIDATED, Report, Training
+from vqcodec.training.loop import Report, Training
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, encode_clips
 from vqcodec.training.recipe import PriorRecipe
 from vqcodec.training.session import Processes, claim_output, join_processes
@@ -74,7 +74,7 @@ class PriorTrainer(Training[CodeBatch]):
             else self._pool(source, pool_parts(len(source.parts), config, seed, 0))
         )
         self.validation = valid or trained
-        self.unvalidated = None if valid else UNVALIDATED
+        self.is_validated = bool(valid)
         codes = np.concatenate([clip.codes for clip in trained])
         self.histogram = np.bincount(codes, minlength=codebook_size)
         self.sampler: Sampler[CodeBatch] = (

@@ -28,7 +28,7 @@ from vqcodec.scale.listing import Listing
 from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.encoder_objective import EncoderObjective
 from vqcodec.training.entropy_coder import fit_entropy_coder
-from vqcodec.training.loop import UNVALIDATED, Report, Training, average_losses
+from vqcodec.training.loop import Report, Training, average_losses
 from vqcodec.training.model_files import (
     build_model,
     complete_recipe,
@@ -96,7 +96,7 @@ class Trainer(Training[Batch]):
         valid = data.split("valid")
         if recipe.model.speaker.kind == "table":  # which has no row for an unseen speaker
             valid = [clip for clip in valid if clip.speaker in set(self.speakers)]
-        self.unvalidated = None if valid else UNVALIDATED
+        self.is_validated = bool(valid)
         unperturbed = PerturbationConfig(probability=0.0, stream_dropout=0.0)
         self.validation = self._sampler(
             data, valid or clips, unperturbed, seed=1, tracks=self.tracks
