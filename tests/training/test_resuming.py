@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from training_data import (
@@ -27,7 +31,7 @@ import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError, ConfigError
 from vqcodec.models.codebook_usage import CollapseMonitor
-from vqcodec.training import trainer
+from vqcodec.training import loop, trainer
 from vqcodec.training.loop import STATE_FILE, UNVALIDATED
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.state import load_state, save_state
@@ -307,6 +311,48 @@ def test_a_signal_stops_a_run_resumably(
     run(unbroken)
     found, expected = state_of(stopped)[0], state_of(unbroken)[0]
     assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
+
+
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 6), (None, 6), (signal.SIGINT, 9)])
+def test_a_validation_is_broken_off_resumably(
+    data: PreparedData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals | None,
+    step: int,
+) -> None:
+    """By a signal or, where that is None, by the time; also the last one, which ends the run."""
+    changes = {"steps": 9, "validate_every": 3}
+    unbroken = small_recipe(data, tmp_path / "unbroken", **changes)
+    path, reports = run(unbroken)
+    values, n_validated = Trainer._values, 0
+
+    def told(self: Trainer, scalars: dict[str, torch.Tensor]) -> dict[str, float]:
+        nonlocal n_validated
+        if self.step == step and not torch.is_grad_enabled():
+            n_validated += 1
+            if number is None:
+                patch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: math.inf))
+            else:
+                signal.raise_signal(number)
+        return values(self, scalars)
+
+    stopped = small_recipe(data, tmp_path / "stopped", **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_values", told)
+        with pytest.raises(KeyboardInterrupt) if number else nullcontext():
+            run(stopped.model_copy(update={"max_minutes": 60.0}))
+    assert n_validated == 1
+    progress = json.loads(state_of(stopped)[1]["progress"])
+    before = [report.validation for report in reports[: step - 1] if report.validation is not None]
+    assert (progress["step"], progress["best"]) == (step, min(before))
+    resumed, later = run(stopped, resume=True)
+    assert [report.losses for report in later] == [report.losses for report in reports[step:]]
+    (expected, of_unbroken), (found, of_stopped) = state_of(unbroken), state_of(stopped)
+    assert of_stopped == of_unbroken
+    assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
+    models = [load_file(each) for each in (path, resumed)]
+    assert [key for key in models[0] if not torch.equal(models[0][key], models[1][key])] == []
 
 
 def test_what_is_no_state_is_refused(data: PreparedData, tmp_path: Path) -> None:

@@ -167,11 +167,16 @@ class PriorTrainer(Training[CodeBatch]):
         self._optimizer_step(nats * self.place.world_size / total[1])
         return {"bits_per_code": (total[0] / total[1]).item() / math.log(2)}
 
-    def _validate(self, writer: SummaryWriter | None) -> float:
+    def _validate(self, writer: SummaryWriter | None, ends: Callable[[], bool]) -> float | None:
         model, place = cast(CodeTransformer, self.average.module).eval(), self.place
         total = torch.zeros(2, dtype=torch.float64, device=place.device)
         typical = torch.zeros(prior.N_BINS, dtype=torch.int64, device=place.device)
-        for clip in self.validation[place.rank :: place.world_size]:
+        for first in range(0, len(self.validation), place.world_size):
+            if ends():
+                return None
+            if first + place.rank >= len(self.validation):
+                break
+            clip = self.validation[first + place.rank]
             codes = torch.from_numpy(clip.codes).to(place.device)
             speaker = torch.from_numpy(from_int8(clip.vector)).to(place.device)
             own = model.bits(codes, speaker)

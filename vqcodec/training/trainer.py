@@ -292,7 +292,7 @@ class Trainer(Training[Batch]):
         return is_there and model_file.read(path).tables is None
 
     @torch.no_grad()
-    def _validate(self, writer: SummaryWriter | None) -> float:
+    def _validate(self, writer: SummaryWriter | None, ends: Callable[[], bool]) -> float | None:
         average = cast(Objective | EncoderObjective, self.average.module)
         objective, place = average.eval(), self.place
         if self.recipe.freezes_codebook:
@@ -305,6 +305,8 @@ class Trainer(Training[Batch]):
         indices = range(VALIDATION_BATCHES)
         values = []
         for batch in self.validation.batches(indices, place.rank, place.world_size):
+            if ends():
+                return None
             with self._autocast():
                 values.append(self._values(objective(batch.to(place.device)).scalars()))
         losses = average_losses(values)
