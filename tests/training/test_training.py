@@ -99,12 +99,15 @@ def test_tensorboard_has_scalars_audio_and_images(data: PreparedData, tmp_path: 
     assert [event.step for event in events.Scalars("validation/total")] == [2, 3]
 
 
-def test_a_wavenet_shows_no_sound_of_the_other_decoder(
+def test_a_wavenet_shows_its_own_losses_and_no_sound_of_the_other_decoder(
     data: PreparedData, first_stage: Path, tmp_path: Path
 ) -> None:
     run(small_recipe(data, tmp_path, stage="wavenet", initial_model=str(first_stage)))
     tags = EventAccumulator(str(tmp_path / "logs")).Reload().Tags()
-    assert "validation/wavenet" in tags["scalars"]
+    losses = [tag for tag in tags["scalars"] if not tag.startswith("codebook/")]
+    expected = {"total", "wavenet", "commitment"}  # the last of the frozen codes: total has it
+    assert {tag.partition("/")[2] for tag in losses} == expected
+    assert len(losses) == 2 * len(expected)  # of train and validation
     assert (tags["images"], tags["audio"]) == ([], [])
 
 
@@ -170,7 +173,6 @@ def test_wavenet_stage_leaves_the_codec_as_it_is(
     kept, found = before.model.state_dict(), after.model.state_dict()
     assert kept.keys() == {key for key in found if not key.startswith("wavenet.")}
     assert all(torch.equal(kept[key], found[key]) for key in kept)
-    assert {report.losses["mel"] for report in reports} == {0.0}
     losses = [report.losses["wavenet"] for report in reports]
     assert losses[0] == pytest.approx(np.log(256), abs=0.3)  # of guessing
     assert losses[-1] < losses[0] - 0.1
