@@ -137,6 +137,39 @@ def test_tables_of_hugging_face(light_model: Path, tmp_path: Path) -> None:
     assert made["train"][0]["codes"] == found[0]["codes"]
 
 
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_paths_in_rows_are_relative_to_the_working_folder_as_in_datasets(
+    light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Of those who list them, and not of those who read: workers have folders of their own."""
+    here, table = tmp_path / "here", tmp_path / "table"
+    right, wrong = list(CLIPS.values())[:2]
+    for folder, samples in ((here, right), (table, wrong)):
+        (folder / "wav").mkdir(parents=True)
+        (folder / "wav" / "a.flac").write_bytes(sound_bytes(samples))
+    paths = ["wav/a.flac", str(table / "wav" / "a.flac"), (table / "wav" / "a.flac").as_uri()]
+    rows = pa.table({
+        "name": ["relative", "absolute", "url"],
+        "audio": [{"bytes": None, "path": path} for path in paths],
+    }, schema=pa.schema({
+        "name": pa.string(), "audio": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    }))  # fmt: skip
+    if form == "parquet":
+        pq.write_table(rows, table / "a.parquet")
+    else:
+        with pa.ipc.new_stream(table / "a.arrow", rows.schema) as file:
+            file.write_table(rows)
+    monkeypatch.chdir(here)
+    listing = list_source(str(table / f"a.{form}"))
+    monkeypatch.chdir(tmp_path)
+    make(job_of(light_model, tmp_path / "out", listing), listing)
+    found = {row["name"]: row["codes"] for row in rows_of(tmp_path / "out")}
+    of_right, of_wrong = (codes_of(light_model, samples) for samples in (right, wrong))
+    assert found == {"relative": of_right, "absolute": of_wrong, "url": of_wrong}
+    monkeypatch.chdir(here)
+    assert list_source(str(table / f"a.{form}")).digest == listing.digest
+
+
 def test_shards_keep_their_keys_and_what_was_there(light_model: Path, tmp_path: Path) -> None:
     import webdataset
 
