@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from vqcodec_cli import options as opt
-from vqcodec_cli.display import duration, progress_bar
+from vqcodec_cli.display import progress_bar
 
 from vqcodec.errors import CodesError, DataError
 
@@ -109,6 +109,7 @@ def make_dataset(
     speaker: str | None = None,
 ) -> None:
     """Make a data set of a source, and say what is in it; `scale.work.Job` has the rest."""
+    from vqcodec.data.clips import duration
     from vqcodec.scale import storage
     from vqcodec.scale.dataset_files import RECORDS
     from vqcodec.scale.listing import list_source

@@ -58,14 +58,6 @@ def progress_bar(label: str) -> Iterator[OnProgress]:
         yield move
 
 
-def duration(seconds: float) -> str:
-    """A length of time in the unit that suits it."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.2f} {unit}"
-    return f"{seconds:.1f} s"
-
-
 @contextmanager
 def progress_of_report(label: str) -> Iterator[OnReportProgress]:
     """A bar as of `progress_bar`, and where stderr is no terminal a line now and then.

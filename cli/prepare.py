@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from vqcodec_cli.display import duration, progress_bar, show
+from vqcodec_cli.display import progress_bar, show
 from vqcodec_cli.options import Jobs, files_at_a_time
 
 CorpusName = Literal[
@@ -47,6 +47,7 @@ def prepare(
     Example: vqcodec prepare vctk VCTK-Corpus -o data/vctk
     """
     from vqcodec.data import corpora, phones, prepared
+    from vqcodec.data.clips import duration
     from vqcodec.scale.utterances import source_utterances
 
     if download:

@@ -105,7 +105,7 @@ def recipes() -> None:
 
     Example: vqcodec recipes
     """
-    from vqcodec.training.recipe_files import packaged_recipes
+    from vqcodec.training.recipe import packaged_recipes
 
     found = packaged_recipes()
     width = max(map(len, found), default=0)

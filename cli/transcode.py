@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -151,17 +151,8 @@ def decode(
     todo = Planner(CODES_SUFFIXES, ".wav", force).plan(sources, target)
     held: dict[str, Codes] = {}
 
-    def ahead(pairs: Sequence[tuple[str, str]]) -> None:
-        from vqcodec.format.codes import Codes, decode_together
-
-        tables = None if model is None else load(model).tables
-        held.clear()
-        for source, _ in pairs:
-            with suppress(VqcodecError, OSError):
-                # Long files have chunks enough of their own, and a pipe is read but once.
-                if os.path.isfile(source) and os.path.getsize(source) <= LARGEST_AHEAD:
-                    held[source] = Codes.load(source, tables=tables)
-        decode_together(held.values())
+    def known_tables() -> NgramModel | None:
+        return None if model is None else load(model).tables
 
     def start() -> Work:
         from vqcodec.format.streaming import metadata_of
@@ -171,7 +162,7 @@ def decode(
         def voice_in(codec: Codec) -> Speaker | None:
             return None if speaker is None else codec.speaker(speaker)
 
-        tables = None if model is None else load(model).tables
+        tables = known_tables()
 
         def work(source: str, target: str, on_progress: OnProgress) -> Output | None:
             codes = held.pop(source, None) or _load(source, tables)
@@ -181,6 +172,7 @@ def decode(
 
         return work
 
+    ahead = partial(_load_together, held, known_tables)
     run(todo, start, label="decoding", jobs=jobs, device=device, quiet=quiet, ahead=ahead)
 
 
@@ -349,3 +341,21 @@ def _load(source: str, tables: NgramModel | None) -> Codes | CodesStream:
     if isinstance(stream, str):
         return Codes.load(stream, tables=tables)
     return read_pipe(stream, STDIN, tables=tables)
+
+
+def _load_together(
+    held: dict[str, Codes],
+    known_tables: Callable[[], NgramModel | None],
+    pairs: Sequence[tuple[str, str]],
+) -> None:
+    """Hold the codes of short files, and no others, decoded faster than one by one."""
+    from vqcodec.format.codes import Codes, decode_together
+
+    tables = known_tables()
+    held.clear()
+    for source, _ in pairs:
+        with suppress(VqcodecError, OSError):
+            # Long files have chunks enough of their own, and a pipe is read but once.
+            if os.path.isfile(source) and os.path.getsize(source) <= LARGEST_AHEAD:
+                held[source] = Codes.load(source, tables=tables)
+    decode_together(held.values())

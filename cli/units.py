@@ -13,6 +13,7 @@ from vqcodec_cli import options as opt
 from vqcodec_cli.batch import (
     CODES_SUFFIXES,
     STREAM,
+    Output,
     at_a_time,
     check_target,
     distinct_names,
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 # Suffix of the output -> whether it takes several recordings.
 FORMATS = {".txt": True, ".jsonl": True, ".npy": False, ".textgrid": False}
-# Of a recording, whose source and name it gets.
+# Of a recording, by its source; and of one whose source and name are given.
+UnitsOf = Callable[[str], "Units"]
 Work = Callable[[tuple[str, str]], Line]
 
 Sources = Annotated[
@@ -99,16 +101,20 @@ def units(
         check_target(output, force or (len(named) > 1 and path_beside(output).exists()))
     needs_model = model is not None or not all(map(_holds_codes, named))
 
-    def start() -> Work:
+    def load() -> UnitsOf:
         codec = load_codec(model, None, device) if needs_model else None
-        return partial(_line, codec, model is not None, kind, dedup)
+        return partial(_units, codec, model is not None, dedup)
+
+    def start() -> Work:
+        return partial(_line, load(), kind)
 
     if len(named) == 1:
+        ((source, name),) = named.items()
         with progress_bar("encoding"):
-            (item,) = named.items()
-            _write(output, [start()(item).data])
+            found = load()(source)
+            _write(output, [_formatted(kind, name, source, found)])
         if output is not None and not quiet:
-            typer.echo(f"{item[1]} → {output}")
+            typer.echo(f"{source} → {output}  {Output(found.duration_s)}")
         return
     n_jobs = 1
     # Standard input belongs to this process; and to read codes, torch would be loaded for nothing.
@@ -217,14 +223,17 @@ def _holds_codes(source: str) -> bool:
     return Path(source).suffix.lower() in CODES_SUFFIXES
 
 
-def _line(
-    codec: Codec | None, is_named: bool, kind: str, collapse: bool, item: tuple[str, str]
-) -> Line:
+def _line(units_of: UnitsOf, kind: str, item: tuple[str, str]) -> Line:
+    source, name = item
+    units = units_of(source)
+    return Line(units.fingerprint, _formatted(kind, name, source, units))
+
+
+def _units(codec: Codec | None, is_named: bool, collapse: bool, source: str) -> Units:
     """The units of a recording, by a model that codes must be of if it was named."""
     from vqcodec import Codes
     from vqcodec.inference.units import NOBODY, Units
 
-    source, name = item
     with naming(source):
         if codec is None or _holds_codes(source):
             codes = Codes.load(source, tables=codec.tables if codec and is_named else None)
@@ -232,8 +241,7 @@ def _line(
                 codec.check(codes)
         else:
             codes = codec.encode(readable(source), speaker=NOBODY)
-        units = Units.of(codes, collapse=collapse)
-    return Line(units.fingerprint, _formatted(kind, name, source, units))
+        return Units.of(codes, collapse=collapse)
 
 
 def _write(output: Path | None, lines: list[bytes]) -> None:

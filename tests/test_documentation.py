@@ -19,8 +19,8 @@ from command_line import ROOT, Run
 from recordings import spoken, write
 from vqcodec_cli.main import command_line
 
-from vqcodec.training.recipe import PriorRecipe, Recipe
-from vqcodec.training.recipe_files import packaged_recipes, read_recipe, validated
+from vqcodec.training.recipe import PriorRecipe, Recipe, packaged_recipes
+from vqcodec.training.recipe_files import read_recipe, validated
 
 PAGES = ["README.md", "samples/README.md", "benchmarks/README.md"]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))

@@ -22,13 +22,17 @@ def codes(run: Run, speech: Path, tiny_model: Path, tmp_path: Path) -> Path:
 
 
 def test_a_recording_and_its_code_file_give_the_same_line(
-    run: Run, speech: Path, codes: Path, tiny_model: Path
+    run: Run, speech: Path, codes: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     expected = Codes.load(codes).codes[0]
     of_recording = run("units", speech, "--model", tiny_model)
     assert of_recording.status == 0
     assert of_recording.stdout == f"speech|{' '.join(map(str, expected))}\n"
     assert run("units", codes) == of_recording
+    target = tmp_path / "out.txt"
+    written = run("units", speech, "-o", target, "--model", tiny_model)
+    assert written.stdout == f"{speech} → {target}  {audio.info(speech).duration_s:.2f} s\n"
+    assert target.read_text() == of_recording.stdout
 
 
 @pytest.mark.parametrize("options", [[], ["--dedup"]])

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from vqcodec.data import corpora
+from vqcodec.data.clips import duration
 from vqcodec.data.corpora import Utterance
 from vqcodec.data.prepared import PreparedData, prepare
 from vqcodec.errors import DataError
@@ -239,3 +240,10 @@ def test_prepared_format(tmp_path: Path, utterances: list[Utterance]) -> None:
         "n_samples": 1600,
         "text": "",
     }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.25, "0.2 s"), (90.0, "1.50 min"), (5400.0, "1.50 h")]
+)
+def test_a_length_is_told_in_a_unit_that_suits_it(seconds: float, told: str) -> None:
+    assert duration(seconds) == told

@@ -26,7 +26,6 @@ from scale_data import (
     sound_bytes,
     tar_of,
 )
-from vqcodec_cli.display import duration
 
 from vqcodec.audio.writing import to_int16
 from vqcodec.codec import Codec
@@ -136,6 +135,39 @@ def test_tables_of_hugging_face(light_model: Path, tmp_path: Path) -> None:
     assert schema.metadata[b"fingerprint"].decode() == codec_of(light_model).fingerprint.hex()
     made = datasets.load_dataset("parquet", data_files=f"{tmp_path}/out/data/*.parquet")
     assert made["train"][0]["codes"] == found[0]["codes"]
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_paths_in_rows_are_relative_to_the_working_folder_as_in_datasets(
+    light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Of those who list them, and not of those who read: workers have folders of their own."""
+    here, table = tmp_path / "here", tmp_path / "table"
+    right, wrong = list(CLIPS.values())[:2]
+    for folder, samples in ((here, right), (table, wrong)):
+        (folder / "wav").mkdir(parents=True)
+        (folder / "wav" / "a.flac").write_bytes(sound_bytes(samples))
+    paths = ["wav/a.flac", str(table / "wav" / "a.flac"), (table / "wav" / "a.flac").as_uri()]
+    rows = pa.table({
+        "name": ["relative", "absolute", "url"],
+        "audio": [{"bytes": None, "path": path} for path in paths],
+    }, schema=pa.schema({
+        "name": pa.string(), "audio": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+    }))  # fmt: skip
+    if form == "parquet":
+        pq.write_table(rows, table / "a.parquet")
+    else:
+        with pa.ipc.new_stream(table / "a.arrow", rows.schema) as file:
+            file.write_table(rows)
+    monkeypatch.chdir(here)
+    listing = list_source(str(table / f"a.{form}"))
+    monkeypatch.chdir(tmp_path)
+    make(job_of(light_model, tmp_path / "out", listing), listing)
+    found = {row["name"]: row["codes"] for row in rows_of(tmp_path / "out")}
+    of_right, of_wrong = (codes_of(light_model, samples) for samples in (right, wrong))
+    assert found == {"relative": of_right, "absolute": of_wrong, "url": of_wrong}
+    monkeypatch.chdir(here)
+    assert list_source(str(table / f"a.{form}")).digest == listing.digest
 
 
 def test_shards_keep_their_keys_and_what_was_there(light_model: Path, tmp_path: Path) -> None:
@@ -360,10 +392,3 @@ def test_names_stay_in_the_folder(light_model: Path, tmp_path: Path) -> None:
     )
     listing = list_source(str(tmp_path / "a.parquet"))
     assert make(job_of(light_model, tmp_path / "out", listing), listing).n_errors == 1
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"), [(0.25, "0.2 s"), (90.0, "1.50 min"), (5400.0, "1.50 h")]
-)
-def test_a_length_is_told_in_a_unit_that_suits_it(seconds: float, told: str) -> None:
-    assert duration(seconds) == told

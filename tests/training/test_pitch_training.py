@@ -117,7 +117,7 @@ def test_conversions_learn_to_follow_the_melody_that_they_are_told(
     # The initial decoder is not one of those that learn.
     assert 0 < found["conversion_timbre"] < 1
     with torch.no_grad():
-        assert job.objective(batch).parts["conversion_pitch"] == 0
+        assert "conversion_pitch" not in job.objective(batch).parts
 
 
 def voice(pitch: float, formants: tuple[float, ...]) -> torch.Tensor:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +147,11 @@ def test_learning_by_heart_is_told(small_recipe: Any, monkeypatch: pytest.Monkey
 
     validate = PriorTrainer._validate
 
-    def validated_as(self: PriorTrainer, writer: SummaryWriter | None) -> float:
+    def validated_as(
+        self: PriorTrainer, writer: SummaryWriter | None, ends: Callable[[], bool]
+    ) -> float | None:
         CodeTransformer.value = next(values)  # type: ignore[attr-defined]
-        return validate(self, writer)
+        return validate(self, writer, ends)
 
     monkeypatch.setattr(CodeTransformer, "bits", bits)
     monkeypatch.setattr(PriorTrainer, "_validate", validated_as)
@@ -215,6 +219,33 @@ def test_two_processes_train_as_one(data: PreparedData, small_recipe: Any, tmp_p
     together = in_two_processes(SCRIPT, small_recipe("two", **changes), tmp_path)
     assert together.shape == (6, 2)
     np.testing.assert_allclose(together, alone, rtol=1e-4)
+
+
+def test_a_signal_stops_a_validation_resumably(
+    small_recipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"steps": 4, "validate_every": 2}
+    whole, stopped = small_recipe("whole", **changes), small_recipe("stopped", **changes)
+    run(whole)
+    bits, n_validated = CodeTransformer.bits, 0
+
+    def told(self: CodeTransformer, *inputs: torch.Tensor) -> torch.Tensor:
+        nonlocal n_validated
+        n_validated += 1
+        signal.raise_signal(signal.SIGINT)
+        return bits(self, *inputs)
+
+    for resume in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(CodeTransformer, "bits", told)
+            with pytest.raises(KeyboardInterrupt):
+                run(stopped, resume=resume)
+        assert json.loads(state_of(stopped)[1]["progress"])["step"] == 2
+    assert n_validated == 2
+    run(stopped, resume=True)
+    (expected, of_whole), (found, of_stopped) = state_of(whole), state_of(stopped)
+    assert of_stopped == of_whole
+    assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
 
 
 def test_a_broken_run_is_resumed_bit_for_bit(small_recipe: Any) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from training_data import (
@@ -27,8 +31,8 @@ import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError, ConfigError
 from vqcodec.models.codebook_usage import CollapseMonitor
-from vqcodec.training import trainer
-from vqcodec.training.loop import STATE_FILE
+from vqcodec.training import loop, trainer
+from vqcodec.training.loop import STATE_FILE, UNVALIDATED
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.state import load_state, save_state
 from vqcodec.training.trainer import Trainer
@@ -216,6 +220,11 @@ def test_a_state_of_other_parameters_is_refused(tmp_path: Path) -> None:
         load_state(path, {}, optimizers[1])
 
 
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Messages, but for that of data without recordings for validation, as these are."""
+    return [message for message in caplog.messages if message != UNVALIDATED]
+
+
 def test_a_resumed_run_tells_what_has_changed(
     data: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -232,7 +241,7 @@ def test_a_resumed_run_tells_what_has_changed(
     )
     caplog.set_level(logging.WARNING, "vqcodec.training")
     path, _ = run(heavy, resume=True)
-    assert [record.getMessage() for record in caplog.records] == [
+    assert told(caplog) == [
         "resumed with other settings: loss.mel 10.0, was 1.0; "
         "optimizer.learning_rate 0.0001, was 0.001; steps 5, was 3"
     ]
@@ -249,7 +258,7 @@ def test_more_steps_are_told_with_their_learning_rate(
     caplog.set_level(logging.WARNING, "vqcodec.training")
     run(small_recipe(data, tmp_path, steps=2, optimizer=optimizer), resume=True)
     run(small_recipe(data, tmp_path, steps=4, optimizer=optimizer), resume=True)
-    assert [record.getMessage() for record in caplog.records] == [
+    assert told(caplog) == [
         "all 2 steps are done: steps=N, with a larger N, goes on",
         # Half of the cosine is left.
         "resumed with other settings: steps 4, was 2 (the learning rate goes on from 5.5e-04, "
@@ -274,8 +283,8 @@ def test_an_emulated_precision_is_told_before_the_first_step(
     caplog.set_level(logging.WARNING, "vqcodec.training")
     monkeypatch.setattr(Trainer, "_batches", lambda self: ())
     run(small_recipe(data, tmp_path, precision=precision))
-    told = ["precision bfloat16 is emulated on this cpu" in each for each in caplog.messages]
-    assert told == ([True] if is_warned else [])
+    warned = ["precision bfloat16 is emulated on this cpu" in each for each in told(caplog)]
+    assert warned == ([True] if is_warned else [])
 
 
 def test_frozen_codes_are_not_said_to_collapse(
@@ -302,6 +311,48 @@ def test_a_signal_stops_a_run_resumably(
     run(unbroken)
     found, expected = state_of(stopped)[0], state_of(unbroken)[0]
     assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
+
+
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 6), (None, 6), (signal.SIGINT, 9)])
+def test_a_validation_is_broken_off_resumably(
+    data: PreparedData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals | None,
+    step: int,
+) -> None:
+    """By a signal or, where that is None, by the time; also the last one, which ends the run."""
+    changes = {"steps": 9, "validate_every": 3}
+    unbroken = small_recipe(data, tmp_path / "unbroken", **changes)
+    path, reports = run(unbroken)
+    values, n_validated = Trainer._values, 0
+
+    def told(self: Trainer, scalars: dict[str, torch.Tensor]) -> dict[str, float]:
+        nonlocal n_validated
+        if self.step == step and not torch.is_grad_enabled():
+            n_validated += 1
+            if number is None:
+                patch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: math.inf))
+            else:
+                signal.raise_signal(number)
+        return values(self, scalars)
+
+    stopped = small_recipe(data, tmp_path / "stopped", **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_values", told)
+        with pytest.raises(KeyboardInterrupt) if number else nullcontext():
+            run(stopped.model_copy(update={"max_minutes": 60.0}))
+    assert n_validated == 1
+    progress = json.loads(state_of(stopped)[1]["progress"])
+    before = [report.validation for report in reports[: step - 1] if report.validation is not None]
+    assert (progress["step"], progress["best"]) == (step, min(before))
+    resumed, later = run(stopped, resume=True)
+    assert [report.losses for report in later] == [report.losses for report in reports[step:]]
+    (expected, of_unbroken), (found, of_stopped) = state_of(unbroken), state_of(stopped)
+    assert of_stopped == of_unbroken
+    assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
+    models = [load_file(each) for each in (path, resumed)]
+    assert [key for key in models[0] if not torch.equal(models[0][key], models[1][key])] == []
 
 
 def test_what_is_no_state_is_refused(data: PreparedData, tmp_path: Path) -> None:

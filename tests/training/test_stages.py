@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vqcodec.training.loop import Report
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import read_stages, validated
 from vqcodec.training.stages import train
+from vqcodec.training.trainer import Trainer
 from vqcodec.weights import model_file
 from vqcodec.weights.model_file import CODES_OF
 
@@ -112,6 +114,26 @@ def test_a_run_goes_on_in_the_stage_that_was_broken(data: PreparedData, tmp_path
         assert np.array_equal(tensor, found.tensors[name]), name
 
 
+def test_a_stage_ends_with_the_validation_that_it_owes(data: PreparedData, tmp_path: Path) -> None:
+    """A signal comes in the last validation of the first stage, and the next begins from it."""
+    stages = plans(recipe_file(data, tmp_path, stages=[{"stage": "encoder", "steps": 2}]))
+    validate = Trainer._validate
+
+    def told(self: Trainer, *arguments: Any) -> float | None:
+        signal.raise_signal(signal.SIGTERM)
+        return validate(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_validate", told)
+        with pytest.raises(KeyboardInterrupt):
+            train(*stages, device="cpu")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    reports: list[Report] = []
+    train(*stages, device="cpu", resume=True, on_report=reports.append)
+    assert [report.step for report in reports] == [1, 2]
+    assert model_file.read(tmp_path / "run" / "model.safetensors").tables is not None
+
+
 def test_a_stage_does_not_go_on_from_a_model_that_is_no_more(
     data: PreparedData, tmp_path: Path
 ) -> None:
@@ -147,7 +169,7 @@ def test_a_fit_that_was_broken_is_not_told_that_all_is_done(
         with pytest.raises(KeyboardInterrupt):
             train(*stages, device="cpu")
     caplog.set_level(logging.INFO, "vqcodec.training")
-    for told in ("fitting the entropy coder to 0.0 h of codes", "all 3 steps are done: steps=N"):
+    for told in ("fitting the entropy coder to 3.6 s of codes", "all 3 steps are done: steps=N"):
         caplog.clear()
         train(*stages, device="cpu", resume=True)
         start, *rest = caplog.messages

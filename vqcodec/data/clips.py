@@ -67,3 +67,11 @@ class AudioClips:
         end = clip.n_samples if length is None else min(start + length, clip.n_samples)
         samples = self.audio[clip.start + start : clip.start + end]
         return samples.astype(np.float32) / np.float32(32768 * clip.gain)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the unit that suits it."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.2f} {unit}"
+    return f"{seconds:.1f} s"

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from vqcodec.audio.tracks import TRACKERS
-from vqcodec.data.clips import AudioClips
+from vqcodec.data.clips import AudioClips, duration
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import DataError
 from vqcodec.files import write_atomically
@@ -78,8 +78,8 @@ def heard_tracks(
     path, key = data.root / f"{name}_{hop_length}.safetensors", _contents(data)
     heard = _read(path, key)
     if heard is None and makes:
-        hours = len(data.audio) / data.sample_rate / 3600
-        _logger.info("listening to the %s of %.1f h, once for all trainings", name, hours)
+        length = duration(len(data.audio) / data.sample_rate)
+        _logger.info("listening to the %s of %s, once for all trainings", name, length)
         heard = np.concatenate(_heard(data, name, hop_length))
         try:
             write_atomically(path, save({"track": heard}, {"contents": key}))

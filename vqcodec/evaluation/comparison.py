@@ -16,6 +16,7 @@ import torch
 
 from vqcodec.audio import open_writer
 from vqcodec.codec import Codec
+from vqcodec.data.clips import duration
 from vqcodec.data.corpora import Utterance
 from vqcodec.errors import VqcodecError
 from vqcodec.evaluation import plots
@@ -342,7 +343,7 @@ def _example(task: _Task, found: Sequence[dict[str, Any]]) -> Example:
 def _about(made_of: Setup, split: str, rows: Sequence[dict[str, Any]]) -> str:
     seconds = {row["file"]: row["seconds"] for row in rows}
     return (
-        f"Split {split}: {len(seconds)} files, {sum(seconds.values()) / 60:.1f} minutes, "
+        f"Split {split}: {len(seconds)} files, {duration(sum(seconds.values()))}, "
         f"{len({row['speaker'] for row in rows})} speakers; "
         f"{made_of.about()}."
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vqcodec.codec import Codec
+from vqcodec.data.clips import duration
 from vqcodec.data.labels import LabelledCorpus, read_labelled_corpus
 from vqcodec.evaluation import plots
 from vqcodec.evaluation.bootstrap import Mean
@@ -99,9 +100,9 @@ def page(
     parts = {}
     for is_training in (True, False):
         own = [clip for clip in frames.clips if clip.source.is_training == is_training]
-        minutes = sum(len(clip.codes) for clip in own) / frames.frame_rate / 60
+        length = duration(sum(len(clip.codes) for clip in own) / frames.frame_rate)
         speakers = {clip.source.utterance.speaker for clip in own}
-        parts[is_training] = f"{len(own)} recordings, {minutes:.1f} minutes", speakers
+        parts[is_training] = f"{len(own)} recordings, {length}", speakers
     (learnt, teachers), (scored, speakers) = parts[True], parts[False]
     held_out = sorted(speakers - teachers)
     phones = sorted(frames.classes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -66,7 +67,10 @@ class Listing:
     def digest(self) -> str:
         """Tells this source from others, wherever it lies."""
         items = [
-            [{key: value for key, value in item.items() if key != "url"} for item in part.items]
+            [
+                {key: item[key] for key in item if key not in ("url", "folder")}
+                for item in part.items
+            ]
             for part in self.parts
         ]
         return hashlib.sha256(json.dumps(items).encode()).hexdigest()
@@ -274,10 +278,8 @@ def _parquet_parts(name: str, url: str) -> tuple[list[Part], Any]:
             opened = pq.ParquetFile(file)
         except library("pyarrow").ArrowInvalid as error:
             raise DataError(f"{url}: is no Parquet file ({error}); remove it") from None
-        groups = range(opened.num_row_groups)
-        return [
-            Part("parquet", [{"name": name, "url": url, "group": group}]) for group in groups
-        ], opened.schema_arrow
+        items = [{**_table(name, url), "group": group} for group in range(opened.num_row_groups)]
+        return [Part("parquet", [item]) for item in items], opened.schema_arrow
 
 
 def _arrow_parts(name: str, url: str) -> tuple[list[Part], Any]:
@@ -285,9 +287,15 @@ def _arrow_parts(name: str, url: str) -> tuple[list[Part], Any]:
     pa = library("pyarrow")
     with storage.reading(url) as file:
         try:
-            return [Part("arrow", [{"name": name, "url": url}])], pa.ipc.open_stream(file).schema
+            return [Part("arrow", [_table(name, url)])], pa.ipc.open_stream(file).schema
         except pa.ArrowInvalid as error:
             raise DataError(f"{url}: is no Arrow file ({error}); remove it") from None
+
+
+def _table(name: str, url: str) -> Item:
+    # Paths in its rows are relative to the working folder, as `datasets` has it: to that of whoever
+    # lists them, since workers have folders of their own.
+    return {"name": name, "url": url, "folder": os.getcwd()}
 
 
 def audio_column(schema: Any) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -88,7 +89,12 @@ def _rows(table: Any, item: Item, place: str) -> Iterator[Record]:
             else (held["bytes"], held.get("path") or "")
         )
         name = given["name"] or PurePosixPath(path).stem or f"{place}-{number}"
-        sound = Sound(path or name, data) if data else Sound(path)
+        if data:
+            sound = Sound(path or name, data)
+        elif path and "://" not in path:
+            sound = Sound(os.path.join(item["folder"], path))
+        else:
+            sound = Sound(path)
         extra = {
             f"source_{key}" if key in RESERVED else key: value
             for key, value in row.items()

@@ -19,7 +19,7 @@ from vqcodec.models.interfaces import Condition
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.waveform_loss import WaveformLoss, WaveformLosses
-from vqcodec.training.objective import Losses
+from vqcodec.training.objective import Losses, with_weight
 from vqcodec.training.recipe import Recipe
 
 # Of half a squared distance, at which a code is less likely by a factor of e.
@@ -90,9 +90,9 @@ class EncoderObjective(nn.Module):
             "commitment": commitment,
             "latents": drift,
             "voice": voice,
-            "bits": bits,
+            **({"bits": bits} if self.tables else {}),
         }
-        return Losses(total, parts, indices, decoded)
+        return Losses(total, with_weight(parts, self.weights), indices, decoded)
 
     def _bits(self, vectors: Tensor, indices: Tensor) -> Tensor:
         if self.tables is None or not self.weights.bits:

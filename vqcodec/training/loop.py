@@ -8,7 +8,8 @@ import statistics
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -73,13 +74,14 @@ class Training(ABC, Generic[BatchT]):
 
     Attributes:
         trained: what the optimiser changes first of all; its moving average is kept.
-        unvalidated: told after every validation, where there is nothing fit to validate on.
+        is_validated: whether there is something fit to validate on.
+        owes_validation: whether that of the last step was broken off, or did not begin.
     """
 
     MODEL_FILE: ClassVar[str]
-    PROGRESS: ClassVar[tuple[str, ...]] = ("step", "best")
+    PROGRESS: ClassVar[tuple[str, ...]] = ("step", "best", "owes_validation")
     trained: nn.Module
-    unvalidated: str | None
+    is_validated: bool
 
     def __init__(
         self,
@@ -95,7 +97,7 @@ class Training(ABC, Generic[BatchT]):
             )
         self.recipe, self.place, self.on_report = recipe, place, on_report
         self.output = Path(recipe.output)
-        self.step, self.best = 0, math.inf
+        self.step, self.best, self.owes_validation = 0, math.inf, False
 
     @abstractmethod
     def _batches(self) -> Iterable[BatchT]:
@@ -106,8 +108,11 @@ class Training(ABC, Generic[BatchT]):
         """One step by `_optimizer_step`; returns its losses, as means over processes."""
 
     @abstractmethod
-    def _validate(self, writer: SummaryWriter | None) -> float:
-        """Loss of the averaged weights; the best model is written."""
+    def _validate(self, writer: SummaryWriter | None, ends: Callable[[], bool]) -> float | None:
+        """Loss of the averaged weights; the best model is written.
+
+        None if it `ends` before, which all processes ask together, batch by batch.
+        """
 
     @abstractmethod
     def _usage_and_warning(self) -> tuple[CodebookUsage | None, str | None]:
@@ -142,8 +147,9 @@ class Training(ABC, Generic[BatchT]):
     def run(self, resume: bool) -> Path:
         """Train until the recipe's steps or time are over; returns the path of the best model.
 
-        The best is that by validation. SIGINT and SIGTERM end it after the step that they meet, so
-        that `resume` continues the run in `recipe.output` exactly where it stopped.
+        The best is that by validation. SIGINT and SIGTERM end it after the step, or the batch of a
+        validation, that they meet, so that `resume` continues the run in `recipe.output` exactly
+        where it stopped. So does the end of its time, but for the validation that follows it.
 
         Raises:
             ConfigError: a run lies there that is not to be continued, or there is none.
@@ -157,39 +163,65 @@ class Training(ABC, Generic[BatchT]):
             self._load(state)
         else:
             check_is_new(self.output)
-        started = time.monotonic()
+        limit = math.inf if recipe.max_minutes is None else 60 * recipe.max_minutes
+        deadline = time.monotonic() + limit
         writer = None
         if self.place.rank == 0:
             self._announce()
             # What a broken run logged beyond the step is hidden.
             writer = tensorboard.SummaryWriter(str(self.output / "logs"), purge_step=self.step + 1)
-        recent: list[dict[str, float]] = []
         self.trained.train()
-        with catch_signals() as is_told:
-            for batch in self._batches():
+        with catch_signals() as is_told, closing(writer) if writer else nullcontext():
+            finish = partial(self._finish_step, writer, deadline, is_told)
+            recent: list[dict[str, float]] = []
+            is_over = self.owes_validation and finish(recent)
+            for batch in () if is_over else self._batches():
                 # Every step seeds itself, so that a resumed run draws the noise of an unbroken one.
                 torch.manual_seed(recipe.seed * 1_000_003 + self.step)
                 recent.append(self._step_within_memory(batch))
-                is_late, is_interrupted = self._agree(self._is_late(started), is_told())
-                is_last = is_late or self.step == recipe.steps
-                validation = None
-                if is_last or self.step % recipe.validate_every == 0:
-                    validation = self._validate(writer)
-                if validation is not None or self.step % recipe.log_every == 0:
-                    self._report(average_losses(recent), validation, writer)
-                    recent = []
-                if is_interrupted or is_last or self.step % recipe.checkpoint_every == 0:
-                    self._save(state)
-                if is_interrupted and not is_last:
-                    if writer:
-                        writer.close()
-                        logger.warning("stopped at step %d: --resume goes on from there", self.step)
-                    raise KeyboardInterrupt
-                if is_last:
+                if finish(recent):
                     break
-        if writer:
-            writer.close()
         return self.output / self.MODEL_FILE
+
+    def _finish_step(
+        self,
+        writer: SummaryWriter | None,
+        deadline: float,
+        is_told: Callable[[], bool],
+        recent: list[dict[str, float]],
+    ) -> bool:
+        """Validate, report and save where it is time to; returns whether the training is over.
+
+        The losses of `recent` steps, none where a run begins with the validation that it owes, are
+        gone from there when they have been reported. Raises KeyboardInterrupt if it is told to end.
+        """
+
+        def ends(deadline: float = deadline) -> Sequence[bool]:
+            return self._agree(time.monotonic() > deadline, is_told())
+
+        recipe, validation = self.recipe, None
+        is_late, is_interrupted = ends()
+        is_last = is_late or self.step >= recipe.steps
+        self.owes_validation |= is_last or self.step % recipe.validate_every == 0
+        if self.owes_validation and not is_interrupted:
+            # No time ends the one that a run is to end with, nor the same one again and again.
+            until = math.inf if is_last or not recent else deadline
+            validation = self._validate(writer, lambda: any(ends(until)))
+            self.owes_validation = validation is None
+            is_late, is_interrupted = ends()
+            is_last = is_last or is_late
+        if recent and (is_last or validation is not None or self.step % recipe.log_every == 0):
+            self._report(average_losses(recent), validation, writer)
+            recent.clear()
+        elif writer and validation is not None:
+            logger.info("step %d, where the run stopped: validation %.3f", self.step, validation)
+        if is_interrupted or is_last or self.step % recipe.checkpoint_every == 0:
+            self._save(self.output / STATE_FILE)
+        if is_interrupted and (self.owes_validation or not is_last):
+            if writer:
+                logger.warning("stopped at step %d: --resume goes on from there", self.step)
+            raise KeyboardInterrupt
+        return is_last
 
     def _announce(self) -> None:
         """Log where, in which precision and on what it trains, and what seems wrong with that."""
@@ -204,12 +236,14 @@ class Training(ABC, Generic[BatchT]):
                 "speed: use precision=auto",
                 device.type,
             )
+        if not self.is_validated and (self.owes_validation or self.step < self.recipe.steps):
+            logger.warning(UNVALIDATED)
         if self._is_done():
             logger.warning("all %d steps are done: steps=N, with a larger N, goes on", self.step)
 
     def _is_done(self) -> bool:
         """Whether nothing of the recipe is left to do."""
-        return self.step >= self.recipe.steps
+        return self.step >= self.recipe.steps and not self.owes_validation
 
     def _step_within_memory(self, batch: BatchT) -> dict[str, float]:
         try:
@@ -253,11 +287,6 @@ class Training(ABC, Generic[BatchT]):
         device = self.place.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self._is_bfloat16())
 
-    def _is_late(self, started: float) -> bool:
-        """Whether `max_minutes` are over since `started`, in seconds of the monotonic clock."""
-        limit = self.recipe.max_minutes
-        return limit is not None and time.monotonic() - started > limit * 60
-
     def _sum(self, values: Tensor) -> Tensor:
         """The sum over processes, in place."""
         if self.place.world_size > 1:
@@ -280,8 +309,6 @@ class Training(ABC, Generic[BatchT]):
         if usage is not None:
             writer.add_scalar("codebook/perplexity", usage.perplexity, self.step)
             writer.add_scalar("codebook/used", usage.used, self.step)
-        if validation is not None:
-            warning = warning or self.unvalidated
         self.on_report(Report(self.step, self.recipe.steps, losses, usage, validation, warning))
 
     def _save(self, path: Path) -> None:
@@ -297,7 +324,7 @@ class Training(ABC, Generic[BatchT]):
         if not path.exists():
             raise ConfigError(f"{self.output}: holds no run to continue; start without --resume")
         progress = load_state(path, self._modules(), self.optimizer)
-        for name in self.PROGRESS:
+        for name in progress.keys() & self.PROGRESS:  # older states have fewer
             setattr(self, name, progress[name])
         now = self._settings()
         changes = differences(progress.get("recipe", now), now)  # older states do not have it
@@ -306,7 +333,7 @@ class Training(ABC, Generic[BatchT]):
                 f"{path}: belongs to another recipe ({'; '.join(changes.values())}): resume with "
                 "the recipe it began with"
             )
-        if self.step >= self.recipe.steps:
+        if self.step >= self.recipe.steps and not self.owes_validation:
             require_model(self.output / self.MODEL_FILE)
         if any(key.startswith("loss.") for key in changes):
             self.best = math.inf  # of other losses

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vqcodec.data.batches import NOT_ENCODED, Batch
 from vqcodec.data.labels import UNLABELLED
 from vqcodec.models.interfaces import Condition, Quantized
+from vqcodec.models.loss_config import LossConfig
 from vqcodec.models.mel import MelSpectrogram
 from vqcodec.models.mu_law import N_LEVELS
 from vqcodec.models.phase import with_phase_of
@@ -30,8 +31,8 @@ class Losses(NamedTuple):
 
     Attributes:
         total: the weighted sum.
-        parts: scalars by their names in `LossConfig`, and `commitment`, the quantizer's own,
-            already weighted; those not trained at this stage are zero.
+        parts: scalars by their names in `LossConfig`, of those that have a weight and are heard at
+            this stage, and `commitment`, the quantizer's own, already weighted.
         indices: (B, Q, N) codes of the batch.
         decoded: (B, T) float32 what was made of them in one pass, or None.
     """
@@ -112,28 +113,33 @@ class Objective(nn.Module):
             indices = torch.where(batch.codes == NOT_ENCODED, indices, batch.codes)
             quantized = self.model.latents(indices)
         condition = Condition(quantized, speaker, batch.streams)
-        zero = commitment.new_zeros(())
+        parts, zero = {"commitment": commitment}, commitment.new_zeros(())
         latent_mel = phones = wavenet = zero
         conversion = ConversionLosses(zero, zero)
         waveform = WaveformLosses(zero, zero, zero, zero, zero)
         decoded = None
         if not self.freezes_codes:
             latent_mel = F.l1_loss(self.mel_head(quantized).float(), self._log_mel(batch.waveform))
+            parts["latent_mel"] = latent_mel
+            if self.training:
+                parts["consistency"] = consistency
             if self.phone_head is not None:
                 logits = self.phone_head(quantized).float()
                 phones = F.cross_entropy(
                     logits, batch.phones, ignore_index=UNLABELLED, reduction="sum"
                 )
-                phones = phones / batch.phones.numel()
+                parts["phones"] = phones = phones / batch.phones.numel()
         for name in self.trained_decoders:
             decoder = self.model.decoders[name]
             if isinstance(decoder, WaveNet):
-                wavenet = self._surprise(decoder, batch.waveform, condition)
+                parts["wavenet"] = wavenet = self._surprise(decoder, batch.waveform, condition)
             else:
                 decoded = decoder(condition)
                 waveform = self.waveform_loss(decoded, batch.waveform)
+                parts |= waveform._asdict()
                 if self.conversion_loss is not None and torch.is_grad_enabled():
                     conversion = self.conversion_loss(self.model, decoder, batch, speaker)
+                    parts |= conversion._asdict()
         total = (
             waveform.weighted(self.weights)
             + self.weights.latent_mel * latent_mel
@@ -143,16 +149,7 @@ class Objective(nn.Module):
             + conversion.weighted(self.weights)
             + commitment
         )
-        parts = {
-            **waveform._asdict(),
-            "latent_mel": latent_mel,
-            "phones": phones,
-            "commitment": commitment,
-            "wavenet": wavenet,
-            "consistency": consistency,
-            **conversion._asdict(),
-        }
-        return Losses(total, parts, indices, decoded)
+        return Losses(total, with_weight(parts, self.weights), indices, decoded)
 
     def _surprise(self, wavenet: WaveNet, waveform: Tensor, condition: Condition) -> Tensor:
         """Cross-entropy in nats per sample of what it predicts."""
@@ -224,6 +221,11 @@ class Objective(nn.Module):
             shifted = F.pad(waveform, (0, hop_length))[:, hop_length // 2 :]
             frames = self.mel(shifted)[..., : waveform.shape[-1] // hop_length]
             return (frames + MultiResolutionSpectralLoss.FLOOR).log()
+
+
+def with_weight(losses: dict[str, Tensor], weights: LossConfig) -> dict[str, Tensor]:
+    """Return those of the losses by name that have a weight, or bring their own."""
+    return {name: loss for name, loss in losses.items() if getattr(weights, name, 1.0) > 0}
 
 
 def inconsistency(plain: Tensor, perturbed: Tensor) -> Tensor:

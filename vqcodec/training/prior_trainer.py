@@ -20,7 +20,7 @@ from vqcodec.errors import CheckpointError, DataError
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.speaker_vector import from_int8
 from vqcodec.scale.listing import Listing
-from vqcodec.training.loop import UNVALIDATED, Report, Training
+from vqcodec.training.loop import Report, Training
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, encode_clips
 from vqcodec.training.recipe import PriorRecipe
 from vqcodec.training.session import Processes, claim_output, join_processes
@@ -74,7 +74,7 @@ class PriorTrainer(Training[CodeBatch]):
             else self._pool(source, pool_parts(len(source.parts), config, seed, 0))
         )
         self.validation = valid or trained
-        self.unvalidated = None if valid else UNVALIDATED
+        self.is_validated = bool(valid)
         codes = np.concatenate([clip.codes for clip in trained])
         self.histogram = np.bincount(codes, minlength=codebook_size)
         self.sampler: Sampler[CodeBatch] = (
@@ -167,11 +167,16 @@ class PriorTrainer(Training[CodeBatch]):
         self._optimizer_step(nats * self.place.world_size / total[1])
         return {"bits_per_code": (total[0] / total[1]).item() / math.log(2)}
 
-    def _validate(self, writer: SummaryWriter | None) -> float:
+    def _validate(self, writer: SummaryWriter | None, ends: Callable[[], bool]) -> float | None:
         model, place = cast(CodeTransformer, self.average.module).eval(), self.place
         total = torch.zeros(2, dtype=torch.float64, device=place.device)
         typical = torch.zeros(prior.N_BINS, dtype=torch.int64, device=place.device)
-        for clip in self.validation[place.rank :: place.world_size]:
+        for first in range(0, len(self.validation), place.world_size):
+            if ends():
+                return None
+            if first + place.rank >= len(self.validation):
+                break
+            clip = self.validation[first + place.rank]
             codes = torch.from_numpy(clip.codes).to(place.device)
             speaker = torch.from_numpy(from_int8(clip.vector)).to(place.device)
             own = model.bits(codes, speaker)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.resources
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -20,6 +22,12 @@ from vqcodec.models.config import (
 from vqcodec.models.loss_config import LONGEST_WINDOW, PERIODICITY_SECONDS, STOI_SECONDS, LossConfig
 
 CODEC_FILE = "model.safetensors"  # in a recipe's output
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """Names and paths of the recipes that are installed with vqcodec."""
+    folder = Path(str(importlib.resources.files("vqcodec.recipes")))
+    return {path.name: path for path in sorted(folder.glob("*.yaml"))}
 
 
 class AdversarialConfig(Section):

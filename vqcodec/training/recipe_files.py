@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +12,7 @@ from vqcodec.data.data_config import DataConfig
 from vqcodec.errors import ConfigError
 from vqcodec.extras import library
 from vqcodec.models.config import Section
-from vqcodec.training.recipe import CODEC_FILE, Recipe, RunConfig
+from vqcodec.training.recipe import CODEC_FILE, Recipe, RunConfig, packaged_recipes
 
 if TYPE_CHECKING:
     import yaml
@@ -23,12 +22,6 @@ else:
 Kind = TypeVar("Kind", bound=RunConfig)
 
 OF_THE_FIRST = ("output", "initial_model", "stages")  # those after it have their own, or none
-
-
-def packaged_recipes() -> dict[str, Path]:
-    """Names and paths of the recipes that are installed with vqcodec."""
-    folder = Path(str(importlib.resources.files("vqcodec.recipes")))
-    return {path.name: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:

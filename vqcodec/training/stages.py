@@ -11,7 +11,7 @@ from vqcodec.errors import ConfigError
 from vqcodec.training.loop import STATE_FILE, Report, check_is_new, require_model
 from vqcodec.training.recipe import CODEC_FILE, Recipe
 from vqcodec.training.session import claim_output, join_processes
-from vqcodec.training.state import steps_done
+from vqcodec.training.state import is_trained
 from vqcodec.training.trainer import Trainer
 from vqcodec.weights import model_file
 
@@ -65,7 +65,7 @@ def train(
 def _is_finished(recipe: Recipe) -> bool:
     """Whether a stage has nothing left to do."""
     output = Path(recipe.output)
-    if steps_done(output / STATE_FILE) < recipe.steps:
+    if not is_trained(output / STATE_FILE, recipe.steps):
         return False
     path = output / CODEC_FILE
     lacks_tables = recipe.fits_entropy_coder and path.exists()

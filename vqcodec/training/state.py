@@ -32,13 +32,14 @@ def save_state(
     write_tensors(path, tensors, {"format": FORMAT, "progress": json.dumps(progress)})
 
 
-def steps_done(path: Path) -> int:
-    """Return how many steps the state at `path` has done, 0 where none can be read."""
+def is_trained(path: Path, steps: int) -> bool:
+    """Return whether the state at `path` has done so many steps, and validated the last."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return int(json.loads(file.metadata()["progress"])["step"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        return 0
+            progress = json.loads(file.metadata()["progress"])
+            return bool(progress["step"] >= steps and not progress.get("owes_validation"))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError):
+        return False  # where none can be read
 
 
 def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> dict[str, Any]:

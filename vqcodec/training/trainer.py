@@ -13,7 +13,7 @@ from torch import nn
 
 from vqcodec.codec import load as load_codec
 from vqcodec.data.batches import Batch
-from vqcodec.data.clips import AudioClips, Clip
+from vqcodec.data.clips import AudioClips, Clip, duration
 from vqcodec.data.data_config import PerturbationConfig
 from vqcodec.data.dataset import SegmentSampler, load_resident_audio, speaker_names
 from vqcodec.data.encoded import EncodedClips, read_encoded
@@ -28,7 +28,7 @@ from vqcodec.scale.listing import Listing
 from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.encoder_objective import EncoderObjective
 from vqcodec.training.entropy_coder import fit_entropy_coder
-from vqcodec.training.loop import UNVALIDATED, Report, Training, average_losses
+from vqcodec.training.loop import Report, Training, average_losses
 from vqcodec.training.model_files import (
     build_model,
     complete_recipe,
@@ -96,7 +96,7 @@ class Trainer(Training[Batch]):
         valid = data.split("valid")
         if recipe.model.speaker.kind == "table":  # which has no row for an unseen speaker
             valid = [clip for clip in valid if clip.speaker in set(self.speakers)]
-        self.unvalidated = None if valid else UNVALIDATED
+        self.is_validated = bool(valid)
         unperturbed = PerturbationConfig(probability=0.0, stream_dropout=0.0)
         self.validation = self._sampler(
             data, valid or clips, unperturbed, seed=1, tracks=self.tracks
@@ -130,11 +130,11 @@ class Trainer(Training[Batch]):
 
     def _summary(self) -> str:
         clips, config = self.data.split("train"), self.recipe.data
-        hours = sum(clip.n_samples for clip in clips) / self.data.sample_rate / 3600
+        length = duration(sum(clip.n_samples for clip in clips) / self.data.sample_rate)
         seconds = config.segment_length * self.recipe.model.hop_length / self.data.sample_rate
         pools = f", now and then others of {len(self.source.parts)} parts" if self.source else ""
         return (
-            f"{hours:.1f} h of {len(self.speakers)} speakers, batches of {config.batch_size} "
+            f"{length} of {len(self.speakers)} speakers, batches of {config.batch_size} "
             f"segments of {seconds:.2f} s{pools}"
         )
 
@@ -276,7 +276,7 @@ class Trainer(Training[Batch]):
         """Train as every training does; where the last step is done, fit the entropy coder."""
         path, config = super().run(resume), self.recipe.entropy_coder
         if self.place.rank == 0 and self._lacks_tables() and super()._is_done():
-            logger.info("fitting the entropy coder to %.1f h of codes", config.hours)
+            logger.info("fitting the entropy coder to %s of codes", duration(config.hours * 3600))
             codec = load_codec(path, device=self.place.device.type, voices=False)
             tables = fit_entropy_coder(codec, self.data, hours=config.hours, steps=config.steps)
             model_file.add_tables(path, tables)
@@ -292,7 +292,7 @@ class Trainer(Training[Batch]):
         return is_there and model_file.read(path).tables is None
 
     @torch.no_grad()
-    def _validate(self, writer: SummaryWriter | None) -> float:
+    def _validate(self, writer: SummaryWriter | None, ends: Callable[[], bool]) -> float | None:
         average = cast(Objective | EncoderObjective, self.average.module)
         objective, place = average.eval(), self.place
         if self.recipe.freezes_codebook:
@@ -305,6 +305,8 @@ class Trainer(Training[Batch]):
         indices = range(VALIDATION_BATCHES)
         values = []
         for batch in self.validation.batches(indices, place.rank, place.world_size):
+            if ends():
+                return None
             with self._autocast():
                 values.append(self._values(objective(batch.to(place.device)).scalars()))
         losses = average_losses(values)
