@@ -147,7 +147,8 @@ def pitch_tables(
         raise CheckpointError(f"{model}: has no pitch stream, or no tables for its codes")
     own = fitted_to_pitch(loaded.config, PreparedData(train_data))
     tables = replace(loaded.tables, streams={"pitch": own})
-    checkpoint.save(output, loaded.model, loaded.voices, loaded.provenance, tables)
+    graphs = export_graphs(loaded.model)
+    checkpoint.save(output, loaded.model, loaded.voices, loaded.provenance, tables, graphs)
 
 
 def fitted_to_pitch(config: ModelConfig, data: PreparedData) -> NgramModel:

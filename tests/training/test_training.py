@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from code_files import random_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_data import (
     MODEL,
@@ -220,6 +221,20 @@ def test_a_wavenet_learns_in_bands_from_the_fast_decoder_and_is_lost_with_it(
     )
     assert checkpoint.load(run(recipe)[0]).config.wavenet.n_bands == 1
     assert "has another shape: a new one begins" in caplog.text
+
+
+def test_a_pitch_that_the_entropy_coder_does_not_know_is_told_of(
+    data: PreparedData, first_stage: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start, path = checkpoint.load(first_stage), tmp_path / "start.safetensors"
+    tables = random_model(0, codebook_size=MODEL["quantizer"]["codebook_size"])
+    checkpoint.save(path, start.model, start.voices, {}, tables)
+    caplog.set_level("INFO", "vqcodec")
+    for model, is_told in ((MODEL, False), ({**MODEL, "pitch": {}}, True)):
+        trainer_of(
+            small_recipe(data, tmp_path / "run", stage="fast", initial_model=str(path), model=model)
+        )
+        assert ("knows no pitch: code files" in caplog.text) == is_told
 
 
 def test_fast_stage_trains_the_fast_decoder_alone(

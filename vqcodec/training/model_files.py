@@ -20,6 +20,7 @@ from vqcodec.models.graphs import export_graphs
 from vqcodec.models.pitch import mean_log_f0
 from vqcodec.models.speaker import SpeakerTable
 from vqcodec.models.speaker_vector import mean_vector, to_int8
+from vqcodec.models.streams import build_streams
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.recipe_files import merge, validated
@@ -113,6 +114,19 @@ def log_voices(recipe: Recipe, start: Checkpoint, speakers: Sequence[str]) -> No
             "new codes need new voices: %s of %s, of whom the data has nothing, are left out",
             ", ".join(lost),
             name,
+        )
+
+
+def log_tables(recipe: Recipe, start: Checkpoint) -> None:
+    """Log that files grow where codes that stay come with a stream that had no entropy coder."""
+    if not recipe.freezes_codebook or start.tables is None:
+        return
+    if lacked := build_streams(recipe.model).keys() - start.tables.streams.keys():
+        logger.info(
+            "the entropy coder of %s knows no %s: code files of the new model are of packed bits, "
+            "about twice as large, until python tools/models.py pitch-tables fits one to it",
+            recipe.initial_model,
+            ", ".join(sorted(lacked)),
         )
 
 

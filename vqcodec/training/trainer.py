@@ -32,6 +32,7 @@ from vqcodec.training.loop import Report, Training, average_losses
 from vqcodec.training.model_files import (
     build_model,
     complete_recipe,
+    log_tables,
     log_voices,
     mean_pitches,
     write_model,
@@ -88,6 +89,7 @@ class Trainer(Training[Batch]):
         self.speakers = speaker_names(clips)
         if start is not None and place.rank == 0:
             log_voices(recipe, start, self.speakers)
+            log_tables(recipe, start)
         self.sampler: SegmentSampler | StreamedSampler[Batch] = (
             self._sampler(data, clips, recipe.perturbation, recipe.seed, tracks=self.tracks)
             if source is None
