@@ -199,8 +199,13 @@ def test_a_run_is_neither_overwritten_nor_invented(data: PreparedData, tmp_path:
 def test_a_run_is_not_continued_with_another_recipe(data: PreparedData, tmp_path: Path) -> None:
     path, _ = run(small_recipe(data, tmp_path))
     other_model = {"model": model_with(quantizer={"codebook_size": 32})}
-    for changes in (other_model, {"stage": "fast", "initial_model": str(path)}):
-        with pytest.raises(CheckpointError, match=r"last\.safetensors: belongs to another recipe"):
+    for changes, told in (
+        (other_model, "model.quantizer.codebook_size 32, was 16"),
+        ({"stage": "fast", "initial_model": str(path)}, "stage fast, was codec"),
+    ):
+        with pytest.raises(
+            CheckpointError, match=rf"last\.safetensors: belongs to another recipe \(.*{told}"
+        ):
             run(small_recipe(data, tmp_path, **changes), resume=True)
 
 

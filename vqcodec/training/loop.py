@@ -296,16 +296,20 @@ class Training(ABC, Generic[BatchT]):
     def _load(self, path: Path) -> None:
         if not path.exists():
             raise ConfigError(f"{self.output}: holds no run to continue; start without --resume")
-        progress = load_state(path, self._modules(), self.optimizer)
+        now = self._settings()
+        changes: dict[str, str] = {}
+
+        def check(progress: dict[str, Any]) -> None:
+            changes.update(differences(progress.get("recipe", now), now))  # older ones have none
+            if any(key == "stage" or key.startswith("model.") for key in changes):
+                raise CheckpointError(
+                    f"{path}: belongs to another recipe ({'; '.join(changes.values())}): resume "
+                    "with the recipe it began with"
+                )
+
+        progress = load_state(path, self._modules(), self.optimizer, check)
         for name in self.PROGRESS:
             setattr(self, name, progress[name])
-        now = self._settings()
-        changes = differences(progress.get("recipe", now), now)  # older states do not have it
-        if any(key == "stage" or key.startswith("model.") for key in changes):
-            raise CheckpointError(
-                f"{path}: belongs to another recipe ({'; '.join(changes.values())}): resume with "
-                "the recipe it began with"
-            )
         if self.step >= self.recipe.steps:
             require_model(self.output / self.MODEL_FILE)
         if any(key.startswith("loss.") for key in changes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,23 @@ def steps_done(path: Path) -> int:
         return 0
 
 
-def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> dict[str, Any]:
+def load_state(
+    path: Path,
+    modules: dict[str, nn.Module],
+    optimizer: Optimizer,
+    check: Callable[[dict[str, Any]], None] = lambda progress: None,
+) -> dict[str, Any]:
     """Restore in place what `save_state` wrote; returns the progress.
 
-    Raises CheckpointError if it is missing, damaged, or of another model.
+    Raises CheckpointError if it is missing, damaged, or of another model. `check` is shown the
+    progress before anything is restored, and may raise another.
     """
     metadata, arrays = read_tensors(path, FORMAT)
     if "sha256" in metadata:  # older states have none
         remedy = "restore it from a copy, or begin anew in another output=FOLDER"
         verify_checksum(path, arrays, metadata, remedy)
+    progress: dict[str, Any] = json.loads(metadata["progress"])
+    check(progress)
     tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
     try:
         for name, module in modules.items():
@@ -79,5 +88,4 @@ def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) 
         raise CheckpointError(
             f"{path}: belongs to another recipe ({fault}): resume with the recipe it began with"
         ) from None
-    progress: dict[str, Any] = json.loads(metadata["progress"])
     return progress
