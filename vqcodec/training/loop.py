@@ -301,10 +301,12 @@ class Training(ABC, Generic[BatchT]):
 
         def check(progress: dict[str, Any]) -> None:
             changes.update(differences(progress.get("recipe", now), now))  # older ones have none
-            if any(key == "stage" or key.startswith("model.") for key in changes):
+            odd = [key for key in changes if key == "stage" or key.startswith("model.")]
+            if odd:
+                told = "; ".join(changes[key] for key in odd)
                 raise CheckpointError(
-                    f"{path}: belongs to another recipe ({'; '.join(changes.values())}): resume "
-                    "with the recipe it began with"
+                    f"{path}: belongs to another recipe ({told}): resume with the recipe it began "
+                    "with"
                 )
 
         progress = load_state(path, self._modules(), self.optimizer, check)
