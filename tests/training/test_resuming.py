@@ -34,7 +34,7 @@ from vqcodec.models.codebook_usage import CollapseMonitor
 from vqcodec.training import loop, trainer
 from vqcodec.training.loop import STATE_FILE, UNVALIDATED
 from vqcodec.training.recipe import Recipe
-from vqcodec.training.state import load_state, save_state
+from vqcodec.training.state import read_state, restore, save_state
 from vqcodec.training.trainer import Trainer
 from vqcodec.weights import checkpoint
 
@@ -203,8 +203,13 @@ def test_a_run_is_neither_overwritten_nor_invented(data: PreparedData, tmp_path:
 def test_a_run_is_not_continued_with_another_recipe(data: PreparedData, tmp_path: Path) -> None:
     path, _ = run(small_recipe(data, tmp_path))
     other_model = {"model": model_with(quantizer={"codebook_size": 32})}
-    for changes in (other_model, {"stage": "fast", "initial_model": str(path)}):
-        with pytest.raises(CheckpointError, match=r"last\.safetensors: belongs to another recipe"):
+    for changes, told in (
+        (other_model, "model.quantizer.codebook_size 32, was 16"),
+        ({"stage": "fast", "initial_model": str(path)}, "stage fast, was codec"),
+    ):
+        with pytest.raises(
+            CheckpointError, match=rf"last\.safetensors: belongs to another recipe \(.*{told}"
+        ):
             run(small_recipe(data, tmp_path, **changes), resume=True)
 
 
@@ -217,7 +222,7 @@ def test_a_state_of_other_parameters_is_refused(tmp_path: Path) -> None:
     save_state(path, {}, optimizers[0], {})
     # Or the next step would read beyond the moments of the smaller one.
     with pytest.raises(CheckpointError, match="the optimiser's tensors 0 have other shapes"):
-        load_state(path, {}, optimizers[1])
+        restore(path, read_state(path), {}, optimizers[1])
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:

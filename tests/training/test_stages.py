@@ -169,7 +169,8 @@ def test_a_fit_that_was_broken_is_not_told_that_all_is_done(
         with pytest.raises(KeyboardInterrupt):
             train(*stages, device="cpu")
     caplog.set_level(logging.INFO, "vqcodec.training")
-    for told in ("fitting the entropy coder to 3.6 s of codes", "all 3 steps are done: steps=N"):
+    done = "all 3 steps are done: steps=N"
+    for told in ("fitting the entropy coder to codes of 3.6 s at most", done):
         caplog.clear()
         train(*stages, device="cpu", resume=True)
         start, *rest = caplog.messages

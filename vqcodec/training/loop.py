@@ -26,7 +26,7 @@ from vqcodec.training.optimization import learning_rate, make_average, make_opti
 from vqcodec.training.recipe import RunConfig
 from vqcodec.training.recipe_files import differences
 from vqcodec.training.session import Processes, catch_signals
-from vqcodec.training.state import load_state, save_state
+from vqcodec.training.state import read_state, restore, save_state
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -323,23 +323,24 @@ class Training(ABC, Generic[BatchT]):
     def _load(self, path: Path) -> None:
         if not path.exists():
             raise ConfigError(f"{self.output}: holds no run to continue; start without --resume")
-        progress = load_state(path, self._modules(), self.optimizer)
-        for name in progress.keys() & self.PROGRESS:  # older states have fewer
-            setattr(self, name, progress[name])
-        now = self._settings()
-        changes = differences(progress.get("recipe", now), now)  # older states do not have it
-        if any(key == "stage" or key.startswith("model.") for key in changes):
+        state, now = read_state(path), self._settings()
+        changes = differences(state.progress.get("recipe", now), now)  # older states do not have it
+        odd = [told for key, told in changes.items() if key == "stage" or key.startswith("model.")]
+        if odd:
             raise CheckpointError(
-                f"{path}: belongs to another recipe ({'; '.join(changes.values())}): resume with "
-                "the recipe it began with"
+                f"{path}: belongs to another recipe ({'; '.join(odd)}): resume with the recipe it "
+                "began with"
             )
+        restore(path, state, self._modules(), self.optimizer)
+        for name in state.progress.keys() & self.PROGRESS:  # older states have fewer
+            setattr(self, name, state.progress[name])
         if self.step >= self.recipe.steps and not self.owes_validation:
             require_model(self.output / self.MODEL_FILE)
         if any(key.startswith("loss.") for key in changes):
             self.best = math.inf  # of other losses
         changes = {key: told for key, told in changes.items() if key not in MAY_CHANGE}
         if "steps" in changes:
-            changes["steps"] += self._what_follows(progress["recipe"]["steps"])
+            changes["steps"] += self._what_follows(state.progress["recipe"]["steps"])
         if changes and self.place.rank == 0:
             logger.warning("resumed with other settings: %s", "; ".join(changes.values()))
 

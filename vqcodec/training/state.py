@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,16 +42,25 @@ def is_trained(path: Path, steps: int) -> bool:
         return False  # where none can be read
 
 
-def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> dict[str, Any]:
-    """Restore in place what `save_state` wrote; returns the progress.
+class State(NamedTuple):
+    """What `save_state` wrote: weights and optimiser state by name, and progress."""
 
-    Raises CheckpointError if it is missing, damaged, or of another model.
-    """
+    tensors: dict[str, np.ndarray]
+    progress: dict[str, Any]
+
+
+def read_state(path: Path) -> State:
+    """Read a state; raises CheckpointError if it is missing or damaged."""
     metadata, arrays = read_tensors(path, FORMAT)
     if "sha256" in metadata:  # older states have none
         remedy = "restore it from a copy, or begin anew in another output=FOLDER"
         verify_checksum(path, arrays, metadata, remedy)
-    tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    return State(arrays, json.loads(metadata["progress"]))
+
+
+def restore(path: Path, state: State, modules: dict[str, nn.Module], optimizer: Optimizer) -> None:
+    """Restore modules and optimiser in place; raises CheckpointError if `path` is of others."""
+    tensors = {key: torch.from_numpy(array) for key, array in state.tensors.items()}
     try:
         for name, module in modules.items():
             prefix = f"{name}."
@@ -62,23 +71,21 @@ def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) 
                     if key.startswith(prefix)
                 }
             )
-        state: dict[int, dict[str, Tensor]] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             if key.startswith("optimizer."):
                 _, index, entry = key.split(".")
-                state.setdefault(int(index), {})[entry] = tensor
+                moments.setdefault(int(index), {})[entry] = tensor
         groups = optimizer.state_dict()["param_groups"]
         parameters = [each for group in optimizer.param_groups for each in group["params"]]
-        for number, entries in state.items():
+        for number, entries in moments.items():
             # A fused optimiser would read beyond what is too small.
             shapes = {tuple(tensor.shape) for tensor in entries.values() if tensor.dim()}
             if number >= len(parameters) or not shapes <= {tuple(parameters[number].shape)}:
                 raise RuntimeError(f"the optimiser's tensors {number} have other shapes")
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
     except RuntimeError as error:
         fault = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path}: belongs to another recipe ({fault}): resume with the recipe it began with"
         ) from None
-    progress: dict[str, Any] = json.loads(metadata["progress"])
-    return progress

@@ -278,7 +278,8 @@ class Trainer(Training[Batch]):
         """Train as every training does; where the last step is done, fit the entropy coder."""
         path, config = super().run(resume), self.recipe.entropy_coder
         if self.place.rank == 0 and self._lacks_tables() and super()._is_done():
-            logger.info("fitting the entropy coder to %s of codes", duration(config.hours * 3600))
+            hours = duration(config.hours * 3600)
+            logger.info("fitting the entropy coder to codes of %s at most", hours)
             codec = load_codec(path, device=self.place.device.type, voices=False)
             tables = fit_entropy_coder(codec, self.data, hours=config.hours, steps=config.steps)
             model_file.add_tables(path, tables)
