@@ -147,7 +147,10 @@ def test_a_fit_that_was_broken_is_not_told_that_all_is_done(
         with pytest.raises(KeyboardInterrupt):
             train(*stages, device="cpu")
     caplog.set_level(logging.INFO, "vqcodec.training")
-    for told in ("fitting the entropy coder to 0.0 h of codes", "all 3 steps are done: steps=N"):
+    for told in (
+        "fitting the entropy coder to codes of 0.0 h at most",
+        "all 3 steps are done: steps=N",
+    ):
         caplog.clear()
         train(*stages, device="cpu", resume=True)
         start, *rest = caplog.messages
