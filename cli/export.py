@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Write models as ONNX graphs.", no_args_is_help=True)
+app = typer.Typer(help="Write models as ONNX graphs.")
 Models = Annotated[list[str], typer.Argument(metavar="NAME|FILE", help="Models.")]
 
 

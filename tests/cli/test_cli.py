@@ -70,6 +70,7 @@ def test_choices_are_those_of_the_library():
         (["encode", "a", "b", "--forc"], "--force"),
         (["encode", "a", "b", "--voices", "no.json"], "'no.json' does not exist"),
         (["fly"], "No such command 'fly'"),
+        (["export"], "Missing command; see vqcodec export --help"),
     ],
 )
 def test_bad_arguments_are_one_line_and_status_2(run, arguments, fault):
