@@ -10,6 +10,8 @@ import typer
 from vqcodec_cli.display import progress_bar, show
 from vqcodec_cli.options import Jobs, files_at_a_time
 
+from vqcodec.errors import DataError
+
 CorpusName = Literal[
     "vctk", "librispeech", "libritts", "ljspeech", "commonvoice", "folder", "lhotse", "datasets"
 ]
@@ -52,6 +54,8 @@ def prepare(
 
     if download:
         corpora.download(corpus, root)
+    elif not root.exists():
+        raise DataError(f"{root}: no such file or folder; check the path")
     with progress_bar("preparing") as on_progress:
         data = prepared.prepare(
             corpora.CORPORA.get(corpus, source_utterances)(root),

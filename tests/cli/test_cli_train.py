@@ -87,6 +87,14 @@ def test_train_names_the_key_that_was_meant(run, recipe):
     assert "unknown key data.bach_size; did you mean data.batch_size?" in result.stderr
 
 
+def test_a_corpus_that_is_not_there_is_told(run, tmp_path):
+    result = run("prepare", "folder", tmp_path / "nowhere", "-o", tmp_path / "data")
+    assert result.status == 1
+    fault = "nowhere: no such file or folder; check the path\n"
+    assert result.stderr == f"vqcodec: {tmp_path}/{fault}"
+    assert not (tmp_path / "data").exists()
+
+
 def test_prepare_without_recordings(run, tmp_path):
     result = run("prepare", "vctk", tmp_path, "-o", tmp_path / "data")
     assert (result.status, is_one_line(result)) == (1, True)
