@@ -79,8 +79,8 @@ def map_unordered(
 
 def _share(places: deque[int], n_jobs: int, ahead: object) -> deque[int]:
     """Take the places of what one process is to do next; of several, fewer towards the end."""
-    fair = len(places) if n_jobs == 1 else len(places) // (2 * n_jobs)
-    n_taken = min(max(fair, 1), len(places), MOST_AHEAD if ahead else 1)
+    most = len(places) if n_jobs == 1 else max(len(places) // (2 * n_jobs), 1)
+    n_taken = min(most, len(places), MOST_AHEAD if ahead else 1)
     return deque(places.popleft() for _ in range(n_taken))
 
 

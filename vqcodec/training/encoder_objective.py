@@ -90,7 +90,7 @@ class EncoderObjective(nn.Module):
             "commitment": commitment,
             "latents": drift,
             "voice": voice,
-            **({"bits": bits} if self.tables else {}),
+            **({} if self.tables is None else {"bits": bits}),
         }
         return Losses(total, with_weight(parts, self.weights), indices, decoded)
 

@@ -59,7 +59,10 @@ def read_state(path: Path) -> State:
 
 
 def restore(path: Path, state: State, modules: dict[str, nn.Module], optimizer: Optimizer) -> None:
-    """Restore modules and optimiser in place; raises CheckpointError if `path` is of others."""
+    """Restore modules and optimiser in place from the state that was read at `path`.
+
+    Raises CheckpointError if its tensors are those of other modules.
+    """
     tensors = {key: torch.from_numpy(array) for key, array in state.tensors.items()}
     try:
         for name, module in modules.items():
