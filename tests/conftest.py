@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 # Before torch is imported, and for every process that a test starts: of models so small, threads
@@ -17,6 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from recordings import spoken, write
+from tiny_models import TINY, save_tiny_model
 from training_data import prepare_speech, run, small_recipe
 
 import vqcodec
@@ -25,7 +24,6 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.evaluation import comparison, conversion
 from vqcodec.evaluation.cache import Setup, prepare_setup
 from vqcodec.models.config import ModelConfig
-from vqcodec.models.graphs import export_graphs
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import trainer
 from vqcodec.training.prior_data import encode_clips
@@ -80,31 +78,6 @@ def _trained_without_graphs() -> Iterator[None]:
         yield
 
 
-TINY = {
-    "encoder": {"channels": 16, "code_channels": 32, "n_filters": 16},
-    "fast": {"channels": 32, "n_layers": 2},
-    "wavenet": {
-        "n_stacks": 1,
-        "layers_per_stack": 4,
-        "residual_channels": 8,
-        "skip_channels": 16,
-        "condition_channels": 16,
-    },
-}
-
-
-def save_tiny_model(
-    path: Path, *, seed: int, provenance: Mapping[str, Any] = MappingProxyType({})
-) -> None:
-    """A model file with random weights and the voices p225 and anna."""
-    torch.manual_seed(seed)
-    model = VQVAE(ModelConfig.model_validate(TINY))
-    model.quantizer.initialized.fill_(True)
-    rng = np.random.default_rng(seed)
-    voices = {name: rng.integers(-60, 61, 64).astype(np.int8) for name in ("p225", "anna")}
-    checkpoint.save(path, model, voices, provenance)
-
-
 @pytest.fixture(scope="session")
 def told_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `tiny_model`, with a pitch stream that its decoders hear, and a WaveNet in bands."""
@@ -145,10 +118,13 @@ def codec(tiny_model: Path) -> vqcodec.Codec:
 
 
 @pytest.fixture(scope="session")
-def light_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with graphs, so that it runs without torch."""
-    path = Path(shutil.copy(tiny_model, tmp_path_factory.mktemp("light") / "tiny.safetensors"))
-    model_file.add_graphs(path, export_graphs(checkpoint.load(path).model))
+def light_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packaged model with the voices p225 and anna: no process that runs it needs torch."""
+    path = tmp_path_factory.mktemp("model") / "light.safetensors"
+    packaged = checkpoint.load("speech-1k")
+    voices = {"p225": packaged.voices["p225"], "anna": packaged.voices["ls19"]}
+    graphs = model_file.read("speech-1k").graphs
+    checkpoint.save(path, packaged.model, voices, {}, graphs=graphs)
     return path
 
 

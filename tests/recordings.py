@@ -29,6 +29,15 @@ def spoken(voice: str, start_s: float = 0.0, stop_s: float | None = None) -> np.
     return _whole(voice)[round(start_s * RATE) : stop].copy()
 
 
+def said() -> np.ndarray:
+    """What rms says first, and silence, 4.6 s in all.
+
+    DNSMOS repeats what is shorter than 9 s until it is longer: of this it hears one window.
+    """
+    speech = spoken("rms", 0.0, SAID_S)
+    return np.pad(speech, (0, round(4.6 * RATE) - len(speech)))
+
+
 def slower(samples: np.ndarray, ratio: float) -> np.ndarray:
     """As from a tape, in another voice: deeper, or, where the ratio is below 1, higher."""
     return soxr.resample(samples, RATE, RATE * ratio)

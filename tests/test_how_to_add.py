@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "how-to-add.md").read_text(encoding="utf-8")
 SMALL = [
     "steps=3", "unquantized_steps=1", "validate_every=3", "checkpoint_every=3",
-    "optimizer.warmup_steps=1", "model.quantizer.codebook_size=16", "data.root=data", "output=run",
+    "optimizer.warmup_steps=1", "model.quantizer.codebook_size=16", "model.fast.channels=16",
+    "model.fast.n_layers=2", "model.wavenet=null", "data.root=data", "output=run",
 ]  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def test_a_decoder_is_added_by_four_files(tree: Path) -> None:
     text = section("A decoder")
     assert len(make_changes(text, tree)) == 4
     (command,) = re.findall(r"^vqcodec (train .*)$", text, flags=re.M)
-    run(tree, *command.replace("'", "").split(), *SMALL, "model.wavenet=null")
+    run(tree, *command.replace("'", "").split(), *SMALL)
     model = ["--model", "run/model.safetensors"]
     run(tree, "encode", "wav/rms/a.wav", "a.codes", *model)
     run(tree, "decode", "a.codes", "a.wav", *model, "--decoder", "toy")

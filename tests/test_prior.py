@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import save_tiny_model
 from random_priors import SMALL, transformer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_models import save_tiny_model
 
 import vqcodec
 from vqcodec import Codes, Speaker, prior

@@ -26,6 +26,11 @@ from vqcodec.training.session import Processes
 from vqcodec.training.stages import train
 from vqcodec.training.trainer import Trainer
 
+# For scripts, as in conftest.py: exporting graphs takes longer than all that they train.
+WITHOUT_GRAPHS = """
+from vqcodec.training import model_files
+model_files.export_graphs = lambda model: {}
+"""
 ON_CPU = Processes(0, 1, torch.device("cpu"))
 RECIPES = Path(__file__).parents[1] / "recipes"
 SPEECH = {
@@ -132,6 +137,7 @@ import json
 from pathlib import Path
 from training_data import rows
 path, reports = {str(path)!r}, []
+{WITHOUT_GRAPHS}
 {training}
 if reports:
     Path({str(result)!r}).write_text(json.dumps(rows(reports).tolist()))

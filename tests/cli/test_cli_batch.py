@@ -162,9 +162,9 @@ def test_nothing_but_data_goes_where_data_goes(
     assert (encoded.data, encoded.stderr) == ((recordings / "a.codes").read_bytes(), "")
 
 
-def test_an_arrow_is_shown_where_the_encoding_has_none(recordings: Path, tiny_model: Path) -> None:
+def test_an_arrow_is_shown_where_the_encoding_has_none(recordings: Path) -> None:
     (recordings / "a.wav").rename(recordings / "ä.wav")
-    command = [sys.executable, "-m", "vqcodec", "encode", "ä.wav", "--model", str(tiny_model)]
+    command = [sys.executable, "-m", "vqcodec", "encode", "ä.wav"]
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     done = subprocess.run(command, cwd=recordings, env=environment, capture_output=True, check=True)
     assert done.stdout.startswith("ä.wav -> ä.codes  0.19 s, ".encode("latin-1"))
@@ -282,14 +282,14 @@ def test_lines_are_kept_at_once(tmp_path: Path) -> None:
 
 
 def test_a_terminated_folder_leaves_no_process_and_nothing_half_done(
-    recordings: Path, tiny_model: Path, tmp_path: Path
+    recordings: Path, light_model: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     speech, rate = soundfile.read(SAMPLES / "rms.wav", dtype="int16")
     for name in ("a.wav", "b.wav", "c.wav"):
-        soundfile.write(recordings / name, np.tile(speech, 40), rate)
+        soundfile.write(recordings / name, np.tile(speech, 10), rate)
     command = [sys.executable, "-m", "vqcodec", "convert", recordings, "-o", out, "--jobs", "2"]
-    options = ["--speaker", "anna", "--decoder", "wavenet", "--model", tiny_model]
+    options = ["--speaker", "anna", "--decoder", "wavenet", "--model", light_model]
     with subprocess.Popen(
         [str(word) for word in (*command, *options)], start_new_session=True
     ) as main:

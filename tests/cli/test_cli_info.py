@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 from command_line import is_one_line
-from conftest import save_tiny_model
 from recordings import spoken, write
+from tiny_models import save_tiny_model
 
 import vqcodec
 from vqcodec.weights import registry

@@ -14,11 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 from command_line import is_one_line, process
 
 from vqcodec import Codes
 from vqcodec.format.codes import read_pipe
+
+
+@pytest.fixture(scope="module")
+def tiny_model(light_model: Path) -> Path:
+    """One that processes need no torch for."""
+    return light_model
 
 
 def test_from_pipe_to_pipe_everything_is_live(run, clip, codes, tiny_model, tmp_path):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from command_line import is_one_line
-from conftest import TINY
+from tiny_models import TINY
 
 from vqcodec import Codes
 

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 import soxr
 from command_line import Result, is_one_line
-from conftest import save_tiny_model
 from recordings import RATE, spoken, write
+from tiny_models import save_tiny_model
 
 import vqcodec
 from vqcodec import Codes

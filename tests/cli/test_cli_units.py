@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Run, is_one_line
-from conftest import save_tiny_model
+from tiny_models import save_tiny_model
 
 from vqcodec import Codes, audio
 from vqcodec.data.labels import read_labels

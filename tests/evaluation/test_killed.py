@@ -24,10 +24,10 @@ KILLER = (
 def test_a_run_that_was_killed_goes_on_to_the_same_report(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clips = {
+    clips = {  # of lengths of which DNSMOS hears one window
         "a": ("anna", spoken("rms", 0.0, 1.3), "test", "a quick recording"),
-        "b": ("ben", spoken("slt", 0.0, 1.0)),
-        "c": ("c", spoken("rms", 1.0, 1.8)),
+        "b": ("ben", spoken("slt", 0.0, 1.15)),
+        "c": ("c", spoken("rms", 1.0, 2.2)),
     }
     corpus = write_corpus(tmp_path / "corpus", clips)
     codecs = ["--baselines", "", "--baseline", KILLER]

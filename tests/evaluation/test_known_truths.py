@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pyworld
-from recordings import SAID, SAID_S, spoken
+from recordings import SAID, SAID_S, said
 
 import vqcodec
 from vqcodec.evaluation import quality
@@ -51,9 +51,7 @@ def measured(decoded: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def waveform() -> np.ndarray:
-    # DNSMOS repeats what is shorter than 9 s until it is longer: of 4.6 s it hears one window.
-    said = spoken("rms", 0.0, SAID_S)
-    return np.pad(said, (0, round(4.6 * SAMPLE_RATE) - len(said)))
+    return said()
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +112,9 @@ def test_one_generation_moves_all_but_dnsmos_and_melody_and_voice_not_far(
     waveform: np.ndarray, itself: dict[str, Any]
 ) -> None:
     codec = vqcodec.load("speech-1k", device="cpu")
-    said = waveform[: round(SAID_S * SAMPLE_RATE)]
-    decoded = codec.decode(codec.encode(said, SAMPLE_RATE))
-    coded = measured(np.pad(decoded, (0, len(waveform) - len(said))), waveform)
+    speech = waveform[: round(SAID_S * SAMPLE_RATE)]
+    decoded = codec.decode(codec.encode(speech, SAMPLE_RATE))
+    coded = measured(np.pad(decoded, (0, len(waveform) - len(speech))), waveform)
     assert moved(coded, itself) == set(NEAR) - {"DNSMOS"}
     assert coded["F0 correlation"] > 0.8
     assert coded["F0 error (cents)"] < 50

@@ -14,11 +14,11 @@ import pytest
 import soundfile
 import torch
 from command_line import needs
-from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 from recordings import slower, spoken, write
 from sklearn.metrics import normalized_mutual_info_score, v_measure_score
+from tiny_models import TINY
 from vqcodec_cli.main import main
 
 from vqcodec import load

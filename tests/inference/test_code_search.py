@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from recordings import RATE, spoken
+from tiny_models import TINY
 from vqcodec_cli.main import main
 
 import vqcodec

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from sounds import pieces
+from tiny_models import TINY
 
 import vqcodec
 from vqcodec import audio

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from recordings import spoken
 from sounds import pieces
+from tiny_models import TINY
 
 import vqcodec
 from vqcodec.audio.pitch_tracker import contour

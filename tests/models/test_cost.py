@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, save_tiny_model
+from tiny_models import TINY, save_tiny_model
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 

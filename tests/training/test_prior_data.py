@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, save_tiny_model
+from tiny_models import TINY, save_tiny_model
 
 import vqcodec
 from vqcodec.data.prepared import PreparedData

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import save_tiny_model
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_models import save_tiny_model
 from torch.utils.tensorboard import SummaryWriter
 from training_data import ON_CPU, RECIPES, in_two_processes, rows, state_of
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from training_data import (
+    WITHOUT_GRAPHS,
     data_section,
     model_with,
     run,
@@ -60,7 +61,8 @@ def in_a_process(
     """A training that starts, or goes on, until it is told something after a step."""
     path = Path(recipe.output).with_suffix(".yaml")
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
-    command = [sys.executable, "-c", SIGNALLED, str(path), mode, str(told_at), str(int(number))]
+    arguments = [str(path), mode, str(told_at), str(int(number))]
+    command = [sys.executable, "-c", WITHOUT_GRAPHS + SIGNALLED, *arguments]
     return subprocess.run(command, stderr=subprocess.PIPE, text=True)
 
 

@@ -15,8 +15,8 @@ import torch
 import typer
 from code_files import random_model
 from command_line import ROOT, Run
-from conftest import save_tiny_model
 from recordings import RATE, spoken
+from tiny_models import save_tiny_model
 
 import vqcodec
 from vqcodec.data.prepared import PreparedData

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import is_one_line
-from conftest import save_tiny_model
 from filelock import FileLock
+from tiny_models import save_tiny_model
 from training_data import prepare_speech, small_recipe
 
 import vqcodec

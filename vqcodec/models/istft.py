@@ -104,7 +104,7 @@ class IstftDecoder(nn.Module):
         """A condition of N codes -> of which the head makes spectra, (B, N * upsample, C)."""
         latents = condition.latents
         x = convolved(self.input, latents)[:, : latents.shape[-1]]
-        x = self.upsample(x).reshape(len(x), -1, x.shape[-1]).transpose(1, 2)
+        x = self.upsample(x).unflatten(-1, (-1, x.shape[-1])).flatten(1, 2).transpose(1, 2)
         for index, block in enumerate(self.blocks):
             if str(index) in self.streams:
                 x = self.streams[str(index)](x, condition.streams)

@@ -127,7 +127,7 @@ class WaveNet(nn.Module):
         assert fast is not None
         features = fast.features(condition).detach()
         coarse = None if self.coarse is None else fast.waveform(features).detach()
-        features = features.reshape(len(features), condition.latents.shape[-1], -1)
+        features = features.unflatten(1, (condition.latents.shape[-1], -1)).flatten(2)
         return condition._replace(features=features, coarse=coarse)
 
     def per_code(self, condition: Condition) -> Tensor:

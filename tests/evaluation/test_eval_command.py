@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from recordings import SAID, SAID_S, spoken, write_corpus
+from recordings import SAID, said, spoken, write_corpus
 from scipy.stats import entropy
 from vqcodec_cli import display
 from vqcodec_cli.main import main
@@ -26,8 +26,9 @@ from vqcodec.inference import code_search
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two recordings by synthesizers, of voices that the tiny model has; one without a text."""
     clips = {
-        "b": ("p225", spoken("rms", 0.0, SAID_S), "test", SAID),
-        "a": ("anna", spoken("slt", 0.0, 1.5)),
+        # Of lengths of which DNSMOS hears one window.
+        "b": ("p225", said(), "test", SAID),
+        "a": ("anna", spoken("slt", 0.0, 1.2)),
     }
     return write_corpus(tmp_path_factory.mktemp("corpus"), clips)
 
