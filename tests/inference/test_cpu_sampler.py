@@ -194,6 +194,16 @@ def test_levels_follow_the_distribution(temperature: float) -> None:
     assert stats.chisquare(counts, wrong / wrong.sum() * counts.sum()).pvalue < 1e-6
 
 
+@pytest.mark.parametrize("n_lanes", [1, 16])
+def test_at_temperature_zero_the_first_peak_is_taken_whatever_is_drawn(n_lanes: int) -> None:
+    state = sampler(make_wavenet("bands, odd widths"), range(n_lanes)).groups[0].state
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        state.logits[:] = 1 + 1e-7 * rng.integers(0, 9, state.logits.shape)
+        choose(state, 2, 0.0, rng.random(n_lanes))
+        assert np.array_equal(state.levels[2], state.logits.argmax(0))
+
+
 def test_silence_is_the_level_of_zero() -> None:
     wavenet = make_wavenet("small, odd widths")
     assert int(wavenet.to_levels(torch.zeros(1, 1))) == SILENCE

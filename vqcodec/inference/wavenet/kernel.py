@@ -269,8 +269,10 @@ def exp(x: Any) -> Any:
 @inlined
 def choose(state: Any, band: int, temperature: float, draws: Any) -> None:
     """Set the levels of a band to where draws (L,) fall in the cumulative distributions."""
-    # Temperature 0 is the limit: everything below the peak has no share.
-    scale = np.float32(1 / max(temperature, 1e-4))
+    # Temperature 0 is the limit: what is below the peak has next to no share, and of equals the
+    # first is taken.
+    least = 1e-30
+    scale = np.float32(1 / max(temperature, least))
     logits, shares, peaks, totals = state.logits, state.shares, state.peaks, state.totals
     n_levels, n_lanes = logits.shape
     if n_lanes == 1:
@@ -288,7 +290,7 @@ def choose(state: Any, band: int, temperature: float, draws: Any) -> None:
                 shares[level, lane] = share
                 totals[lane] += share
     for lane in range(n_lanes):
-        left = draws[lane] * totals[lane]
+        left = (draws[lane] if temperature > 0 else least) * totals[lane]
         for level in range(n_levels):
             left -= shares[level, lane]
             if left < 0:
