@@ -158,7 +158,7 @@ def test_codes_learn_the_phones(
     }
     taught = train(data, tmp_path / "taught", loss={"phones": 5.0}, **changes)
     assert 0 < taught[-1].losses["phones"] < 0.5 * taught[0].losses["phones"]
-    untaught = train(data, tmp_path / "untaught", **changes)
+    untaught = train(data, tmp_path / "untaught")
     assert "phones" not in untaught[-1].losses
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tasks import late
 
 import vqcodec
 from vqcodec.data.corpora import Utterance
@@ -108,17 +107,6 @@ def test_what_is_kept_is_made_once(tmp_path: Path) -> None:
     assert len(made) == 1
     cache.read_or_make(path, make, also=[other])
     assert len(made) == 2
-
-
-def late(task: tuple[int, float]) -> int:
-    """For processes, which find it by its name."""
-    number, seconds = task
-    time.sleep(seconds)
-    if number == 13:
-        raise DataError("thirteen: unlucky; take another")
-    if number == 14:
-        os._exit(1)
-    return number
 
 
 def test_results_come_in_the_order_of_the_tasks() -> None:

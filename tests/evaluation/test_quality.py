@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import librosa
@@ -11,7 +9,7 @@ import numpy as np
 import pesq
 import pystoi
 import pytest
-from command_line import ROOT, Run, needs
+from command_line import Run, needs
 from recordings import spoken
 from scipy.signal import get_window, lfilter, sawtooth
 
@@ -284,11 +282,9 @@ def test_the_speed_benchmark_times_parts(
     assert len((tmp_path / "speed.csv").read_text().splitlines()) > 3
 
 
-def test_a_benchmark_fails_with_one_line(tmp_path: Path) -> None:
-    script = [sys.executable, ROOT / "benchmarks" / "speed.py"]
-    command = [*script, "--model", tmp_path / "none.safetensors"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 1
+def test_a_benchmark_fails_with_one_line(run_script: Run, tmp_path: Path) -> None:
+    done = run_script("benchmarks/speed.py", "--model", tmp_path / "none.safetensors")
+    assert done.status == 1
     assert "none.safetensors: no such model; give a .safetensors file" in done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

@@ -84,12 +84,18 @@ def with_right_checksums(data: bytes) -> bytes:
     return with_crc(header) + data[end:]
 
 
-@pytest.mark.parametrize("is_mended", [False, True], ids=["as it is", "with right checksums"])
-def test_damaged_files_are_refused_or_hold_what_they_held(is_mended: bool) -> None:
+@pytest.mark.parametrize(
+    ("is_mended", "n_files"),
+    [
+        pytest.param(False, 1000, id="as it is"),
+        pytest.param(True, 300, id="with right checksums"),  # of which much has to be decoded
+    ],
+)
+def test_damaged_files_are_refused_or_hold_what_they_held(is_mended: bool, n_files: int) -> None:
     rng = np.random.default_rng(0)
     files = whole_files(rng)
     originals, refusals = list(files), []
-    for _ in range(1000):
+    for _ in range(n_files):
         chosen, other = (originals[i] for i in rng.integers(0, len(originals), 2))
         data = damage(rng, chosen, other)
         if is_mended:
@@ -102,5 +108,5 @@ def test_damaged_files_are_refused_or_hold_what_they_held(is_mended: bool) -> No
         else:
             # With the checksums made right, other codes are no fault.
             assert same or is_mended or data in files
-    assert len(refusals) > 700
+    assert len(refusals) > 0.7 * n_files
     assert all(one.startswith("damaged.codes: ") and "\n" not in one for one in refusals)
