@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.evaluation import comparison, conversion
 from vqcodec.evaluation.cache import Setup, prepare_setup
 from vqcodec.models.config import ModelConfig
+from vqcodec.models.graphs import export_graphs
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.training import trainer
 from vqcodec.training.prior_data import encode_clips
@@ -118,13 +120,21 @@ def codec(tiny_model: Path) -> vqcodec.Codec:
 
 
 @pytest.fixture(scope="session")
-def light_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A packaged model with the voices p225 and anna: no process that runs it needs torch."""
-    path = tmp_path_factory.mktemp("model") / "light.safetensors"
-    packaged = checkpoint.load("speech-1k")
-    voices = {"p225": packaged.voices["p225"], "anna": packaged.voices["ls19"]}
+def light_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_model` with graphs, so that it runs without torch; making these takes a while."""
+    path = Path(shutil.copy(tiny_model, tmp_path_factory.mktemp("light") / "tiny.safetensors"))
+    model_file.add_graphs(path, export_graphs(checkpoint.load(path).model))
+    return path
+
+
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packaged one with the voices p225 and anna: for processes, which need no torch for it."""
+    path = tmp_path_factory.mktemp("model") / "packaged.safetensors"
+    known = checkpoint.load("speech-1k")
+    voices = {"p225": known.voices["p225"], "anna": known.voices["ls19"]}
     graphs = model_file.read("speech-1k").graphs
-    checkpoint.save(path, packaged.model, voices, {}, graphs=graphs)
+    checkpoint.save(path, known.model, voices, {}, graphs=graphs)
     return path
 
 

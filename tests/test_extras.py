@@ -52,9 +52,7 @@ def bare(*command_lines: list[str | Path], missing: list[str]) -> list[Any]:
     return result
 
 
-def test_the_codec_needs_no_extra_and_the_rest_says_which(
-    light_model: Path, tmp_path: Path
-) -> None:
+def test_the_codec_needs_no_extra_and_the_rest_says_which(packaged: Path, tmp_path: Path) -> None:
     samples, rate = soundfile.read(SAMPLES / "slt.wav", 3 * 16000)
     clip, codes, voices = (tmp_path / name for name in ("a.wav", "a.codes", "voices.json"))
     soundfile.write(clip, samples, rate)
@@ -62,13 +60,13 @@ def test_the_codec_needs_no_extra_and_the_rest_says_which(
     labels.mkdir()
     speaker.mkdir(parents=True)
     soundfile.write(speaker / "a.wav", samples, rate)
-    model: list[str | Path] = ["--model", light_model]
+    model: list[str | Path] = ["--model", packaged]
     results = bare(
         ["encode", clip, codes, *model],
         ["decode", codes, tmp_path / "b.wav", "--decoder", "fast", *model],
         ["convert", clip, "--speaker", "anna", "-o", tmp_path / "c.wav", *model],
         ["enroll", "slt", clip, "-o", voices, *model],
-        ["verify", light_model],
+        ["verify", packaged],
         ["prepare", "folder", tmp_path / "corpus", "-o", tmp_path / "data", "--jobs", "1"],
         ["recipes"],
         missing=MISSING,
@@ -77,7 +75,7 @@ def test_the_codec_needs_no_extra_and_the_rest_says_which(
     refused: list[tuple[str, str, list[str | Path]]] = [
         ("torch", "train", ["encode", clip, tmp_path / "b.codes", "--refine", *model]),
         ("torch", "train", ["enroll", "two", clip, "--tune", "-o", voices, *model]),
-        ("torch", "train", ["export", "graphs", light_model]),
+        ("torch", "train", ["export", "graphs", packaged]),
         ("numba", "wavenet", ["decode", codes, "d.wav", "--decoder", "wavenet", *model]),
         ("yaml", "train", ["train", "vctk.yaml"]),
     ]
@@ -89,7 +87,7 @@ def test_the_codec_needs_no_extra_and_the_rest_says_which(
         assert last.endswith(f"; pip install 'vqcodec[{extra}]'")
 
 
-def test_a_program_without_torch_is_told_which_extra_it_needs(light_model: Path) -> None:
+def test_a_program_without_torch_is_told_which_extra_it_needs(packaged: Path) -> None:
     asks = """
 import sys
 sys.modules["torch"] = None
@@ -106,7 +104,7 @@ for ask in (
         print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", asks, light_model, SAMPLES / "slt.wav"],
+        [sys.executable, "-c", asks, packaged, SAMPLES / "slt.wav"],
         capture_output=True,
         text=True,
         check=True,

@@ -9,8 +9,13 @@ audio = codec.decode(codes, speaker="p225")
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Or onnxruntime, from 1.32 on, keeps an identifier of the machine and collects telemetry as soon as
+# it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from vqcodec.codec import Codec, load

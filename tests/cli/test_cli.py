@@ -135,7 +135,7 @@ def test_a_warning_about_a_recording_is_one_line_and_comes_once(
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
-def test_interrupt_leaves_nothing_behind(speech, light_model, tmp_path, is_folder):
+def test_interrupt_leaves_nothing_behind(speech, packaged, tmp_path, is_folder):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     out.mkdir()
@@ -144,7 +144,7 @@ def test_interrupt_leaves_nothing_behind(speech, light_model, tmp_path, is_folde
         # Minutes of audio: nothing may be finished before the interrupt.
         soundfile.write(source / name, np.tile(samples, 20), rate)
     pair = (source, out) if is_folder else (source / "a.wav", out / "a.wav")
-    options = ["--speaker", "anna", "--decoder", "wavenet", "--model", light_model]
+    options = ["--speaker", "anna", "--decoder", "wavenet", "--model", packaged]
     command = [sys.executable, "-m", "vqcodec", "convert", pair[0], "-o", pair[1], *options]
     with subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE) as child:
         assert child.stderr is not None
@@ -168,9 +168,24 @@ def test_a_reader_that_leaves_causes_no_complaint():
     assert (child.returncode, stderr) == (1, b"")
 
 
-def test_progress_goes_to_the_terminal_and_codes_to_stdout(run, clip, light_model):
+def test_nothing_is_kept_or_told_of_who_uses_it(clip, packaged, tmp_path):
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    home.mkdir()
+    temporary.mkdir()
+    folders = {"HOME": str(home), "TMPDIR": str(temporary)}
+    environment = {**os.environ, **folders}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)  # which this process has from vqcodec
+    codes = tmp_path / "clip.codes"
+    done = process("encode", clip, codes, "--model", packaged, env=environment)
+    assert done.returncode == 0
+    done = process("convert", clip, "--speaker", "anna", "--model", packaged, env=environment)
+    assert done.returncode == 0
+    assert not [*home.rglob("*"), *temporary.rglob("*")]
+
+
+def test_progress_goes_to_the_terminal_and_codes_to_stdout(run, clip, packaged):
     terminal, stderr = pty.openpty()
-    command = [sys.executable, "-m", "vqcodec", "encode", str(clip), "-", "--model", light_model]
+    command = [sys.executable, "-m", "vqcodec", "encode", str(clip), "-", "--model", packaged]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
     os.close(stderr)
     shown = b""
@@ -179,13 +194,13 @@ def test_progress_goes_to_the_terminal_and_codes_to_stdout(run, clip, light_mode
         while data := os.read(terminal, 65536):
             shown += data
     os.close(terminal)
-    assert child.communicate()[0] == run("encode", clip, "-", "--model", light_model).data
+    assert child.communicate()[0] == run("encode", clip, "-", "--model", packaged).data
     assert child.returncode == 0
     assert b"encoding" in shown
 
 
-def test_compiling_the_sampler_is_announced_once(run, clip, light_model, tmp_path):
-    codes, model = tmp_path / "clip.codes", ["--model", light_model]
+def test_compiling_the_sampler_is_announced_once(run, clip, packaged, tmp_path):
+    codes, model = tmp_path / "clip.codes", ["--model", packaged]
     assert run("encode", clip, codes, *model).status == 0
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     notice = b"compiling the sampler for this processor, once: some seconds"

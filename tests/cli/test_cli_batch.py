@@ -282,14 +282,14 @@ def test_lines_are_kept_at_once(tmp_path: Path) -> None:
 
 
 def test_a_terminated_folder_leaves_no_process_and_nothing_half_done(
-    recordings: Path, light_model: Path, tmp_path: Path
+    recordings: Path, packaged: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     speech, rate = soundfile.read(SAMPLES / "rms.wav", dtype="int16")
     for name in ("a.wav", "b.wav", "c.wav"):
         soundfile.write(recordings / name, np.tile(speech, 10), rate)
     command = [sys.executable, "-m", "vqcodec", "convert", recordings, "-o", out, "--jobs", "2"]
-    options = ["--speaker", "anna", "--decoder", "wavenet", "--model", light_model]
+    options = ["--speaker", "anna", "--decoder", "wavenet", "--model", packaged]
     with subprocess.Popen(
         [str(word) for word in (*command, *options)], start_new_session=True
     ) as main:

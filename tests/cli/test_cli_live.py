@@ -23,9 +23,9 @@ from vqcodec.format.codes import read_pipe
 
 
 @pytest.fixture(scope="module")
-def tiny_model(light_model: Path) -> Path:
+def tiny_model(packaged: Path) -> Path:
     """One that processes need no torch for."""
-    return light_model
+    return packaged
 
 
 def test_from_pipe_to_pipe_everything_is_live(run, clip, codes, tiny_model, tmp_path):

@@ -13,12 +13,12 @@ from command_line import Run
 from scale_data import audio_folder, digest_of
 
 
-def test_kills_change_nothing(light_model: Path, tmp_path: Path) -> None:
+def test_kills_change_nothing(packaged: Path, tmp_path: Path) -> None:
     source = audio_folder(tmp_path / "in")
     words = ["encode-dataset", str(source), "--part-size", "2", "--jobs", "1", "--quiet"]
 
     def started(name: str) -> subprocess.Popen[bytes]:
-        sink = ["-o", str(tmp_path / name), "--model", str(light_model)]
+        sink = ["-o", str(tmp_path / name), "--model", str(packaged)]
         command = [sys.executable, "-m", "vqcodec", *words, *sink]
         return subprocess.Popen(command, start_new_session=True)
 

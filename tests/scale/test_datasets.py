@@ -18,16 +18,16 @@ from vqcodec.scale.listing import list_source
 
 @pytest.fixture(scope="module", params=["parquet", "webdataset", "lhotse"])
 def made(
-    request: pytest.FixtureRequest, light_model: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, packaged: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     root = tmp_path_factory.mktemp("made")
     listing = list_source(str(audio_folder(root / "in")), 2)
-    make(job_of(light_model, root / "out", listing, request.param), listing)
+    make(job_of(packaged, root / "out", listing, request.param), listing)
     return root
 
 
-def test_codes_come_in_order_or_shuffled_or_in_shares(made: Path, light_model: Path) -> None:
-    source, codec = str(made / "out"), codec_of(light_model)
+def test_codes_come_in_order_or_shuffled_or_in_shares(made: Path, packaged: Path) -> None:
+    source, codec = str(made / "out"), codec_of(packaged)
     found = list(datasets.read(source))
     assert [one.name for one in found] == list(CLIPS)
     for one in found:
@@ -55,12 +55,12 @@ def test_workers_of_a_loader_share_the_recordings(made: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["parquet", "webdataset"])
-def test_units_have_durations(to: str, run: Run, light_model: Path, tmp_path: Path) -> None:
+def test_units_have_durations(to: str, run: Run, packaged: Path, tmp_path: Path) -> None:
     audio_folder(tmp_path / "in")
     line = ["units", tmp_path / "in", "-o", tmp_path / "out", "--to", to, "--dedup", "--jobs", "1"]
-    assert run(*line, "--model", light_model).status == 0
+    assert run(*line, "--model", packaged).status == 0
     for one in datasets.read(str(tmp_path / "out")):
-        codes = codec_of(light_model).encode(f"{tmp_path}/in/{one.name}.flac").codes[0]
+        codes = codec_of(packaged).encode(f"{tmp_path}/in/{one.name}.flac").codes[0]
         np.testing.assert_array_equal(np.repeat(one.units, one.durations), codes)
         assert (np.diff(one.units) != 0).all()
 

@@ -35,17 +35,17 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def unbroken(source: str, light_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unbroken(source: str, packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     sink = tmp_path_factory.mktemp("unbroken") / "out"
     listing = list_source(source, 2)
-    make(job_of(light_model, sink, listing), listing)
+    make(job_of(packaged, sink, listing), listing)
     return sink
 
 
 def test_codes_are_those_of_the_recordings_by_themselves(
-    unbroken: Path, source: str, light_model: Path
+    unbroken: Path, source: str, packaged: Path
 ) -> None:
-    codec, rows = codec_of(light_model), rows_of(unbroken)
+    codec, rows = codec_of(packaged), rows_of(unbroken)
     assert [row["name"] for row in rows] == list(CLIPS)
     for row in rows:
         codes = codec.encode(f"{source}/{row['name']}.flac")
@@ -55,20 +55,20 @@ def test_codes_are_those_of_the_recordings_by_themselves(
 
 
 def test_recordings_side_by_side_give_the_same(
-    unbroken: Path, source: str, light_model: Path, tmp_path: Path
+    unbroken: Path, source: str, packaged: Path, tmp_path: Path
 ) -> None:
     """As a GPU gets them: in batches of windows, here on a CPU."""
     listing = list_source(source, 9)
-    make(job_of(light_model, tmp_path / "out", listing, at_a_time=4), listing)
+    make(job_of(packaged, tmp_path / "out", listing, at_a_time=4), listing)
     rows, own = rows_of(tmp_path / "out"), rows_of(unbroken)
     for row, other in zip(rows, own, strict=True):
         assert row["codes"] == other["codes"]
         assert row["name"] == other["name"]
 
 
-def test_a_cpu_is_not_given_what_only_a_gpu_holds(source: str, light_model: Path) -> None:
+def test_a_cpu_is_not_given_what_only_a_gpu_holds(source: str, packaged: Path) -> None:
     listing = list_source(source, 9)
-    job = job_of(light_model, Path("out"), listing, at_a_time=64)
+    job = job_of(packaged, Path("out"), listing, at_a_time=64)
     assert job.side_by_side == MOST_ON_CPU < 64
     assert replace(job, device="cuda").side_by_side == 64
     assert replace(job, at_a_time=2).side_by_side == 2
@@ -94,7 +94,11 @@ def test_what_cannot_be_read_is_told_and_counted(unbroken: Path, source: str) ->
 
 
 def test_a_run_that_ended_anywhere_is_continued(
-    unbroken: Path, source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unbroken: Path,
+    source: str,
+    packaged: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Neither a part that is done nor one that is begun is lost, or done twice."""
     listing, sink, done = list_source(source, 2), tmp_path / "out", list[int]()
@@ -115,56 +119,60 @@ def test_a_run_that_ended_anywhere_is_continued(
     monkeypatch.setattr("vqcodec.scale.storage.write_json", ending)
     for _ in range(30):
         with suppress(KeyboardInterrupt):
-            make(job_of(light_model, sink, listing), listing)
+            make(job_of(packaged, sink, listing), listing)
             break
         with pytest.raises(DataError, match=r"(lacks \d of 5 parts, .*|is not finished); run"):
             list_source(str(sink))
     assert digest_of(sink) == digest_of(unbroken)
     assert 5 < len(done) <= 10  # each once, or once more where it had not been told to be done
-    assert make(job_of(light_model, sink, listing), listing).n_made == 0
+    assert make(job_of(packaged, sink, listing), listing).n_made == 0
 
 
 def test_what_is_complete_or_a_single_part_needs_no_cluster(
-    unbroken: Path, source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unbroken: Path,
+    source: str,
+    packaged: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr("vqcodec.scale.pipeline._started")
     sink, parts, whole = tmp_path / "out", list_source(source, 2), list_source(source)
     shutil.copytree(unbroken, sink)
     for cluster in (Cluster(), Cluster("ray://nowhere:1"), Cluster(jobs=2)):
-        assert make(job_of(light_model, sink, parts), parts, cluster).n_made == 0
-    assert make(job_of(light_model, tmp_path / "new", whole), whole, Cluster(jobs=2)).n_made == 1
+        assert make(job_of(packaged, sink, parts), parts, cluster).n_made == 0
+    assert make(job_of(packaged, tmp_path / "new", whole), whole, Cluster(jobs=2)).n_made == 1
 
 
 def test_a_part_that_went_missing_is_made_again(
-    unbroken: Path, source: str, light_model: Path, tmp_path: Path
+    unbroken: Path, source: str, packaged: Path, tmp_path: Path
 ) -> None:
     sink, listing = tmp_path / "out", list_source(source, 2)
     shutil.copytree(unbroken, sink)
     (sink / "data" / "000002.parquet").unlink()
     with pytest.raises(DataError, match=r"lacks 1 of 5 parts, the first 000002; run the command"):
         list_source(str(sink))
-    assert make(job_of(light_model, sink, listing), listing).n_made == 1
+    assert make(job_of(packaged, sink, listing), listing).n_made == 1
     assert digest_of(sink) == digest_of(unbroken)
 
 
 def test_another_data_set_is_not_written_over(
-    unbroken: Path, source: str, light_model: Path, tmp_path: Path
+    unbroken: Path, source: str, packaged: Path, tmp_path: Path
 ) -> None:
     sink, listing = tmp_path / "out", list_source(source, 2)
     shutil.copytree(unbroken, sink)
     for job, other, what in (
-        (job_of(light_model, sink, listing, "lhotse"), listing, "kind"),
-        (job_of(light_model, sink, listing), list_source(source, 3), "source, or --part-size"),
+        (job_of(packaged, sink, listing, "lhotse"), listing, "kind"),
+        (job_of(packaged, sink, listing), list_source(source, 3), "source, or --part-size"),
     ):
         with pytest.raises(VqcodecError, match=f"of another {what}; name another folder"):
             make(job, other)
     begun, codes = tmp_path / "begun", list_source(str(unbroken))
-    job = job_of(light_model, begun, codes, "folder", "sound", speaker="nobody")
+    job = job_of(packaged, begun, codes, "folder", "sound", speaker="nobody")
     with pytest.raises(VqcodecError, match="nobody: neither a voice"):
         make(job, codes)
-    assert make(job_of(light_model, begun, listing), listing).n == len(CLIPS)
+    assert make(job_of(packaged, begun, listing), listing).n == len(CLIPS)
     with pytest.raises(VqcodecError, match="holds something else; name a new folder"):
-        make(job_of(light_model, source, listing), listing)
+        make(job_of(packaged, source, listing), listing)
 
 
 @pytest.mark.parametrize(
@@ -212,12 +220,12 @@ def two_workers() -> Iterator[None]:
 
 
 def test_a_quiet_run_on_two_workers_says_nothing(
-    source: str, light_model: Path, tmp_path: Path
+    source: str, packaged: Path, tmp_path: Path
 ) -> None:
     for name in ("anna/a.0", "bea/1"):
         (tmp_path / "in" / name).parent.mkdir(parents=True)
         shutil.copy(f"{source}/{name}.flac", tmp_path / "in" / f"{name}.flac")
-    options = ["--model", light_model, "--part-size", "1", "--jobs", "2", "--quiet"]
+    options = ["--model", packaged, "--part-size", "1", "--jobs", "2", "--quiet"]
     done = process("encode-dataset", tmp_path / "in", "-o", tmp_path / "out", *options)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert len(rows_of(tmp_path / "out")) == 2
@@ -225,7 +233,7 @@ def test_a_quiet_run_on_two_workers_says_nothing(
 
 @pytest.mark.usefixtures("two_workers")
 def test_two_workers_of_which_one_is_killed_make_the_same(
-    unbroken: Path, source: str, light_model: Path, tmp_path: Path
+    unbroken: Path, source: str, packaged: Path, tmp_path: Path
 ) -> None:
     sink, listing, killed = tmp_path / "out", list_source(source, 2), list[int]()
 
@@ -240,7 +248,7 @@ def test_two_workers_of_which_one_is_killed_make_the_same(
             os.kill(workers[0], signal.SIGKILL)
             killed.append(workers[0])
 
-    make(job_of(light_model, sink, listing), listing, Cluster(jobs=2), kill_one)
+    make(job_of(packaged, sink, listing), listing, Cluster(jobs=2), kill_one)
     assert killed
     assert digest_of(sink) == digest_of(unbroken)
 
@@ -249,7 +257,7 @@ def test_two_workers_of_which_one_is_killed_make_the_same(
 def test_a_part_that_kills_its_workers_is_told_and_the_others_are_made(
     unbroken: Path,
     source: str,
-    light_model: Path,
+    packaged: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -265,16 +273,16 @@ def test_a_part_that_kills_its_workers_is_told_and_the_others_are_made(
     monkeypatch.setattr(pipeline, "_Worker", Dying)
     sink, listing = tmp_path / "out", list_source(source, 2)
     with pytest.raises(VqcodecError, match=r"anna/a.2.flac: at the part .* died 3 times"):
-        make(job_of(light_model, sink, listing), listing, Cluster(jobs=2))
+        make(job_of(packaged, sink, listing), listing, Cluster(jobs=2))
     with pytest.raises(DataError, match="lacks 1 of 5 parts, the first 000001"):
         list_source(str(sink))
     deadly.clear()
-    assert make(job_of(light_model, sink, listing), listing, Cluster(jobs=2)).n_made == 1
+    assert make(job_of(packaged, sink, listing), listing, Cluster(jobs=2)).n_made == 1
     assert digest_of(sink) == digest_of(unbroken)
 
 
 def test_what_ails_every_part_ends_the_run(
-    source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that is full is not tried part by part."""
     tried = list[int]()
@@ -288,18 +296,18 @@ def test_what_ails_every_part_ends_the_run(
     listing = list_source(source, 1)
     assert len(listing.parts) == 9
     with pytest.raises(VqcodecError, match=r"No space left on device \(and 4 parts more\); mend"):
-        make(job_of(light_model, tmp_path / "out", listing), listing)
+        make(job_of(packaged, tmp_path / "out", listing), listing)
     assert tried == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.usefixtures("two_workers")
 def test_a_client_has_the_cluster_work_through_the_parts(
-    unbroken: Path, source: str, light_model: Path, tmp_path: Path
+    unbroken: Path, source: str, packaged: Path, tmp_path: Path
 ) -> None:
     from ray.util.client.server.server import serve
 
     sink, address = tmp_path / "out", "ray://127.0.0.1:20123"
-    options = ["--model", light_model, "--part-size", "2", "--quiet", "--ray", address]
+    options = ["--model", packaged, "--part-size", "2", "--quiet", "--ray", address]
     server = serve("127.0.0.1", 20123)
     try:
         done = process("encode-dataset", source, "-o", sink, *options)
@@ -310,12 +318,12 @@ def test_a_client_has_the_cluster_work_through_the_parts(
 
 
 def test_a_cluster_that_cannot_be_joined_is_told(
-    run: Run, source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, source: str, packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    options = ["-o", tmp_path / "out", "--model", light_model, "--part-size", "2"]
+    options = ["-o", tmp_path / "out", "--model", packaged, "--part-size", "2"]
     for address, fault in (
         ("ray://a:1", ConnectionError("ray client connection timeout")),
         ("auto", ray.exceptions.AuthenticationError("no authentication token was found")),
@@ -331,7 +339,7 @@ def test_a_cluster_that_cannot_be_joined_is_told(
 
 
 def test_a_cluster_that_is_not_there_is_not_waited_for(
-    run: Run, source: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, source: str, packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
@@ -340,7 +348,7 @@ def test_a_cluster_that_is_not_there_is_not_waited_for(
     with socket.socket() as nobody:  # it is bound and does not listen
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
-        options = ["--model", light_model, "--part-size", "2", "--ray", address]
+        options = ["--model", packaged, "--part-size", "2", "--ray", address]
         result = run("encode-dataset", source, "-o", tmp_path / "out", *options)
     assert (result.status, is_one_line(result)) == (1, True)
     assert f"{address}: no Ray cluster could be joined there" in result.stderr
@@ -349,12 +357,12 @@ def test_a_cluster_that_is_not_there_is_not_waited_for(
 
 @pytest.mark.usefixtures("two_workers")
 def test_what_ends_a_worker_is_told_in_one_line(
-    run: Run, source: str, light_model: Path, tmp_path: Path
+    run: Run, source: str, packaged: Path, tmp_path: Path
 ) -> None:
     blocked = tmp_path / "out"
     (blocked / "data").mkdir(parents=True)
     (blocked / "data" / "000000.parquet").mkdir()
-    options = ["--model", light_model, "--part-size", "2"]
+    options = ["--model", packaged, "--part-size", "2"]
     result = run("encode-dataset", source, "-o", blocked, *options)
     assert result.status == 1
     assert is_one_line(result), result.stderr

@@ -33,12 +33,12 @@ def bucket() -> Iterator[str]:
     server.stop()
 
 
-def test_from_a_bucket_to_a_bucket(bucket: str, light_model: Path, tmp_path: Path) -> None:
+def test_from_a_bucket_to_a_bucket(bucket: str, packaged: Path, tmp_path: Path) -> None:
     folder = audio_folder(tmp_path / "in")
     for path in folder.rglob("*.*"):
         storage.write(f"{bucket}/in/{path.relative_to(folder)}", path.read_bytes())
     listing = list_source(f"{bucket}/in", 3)
-    job = job_of(light_model, f"{bucket}/out", listing)
+    job = job_of(packaged, f"{bucket}/out", listing)
     assert make(job, listing).n == len(CLIPS)
     system, _ = storage.opened(bucket)
     system.rm("speech/out/data/000001.parquet")
@@ -48,13 +48,13 @@ def test_from_a_bucket_to_a_bucket(bucket: str, light_model: Path, tmp_path: Pat
     system.get("speech/out", str(tmp_path / "copy"), recursive=True)
 
     here = list_source(str(folder), 3)
-    make(job_of(light_model, tmp_path / "out", here), here)
+    make(job_of(packaged, tmp_path / "out", here), here)
     copy, own = digest_of(tmp_path / "copy"), digest_of(tmp_path / "out")
     data = {name for name in own if name.startswith("data/")}
     assert {name: copy[name] for name in data} == {name: own[name] for name in data}
     # And sound again, out of the bucket.
     codes = list_source(f"{bucket}/out")
-    sound = job_of(light_model, tmp_path / "sound", codes, "folder", "sound")
+    sound = job_of(packaged, tmp_path / "sound", codes, "folder", "sound")
     assert make(sound, codes).n == len(CLIPS)
 
 
@@ -77,19 +77,17 @@ def test_what_a_storage_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
         list_source("here")
 
 
-def test_a_bucket_that_is_not_there_is_named(
-    bucket: str, light_model: Path, tmp_path: Path
-) -> None:
+def test_a_bucket_that_is_not_there_is_named(bucket: str, packaged: Path, tmp_path: Path) -> None:
     listing = list_source(str(audio_folder(tmp_path / "in")))
     told = r"s3://nobody/out: cannot be reached \(FileNotFoundError: .* bucket does not exist\)"
     with pytest.raises(DataError, match=told):
-        make(job_of(light_model, "s3://nobody/out", listing), listing)
+        make(job_of(packaged, "s3://nobody/out", listing), listing)
     with pytest.raises(DataError, match=r"s3://nobody/in: .* bucket does not exist"):
         list_source("s3://nobody/in")
 
 
 def test_what_a_bucket_raises_at_the_end_is_one_line(
-    bucket: str, light_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: str, packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(url: str, value: Any) -> None:
         if url.endswith("complete.json"):
@@ -99,4 +97,4 @@ def test_what_a_bucket_raises_at_the_end_is_one_line(
     write_json, listing = storage.write_json, list_source(str(audio_folder(tmp_path / "in")))
     monkeypatch.setattr(storage, "write_json", refuse)
     with pytest.raises(DataError, match=r"s3://speech/end: cannot be reached \(RuntimeError: no c"):
-        make(job_of(light_model, f"{bucket}/end", listing), listing)
+        make(job_of(packaged, f"{bucket}/end", listing), listing)

@@ -96,7 +96,7 @@ def test_codes_are_decoded_as_by_the_command_line(
     assert sent(client, "units", codes).content == sent(client, "units", clip).content
 
 
-def test_codes_of_another_packaged_model_are_decoded_by_it(run: Run, clip: Path) -> None:
+def test_codes_of_another_packaged_are_decoded_by_it(run: Run, clip: Path) -> None:
     assert run("encode", clip, "--model", "speech-2k").status == 0
     codes = clip.with_suffix(".codes")
     done = run("decode", codes, "-")
@@ -224,12 +224,21 @@ def test_health_and_openapi_tell_what_is_there(client: TestClient, service: Serv
 
 
 @pytest.fixture
-def start(tiny_model: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], int]]]:
+def start(packaged: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], int]]]:
     """Starts `vqcodec serve` on a free port, and tells that."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*options: str) -> tuple[subprocess.Popen[str], int]:
-        command = [sys.executable, "-m", "vqcodec", "serve", "--port", "0", "--model", tiny_model]
+        command = [
+            sys.executable,
+            "-m",
+            "vqcodec",
+            "serve",
+            "--port",
+            "0",
+            "--model",
+            packaged,
+        ]
         server = subprocess.Popen(
             [*map(str, command), *options],
             stdout=subprocess.PIPE,
@@ -239,7 +248,7 @@ def start(tiny_model: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str
         started.append(server)
         assert server.stdout
         line = server.stdout.readline()
-        assert "tiny at http://127.0.0.1:" in line, server.communicate()[1]
+        assert "packaged at http://127.0.0.1:" in line, server.communicate()[1]
         return server, int(line.split(":")[2].split(",")[0])
 
     yield start

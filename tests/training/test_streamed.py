@@ -93,11 +93,11 @@ def test_what_needs_all_recordings_says_so(
         train(recipe, device="cpu")
 
 
-def test_a_prior_of_a_data_set_of_codes(shards: Path, light_model: Path, tmp_path: Path) -> None:
+def test_a_prior_of_a_data_set_of_codes(shards: Path, packaged: Path, tmp_path: Path) -> None:
     listing = list_source(str(shards))
-    make(job_of(light_model, tmp_path / "codes", listing), listing)
+    make(job_of(packaged, tmp_path / "codes", listing), listing)
     recipe = PriorRecipe.model_validate({
-        "output": str(tmp_path / "run"), "codec": str(light_model), "steps": 6, "log_every": 1,
+        "output": str(tmp_path / "run"), "codec": str(packaged), "steps": 6, "log_every": 1,
         "validate_every": 3,
         "data": {"root": str(tmp_path / "codes"), "batch_size": 2, "segment_length": 16,
                  "pool_parts": 2, "pool_steps": 2},
