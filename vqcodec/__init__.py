@@ -13,8 +13,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Or onnxruntime, from 1.32 on, keeps an identifier of the machine and collects telemetry as soon as
-# it is imported.
+# Or onnxruntime keeps an identifier of the machine and collects telemetry as soon as it is imported
+# (findings/onnxruntime-keeps-a-device-id.sh).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
