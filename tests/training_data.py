@@ -117,30 +117,33 @@ def state_of(recipe: RunConfig) -> tuple[dict[str, torch.Tensor], dict[str, str]
         return load_file(path), file.metadata()
 
 
-def rows(reports: Sequence[Report]) -> np.ndarray:
-    """(reports, losses + 1 + usage): the losses, that of a validation or zero, and which codes."""
-    return np.array(
-        [
-            [*report.losses.values(), report.validation or 0.0, *(report.usage or ())]
-            for report in reports
-        ]
-    )
+def rows(reports: Sequence[Report]) -> list[list[float]]:
+    """Of each report the losses, that of a validation or zero, and which codes were used."""
+    return [
+        [*report.losses.values(), report.validation or 0.0, *map(float, report.usage or ())]
+        for report in reports
+    ]
 
 
-def in_two_processes(training: str, recipe: BaseModel, folder: Path) -> np.ndarray:
-    """`rows` of a training by torchrun: of the list `reports`, by the recipe in the file `path`."""
-    script, path, result = folder / "train.py", folder / "recipe.yaml", folder / "rows.json"
-    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
+def in_two_processes(
+    training: str, recipes: Sequence[BaseModel], folder: Path
+) -> list[list[float]]:
+    """`rows` of a training by torchrun: of the list `reports`, by recipes in the files `paths`."""
+    script, result = folder / "train.py", folder / "rows.json"
+    paths = [str(folder / f"recipe-{number}.yaml") for number in range(len(recipes))]
+    for path, recipe in zip(paths, recipes, strict=True):
+        tree = recipe.model_dump(mode="json", exclude_unset=True)
+        Path(path).write_text(yaml.safe_dump(tree), encoding="utf-8")
     script.write_text(
         f"""
 import json
 from pathlib import Path
 from training_data import rows
-path, reports = {str(path)!r}, []
+paths, reports = {paths}, []
 {WITHOUT_GRAPHS}
 {training}
 if reports:
-    Path({str(result)!r}).write_text(json.dumps(rows(reports).tolist()))
+    Path({str(result)!r}).write_text(json.dumps(rows(reports)))
 """,
         encoding="utf-8",
     )
@@ -150,4 +153,5 @@ if reports:
         [*launcher, script], env=environment, stderr=subprocess.PIPE, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return np.array(json.loads(result.read_text(encoding="utf-8")))
+    found: list[list[float]] = json.loads(result.read_text(encoding="utf-8"))
+    return found

@@ -35,7 +35,7 @@ from vqcodec.models.vqvae import VQVAE
 from vqcodec.training.entropy_coder import PITCH_TABLES, fit_entropy_coder, fit_tables
 from vqcodec.training.recipe_files import load_recipe
 from vqcodec.training.session import keep_freed_memory
-from vqcodec.weights import checkpoint
+from vqcodec.weights import checkpoint, model_file
 from vqcodec.weights.model_file import CODES_OF
 from vqcodec.weights.registry import packaged, read_header
 from vqcodec.weights.voices import PITCHES
@@ -147,7 +147,7 @@ def pitch_tables(
         raise CheckpointError(f"{model}: has no pitch stream, or no tables for its codes")
     own = fitted_to_pitch(loaded.config, PreparedData(train_data))
     tables = replace(loaded.tables, streams={"pitch": own})
-    graphs = export_graphs(loaded.model)
+    graphs = model_file.read(model).graphs
     checkpoint.save(output, loaded.model, loaded.voices, loaded.provenance, tables, graphs)
 
 

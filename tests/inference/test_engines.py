@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,37 +74,6 @@ def test_both_compute_the_same(pair: tuple[Engine, Engine], speech: Path, n_code
         assert np.array_equal(one, other)
 
 
-def test_both_are_told_the_pitch(tmp_path: Path) -> None:
-    wavenet = {**TINY["wavenet"], "n_bands": 4, "hears_fast": True, "hidden_channels": 16}
-    encoder, table = {**TINY["encoder"], "dilations": [1]}, {"kind": "table"}
-    changes = {"encoder": encoder, "speaker": table, "wavenet": wavenet, "pitch": {}}
-    model = VQVAE(ModelConfig.model_validate({**TINY, **changes}), n_speakers=2).eval()
-    for name, parameter in model.named_parameters():
-        if ".streams." in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    path = tmp_path / "told.safetensors"
-    checkpoint.save(path, model, {}, {}, graphs=export_graphs(model))
-    file = model_file.read(path)
-    pair = engines.start(file), engines.start(file, device="cpu", engine="torch")
-    rng = np.random.default_rng(0)
-    codes, speaker = rng.integers(0, 512, (1, 100)), rng.normal(size=64).astype(np.float32)
-    contour = np.where(rng.random(100) < 0.2, UNVOICED, np.log(rng.uniform(60, 400, 100)))
-    streams = {"pitch": PitchStream.features(contour)}
-
-    def decode(engine: Engine, *told: Any) -> np.ndarray:
-        return engine.decode_chunk("fast", codes, speaker, *told)
-
-    def condition(engine: Engine, *told: Any) -> np.ndarray:
-        return engine.wavenet_condition(codes, speaker, *told)
-
-    for run in (decode, condition):
-        found, expected = (run(engine, streams) for engine in pair)
-        assert error_db(found, expected) < -60
-        untold = [run(engine) for engine in pair]
-        assert error_db(*untold) < -60
-        assert error_db(untold[0], expected) > -40
-
-
 @pytest.mark.parametrize("n_samples", [2000, 8000, 32_001])
 def test_both_hear_the_same_speaker(
     pair: tuple[Engine, Engine], speech: Path, n_samples: int
@@ -118,43 +86,70 @@ def test_both_hear_the_same_speaker(
 
 
 @pytest.mark.parametrize(
-    ("changes", "graph", "run"),
+    ("changes", "expected"),
     [
         (
             {
-                "encoder": {**TINY["encoder"], "kernel_length": 510, "strides": (30, 4)},
+                "encoder": {
+                    **TINY["encoder"],
+                    "kernel_length": 510,
+                    "strides": (30, 4),
+                    "dilations": [1],
+                },
                 "fast": {**TINY["fast"], "upsample": 4, "n_fft": 96, "causal": True},
-                "wavenet": None,
+                "wavenet": {
+                    **TINY["wavenet"],
+                    "n_bands": 4,
+                    "hears_fast": True,
+                    "hidden_channels": 16,
+                },
+                "pitch": {},
             },
-            "decode.fast",
-            lambda engine, *told: engine.decode_chunk("fast", *told),
+            {"encode", "decode.fast", "condition"},
         ),
         (
             {"encoder": {"paper": True, "strides": (2,) * 6, "channels": 8}, "fast": None},
-            "condition",
-            lambda engine, *told: engine.wavenet_condition(*told),
+            {"encode", "condition"},
         ),
     ],
+    ids=["told the pitch", "paper"],
 )
 def test_other_configurations_have_graphs(
-    tmp_path: Path, changes: dict[str, Any], graph: str, run: Callable[..., np.ndarray]
+    tmp_path: Path, changes: dict[str, Any], expected: set[str]
 ) -> None:
     torch.manual_seed(0)
     config = {**TINY, "speaker": {"kind": "table"}, **changes}
     model = VQVAE(ModelConfig.model_validate(config), n_speakers=2).eval()
     model.quantizer.initialized.fill_(True)
+    for name, parameter in model.named_parameters():
+        if ".streams." in name:
+            torch.nn.init.normal_(parameter, std=0.1)
     graphs = export_graphs(model)
-    assert set(graphs) == {"encode", graph}
+    assert set(graphs) == expected
     path = tmp_path / "model.safetensors"
     checkpoint.save(path, model, {}, {}, graphs=graphs)
     file = model_file.read(path)
     pair = engines.start(file), engines.start(file, device="cpu", engine="torch")
-    waveform = 0.1 * np.random.default_rng(0).normal(size=40 * model.config.hop_length)
-    found, expected = (engine.encode_chunk(waveform.astype(np.float32)) for engine in pair)
-    assert np.array_equal(found.codes, expected.codes)
-    assert (
-        error_db(*(run(engine, expected.codes, np.ones(64, np.float32)) for engine in pair)) < -60
-    )
+    rng = np.random.default_rng(0)
+    waveform = 0.1 * rng.normal(size=40 * model.config.hop_length)
+    encoded = [engine.encode_chunk(waveform.astype(np.float32)) for engine in pair]
+    codes, speaker = encoded[1].codes, rng.normal(size=64).astype(np.float32)
+    assert np.array_equal(encoded[0].codes, codes)
+    contour = np.where(rng.random(40) < 0.2, UNVOICED, np.log(rng.uniform(60, 400, 40)))
+    streams = {"pitch": PitchStream.features(contour)} if model.streams else {}
+
+    def run(engine: Engine, graph: str, *streams: Any) -> np.ndarray:
+        if graph == "condition":
+            return engine.wavenet_condition(codes, speaker, *streams)
+        return engine.decode_chunk("fast", codes, speaker, *streams)
+
+    for graph in expected - {"encode"}:
+        told = [run(engine, graph, streams) for engine in pair]
+        assert error_db(*told) < -60
+        untold = [run(engine, graph) for engine in pair]
+        assert error_db(*untold) < -60
+        if streams:
+            assert error_db(untold[0], told[1]) > -40
 
 
 def test_graphs_are_added_and_all_else_stays(tiny_model: Path, light_model: Path) -> None:

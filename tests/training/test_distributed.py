@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,53 +13,63 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import ConfigError
 from vqcodec.training import stages, trainer
 from vqcodec.training.loop import STATE_FILE, Report
+from vqcodec.training.recipe import Recipe
 from vqcodec.training.session import Processes
 
-STEPS = 12
 SCRIPT = """
 from vqcodec.training import stages, trainer
 from vqcodec.training.recipe_files import load_recipe
 trainer.VALIDATION_BATCHES = 2
-stages.train(load_recipe(path), device="cpu", on_report=reports.append)
+stages.train(*map(load_recipe, paths), device="cpu", on_report=reports.append)
 """
 
 
-@pytest.mark.parametrize(("codebook_update", "adversarial"), [("ema", 1.0), ("loss", 0.0)])
-def test_two_processes_train_as_one(
-    data: PreparedData,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    codebook_update: str,
-    adversarial: float,
-) -> None:
-    # The high threshold restarts codes at nearly every step.
-    quantizer = {"codebook_update": codebook_update, "threshold_ema_dead_code": 0.5}
-    recipes = [
-        small_recipe(
-            data,
-            tmp_path / name / "run",
-            steps=STEPS,
-            unquantized_steps=4,
-            validate_every=6,
-            max_minutes=60.0,
-            data=data_section(data, batch_size=4),
-            model=model_with(quantizer=quantizer),
-            adversarial={"weight": adversarial, "channels": 2},
+@pytest.mark.usefixtures("_few_validation_batches")
+def test_two_processes_train_as_one(data: PreparedData, tmp_path: Path) -> None:
+    def recipes(folder: Path) -> list[Recipe]:
+        """Two codecs, and the stages after the second; processes can be joined only once."""
+
+        def one(name: str, **changes: Any) -> Recipe:
+            section = data_section(data, batch_size=4)
+            return small_recipe(data, folder / name, **{"data": section, **changes})
+
+        def codec(name: str, codebook_update: str, adversarial: float) -> Recipe:
+            # The high threshold restarts codes at nearly every step.
+            quantizer = {"codebook_update": codebook_update, "threshold_ema_dead_code": 0.5}
+            return one(
+                name,
+                steps=12,
+                unquantized_steps=4,
+                validate_every=6,
+                max_minutes=60.0,
+                model=model_with(quantizer=quantizer),
+                adversarial={"weight": adversarial, "channels": 2},
+                entropy_coder={"hours": 0.001, "steps": 8},
+            )
+
+        model = str(folder / "loss" / "model.safetensors")
+        encoder = one(
+            "encoder", stage="encoder", initial_model=model, augmentation={"probability": 0.5}
         )
-        for name in ("one", "two")
-    ]
-    monkeypatch.setattr(trainer, "VALIDATION_BATCHES", 2)
+        model = str(folder / "encoder" / "model.safetensors")
+        wavenet = one("wavenet", stage="wavenet", initial_model=model)
+        return [codec("ema", "ema", 1.0), codec("loss", "loss", 0.0), encoder, wavenet]
+
+    alone, shared = recipes(tmp_path / "one"), recipes(tmp_path / "two")
     reports: list[Report] = []
-    stages.train(recipes[0], device="cpu", on_report=reports.append)
-    alone, together = rows(reports), in_two_processes(SCRIPT, recipes[1], tmp_path)
-    assert alone.shape == together.shape
-    assert len(alone) == STEPS
-    np.testing.assert_allclose(together, alone, rtol=2e-4, atol=1e-5)
-    states = [load_file(Path(r.output) / STATE_FILE) for r in recipes]
-    assert states[0].keys() == states[1].keys()
-    assert all(bool(state["objective.model.quantizer.initialized"]) for state in states)
-    codebooks = [state["objective.model.quantizer.codebook"].numpy() for state in states]
-    np.testing.assert_allclose(codebooks[1], codebooks[0], atol=1e-3)
+    stages.train(*alone, device="cpu", on_report=reports.append)
+    expected, found = rows(reports), in_two_processes(SCRIPT, shared, tmp_path)
+    assert [len(row) for row in found] == [len(row) for row in expected]
+    assert len(found) == 12 + 12 + 3 + 3
+    np.testing.assert_allclose(
+        np.concatenate(found), np.concatenate(expected), rtol=2e-4, atol=1e-5
+    )
+    for one, two in zip(alone, shared, strict=True):
+        states = [load_file(Path(recipe.output) / STATE_FILE) for recipe in (one, two)]
+        assert states[0].keys() == states[1].keys()
+        assert all(bool(state["objective.model.quantizer.initialized"]) for state in states)
+        codebooks = [state["objective.model.quantizer.codebook"].numpy() for state in states]
+        np.testing.assert_allclose(codebooks[1], codebooks[0], atol=1e-3)
 
 
 def test_a_batch_must_divide_evenly(data: PreparedData, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ SCRIPT = """
 from vqcodec.training.recipe_files import read_recipe, validated
 from vqcodec.training.prior_trainer import train
 from vqcodec.training.recipe import PriorRecipe
-recipe = validated(PriorRecipe, path, read_recipe(path))
+recipe = validated(PriorRecipe, paths[0], read_recipe(paths[0]))
 train(recipe, device="cpu", on_report=reports.append)
 """
 
@@ -216,8 +216,8 @@ def test_two_processes_train_as_one(data: PreparedData, small_recipe: Any, tmp_p
         "data": {"root": str(data.root), "batch_size": 4, "segment_length": 512},
     }
     alone = rows(run(small_recipe("one", **changes))[1])
-    together = in_two_processes(SCRIPT, small_recipe("two", **changes), tmp_path)
-    assert together.shape == (6, 2)
+    together = in_two_processes(SCRIPT, [small_recipe("two", **changes)], tmp_path)
+    assert np.shape(together) == (6, 2)
     np.testing.assert_allclose(together, alone, rtol=1e-4)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from command_line import Run, is_one_line
-from training_data import RECIPES, in_two_processes, small_recipe
+from training_data import RECIPES, small_recipe
 
 import vqcodec
 from vqcodec.data.prepared import PreparedData
@@ -190,26 +190,6 @@ def test_time_is_that_of_all_stages(data: PreparedData, tmp_path: Path) -> None:
     assert [report.step for report in reports] == [1]
     assert path.parent == tmp_path / "run"
     assert not (tmp_path / "run" / "2_encoder").exists()
-
-
-def test_stages_are_trained_by_several_processes(data: PreparedData, tmp_path: Path) -> None:
-    path, apart = recipe_file(data, tmp_path), tmp_path / "apart"
-    apart.mkdir()
-    found = in_two_processes(
-        f"""
-from vqcodec.training.recipe import Recipe
-from vqcodec.training.recipe_files import read_stages, validated
-from vqcodec.training.stages import train
-stages = [validated(Recipe, path, tree) for tree in read_stages({str(path)!r})]
-seen = []
-train(*stages, device="cpu", on_report=seen.append)
-reports += [report for report in seen if report.steps == 2][-2:]
-""",
-        small_recipe(data, apart),
-        apart,
-    )
-    assert len(found) == 2
-    assert (tmp_path / "run" / "3_wavenet" / "model.safetensors").exists()
 
 
 def test_overrides_hold_for_all_stages(data: PreparedData, tmp_path: Path) -> None:

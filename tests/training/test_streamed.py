@@ -82,7 +82,7 @@ def test_a_resumed_run_is_the_unbroken_one(
         train(recipe, device="cpu", on_report=ending)
     train(recipe, device="cpu", resume=True, on_report=again.append)
     assert [report.step for report in again] == [4, 5, 6]
-    assert np.array_equal(rows(whole)[3:], rows(again))
+    assert rows(whole)[3:] == rows(again)
 
 
 def test_what_needs_all_recordings_says_so(

@@ -23,9 +23,10 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError
 from vqcodec.evaluation import quality
 from vqcodec.format.stream_records import CodeBlock
+from vqcodec.models.interfaces import Graph
 from vqcodec.training import entropy_coder
 from vqcodec.training.entropy_coder import fit_entropy_coder, fit_tables
-from vqcodec.weights import checkpoint
+from vqcodec.weights import checkpoint, model_file
 from vqcodec.weights.model_file import CODES_OF
 from vqcodec.weights.registry import DEFAULT_MODEL, packaged
 
@@ -120,6 +121,12 @@ def test_a_model_of_another_rate_begins_from_a_packaged_one(
     assert gain.median() == pytest.approx(2**-0.5, rel=0.05)
 
 
+@pytest.fixture
+def _without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vqcodec.models.graphs.export_graphs", lambda model: {})
+
+
+@pytest.mark.usefixtures("_without_graphs")
 def test_decoders_of_the_same_codes_are_averaged(
     run_script: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -155,6 +162,7 @@ def test_what_an_encoder_of_before_wrote_is_decoded(codec: vqcodec.Codec) -> Non
     assert abs(found[0] - found[1]) < 0.05
 
 
+@pytest.mark.usefixtures("_without_graphs")
 def test_encoders_of_the_same_codes_are_averaged(
     run_script: Run, told_model: Path, tmp_path: Path
 ) -> None:
@@ -216,14 +224,16 @@ def test_tables_for_the_pitch_are_added_to_those_of_the_codes(
     start, path = tmp_path / "start.safetensors", tmp_path / "model.safetensors"
     told = checkpoint.load(told_model)
     tables = random_model(0, codebook_size=512)
-    fingerprint = checkpoint.save(start, told.model, told.voices, {}, tables)
+    graphs = {"encode": Graph(b"as it was", (), (1, 2))}
+    fingerprint = checkpoint.save(start, told.model, told.voices, {}, tables, graphs)
     models["PITCH_TABLES"]["steps"] = 200
     models["pitch_tables"](str(start), data.root, path)
     after = checkpoint.load(path)
     assert after.fingerprint == fingerprint
     assert after.tables is not None
     assert after.tables.digest == tables.digest
-    codec = vqcodec.load(path, device="cpu", engine="onnx")
+    assert model_file.read(path).graphs == graphs
+    codec = vqcodec.load(path, device="cpu", engine="torch")
     codes = codec.encode(data.read(data.clips[0]), data.sample_rate)
     own = CodeBlock(codes.symbols["pitch"][None])
     assert len(after.tables.streams["pitch"].encode(own)) < 0.75 * own.codes.size * 6 / 8
