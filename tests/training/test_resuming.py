@@ -32,8 +32,8 @@ import vqcodec
 from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError, ConfigError
 from vqcodec.models.codebook_usage import CollapseMonitor
-from vqcodec.training import loop, trainer
-from vqcodec.training.loop import STATE_FILE, UNVALIDATED
+from vqcodec.training import loop, stages, trainer
+from vqcodec.training.loop import STATE_FILE, UNVALIDATED, Report
 from vqcodec.training.recipe import Recipe
 from vqcodec.training.state import read_state, restore, save_state
 from vqcodec.training.trainer import Trainer
@@ -42,28 +42,26 @@ from vqcodec.weights import checkpoint
 pytestmark = pytest.mark.usefixtures("_few_validation_batches")
 
 
-SIGNALLED = """
-import os, sys
+KILLED = """
+import os, signal, sys
 from vqcodec.training import stages, trainer
 from vqcodec.training.recipe_files import load_recipe
 trainer.VALIDATION_BATCHES = 2
-path, resume, last, number = sys.argv[1], sys.argv[2] == "resume", *map(int, sys.argv[3:])
+path, mode, last = sys.argv[1:]
 def on_report(report):
-    if report.step == last:
-        os.kill(os.getpid(), number)
-stages.train(load_recipe(path), device="cpu", resume=resume, on_report=on_report)
+    if report.step == int(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+stages.train(load_recipe(path), device="cpu", resume=mode == "resume", on_report=on_report)
 """
 
 
-def in_a_process(
-    recipe: Recipe, mode: str, *, told_at: int = -1, number: int = signal.SIGKILL
-) -> subprocess.CompletedProcess[str]:
-    """A training that starts, or goes on, until it is told something after a step."""
+def killed(recipe: Recipe, mode: str, *, at: int) -> None:
+    """A training in a process, that starts, or goes on, until it is killed after a step."""
     path = Path(recipe.output).with_suffix(".yaml")
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
-    arguments = [str(path), mode, str(told_at), str(int(number))]
-    command = [sys.executable, "-c", WITHOUT_GRAPHS + SIGNALLED, *arguments]
-    return subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", WITHOUT_GRAPHS + KILLED, str(path), mode, str(at)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def test_resume_after_sigkill_is_bit_for_bit(data: PreparedData, tmp_path: Path) -> None:
@@ -83,14 +81,12 @@ def test_resume_after_sigkill_is_bit_for_bit(data: PreparedData, tmp_path: Path)
     whole, broken = recipe("whole"), recipe("broken")
     run(whole)
     # Before the codebook starts, and after: each time two steps past the last checkpoint.
-    for mode, step in (("start", 6), ("resume", 10)):
-        killed = in_a_process(broken, mode, told_at=step)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed(broken, "start", at=6)
+    killed(broken, "resume", at=10)
     tensors, metadata = state_of(broken)
     assert '"step": 8' in metadata["progress"]
     assert tensors["objective.model.quantizer.initialized"]
-    finished = in_a_process(broken, "resume")
-    assert finished.returncode == 0, finished.stderr
+    run(broken, resume=True)
     (expected, of_whole), (found, of_broken) = state_of(whole), state_of(broken)
     assert of_broken == of_whole
     assert found.keys() == expected.keys()
@@ -306,13 +302,21 @@ def test_frozen_codes_are_not_said_to_collapse(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_run_resumably(
-    data: PreparedData, tmp_path: Path, number: signal.Signals
+    data: PreparedData,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    number: signal.Signals,
 ) -> None:
+    def tell(report: Report) -> None:
+        if report.step == 5:
+            signal.raise_signal(number)
+
+    caplog.set_level(logging.INFO, "vqcodec.training")
     section = data_section(data, workers=1)
     stopped = small_recipe(data, tmp_path / "stopped", steps=9, data=section)
-    result = in_a_process(stopped, "start", told_at=5, number=number)
-    assert "stopped at step 6: --resume goes on from there" in result.stderr
-    assert result.stderr.rstrip().endswith("KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        stages.train(stopped, device="cpu", on_report=tell)
+    assert "stopped at step 6: --resume goes on from there" in caplog.text
     run(stopped, resume=True)
     unbroken = small_recipe(data, tmp_path / "unbroken", steps=9)
     run(unbroken)
