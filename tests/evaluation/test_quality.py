@@ -272,14 +272,13 @@ def test_the_speed_benchmark_times_parts(
     run_script: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
-    settings = ["--seconds", "1", "--repeats", "2", "--parts", "encoding,queues"]
+    settings = ["--seconds", "1", "--repeats", "2", "--parts", "queues"]
     done = run_script("benchmarks/speed.py", "--model", tiny_model, *settings, "-o", tmp_path)
     assert done.status == 0, done.stderr
     page = (tmp_path / "speed.md").read_text()
-    assert "| encode |" in page
     assert "| WaveNet, PyTorch with queues |" in page
     assert "Peak: float32 products" in page
-    assert len((tmp_path / "speed.csv").read_text().splitlines()) > 3
+    assert len((tmp_path / "speed.csv").read_text().splitlines()) == 3
 
 
 def test_a_benchmark_fails_with_one_line(run_script: Run, tmp_path: Path) -> None:

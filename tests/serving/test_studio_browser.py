@@ -193,7 +193,7 @@ def test_two_visitors_do_not_meet(
 
 
 def test_long_work_is_cancelled(page: Any, tmp_path: Path) -> None:
-    upload(page, "recording", write(tmp_path / "long.wav", spoken("rms").repeat(11)))
+    upload(page, "recording", write(tmp_path / "long.wav", spoken("rms").repeat(5)))
     page.wait_for_selector("#drawn svg[role=img]")
     page.click("label:has-text('wavenet')")
     page.click("#hear")
