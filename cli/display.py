@@ -119,7 +119,11 @@ def recording_warnings() -> Iterator[None]:
 def usage_message(error: Any) -> str:
     """One line about an error in the arguments."""
     command = error.ctx.command_path if error.ctx else "vqcodec"
-    return f"{_one_line(error.format_message()).rstrip('.')}; see {command} --help"
+    told = _one_line(error.format_message()).rstrip(".")
+    is_target = getattr(error, "option_name", None) in ("-o", "--output")
+    if is_target and error.ctx.info_name in ("encode", "decode"):
+        told += ": name the target last"
+    return f"{told}; see {command} --help"
 
 
 def message(error: Exception) -> str:

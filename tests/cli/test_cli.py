@@ -63,6 +63,8 @@ def test_choices_are_those_of_the_library():
     ("arguments", "fault"),
     [
         (["encode"], "Missing argument 'RECORDING... [TARGET]'; see vqcodec encode --help"),
+        (["decode", "a.codes", "-o", "a.wav"], "No such option: -o: name the target last; see"),
+        (["encode", "a.wav", "--output", "a"], "option: --output: name the target last; see"),
         (["decode", "a", "b", "--seed", "x"], "Invalid value for '--seed'"),
         (["decode", "a", "b", "--sample-rate", "0"], "Invalid value for '--sample-rate'"),
         (["convert", "in.wav"], "Missing option '--speaker'"),

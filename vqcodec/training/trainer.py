@@ -135,8 +135,9 @@ class Trainer(Training[Batch]):
         length = duration(sum(clip.n_samples for clip in clips) / self.data.sample_rate)
         seconds = config.segment_length * self.recipe.model.hop_length / self.data.sample_rate
         pools = f", now and then others of {len(self.source.parts)} parts" if self.source else ""
+        speakers = f"{len(self.speakers)} speaker{'' if len(self.speakers) == 1 else 's'}"
         return (
-            f"{length} of {len(self.speakers)} speakers, batches of {config.batch_size} "
+            f"{length} of {speakers}, batches of {config.batch_size} "
             f"segments of {seconds:.2f} s{pools}"
         )
 
