@@ -14,7 +14,7 @@ from tiny_models import TINY
 import vqcodec
 from vqcodec import audio
 from vqcodec.codec import Codec
-from vqcodec.errors import AudioError, SpeakerError
+from vqcodec.errors import AudioError, CodesError, SpeakerError
 from vqcodec.format.codes import Codes
 from vqcodec.format.stream_records import CodeBlock
 from vqcodec.format.streaming import CodesStream
@@ -74,6 +74,22 @@ def test_live_audio_is_the_audio(codec, samples, decoder, sample_rate):
     live = np.concatenate(list(stream))
     assert live.shape == wanted.shape
     assert np.array_equal(live, wanted)
+
+
+@pytest.mark.parametrize("decoder", ["fast", "wavenet"])
+def test_what_came_whole_before_a_fault_is_heard(codec, samples, decoder):
+    codes = codec.encode(samples[:33_000], 16_000, speaker="anna")
+
+    def blocks():
+        yield from map(CodeBlock, pieces(codes.codes[:, :200], 10))
+        raise CodesError("in: damaged")
+
+    heard, stream = [], codec.stream_decode(CodesStream(codes, blocks()), decoder=decoder)
+    with pytest.raises(CodesError, match="in: damaged"):
+        heard.extend(iter(stream))
+    live, whole = np.concatenate(heard), codec.decode(codes, decoder=decoder)
+    assert len(live) == 200 * 128
+    assert np.array_equal(live[: 150 * 128], whole[: 150 * 128])
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])

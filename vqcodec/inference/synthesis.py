@@ -11,9 +11,9 @@ import numpy as np
 from vqcodec.audio import open_writer
 from vqcodec.audio.resampling import resample_blocks, resampled_length
 from vqcodec.audio.soundfiles import checked_rate
-from vqcodec.errors import SpeakerError, VqcodecError
+from vqcodec.errors import CodesError, SpeakerError, VqcodecError
 from vqcodec.format.codes import Codes
-from vqcodec.format.streaming import CodesStream, metadata_of
+from vqcodec.format.streaming import Blocks, CodesStream, metadata_of
 from vqcodec.inference import melody
 from vqcodec.inference.decoding import speech_blocks
 from vqcodec.inference.encoding import Progress
@@ -128,17 +128,42 @@ class Synthesizer(LoadedModel):
             (T,) float32, T free; as many samples in all as the recording had.
 
         Raises:
-            CodesError: while iterating, a chunk is damaged; and as `decode`.
+            CodesError: while iterating, a chunk is damaged, after the sound of all that came whole;
+                and as `decode`.
         """
-        blocks, rate = self._decoded(codes, speaker, DecodeOptions(**options), live=True)
+        faults: list[CodesError] = []
+        n_codes = 0
+
+        def whole(stream: CodesStream) -> Blocks:
+            """What comes before a fault: it is heard to its end before that is raised."""
+            nonlocal n_codes
+            try:
+                for block in stream.blocks():
+                    n_codes += block.codes.shape[1]
+                    yield block
+            except CodesError as fault:
+                faults.append(fault)
+            return stream.n_samples or 0
+
+        told: CodesStream | Codes = codes
+        if isinstance(codes, CodesStream):
+            told = CodesStream(codes.metadata, whole(codes))
+        blocks, rate = self._decoded(told, speaker, DecodeOptions(**options), live=True)
 
         def n_samples() -> int | None:
+            if faults:
+                return resampled_length(n_codes * self.hop_length, self.sample_rate, rate)
             if codes.n_samples is None:
                 return None
             own_rate = metadata_of(codes).original_sample_rate
             return resampled_length(codes.n_samples, own_rate, rate)
 
-        return resample_blocks(blocks, self.sample_rate, rate, n_samples)
+        def sound() -> Iterator[np.ndarray]:
+            yield from resample_blocks(blocks, self.sample_rate, rate, n_samples)
+            if faults:
+                raise faults[0]
+
+        return sound()
 
     def check_options(self, options: DecodeOptions, speaker: Speaker | None = None) -> None:
         """Refuse what this model can do with no codes, before any are made.
