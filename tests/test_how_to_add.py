@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 from recordings import SAMPLES
+from safetensors.numpy import load_file
 from training_data import WITHOUT_GRAPHS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "how-to-add.md").read_text(encoding="utf-8")
-SMALL = [
-    "steps=3", "unquantized_steps=1", "validate_every=3", "checkpoint_every=3",
-    "optimizer.warmup_steps=1", "model.quantizer.codebook_size=16", "model.wavenet=null",
-    "data.root=data", "output=run",
-]  # fmt: skip
+SMALL = (
+    "steps=3 unquantized_steps=1 validate_every=3 checkpoint_every=3 optimizer.warmup_steps=1 "
+    "model.quantizer.codebook_size=16 model.wavenet=null data.root=data output=run"
+)
 
 
 def section(title: str) -> str:
@@ -54,7 +54,7 @@ def make_changes(text: str, tree: Path) -> set[str]:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of the sources, with a corpus of three short recordings prepared in it."""
+    """A copy of the sources, with a corpus of four short recordings beside it."""
     for folder, name in (("vqcodec", "vqcodec"), ("cli", "vqcodec_cli")):
         ignored = shutil.ignore_patterns("__pycache__", "*-2k.safetensors", "units-*", "priors")
         shutil.copytree(ROOT / folder, tmp_path / name, ignore=ignored)
@@ -63,16 +63,23 @@ def tree(tmp_path: Path) -> Path:
         (tmp_path / "wav" / voice).mkdir(parents=True)
         shutil.copy(SAMPLES / f"{voice}.wav", tmp_path / "wav" / voice / "a.wav")
         shutil.copy(SAMPLES / f"{voice}.as-p225.wav", tmp_path / "wav" / voice / "b.wav")
-    run(tmp_path, "prepare", "folder", "wav", "-o", "data")
     return tmp_path
 
 
-def run(tree: Path, *arguments: str, first: str = "") -> str:
+def run(tree: Path, *commands: str, first: str = "") -> None:
+    """Prepare the corpus, and run command lines after that, in one process."""
     # The copy before what is installed.
-    code = "import site, sys; sys.path.insert(0, '.')\n" + first
-    code += "\nfrom vqcodec_cli.main import run; run()"
+    code = f"""
+import shlex, site, sys
+sys.path.insert(0, ".")
+{first}
+from vqcodec_cli.main import main
+for command in {["prepare folder wav -o data", *commands]}:
+    if main(shlex.split(command)):
+        sys.exit(command)
+"""
     done = subprocess.run(
-        [sys.executable, "-S", "-c", code, *arguments],
+        [sys.executable, "-S", "-c", code],
         cwd=tree,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tree), *sys.path])},
         capture_output=True,
@@ -80,17 +87,18 @@ def run(tree: Path, *arguments: str, first: str = "") -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_a_decoder_is_added_by_four_files(tree: Path) -> None:
     text = section("A decoder")
     assert len(make_changes(text, tree)) == 4
     (command,) = re.findall(r"^vqcodec (train .*)$", text, flags=re.M)
-    run(tree, *command.replace("'", "").split(), *SMALL)
-    model = ["--model", "run/model.safetensors"]
-    run(tree, "encode", "wav/rms/a.wav", "a.codes", *model)
-    run(tree, "decode", "a.codes", "a.wav", *model, "--decoder", "toy")
+    run(
+        tree,
+        f"{command} {SMALL}",
+        "encode wav/rms/a.wav a.codes --model run/model.safetensors",
+        "decode a.codes a.wav --model run/model.safetensors --decoder toy",
+    )
     assert (tree / "a.wav").stat().st_size == (tree / "wav/rms/a.wav").stat().st_size
 
 
@@ -98,15 +106,14 @@ def test_a_stream_is_added_by_three_files_and_trained(tree: Path) -> None:
     text = section("A stream")
     assert len(make_changes(text, tree)) == 3
     (command,) = re.findall(r"^vqcodec (train .*)$", text, flags=re.M)
-    run(tree, *command.replace("'", "").split(), *SMALL, first=WITHOUT_GRAPHS)
-    weights = f"""
-import safetensors.numpy
-tensors = safetensors.numpy.load_file({str(tree / "run" / "model.safetensors")!r})
-assert tensors["fast.streams.0.convolutions.loudness.weight"].any()
-"""
-    subprocess.run([sys.executable, "-c", weights], check=True)
-    run(tree, "convert", "wav/rms/a.wav", "--speaker", "wav/slt/a.wav", "-o", "a.wav",
-        "--model", "run/model.safetensors")  # fmt: skip
+    run(
+        tree,
+        f"{command} {SMALL}",
+        "convert wav/rms/a.wav --speaker wav/slt/a.wav -o a.wav --model run/model.safetensors",
+        first=WITHOUT_GRAPHS,
+    )
+    tensors = load_file(tree / "run" / "model.safetensors")
+    assert tensors["fast.streams.0.convolutions.loudness.weight"].any()
 
 
 def test_every_section_is_known() -> None:
