@@ -71,6 +71,14 @@ def accumulate(weights: Any, x: Any, starts: Any, sums: Any) -> None:
             output += 16
 
 
+@vectorized
+def copy(source: Any, target: Any) -> None:
+    """Copy an array: to assign it, numba would first compile how to tell of shapes that differ."""
+    values, places = source.ravel(), target.ravel()
+    for index in range(len(values)):
+        places[index] = values[index]
+
+
 @inlined
 def tanh(x: Any) -> Any:
     """Hyperbolic tangent of float32, within 4e-7.
@@ -92,7 +100,7 @@ def set_condition(weights: Any, state: Any, condition: Any) -> None:
         accumulate(weights.condition[layer], condition, state.zeros, state.held[layer])
     accumulate(weights.taps, condition, state.zeros, state.taps)
     n_coarse, n_lanes = state.coarse.shape
-    state.coarse[:] = condition[len(condition) - n_coarse :]
+    copy(condition[len(condition) - n_coarse :], state.coarse)
     for index in range(n_coarse):
         for lane in range(n_lanes):
             state.compressed[index, lane] = compress(state.coarse[index, lane])
@@ -137,8 +145,8 @@ def remember(state: Any) -> None:
     """Take the samples of the step's levels for the last ones."""
     n_bands, n_lanes = state.levels.shape
     n_kept = len(state.samples) - n_bands
-    for past in range(n_kept):
-        state.samples[past] = state.samples[past + n_bands]
+    if n_kept > 0:
+        copy(state.samples[n_bands:], state.samples)
     if n_kept >= 0:
         for band in range(n_bands):
             for lane in range(n_lanes):
@@ -171,7 +179,7 @@ def step(weights: Any, state: Any, index: int) -> None:
         past = state.past[start + state.slots[layer]]
         accumulate(weights.older[layer], past, state.held[layer], state.gates)
         accumulate(weights.newer[layer], x, state.gates, state.gates)
-        past[:] = x
+        copy(x, past)
         start += weights.dilations[layer]
         state.slots[layer] = (state.slots[layer] + 1) % weights.dilations[layer]
         for place in range(len(gates)):
@@ -279,7 +287,7 @@ def choose(state: Any, band: int, temperature: float, draws: Any) -> None:
         total = set_shares(logits.ravel(), scale, shares.ravel())
         totals[0] = total
     else:
-        peaks[:] = logits[0]
+        copy(logits[0], peaks)
         totals[:] = np.float32(0)
         for level in range(1, n_levels):
             for lane in range(n_lanes):
@@ -337,4 +345,4 @@ def sample(
                 if band < n_bands - 1:
                     tell(weights, state, band)
             remember(state)
-            levels[frame, index] = state.levels
+            copy(state.levels, levels[frame, index])
