@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -76,6 +77,8 @@ class PriorTrainer(Training[CodeBatch]):
         self.is_validated = bool(valid)
         codes = np.concatenate([clip.codes for clip in trained])
         self.histogram = np.bincount(codes, minlength=codebook_size)
+        held = [clip.codes for clip in self.validation]
+        self.data_digest = hashlib.sha256(np.concatenate([codes, *held]).tobytes()).hexdigest()
         self.sampler: Sampler[CodeBatch] = (
             self._sampler(trained)
             if source is None

@@ -82,6 +82,7 @@ class Trainer(Training[Batch]):
         source = self.source = streamed_source(recipe.data.root)
         data = self.data = self._opened()
         data.check_rate(recipe.model.sample_rate, "the recipe")
+        self.data_digest = data.digest
         teaches_phones = recipe.loss.phones > 0 and not recipe.freezes_codes
         self.phones = read_phones(data) if teaches_phones else None
         self.resident = self._resident(data)
