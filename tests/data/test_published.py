@@ -126,3 +126,30 @@ def test_folders_of_datasets_have_splits(tmp_path: Path) -> None:
     peaks = [int(np.abs(data.audio[c.start : c.start + c.n_samples]).max()) for c in data.clips]
     assert peaks == sorted(peaks)
     assert peaks[0] < peaks[-1]
+
+
+def test_recordings_of_one_name_are_told_apart_by_speaker(tmp_path: Path) -> None:
+    def table(speakers: list[str]) -> Path:
+        audio = [
+            {"bytes": sound_bytes(CLIP), "path": f"take{n}.wav"} for _ in speakers for n in range(2)
+        ]
+        columns = {"audio": audio, "speaker": [who for who in speakers for _ in range(2)]}
+        path = tmp_path / f"{'-'.join(speakers)}.parquet"
+        datasets.Dataset.from_dict(columns).to_parquet(path)
+        return path
+
+    found = source_utterances(table(["anna", "bob"]))
+    names = ["anna/take0", "anna/take1", "bob/take0", "bob/take1"]
+    assert [one.name for one in found] == names
+
+    def interrupted(n_done: int, n_all: int) -> None:
+        if n_done == n_all - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(found, tmp_path / "out", corpus="datasets", on_progress=interrupted)
+    data = prepare(found, tmp_path / "out", corpus="datasets")
+    assert [clip.name for clip in data.clips] == names
+    for speakers in (["anna", "anna"], ["", ""]):
+        with pytest.raises(DataError, match=r"2 recordings are called .*take0; give them names"):
+            source_utterances(table(speakers))

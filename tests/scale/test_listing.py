@@ -170,6 +170,17 @@ def test_paths_in_rows_are_relative_to_the_working_folder_as_in_datasets(
     assert list_source(str(table / f"a.{form}")).digest == listing.digest
 
 
+def test_shar_is_not_taken_for_shards_without_speakers(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", spoken("slt", 0.0, 0.4))
+    (tmp_path / "shar").mkdir()
+    CutSet.from_cuts([Recording.from_file(path).to_cut()]).to_shar(
+        tmp_path / "shar", {"recording": "flac"}, verbose=False
+    )
+    with pytest.raises(DataError, match=r"shar: is Lhotse's Shar, whose archives do not tell who"):
+        list_source(str(tmp_path / "shar"))
+    assert len(list_source(str(tmp_path / "shar" / "recording.*.tar")).parts) == 1
+
+
 def test_shards_keep_their_keys_and_what_was_there(packaged: Path, tmp_path: Path) -> None:
     import webdataset
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from training_data import (
     run,
     small_recipe,
     state_of,
+    trainer_of,
 )
 
 import vqcodec
@@ -251,6 +253,26 @@ def test_a_resumed_run_tells_what_has_changed(
     provenance = checkpoint.load(path).provenance
     assert provenance["steps"] == 5
     assert provenance["validation_loss"] > best
+
+
+def test_other_recordings_are_told_and_their_validation_begins_anew(
+    data: PreparedData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    roots = [shutil.copytree(data.root, tmp_path / name) for name in ("moved", "other")]
+    clips = roots[1] / "clips.jsonl"
+    clips.write_text(clips.read_text().replace('"train"', '"valid"', 1))
+    output = tmp_path / "run"
+    run(small_recipe(data, output))
+    begun = trainer_of(small_recipe(data, output))
+    begun.best = 0.0  # which no validation is below
+    begun._save(output / STATE_FILE)
+    caplog.set_level(logging.WARNING, "vqcodec.training")
+    for steps, root, n_told in ((4, roots[0], 0), (5, roots[1], 1)):
+        section = data_section(PreparedData(root))
+        path, _ = run(small_recipe(data, output, steps=steps, data=section), resume=True)
+        is_told = ["resumed on other recordings" in each for each in caplog.messages]
+        assert sum(is_told) == n_told
+        assert (checkpoint.load(path).provenance["steps"] == steps) == bool(n_told)
 
 
 def test_more_steps_are_told_with_their_learning_rate(

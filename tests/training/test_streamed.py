@@ -85,6 +85,24 @@ def test_a_resumed_run_is_the_unbroken_one(
     assert rows(whole)[3:] == rows(again)
 
 
+def test_files_named_for_validation_and_tests_are_not_trained_on(
+    shards: Path, data: PreparedData, tmp_path: Path
+) -> None:
+    source = tmp_path / "named"
+    source.mkdir()
+    names = ["test-0.tar", "train-0.tar", "train-1.tar", "validation-0.tar"]
+    for name, shard in zip(names, sorted(shards.iterdir()), strict=False):
+        (source / name).symlink_to(shard)
+    trainer = trainer_of(recipe_of(source, tmp_path / "run", data))
+    voices = list(SPEECH)
+    assert {clip.speaker for clip in trainer.data.split("train")} == {voices[1], voices[2]}
+    assert {clip.speaker for clip in trainer.validation.clips} == {voices[3]}
+    assert trainer.source is not None
+    assert trainer.source.n_drawn == 2
+    with pytest.raises(DataError, match=r"test-0\.tar: no training clips; name a source"):
+        trainer_of(recipe_of(source / "test-0.tar", tmp_path / "run", data))
+
+
 def test_what_needs_all_recordings_says_so(
     shards: Path, data: PreparedData, tmp_path: Path
 ) -> None:

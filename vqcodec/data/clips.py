@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +58,13 @@ class AudioClips:
                 f"{self.root}: prepared at {self.sample_rate} Hz, {whose} wants {sample_rate} Hz: "
                 f"prepare again with --sample-rate {sample_rate}, into another folder"
             )
+
+    @property
+    def digest(self) -> str:
+        """Tells these recordings from others, wherever they lie."""
+        return hashlib.sha256(
+            json.dumps([asdict(clip) for clip in self.clips]).encode()
+        ).hexdigest()
 
     def split(self, name: str) -> list[Clip]:
         """Return the clips of a split, in order; none if there are none."""

@@ -31,6 +31,7 @@ Kind = Literal["files", "parquet", "arrow", "tar", "shar"]
 PART_SIZE = 200
 """Recordings of a part, where they are files; a row group and a tar archive are parts of theirs."""
 _MANIFESTS = ("metadata.csv", "manifest.csv", "metadata.jsonl", "manifest.jsonl")
+_SHAR = re.compile(r"cuts\.\d+\.jsonl(\.gz)?")
 _CONTAINERS: dict[str, Kind] = {".parquet": "parquet", ".arrow": "arrow", ".tar": "tar"}
 
 
@@ -125,6 +126,12 @@ def _listed(source: str, part_size: int) -> Listing:
         raise DataError(
             f"{source}: holds both {' and '.join([*kinds, *(['sound files'] * has_sounds)])}; name "
             f"one kind, as in {source}/*{kinds[0]}"
+        )
+    shar = [path for path in found if _SHAR.fullmatch(PurePosixPath(path).name)]
+    if kinds == [".tar"] and shar:
+        raise DataError(
+            f"{source}: is Lhotse's Shar, whose archives do not tell who speaks; name the "
+            f"cuts.jsonl.gz that it was made of, or, to go without, {source}/recording.*.tar"
         )
     if kinds:
         chosen = {path: url for path, url in found.items() if path.lower().endswith(kinds[0])}

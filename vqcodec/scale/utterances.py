@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -22,11 +22,14 @@ _NAMED = {"train": "train", "validation": "valid", "valid": "valid", "dev": "val
 
 
 def source_utterances(root: str | Path) -> list[Utterance]:
-    """List a source as of `list_source`; raises DataError also for a recording that has no sound.
+    """List a source as of `list_source`.
 
-    The split is what a column ``split`` says, or the name of the file that holds the recording, as
-    data sets of Hugging Face have it, or a hash of its name. Whoever is not named is a speaker of
-    one recording.
+    The split is as of `told_split`, or by a hash of the name. Whoever is not named is a speaker of
+    one recording. Names that several speakers' recordings have, as tables name them by files that
+    lay in folders, begin with the speaker.
+
+    Raises:
+        DataError: as `list_source`, or a recording has no sound, or two of one speaker one name.
     """
     listing = list_source(str(root))
     found = [
@@ -34,11 +37,33 @@ def source_utterances(root: str | Path) -> list[Utterance]:
         for part in listing.parts
         for place, record in enumerate(_without_sounds(part))
     ]
+    calls = Counter(record.name for _, _, record in found)
+    found = [
+        (part, place, replace(record, name=f"{record.speaker}/{record.name}"))
+        if calls[record.name] > 1 and record.speaker
+        else (part, place, record)
+        for part, place, record in found
+    ]
+    for name, n_called in Counter(record.name for _, _, record in found).items():
+        if n_called > 1:
+            raise DataError(f"{root}: {n_called} recordings are called {name}; give them names")
     counts = Counter(record.speaker for _, _, record in found)
     return [
         _utterance(part, place, record, counts[record.speaker] if record.speaker else 1)
         for part, place, record in found
     ]
+
+
+def told_split(part: Part, record: Record) -> str | None:
+    """What a source says that a recording is for: in a column ``split``, or as `named_split`."""
+    split = record.extra.get("split")
+    return split if split in SPLITS else named_split(part)
+
+
+def named_split(part: Part) -> str | None:
+    """The split that the file of a part is named for, as data sets of Hugging Face have it."""
+    match = _SPLIT.search(part.items[0]["name"])
+    return _NAMED[match[1]] if match and part.kind != "files" else None
 
 
 def _without_sounds(part: Part) -> Iterator[Record]:
@@ -50,11 +75,7 @@ def _without_sounds(part: Part) -> Iterator[Record]:
 
 def _utterance(part: Part, place: int, record: Record, n_of_speaker: int) -> Utterance:
     assert record.sound is not None
-    split, match = record.extra.get("split"), _SPLIT.search(part.items[0]["name"])
-    if split not in SPLITS and match and part.kind != "files":
-        split = _NAMED[match[1]]
-    if split not in SPLITS:
-        split = hashed_split(record.name, n_of_speaker)
+    split = told_split(part, record) or hashed_split(record.name, n_of_speaker)
     is_held = record.sound.data is not None
     return Utterance(
         Path(record.name),

@@ -76,12 +76,14 @@ class Training(ABC, Generic[BatchT]):
         trained: what the optimiser changes first of all; its moving average is kept.
         is_validated: whether there is something fit to validate on.
         owes_validation: whether that of the last step was broken off, or did not begin.
+        data_digest: tells what is trained and validated on from other data.
     """
 
     MODEL_FILE: ClassVar[str]
     PROGRESS: ClassVar[tuple[str, ...]] = ("step", "best", "owes_validation")
     trained: nn.Module
     is_validated: bool
+    data_digest: str
 
     def __init__(
         self,
@@ -314,7 +316,7 @@ class Training(ABC, Generic[BatchT]):
     def _save(self, path: Path) -> None:
         if self.place.rank == 0:
             progress = {name: getattr(self, name) for name in self.PROGRESS}
-            progress["recipe"] = self._settings()
+            progress |= {"recipe": self._settings(), "data": self.data_digest}
             save_state(path, self._modules(), self.optimizer, progress)
 
     def _settings(self) -> dict[str, Any]:
@@ -336,8 +338,14 @@ class Training(ABC, Generic[BatchT]):
             setattr(self, name, state.progress[name])
         if self.step >= self.recipe.steps and not self.owes_validation:
             require_model(self.output / self.MODEL_FILE)
-        if any(key.startswith("loss.") for key in changes):
-            self.best = math.inf  # of other losses
+        has_other_data = state.progress.get("data", self.data_digest) != self.data_digest
+        if has_other_data or any(key.startswith("loss.") for key in changes):
+            self.best = math.inf  # of other recordings or losses
+        if has_other_data and self.place.rank == 0:
+            logger.warning(
+                "resumed on other recordings: the next model that is validated takes the place of "
+                "the best so far"
+            )
         changes = {key: told for key, told in changes.items() if key not in MAY_CHANGE}
         if "steps" in changes:
             changes["steps"] += self._what_follows(state.progress["recipe"]["steps"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,6 @@ from vqcodec.data.prepared import PreparedData
 from vqcodec.errors import CheckpointError, DataError
 from vqcodec.models.code_transformer import CodeTransformer
 from vqcodec.models.speaker_vector import from_int8
-from vqcodec.scale.listing import Listing
 from vqcodec.training.loop import Report, Training
 from vqcodec.training.prior_data import IGNORED, CodeBatch, CodedClip, CodeSampler, encode_clips
 from vqcodec.training.recipe import PriorRecipe
@@ -27,8 +27,8 @@ from vqcodec.training.session import Processes, claim_output, join_processes
 from vqcodec.training.streamed import (
     Sampler,
     StreamedSampler,
+    StreamedSource,
     coded_pool,
-    pool_parts,
     streamed_source,
 )
 from vqcodec.weights import prior_checkpoint
@@ -71,17 +71,19 @@ class PriorTrainer(Training[CodeBatch]):
         trained, valid = (
             self._clips(codec)
             if source is None
-            else self._pool(source, pool_parts(len(source.parts), config, seed, 0))
+            else self._pool(source, source.first_parts(config, seed))
         )
         self.validation = valid or trained
         self.is_validated = bool(valid)
         codes = np.concatenate([clip.codes for clip in trained])
         self.histogram = np.bincount(codes, minlength=codebook_size)
+        held = [clip.codes for clip in self.validation]
+        self.data_digest = hashlib.sha256(np.concatenate([codes, *held]).tobytes()).hexdigest()
         self.sampler: Sampler[CodeBatch] = (
             self._sampler(trained)
             if source is None
             else StreamedSampler(
-                *(len(source.parts), config, seed),
+                *(source.n_drawn, config, seed),
                 lambda parts: self._sampler(self._pool(source, parts)[0]),
             )
         )
@@ -133,7 +135,7 @@ class PriorTrainer(Training[CodeBatch]):
         return coded[: len(train)], coded[len(train) :]
 
     def _pool(
-        self, source: Listing, parts: Sequence[int]
+        self, source: StreamedSource, parts: Sequence[int]
     ) -> tuple[list[CodedClip], list[CodedClip]]:
         """Those to train on and those to validate on, of some parts of a data set of codes."""
         coded = coded_pool(source, parts, self.fingerprint)

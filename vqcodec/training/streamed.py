@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from vqcodec.data.corpora import SPLITS, hashed_split
 from vqcodec.data.data_config import PoolConfig
 from vqcodec.data.prepared import read_recording
 from vqcodec.errors import CodesError, DataError, VqcodecError
-from vqcodec.scale.listing import Listing, list_source
+from vqcodec.scale.listing import Part, list_source
 from vqcodec.scale.part_reading import read_part
 from vqcodec.scale.records import Record
+from vqcodec.scale.utterances import named_split, told_split
 from vqcodec.training.prior_data import CodedClip
 
 BatchT = TypeVar("BatchT", covariant=True)
@@ -80,19 +81,42 @@ def pool_parts(n_parts: int, config: PoolConfig, seed: int, pool: int) -> list[i
     return order[place * size : (place + 1) * size].tolist()
 
 
-def streamed_source(root: str) -> Listing | None:
+class StreamedSource(NamedTuple):
+    """The parts of a source.
+
+    Attributes:
+        parts: those that are drawn from, and then those whose files are named for validation.
+        n_drawn: how many are drawn from.
+    """
+
+    parts: list[Part]
+    n_drawn: int
+
+    def first_parts(self, config: PoolConfig, seed: int) -> list[int]:
+        """Numbers of those of the first steps, and of some of those that are for validation."""
+        held = range(self.n_drawn, len(self.parts))
+        return [*pool_parts(self.n_drawn, config, seed, 0), *held[: config.pool_parts]]
+
+
+def streamed_source(root: str) -> StreamedSource | None:
     """The source that a recipe names, or None where that is, or is to be, a prepared folder.
 
-    Raises DataError if it is a source of nothing.
+    Parts whose files are named for tests are left out. Raises DataError if nothing is left.
     """
     folder = Path(root)
     holds_audio = (folder / "audio.i16").exists() or (folder / "dataset.json").exists()
     is_prepared = holds_audio or ("://" not in root and "*" not in root and not folder.exists())
-    return None if is_prepared else list_source(root)
+    if is_prepared:
+        return None
+    parts = [(named_split(part) or "train", part) for part in list_source(root).parts]
+    drawn, held = ([part for split, part in parts if split == own] for own in ("train", "valid"))
+    if not drawn:
+        raise DataError(f"{root}: no training clips; name a source that has some")
+    return StreamedSource([*drawn, *held], len(drawn))
 
 
 def audio_pool(
-    listing: Listing, parts: Sequence[int], *, root: str, sample_rate: int, n_threads: int
+    source: StreamedSource, parts: Sequence[int], *, root: str, sample_rate: int, n_threads: int
 ) -> AudioClips:
     """The recordings of some parts, in memory; those that cannot be read are logged.
 
@@ -107,14 +131,15 @@ def audio_pool(
     clips, samples, faults, end = list[Clip](), [np.zeros(0, np.int16)], list[str](), 0
     with ThreadPoolExecutor(n_threads) as pool:
         for number in parts:
-            records = _records(listing, number, faults)
+            records = _records(source, number, faults)
             for place, (record, found) in enumerate(
                 zip(records, pool.map(read, records), strict=True)
             ):
                 if isinstance(found, VqcodecError):
                     faults.append(str(found))
                     continue
-                name, split = f"{number}-{place}/{record.name}", split_of(record)
+                name = f"{number}-{place}/{record.name}"
+                split = split_of(source.parts[number], record)
                 own, gain = found
                 speaker = record.speaker or name  # who is not named is like nobody else
                 clips.append(Clip(name, speaker, split, end, len(own), gain, record.text))
@@ -125,7 +150,7 @@ def audio_pool(
 
 
 def coded_pool(
-    listing: Listing, parts: Sequence[int], fingerprint: bytes
+    source: StreamedSource, parts: Sequence[int], fingerprint: bytes
 ) -> dict[str, list[CodedClip]]:
     """The codes of some parts of a data set, by splits; those that cannot be read are logged.
 
@@ -134,7 +159,7 @@ def coded_pool(
     found: dict[str, list[CodedClip]] = {name: [] for name in SPLITS}
     faults: list[str] = []
     for number in parts:
-        for record in _records(listing, number, faults):
+        for record in _records(source, number, faults):
             if record.codes is None:
                 faults.append(f"{record.name}: has no codes")
                 continue
@@ -146,24 +171,23 @@ def coded_pool(
                     "others with vqcodec encode-dataset --model"
                 )
             clip = CodedClip(record.speaker, codes.codes[0].astype(np.int64), codes.speaker)
-            found[split_of(record)].append(clip)
+            found[split_of(source.parts[number], record)].append(clip)
     _log(faults, sum(map(len, found.values())))
     return found
 
 
-def split_of(record: Record) -> str:
+def split_of(part: Part, record: Record) -> str:
     """What a recording is for: as its source says, else by a hash of its name."""
-    split = record.extra.get("split")
-    return split if split in SPLITS else hashed_split(record.name, _MANY)
+    return told_split(part, record) or hashed_split(record.name, _MANY)
 
 
 _MANY = 1 << 30  # recordings
 
 
-def _records(listing: Listing, number: int, faults: list[str]) -> list[Record]:
+def _records(source: StreamedSource, number: int, faults: list[str]) -> list[Record]:
     records: list[Record] = []
     try:
-        for record in read_part(listing.parts[number]):
+        for record in read_part(source.parts[number]):
             records.append(record)
     except DataError as error:
         faults.append(str(error))

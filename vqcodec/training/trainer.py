@@ -24,7 +24,6 @@ from vqcodec.errors import ConfigError
 from vqcodec.models.codebook_usage import CodebookUsage, CollapseMonitor
 from vqcodec.models.quantizer import VectorQuantizer
 from vqcodec.models.streams import build_streams
-from vqcodec.scale.listing import Listing
 from vqcodec.training.adversary import AdversarialLosses, Adversary
 from vqcodec.training.encoder_objective import EncoderObjective
 from vqcodec.training.entropy_coder import fit_entropy_coder
@@ -40,7 +39,12 @@ from vqcodec.training.model_files import (
 from vqcodec.training.objective import Losses, Objective
 from vqcodec.training.recipe import CODEC_FILE, Recipe
 from vqcodec.training.session import Processes
-from vqcodec.training.streamed import StreamedSampler, audio_pool, pool_parts, streamed_source
+from vqcodec.training.streamed import (
+    StreamedSampler,
+    StreamedSource,
+    audio_pool,
+    streamed_source,
+)
 from vqcodec.weights import checkpoint, model_file
 from vqcodec.weights.checkpoint import Checkpoint
 from vqcodec.weights.model_file import CODES_OF
@@ -78,6 +82,7 @@ class Trainer(Training[Batch]):
         source = self.source = streamed_source(recipe.data.root)
         data = self.data = self._opened()
         data.check_rate(recipe.model.sample_rate, "the recipe")
+        self.data_digest = data.digest
         teaches_phones = recipe.loss.phones > 0 and not recipe.freezes_codes
         self.phones = read_phones(data) if teaches_phones else None
         self.resident = self._resident(data)
@@ -134,7 +139,7 @@ class Trainer(Training[Batch]):
         clips, config = self.data.split("train"), self.recipe.data
         length = duration(sum(clip.n_samples for clip in clips) / self.data.sample_rate)
         seconds = config.segment_length * self.recipe.model.hop_length / self.data.sample_rate
-        pools = f", now and then others of {len(self.source.parts)} parts" if self.source else ""
+pools = f", now and then others of {self.source.n_drawn} parts" if self.source else ""
         speakers = f"{len(self.speakers)} speaker{'' if len(self.speakers) == 1 else 's'}"
         return (
             f"{length} of {speakers}, batches of {config.batch_size} "
@@ -173,10 +178,9 @@ class Trainer(Training[Batch]):
         recipe = self.recipe
         if self.source is None:
             return PreparedData(recipe.data.root)
-        first = pool_parts(len(self.source.parts), recipe.data, recipe.seed, 0)
-        return self._pool(self.source, first)
+        return self._pool(self.source, self.source.first_parts(recipe.data, recipe.seed))
 
-    def _pool(self, listing: Listing, parts: Sequence[int]) -> AudioClips:
+    def _pool(self, source: StreamedSource, parts: Sequence[int]) -> AudioClips:
         """What some parts of a source hold that was not prepared."""
         recipe = self.recipe
         asked = {
@@ -189,22 +193,22 @@ class Trainer(Training[Batch]):
                 f"{recipe.data.root}: {named[0]} needs to know all recordings: prepare them first"
             )
         return audio_pool(
-            listing,
+            source,
             parts,
             root=recipe.data.root,
             sample_rate=recipe.model.sample_rate,
             n_threads=max(1, recipe.data.workers),
         )
 
-    def _streamed(self, listing: Listing) -> StreamedSampler[Batch]:
+    def _streamed(self, source: StreamedSource) -> StreamedSampler[Batch]:
         recipe = self.recipe
 
         def build(parts: Sequence[int]) -> SegmentSampler:
-            data = self._pool(listing, parts)
+            data = self._pool(source, parts)
             tracks, clips = self._tracks(data), data.split("train")
             return self._sampler(data, clips, recipe.perturbation, recipe.seed, tracks=tracks)
 
-        return StreamedSampler(len(listing.parts), recipe.data, recipe.seed, build)
+        return StreamedSampler(source.n_drawn, recipe.data, recipe.seed, build)
 
     def _tracks(self, data: AudioClips) -> StreamTracks | None:
         streams = build_streams(self.recipe.model)
