@@ -179,6 +179,25 @@ def test_a_fit_that_was_broken_is_not_told_that_all_is_done(
         assert rest[0].startswith(told)
 
 
+@pytest.mark.parametrize("changes", [{}, {"entropy_coder": {"hours": 0}}])
+def test_who_is_told_to_end_after_the_last_step_begins_nothing_more(
+    data: PreparedData, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """Neither the fit of the entropy coder nor the next stage."""
+    stages = plans(recipe_file(data, tmp_path, **changes))
+
+    def tell(report: Report) -> None:
+        if report.step == report.steps:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(*stages, device="cpu", on_report=tell)
+    assert model_file.read(tmp_path / "run" / "model.safetensors").tables is None
+    assert not (tmp_path / "run" / "2_encoder").exists()
+    path = train(*stages, device="cpu", resume=True)
+    assert path.parent == tmp_path / "run" / "3_wavenet"
+
+
 def raise_interrupt(*_: Any, **options: Any) -> None:
     raise KeyboardInterrupt
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -77,6 +77,7 @@ class Training(ABC, Generic[BatchT]):
         is_validated: whether there is something fit to validate on.
         owes_validation: whether that of the last step was broken off, or did not begin.
         data_digest: tells what is trained and validated on from other data.
+        is_followed: whether more is to be done after the last step.
     """
 
     MODEL_FILE: ClassVar[str]
@@ -84,6 +85,7 @@ class Training(ABC, Generic[BatchT]):
     trained: nn.Module
     is_validated: bool
     data_digest: str
+    is_followed: bool = False
 
     def __init__(
         self,
@@ -183,6 +185,8 @@ class Training(ABC, Generic[BatchT]):
                 recent.append(self._step_within_memory(batch))
                 if finish(recent):
                     break
+            if self.is_followed and self._agree(False, is_told())[1]:
+                self._stop()
         return self.output / self.MODEL_FILE
 
     def _finish_step(
@@ -220,10 +224,13 @@ class Training(ABC, Generic[BatchT]):
         if is_interrupted or is_last or self.step % recipe.checkpoint_every == 0:
             self._save(self.output / STATE_FILE)
         if is_interrupted and (self.owes_validation or not is_last):
-            if writer:
-                logger.warning("stopped at step %d: --resume goes on from there", self.step)
-            raise KeyboardInterrupt
+            self._stop()
         return is_last
+
+    def _stop(self) -> NoReturn:
+        if self.place.rank == 0:
+            logger.warning("stopped at step %d: --resume goes on from there", self.step)
+        raise KeyboardInterrupt
 
     def _announce(self) -> None:
         """Log where, in which precision and on what it trains, and what seems wrong with that."""

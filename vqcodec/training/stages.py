@@ -56,6 +56,7 @@ def train(
             with claim_output(recipe, place):
                 own = recipe.model_copy(update={"max_minutes": left})
                 trainer = Trainer(own, place, on_report)
+                trainer.is_followed |= recipe is not recipes[-1]
                 path = trainer.run(resume and is_begun)
             if trainer.step < recipe.steps:
                 break

@@ -82,7 +82,7 @@ class Trainer(Training[Batch]):
         source = self.source = streamed_source(recipe.data.root)
         data = self.data = self._opened()
         data.check_rate(recipe.model.sample_rate, "the recipe")
-        self.data_digest = data.digest
+        self.data_digest, self.is_followed = data.digest, recipe.fits_entropy_coder
         teaches_phones = recipe.loss.phones > 0 and not recipe.freezes_codes
         self.phones = read_phones(data) if teaches_phones else None
         self.resident = self._resident(data)
@@ -139,7 +139,7 @@ class Trainer(Training[Batch]):
         clips, config = self.data.split("train"), self.recipe.data
         length = duration(sum(clip.n_samples for clip in clips) / self.data.sample_rate)
         seconds = config.segment_length * self.recipe.model.hop_length / self.data.sample_rate
-pools = f", now and then others of {self.source.n_drawn} parts" if self.source else ""
+        pools = f", now and then others of {self.source.n_drawn} parts" if self.source else ""
         speakers = f"{len(self.speakers)} speaker{'' if len(self.speakers) == 1 else 's'}"
         return (
             f"{length} of {speakers}, batches of {config.batch_size} "
