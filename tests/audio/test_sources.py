@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ def test_pairs_examples_and_bytes_are_read_as_the_file(voice, tmp_path):
     for source in (
         (RATE, expected),
         (np.int64(RATE), whole),
+        (RATE, whole.astype(">i2")),  # as SciPy reads a RIFX
         (RATE, np.stack([whole, whole], axis=1)),  # Gradio and SciPy: channels last
         {"array": expected, "sampling_rate": RATE, "path": "gone.wav"},
         {"array": np.stack([expected, expected]), "sampling_rate": RATE},
@@ -56,6 +58,10 @@ def test_pairs_examples_and_bytes_are_read_as_the_file(voice, tmp_path):
         ({}, "dictionary with nothing"),
         (b"RIFF", "bytes: is not audio that can be read"),
         (np.zeros(9), r"has no sample rate of its own; give sample_rate in Hz, or \(rate, array\)"),
+        (None, "NoneType: is no recording; give a path, bytes, an open file, or an array"),
+        (iter(["a.wav"]), "list_iterator: is no recording; give a path"),
+        (["a.wav", "b.wav"], "list: is no recording; give a path"),
+        (io.StringIO("RIFF"), 'stream: is open as text; open it as bytes, with the mode "rb"'),
     ],
 )
 def test_what_cannot_be_read_says_what_to_pass(source, message):

@@ -153,9 +153,48 @@ def test_an_error_is_one_line_of_json(
     assert str(tmp_path) not in answer.text
 
 
-def test_without_a_file_it_says_so(client: TestClient) -> None:
-    answer = client.post("/encode", data={"speaker": "anna"})
-    assert (answer.status_code, answer.json()) == (422, {"error": "file: Field required"})
+@pytest.mark.parametrize(
+    ("what", "body", "field"),
+    [
+        ("encode", {"data": {"speaker": "anna"}}, "file"),
+        ("encode", {"data": {"file": "clip.wav"}}, "file"),
+        ("encode", {"content": b"RIFF&=" * 9}, "file"),
+        (
+            "encode",
+            {
+                "content": b"RIFF&=" * 9,
+                "headers": {"Content-Type": "application/x-www-form-urlencoded"},
+            },
+            "file",
+        ),
+        (
+            "convert",
+            {"files": {"file": ("a.wav", b"")}, "data": {"reference": "clip.wav"}},
+            "reference",
+        ),
+    ],
+)
+def test_without_a_file_it_says_how_to_send_one(
+    client: TestClient, what: str, body: dict[str, Any], field: str
+) -> None:
+    answer = client.post(f"/{what}", **body)
+    assert answer.status_code == 422
+    fault = f"{field}: no file; send it in a form, as curl -F {field}=@in.wav does"
+    assert answer.json() == {"error": fault}
+
+
+def test_of_two_files_or_voices_none_is_left_out_in_silence(client: TestClient, clip: Path) -> None:
+    file = (clip.name, clip.read_bytes())
+    answer = client.post("/units", files=[("file", file), ("file", file)])
+    assert (answer.status_code, answer.json()["error"]) == (
+        422,
+        "file: is there 2 times; give it once",
+    )
+    answer = sent(client, "convert", clip, speaker=["anna", "p225"])
+    assert (answer.status_code, answer.json()["error"]) == (
+        422,
+        "speaker: is there 2 times; give it once",
+    )
 
 
 def test_a_body_of_untold_size_is_measured(client: TestClient) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +114,21 @@ def test_what_is_pushed_comes_back(run: Run, hub: Hub, tiny_model: Path) -> None
         assert (pushed.stdout, pushed.stderr) == (f"{tiny_model} → {name}\n", "")
     assert vqcodec.load(name).fingerprint == vqcodec.load(tiny_model).fingerprint
     assert hub.commits["anna/tiny"][0][1]["tiny.safetensors"] == tiny_model.read_bytes()
+
+
+def test_a_process_of_its_own_pushes_and_pulls(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+    # Here other tests have imported every part of huggingface_hub, which it does when asked for.
+    settings = {"HF_ENDPOINT": hub.address, "HF_HUB_CACHE": str(tmp_path / "cache")}
+    settings |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+    for arguments in (["push", str(tiny_model), NAME], ["pull", NAME]):
+        done = subprocess.run(
+            [sys.executable, "-m", "vqcodec", "model", *arguments],
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"{NAME}@{hub.commits['anna/tiny'][0][0]}" in done.stdout
 
 
 def test_the_card_is_told_by_the_file(run: Run, hub: Hub) -> None:

@@ -216,6 +216,8 @@ def open_recording(source: AudioSource | Recording, sample_rate: int | None = No
             return _file_recording(Path(held), name)
         with open(held, "rb") as stream:
             return spool(stream, name)
+    if isinstance(held, io.TextIOBase):
+        raise AudioError(f'{name}: is open as text; open it as bytes, with the mode "rb"')
     if hasattr(held, "read"):
         return spool(held, name)
     return _array_recording(held, sample_rate if own_rate is None else own_rate)
@@ -307,11 +309,17 @@ def spool(stream: BinaryIO, name: str, head: bytes = b"") -> Recording:
 
 
 def _array_recording(source: npt.ArrayLike, sample_rate: int | None) -> Recording:
+    array = _as_array(source, "array")
+    if array.dtype.kind in "OSU" and array is not source:
+        raise AudioError(
+            f"{type(source).__name__}: is no recording; give a path, bytes, an open file, or an "
+            "array of samples and its rate"
+        )
     if sample_rate is None:
         raise AudioError(
             "array: has no sample rate of its own; give sample_rate in Hz, or (rate, array)"
         )
-    samples = as_channels(source, "array")
+    samples = as_channels(array, "array")
     return Recording(
         "array",
         sample_rate=checked_rate("array", sample_rate),
@@ -323,7 +331,7 @@ def _array_recording(source: npt.ArrayLike, sample_rate: int | None) -> Recordin
 def as_channels(source: npt.ArrayLike, name: str) -> np.ndarray:
     """Samples as (channels, T) of their own type; AudioError if that is impossible."""
     samples = _as_array(source, name)
-    if samples.dtype.kind != "f" and samples.dtype not in (np.int16, np.int32):
+    if samples.dtype.newbyteorder("=") not in (np.int16, np.int32) and samples.dtype.kind != "f":
         raise AudioError(
             f"{name}: samples of type {samples.dtype}; convert them to float with full scale at 1"
         )

@@ -1,6 +1,7 @@
 """The HTTP interface of `vqcodec serve`."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import AfterValidator, BaseModel
 from pydantic_core import PydanticCustomError
+from starlette.datastructures import UploadFile as SentFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import vqcodec
@@ -118,13 +120,25 @@ Wanted = Annotated[dict[str, Any], Depends(_wanted)]
 
 
 async def _only_known(request: Request) -> None:
-    """Refuse what no work reads: a misspelt field would be left out without a word."""
+    """Refuse what no work reads: it would be left out without a word."""
     known = request.scope["route"].body_field.field_info.annotation.model_fields
     for name in request.query_params:
         raise HTTPException(422, f"{name}: send it as a field of the form, not in the address")
-    for name in await request.form():
+    form = await request.form()
+    if not isinstance(form.get("file"), SentFile):  # any other body is a form of strange names
+        raise _no_file("file")
+    for name, n_given in Counter(name for name, _ in form.multi_items()).items():
         if name not in known:
             raise HTTPException(422, f"{name}: no such field; there are {', '.join(known)}")
+        if n_given > 1:
+            raise HTTPException(422, f"{name}: is there {n_given} times; give it once")
+    reference = form.get("reference")
+    if reference and not isinstance(reference, SentFile):
+        raise _no_file("reference")
+
+
+def _no_file(name: str) -> HTTPException:
+    return HTTPException(422, f"{name}: no file; send it in a form, as curl -F {name}=@in.wav does")
 
 
 _ERROR = Error.model_json_schema()
@@ -133,7 +147,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     for status, what in (
         (400, "The file, a voice or an option cannot be used"),
         (413, "The file is too large or lasts too long"),
-        (422, "A field is missing, unknown or impossible"),
+        (422, "A field is missing, unknown, there twice or impossible"),
         (429, "Too many requests are waiting"),
     )
 }

@@ -122,9 +122,9 @@ def push(path: Path, name: str, card: str) -> str:
     where = place(name)
     if where.revision is not None:
         raise CheckpointError(f"{name}: is a revision, which the hub makes; leave @ out")
-    hub = library("huggingface_hub")
+    hub, utils = library("huggingface_hub"), library("huggingface_hub.utils")
     # Its bars of downloads look at where they go, those of uploads do not.
-    quiet = nullcontext() if sys.stderr.isatty() else hub.utils.disable_progress_bars()
+    quiet = nullcontext() if sys.stderr.isatty() else utils.disable_progress_bars()
     with _told(name), quiet:
         api = hub.HfApi()
         api.create_repo(where.repository, exist_ok=True)
