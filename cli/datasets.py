@@ -144,6 +144,12 @@ def make_dataset(
     job = Job(form, model, place, side_by_side, collapse=collapse, speaker=speaker)
     with progress_bar(content) as on_progress:
         summary = run(job, listing, Cluster(ray, jobs), on_progress)
+    if summary.n_errors and not summary.n:
+        raise DataError(
+            f"{source}: nothing could be made of any of {summary.n_errors} recordings; "
+            f"{storage.join(output, RECORDS, 'errors')}.jsonl says why; remove {output} to try "
+            "again"
+        )
     if quiet:
         return
     typer.echo(f"{summary.n} recordings, {duration(summary.seconds)} → {output}")

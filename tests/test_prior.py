@@ -84,6 +84,8 @@ def test_one_candidate_is_the_likeliest(small_prior: Prior, voice: Speaker) -> N
 
 def test_codes_can_be_decoded_and_kept(small_prior: Prior, voice: Speaker, tmp_path: Path) -> None:
     codes = small_prior.sample(0.2, speaker=voice)
+    named = small_prior.codec.voices["p225"]
+    assert small_prior.sample(0.2, speaker="p225") == small_prior.sample(0.2, speaker=named)
     assert small_prior.codec.decode(codes).shape == (3200,)
     codes.save(tmp_path / "made.codes")
     assert Codes.load(tmp_path / "made.codes") == codes

@@ -16,6 +16,7 @@ from vqcodec.extras import library
 from vqcodec.format.codes import Codes
 from vqcodec.inference import chunking
 from vqcodec.inference.encoding import Progress
+from vqcodec.inference.sources import Source
 from vqcodec.models.speaker_vector import from_int8
 from vqcodec.weights.voices import Speaker
 
@@ -72,7 +73,7 @@ class Prior:
         self,
         seconds: float,
         *,
-        speaker: Speaker,
+        speaker: Speaker | Source,
         scheme: Scheme = "prior",
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -85,7 +86,7 @@ class Prior:
 
         Args:
             seconds: of new speech, rounded up to whole codes.
-            speaker: who speaks.
+            speaker: who speaks, as in `Codec.speaker`.
             scheme: `prior` draws every code given those before it; `histogram` draws each as often
                 as the training data has it; `uniform` draws all equally often.
             temperature: of the draws; 0 takes the likeliest code.
@@ -98,8 +99,10 @@ class Prior:
         Raises:
             VqcodecError: an argument is out of its range.
             CodesError: the prompt belongs to another model.
+            SpeakerError, AudioError: see `Codec.speaker`.
         """
         codec = self.codec
+        voice = codec.speaker(speaker)
         if prompt is not None:
             codec.check(prompt)
         is_finite = 0 < seconds < math.inf and 0 <= temperature < math.inf
@@ -112,7 +115,7 @@ class Prior:
         n_new = -int(-seconds * codec.sample_rate // codec.hop_length)
         codes = [] if prompt is None else prompt.codes[0].tolist()
 
-        predict = self._predictor(scheme, speaker)
+        predict = self._predictor(scheme, voice)
         rng, length = np.random.default_rng(seed), self.model.config.context
         unheard = [self.model.begin, *codes]
         n_given = len(codes)
@@ -140,7 +143,7 @@ class Prior:
             original_sample_rate=codec.sample_rate,
             n_samples=len(codes) * codec.hop_length,
             gain=1.0 if prompt is None else prompt.gain,
-            speaker=speaker.vector,
+            speaker=voice.vector,
         )
 
     def score(self, codes: Codes) -> Score:

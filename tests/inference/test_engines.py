@@ -218,6 +218,16 @@ def test_files_for_other_programs(
     assert size < (0.7 if half else 1.1) * weights + len(file.graphs["encode"].onnx)
 
 
+def test_files_of_two_models_do_not_lie_in_one_folder(light_model: Path, tmp_path: Path) -> None:
+    known = model_file.read("units-25hz")
+    for _ in range(2):
+        write_onnx(known, tmp_path, half=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError, match="holds the graphs of units-25hz; name another"):
+        write_onnx(model_file.read(light_model), tmp_path, half=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_files_for_other_programs_tell_what_is_beside_the_graphs(tmp_path: Path) -> None:
     file = model_file.read("speech-1k")
     write_onnx(file, tmp_path, half=True)

@@ -117,6 +117,14 @@ def test_enrolling_a_voice(light_model, samples, tmp_path):
         vqcodec.load(light_model, voices=tmp_path / "none.json")
 
 
+def test_a_namesake_of_the_models_voice_is_stored_in_the_codes(light_model, samples):
+    """Where only the model's own voice is known by that name, it would say them."""
+    codec = vqcodec.load(light_model, device="cpu", voices=False)
+    assert codec.encode(samples, 16_000, speaker="p225").speaker == "p225"
+    voice = codec.enroll("p225", [samples], sample_rate=16_000)
+    assert np.array_equal(codec.encode(samples, 16_000, speaker="p225").speaker, voice.vector)
+
+
 def test_a_warning_of_a_voice_points_at_the_caller(light_model, samples):
     codec, clip = vqcodec.load(light_model, device="cpu", voices=False), samples[:8000]
     with pytest.warns(RecordingWarning, match="the voice may be off") as heard:

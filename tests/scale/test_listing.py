@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from command_line import Run
+from command_line import Run, is_one_line
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from recordings import RATE, spoken, write
 from scale_data import (
@@ -272,6 +272,15 @@ def test_a_row_without_sound_is_told(packaged: Path, tmp_path: Path) -> None:
     summary = make(job_of(packaged, tmp_path / "out", listing), listing)
     assert (summary.n, summary.n_errors) == (1, 1)
     assert "neither bytes nor a path" in (tmp_path / "out/vqcodec/errors.jsonl").read_text()
+
+
+def test_a_data_set_of_nothing_is_a_failure(run: Run, packaged: Path, tmp_path: Path) -> None:
+    manifest, out = tmp_path / "m.csv", tmp_path / "out"
+    manifest.write_text("path\nnone.wav\nneither.wav\n")
+    result = run("encode-dataset", manifest, "-o", out, "--model", packaged, "--jobs", "1")
+    assert (result.status, is_one_line(result)) == (1, True)
+    assert f"could be made of any of 2 recordings; {out}/vqcodec/errors.jsonl" in result.stderr
+    assert f"remove {out} to try again" in result.stderr
 
 
 def test_a_result_lies_beside_its_source(run: Run, packaged: Path, tmp_path: Path) -> None:

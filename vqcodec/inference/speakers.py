@@ -39,7 +39,7 @@ class Speakers:
             name: Speaker(vector, name, known.get(name, VoiceInfo()))
             for name, vector in file.voices.items()
         }
-        self.enrolled = enrolled
+        self._of_model, self.enrolled = dict(self.voices), enrolled
         if enrolled is not None:
             self.voices |= enrolled.voices(self.fingerprint)
 
@@ -65,11 +65,12 @@ class Speakers:
         return unknown_voice(name, self.voices)
 
     def mark(self, who: str | Speaker) -> str | np.ndarray:
-        """What codes say of a voice: its name, if it is known by that, or its vector."""
+        """What codes say of a voice: its name, if that can mean no other, or its vector."""
         voice = self.find(who)
-        if voice.name is not None and voice is self.voices.get(voice.name):
-            return voice.name
-        return voice.vector
+        if voice.name is None or voice is not self.voices.get(voice.name):
+            return voice.vector
+        namesake = self._of_model.get(voice.name, voice)
+        return voice.name if np.array_equal(namesake.vector, voice.vector) else voice.vector
 
     def heard_in(self, recording: Recording, gain: float) -> np.ndarray:
         """The stored vector, (64,) int8, of who speaks in a recording of some level."""

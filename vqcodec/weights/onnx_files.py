@@ -17,6 +17,7 @@ from vqcodec.models.receptive_field import encoder_context
 from vqcodec.weights.model_file import FULL_PRECISION, ModelFile
 from vqcodec.weights.voices import voice_info
 
+DESCRIPTION = "model.json"
 HALF = ".float16"  # names of weights that are read as float32 end so
 
 
@@ -28,16 +29,16 @@ def write_onnx(file: ModelFile, folder: Path, *, half: bool = False) -> list[Pat
     float32 where the model file has that.
 
     Raises:
-        CheckpointError: the file has no graphs.
+        CheckpointError: the file has no graphs, or another model's lie in the folder.
         VqcodecError: the extra `train` is not installed.
     """
     if not file.graphs:
         raise CheckpointError(
             f"{file.path}: holds no graphs; vqcodec export graphs {file.path} adds them"
         )
-    onnx = library("onnx")
+    onnx, about = library("onnx"), _about(file)
+    _refuse_other(folder, about["fingerprint"])
     folder.mkdir(parents=True, exist_ok=True)
-    about = _about(file)
     hop_length = file.config.hop_length
     seen = tuple(-(-n // hop_length) for n in encoder_context(file.config.encoder))
     paths, parts = [], {}
@@ -67,6 +68,17 @@ def write_onnx(file: ModelFile, folder: Path, *, half: bool = False) -> list[Pat
     return paths
 
 
+def _refuse_other(folder: Path, fingerprint: str) -> None:
+    """Raise CheckpointError if another model was exported there, whose graphs might stay."""
+    try:
+        former = json.loads((folder / DESCRIPTION).read_bytes())
+        name, known = former["model"], former["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # none
+    if known != fingerprint:
+        raise CheckpointError(f"{folder}: holds the graphs of {name}; name another folder")
+
+
 def _write_description(file: ModelFile, folder: Path, about: dict[str, Any]) -> None:
     known = voice_info(file.provenance, file.fingerprint)
     content = {
@@ -76,7 +88,7 @@ def _write_description(file: ModelFile, folder: Path, about: dict[str, Any]) -> 
         "voices": {name: vector.tolist() for name, vector in file.voices.items()},
         "about_voices": {name: asdict(info) for name, info in known.items()},
     }
-    write_atomically(folder / "model.json", json.dumps(content, indent=1).encode() + b"\n")
+    write_atomically(folder / DESCRIPTION, json.dumps(content, indent=1).encode() + b"\n")
 
 
 def _about(file: ModelFile) -> dict[str, Any]:
