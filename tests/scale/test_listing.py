@@ -31,7 +31,10 @@ from vqcodec.audio.writing import to_int16
 from vqcodec.codec import Codec
 from vqcodec.errors import DataError, VqcodecError
 from vqcodec.format.codes import Codes
-from vqcodec.scale.listing import list_source
+from vqcodec.scale.listing import Part, list_source
+from vqcodec.scale.part_reading import read_part
+from vqcodec.scale.records import Record
+from vqcodec.scale.utterances import told_split
 from vqcodec.scale.work import Job, _loaded
 
 SAID = spoken("slt", 0.0, 2.0)
@@ -122,6 +125,7 @@ def test_tables_of_hugging_face(packaged: Path, tmp_path: Path) -> None:
     table.to_parquet(tmp_path / "pq" / "train-00000-of-00001.parquet", batch_size=3)
     table.save_to_disk(tmp_path / "disk")
     found = encoded(tmp_path / "pq", packaged, tmp_path / "out")
+    assert {row.pop("split") for row in found} == {"train"}
     assert found == encoded(tmp_path / "disk", packaged, tmp_path / "other")
     assert len(found) == len(CLIPS) - 1
     name, samples = next(iter(CLIPS.items()))
@@ -272,6 +276,40 @@ def test_a_row_without_sound_is_told(packaged: Path, tmp_path: Path) -> None:
     summary = make(job_of(packaged, tmp_path / "out", listing), listing)
     assert (summary.n, summary.n_errors) == (1, 1)
     assert "neither bytes nor a path" in (tmp_path / "out/vqcodec/errors.jsonl").read_text()
+
+
+@pytest.mark.parametrize("to", ["parquet", "webdataset", "lhotse"])
+def test_what_files_are_named_for_is_kept(packaged: Path, tmp_path: Path, to: str) -> None:
+    """Or a prior would be trained on the codes of the recordings for tests."""
+    for name in ("train", "validation", "test"):
+        rows = [{"name": name, "audio": sound_bytes(SAID)}]
+        path = tmp_path / "in" / f"{name}-00000-of-00001.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    listing = list_source(str(tmp_path / "in"))
+    assert make(job_of(packaged, tmp_path / "out", listing, to), listing).n == 3
+    found = {
+        record.name: told_split(part, record)
+        for part in list_source(str(tmp_path / "out")).parts
+        for record in read_part(part)
+    }
+    assert found == {"train": "train", "validation": "valid", "test": "test"}
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"split": "dev"},
+        {"members": {"json": b'{"split": "validation"}'}},
+        {"members": [("txt", b"said"), ("json", b'{"split": "valid"}')]},
+        {"cut": '{"custom": {"split": "dev"}}'},
+        {"cut": '{"custom": {"extra": {"split": "dev"}}}'},
+    ],
+)
+def test_what_a_recording_is_for_is_told_in_many_ways(extra: dict[str, Any]) -> None:
+    part = Part("tar", [{"name": "test-0.tar", "url": ""}])
+    assert told_split(part, Record("a", extra=extra)) == "valid"
+    assert told_split(part, Record("a", extra={"members": None})) == "test"
 
 
 def test_a_data_set_of_nothing_is_a_failure(run: Run, packaged: Path, tmp_path: Path) -> None:

@@ -232,6 +232,16 @@ RESERVED = (
 )
 
 
+CALLED = {"train": "train", "validation": "valid", "valid": "valid", "dev": "valid", "test": "test"}
+_SPLIT = re.compile(rf"(?:^|/)({'|'.join(CALLED)})(?=[-_./0-9])")
+
+
+def split_in(name: str) -> str | None:
+    """The split that a file is named for."""
+    match = _SPLIT.search(name)
+    return CALLED[match[1]] if match else None
+
+
 def _kept(column: str) -> str:
     """What a column of a source is called beside ours."""
     return f"source_{column}" if column in RESERVED else column
@@ -256,6 +266,8 @@ def _containers(urls: Mapping[str, str], kind: Kind, source: str) -> Listing:
         for one in schemas[0]
         if one.name not in (column, "name", "speaker", "text")
     }
+    if any(map(split_in, urls)):
+        extra.setdefault("split", library("pyarrow").string())
     layout = Layout.of_schema(schemas[0])
     if METADATA in (schemas[0].metadata or {}):
         extra = {one.name: one.type for one in schemas[0] if one.name not in RESERVED}

@@ -21,7 +21,7 @@ from vqcodec.files import AUDIO_SUFFIXES
 from vqcodec.format.codes import Codes
 from vqcodec.scale import storage
 from vqcodec.scale.code_columns import METADATA, Layout, codes_of
-from vqcodec.scale.listing import RESERVED, Part, audio_column
+from vqcodec.scale.listing import RESERVED, Part, audio_column, split_in
 from vqcodec.scale.manifests import Item, told
 from vqcodec.scale.records import Record, Sound, key_of
 
@@ -100,6 +100,8 @@ def _rows(table: Any, item: Item, place: str) -> Iterator[Record]:
             for key, value in row.items()
             if key not in ("name", "speaker", "text")
         }
+        if split := split_in(item["name"]):
+            extra.setdefault("split", split)
         yield Record(name, given["speaker"], given["text"], sound, extra=extra)
 
 
@@ -143,8 +145,9 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _sample(key: str, members: Mapping[str, bytes], item: Item) -> Record:
-    described = _described(members)
-    text = described["text"] or next(
+    row = described(members)
+    said = {key: told(row, key)[0] for key in ("name", "speaker", "text")}
+    text = said["text"] or next(
         (
             data.decode(errors="replace").strip()
             for kind, data in members.items()
@@ -158,13 +161,13 @@ def _sample(key: str, members: Mapping[str, bytes], item: Item) -> Record:
     sound = Sound(f"{key}.{sounds[0]}", members[sounds[0]]) if len(sounds) == 1 else None
     others = {kind: data for kind, data in members.items() if sound is None or kind != sounds[0]}
     # A key that had to be changed tells so beside it.
-    name = described["name"] if key_of(described["name"]) == key else key
+    name = said["name"] if key_of(said["name"]) == key else key
     array = members.get("units.npy")
     units = None if array is None or codes else np.load(io.BytesIO(array))
-    return Record(name, described["speaker"], text, sound, codes, units, {"members": others})
+    return Record(name, said["speaker"], text, sound, codes, units, {"members": others})
 
 
-def _described(members: Mapping[str, bytes]) -> dict[str, str]:
+def described(members: Mapping[str, bytes]) -> dict[str, Any]:
     """What the .json of a sample tells."""
     row: Any = {}
     for kind, data in members.items():
@@ -173,8 +176,7 @@ def _described(members: Mapping[str, bytes]) -> dict[str, str]:
                 row = json.loads(data)
             except ValueError:
                 row = {}
-    row = row if isinstance(row, dict) else {}
-    return {key: told(row, key)[0] for key in ("name", "speaker", "text")}
+    return row if isinstance(row, dict) else {}
 
 
 def _read_shar(item: Item) -> Iterator[Record]:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from vqcodec.audio.recording import AudioSource
-from vqcodec.data.corpora import SPLITS, Utterance, hashed_split
+from vqcodec.data.corpora import Utterance, hashed_split
 from vqcodec.errors import DataError
-from vqcodec.scale.listing import Part, list_source
-from vqcodec.scale.part_reading import read_part
+from vqcodec.scale.listing import CALLED, Part, list_source, split_in
+from vqcodec.scale.part_reading import described, read_part
 from vqcodec.scale.records import Record
-
-_SPLIT = re.compile(r"(?:^|/)(train|validation|valid|dev|test)(?=[-_./0-9])")
-_NAMED = {"train": "train", "validation": "valid", "valid": "valid", "dev": "valid", "test": "test"}
 
 
 def source_utterances(root: str | Path) -> list[Utterance]:
@@ -55,15 +52,25 @@ def source_utterances(root: str | Path) -> list[Utterance]:
 
 
 def told_split(part: Part, record: Record) -> str | None:
-    """What a source says that a recording is for: in a column ``split``, or as `named_split`."""
-    split = record.extra.get("split")
-    return split if split in SPLITS else named_split(part)
+    """What a source says that a recording is for, or else the name of the file that it is in."""
+    told = _told(record.extra).get("split")
+    return CALLED.get(told) if isinstance(told, str) and told in CALLED else named_split(part)
+
+
+def _told(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Columns, and what is told in the .json of a sample, in a cut's `custom`, or in ours."""
+    found = dict(extra)
+    if "members" in found:
+        found |= described(dict(found["members"] or {}))
+    if "cut" in found:
+        found |= json.loads(found["cut"]).get("custom") or {}
+    ours = found.get("extra")  # a column is text there
+    return found | (json.loads(ours) if isinstance(ours, str) else ours or {})
 
 
 def named_split(part: Part) -> str | None:
     """The split that the file of a part is named for, as data sets of Hugging Face have it."""
-    match = _SPLIT.search(part.items[0]["name"])
-    return _NAMED[match[1]] if match and part.kind != "files" else None
+    return None if part.kind == "files" else split_in(part.items[0]["name"])
 
 
 def _without_sounds(part: Part) -> Iterator[Record]:
