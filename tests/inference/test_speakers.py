@@ -117,6 +117,16 @@ def test_enrolling_a_voice(light_model, samples, tmp_path):
         vqcodec.load(light_model, voices=tmp_path / "none.json")
 
 
+def test_a_voice_of_another_model_is_refused(light_model, samples):
+    """Its vector would be somebody else's."""
+    ours, theirs = vqcodec.load(light_model, device="cpu"), vqcodec.load("units-25hz")
+    enrolled = theirs.enroll("zoe", [samples], sample_rate=16_000)
+    for voice in (enrolled, theirs.speaker(samples, 16_000), theirs.speaker("p225")):
+        with pytest.raises(SpeakerError, match="as another model heard it, and tiny hears"):
+            ours.convert(samples, 16_000, speaker=voice)
+    assert len(ours.convert(samples, 16_000, speaker=ours.speaker("p225"))) == len(samples)
+
+
 def test_a_namesake_of_the_models_voice_is_stored_in_the_codes(light_model, samples):
     """Where only the model's own voice is known by that name, it would say them."""
     codec = vqcodec.load(light_model, device="cpu", voices=False)

@@ -97,8 +97,8 @@ class LoadedModel:
             sample_rate: of an array or tensor, in Hz.
 
         Raises:
-            SpeakerError: neither a known voice nor a recording, a silent one, or the model has
-                only a table.
+            SpeakerError: neither a known voice nor a recording, a silent one, another model's
+                voice, or the model has only a table.
             AudioError: the recording cannot be read.
 
         Warns:
@@ -142,15 +142,15 @@ class LoadedModel:
         if not clips or isinstance(clips, str | os.PathLike):
             raise SpeakerError(f"{name}: give a list of recordings to enroll from")
         recordings = [open_reference(clip, sample_rate) for clip in clips]
-        voice = enrolment.enrolled(
+        heard = enrolment.enrolled(
             self.engine,
             name,
             recordings,
             known=list(self.voices.values()),
             tune=self._tuned(on_progress) if tune else None,
         )
-        self.voices[name] = voice
-        return voice
+        self.voices[name] = self._speakers.own_voice(heard)
+        return self.voices[name]
 
     def _tuned(
         self, on_progress: Progress | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,22 +37,32 @@ class Speakers:
         self.engine, self.model_name, self.fingerprint = engine, file.name, file.fingerprint
         known = voice_info(file.provenance, file.fingerprint)
         self.voices = {
-            name: Speaker(vector, name, known.get(name, VoiceInfo()))
+            name: Speaker(vector, name, known.get(name, VoiceInfo()), file.fingerprint)
             for name, vector in file.voices.items()
         }
         self._of_model, self.enrolled = dict(self.voices), enrolled
         if enrolled is not None:
-            self.voices |= enrolled.voices(self.fingerprint)
+            kept = enrolled.voices(self.fingerprint)
+            self.voices |= {name: self.own_voice(voice) for name, voice in kept.items()}
 
     def find(self, who: Speaker | Source, sample_rate: int | None = None) -> Speaker:
         """See `Codec.speaker`."""
         if isinstance(who, Speaker):
+            if who.fingerprint not in (None, self.fingerprint):
+                raise SpeakerError(
+                    f"{who.name or 'a recording'}: its voice is as another model heard it, and "
+                    f"{self.model_name} hears otherwise: have this one hear it (speaker, enroll)"
+                )
             return who
         if isinstance(who, str) and who in self.voices:
             return self.voices[who]
         if isinstance(who, str | os.PathLike) and not os.path.exists(who):
             raise self.unknown(str(who))
-        return enrolment.heard(self.engine, open_reference(who, sample_rate))
+        return self.own_voice(enrolment.heard(self.engine, open_reference(who, sample_rate)))
+
+    def own_voice(self, voice: Speaker) -> Speaker:
+        """A voice that this model heard, so that no other takes it for one of its own."""
+        return replace(voice, fingerprint=self.fingerprint)
 
     def unknown(self, name: str) -> SpeakerError:
         """The error for a voice that is not known here: what is known instead."""

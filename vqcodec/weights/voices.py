@@ -60,11 +60,13 @@ class Speaker:
         vector: (64,) int8, the stored form of a model's speaker vector.
         name: of the voice, or None for one that is known only from a recording.
         info: what is known of the voice.
+        fingerprint: of the model whose vector it is; None where that is not known.
     """
 
     vector: np.ndarray
     name: str | None = None
     info: VoiceInfo = VoiceInfo()
+    fingerprint: bytes | None = None
 
     def __repr__(self) -> str:
         known = f": {self.info}" if str(self.info) else ""
