@@ -309,7 +309,13 @@ def test_what_files_are_named_for_is_kept(packaged: Path, tmp_path: Path, to: st
 def test_what_a_recording_is_for_is_told_in_many_ways(extra: dict[str, Any]) -> None:
     part = Part("tar", [{"name": "test-0.tar", "url": ""}])
     assert told_split(part, Record("a", extra=extra)) == "valid"
-    assert told_split(part, Record("a", extra={"members": None})) == "test"
+
+
+@pytest.mark.parametrize("name", ["split", "members", "cut", "extra"])
+@pytest.mark.parametrize("value", [None, 5, "no JSON", '"text"', [1], ["ab"], {"custom": 1}, b"ab"])
+def test_columns_may_be_called_as_ours_are(name: str, value: object) -> None:
+    part = Part("tar", [{"name": "test-0.tar", "url": ""}])
+    assert told_split(part, Record("a", extra={name: value})) == "test"
 
 
 def test_a_data_set_of_nothing_is_a_failure(run: Run, packaged: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -57,15 +57,32 @@ def told_split(part: Part, record: Record) -> str | None:
     return CALLED.get(told) if isinstance(told, str) and told in CALLED else named_split(part)
 
 
-def _told(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+def _told(extra: Mapping[str, Any]) -> dict[str, Any]:
     """Columns, and what is told in the .json of a sample, in a cut's `custom`, or in ours."""
-    found = dict(extra)
-    if "members" in found:
-        found |= described(dict(found["members"] or {}))
-    if "cut" in found:
-        found |= json.loads(found["cut"]).get("custom") or {}
-    ours = found.get("extra")  # a column is text there
-    return found | (json.loads(ours) if isinstance(ours, str) else ours or {})
+    members = extra.get("members")  # of a table, pairs; and there others may have such a column
+    pairs = members.items() if isinstance(members, Mapping) else members
+    held = {}
+    for pair in pairs if isinstance(pairs, Iterable) else ():
+        match pair:
+            case (str(kind), bytes(data)):
+                held[kind] = data
+    custom = _object(_object(extra.get("cut")).get("custom"))
+    return {
+        **extra,
+        **described(held),
+        **_object(extra.get("extra") or custom.get("extra")),
+        **custom,
+    }
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """What is an object, or JSON of one; else nothing."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    return value if isinstance(value, dict) else {}
 
 
 def named_split(part: Part) -> str | None:
