@@ -156,13 +156,16 @@ def decode(
 
     def start() -> Work:
         from vqcodec.format.streaming import metadata_of
-        from vqcodec.weights.registry import maker
+        from vqcodec.models import AUTOREGRESSIVE
+        from vqcodec.weights.registry import DEFAULT_MODEL, maker
 
         @cache
         def voice_in(codec: Codec) -> Speaker | None:
             return None if speaker is None else codec.speaker(speaker)
 
         tables = known_tables()
+        if len(todo.pairs) > 1 and (decoder in AUTOREGRESSIVE or model is not None):
+            _compile_ahead(load(model or DEFAULT_MODEL), decoder)  # which is the same for any model
 
         def work(source: str, target: str, on_progress: OnProgress) -> Output | None:
             codes = held.pop(source, None) or _load(source, tables)
@@ -218,6 +221,8 @@ def convert(
         voice = codec.speaker(speaker)
         codec.check_options(DecodeOptions(**choices), voice)
         own = None if codec.hears_speakers else voice
+        if len(todo.pairs) > 1:
+            _compile_ahead(codec, decoder)
 
         def work(source: str, target: str, on_progress: OnProgress) -> Output | None:
             halves = [
@@ -308,6 +313,16 @@ def _announced(codec: Codec, decoder: opt.Decoder) -> AbstractContextManager[Non
 
     told = "compiling the sampler for this processor, once: some seconds"
     return announced(codec.decoder(decoder), codec.device, lambda: typer.echo(told, err=True))
+
+
+def _compile_ahead(codec: Codec, decoder: opt.Decoder) -> None:
+    """Have the sampler compiled before processes are forked, each of which would do so."""
+    from vqcodec.inference.wavenet import compile_sampler
+    from vqcodec.models import AUTOREGRESSIVE
+
+    if codec.decoder(decoder) in AUTOREGRESSIVE and codec.device == "cpu":
+        with _announced(codec, decoder):
+            compile_sampler(codec.engine)
 
 
 def _converted(sources: list[str], voice: str) -> str | None:

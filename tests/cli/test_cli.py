@@ -202,11 +202,14 @@ def test_progress_goes_to_the_terminal_and_codes_to_stdout(run, clip, packaged):
 
 
 def test_compiling_the_sampler_is_announced_once(run, clip, packaged, tmp_path):
-    codes, model = tmp_path / "clip.codes", ["--model", packaged]
-    assert run("encode", clip, codes, *model).status == 0
+    """Also where several processes need it."""
+    folder, model = tmp_path / "codes", ["--model", packaged]
+    folder.mkdir()
+    for name in ("a", "b"):
+        assert run("encode", clip, folder / f"{name}.codes", *model).status == 0
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     notice = b"compiling the sampler for this processor, once: some seconds"
-    for name, shown in (("a.wav", [notice]), ("b.wav", [])):
-        arguments = ["decode", codes, tmp_path / name, "--decoder", "wavenet"]
+    for name, shown in (("first", [notice]), ("second", [])):
+        arguments = ["decode", folder, tmp_path / name, "--decoder", "wavenet", "--jobs", "2"]
         done = process(*arguments, *model, env=environment)
         assert (done.returncode, done.stderr.splitlines()) == (0, shown)

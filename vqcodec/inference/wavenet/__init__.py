@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from vqcodec.extras import library
 from vqcodec.models import AUTOREGRESSIVE, DecoderName
+
+if TYPE_CHECKING:
+    from vqcodec.inference.engines import Engine
 
 LANES_PER_THREAD = 16  # segments that are sampled side by side
 
@@ -38,3 +43,10 @@ def announced(
 
     listening: AbstractContextManager[None] = event.install_listener("numba:compile", Notice())
     return listening
+
+
+def compile_sampler(engine: Engine) -> None:
+    """Have the sampler of a CPU compiled, or read from its cache, for processes forked later."""
+    codes = np.zeros((engine.config.quantizer.n_codebooks, 1), np.uint16)
+    condition = engine.wavenet_condition(codes, np.zeros(engine.config.speaker.dim, np.float32))
+    engine.sample([condition], seeds=[[0]], temperature=1.0)
