@@ -61,7 +61,7 @@ class AudioClips:
 
     @property
     def digest(self) -> str:
-        """Tells these recordings from others, wherever they lie."""
+        """SHA-256, hexadecimal, that tells these recordings from others, wherever they lie."""
         return hashlib.sha256(
             json.dumps([asdict(clip) for clip in self.clips]).encode()
         ).hexdigest()

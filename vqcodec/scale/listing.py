@@ -32,6 +32,14 @@ PART_SIZE = 200
 """Recordings of a part, where they are files; a row group and a tar archive are parts of theirs."""
 _MANIFESTS = ("metadata.csv", "manifest.csv", "metadata.jsonl", "manifest.jsonl")
 _SHAR = re.compile(r"cuts\.\d+\.jsonl(\.gz)?")
+SPLIT_ALIASES = {
+    "train": "train",
+    "validation": "valid",
+    "valid": "valid",
+    "dev": "valid",
+    "test": "test",
+}
+_SPLIT = re.compile(rf"(?:^|/)({'|'.join(SPLIT_ALIASES)})(?=[-_./0-9])")
 _CONTAINERS: dict[str, Kind] = {".parquet": "parquet", ".arrow": "arrow", ".tar": "tar"}
 
 
@@ -232,14 +240,10 @@ RESERVED = (
 )
 
 
-CALLED = {"train": "train", "validation": "valid", "valid": "valid", "dev": "valid", "test": "test"}
-_SPLIT = re.compile(rf"(?:^|/)({'|'.join(CALLED)})(?=[-_./0-9])")
-
-
 def split_in(name: str) -> str | None:
-    """The split that a file is named for."""
+    """The split, `train`, `valid` or `test`, that a file is named for; None if for none."""
     match = _SPLIT.search(name)
-    return CALLED[match[1]] if match else None
+    return SPLIT_ALIASES[match[1]] if match else None
 
 
 def _kept(column: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from vqcodec.audio.recording import AudioSource
 from vqcodec.data.corpora import Utterance, hashed_split
 from vqcodec.errors import DataError
-from vqcodec.scale.listing import CALLED, Part, list_source, split_in
+from vqcodec.scale.listing import SPLIT_ALIASES, Part, list_source, split_in
 from vqcodec.scale.part_reading import described, read_part
 from vqcodec.scale.records import Record
 
@@ -54,7 +54,8 @@ def source_utterances(root: str | Path) -> list[Utterance]:
 def told_split(part: Part, record: Record) -> str | None:
     """What a source says that a recording is for, or else the name of the file that it is in."""
     told = _told(record.extra).get("split")
-    return CALLED.get(told) if isinstance(told, str) and told in CALLED else named_split(part)
+    known = SPLIT_ALIASES.get(told) if isinstance(told, str) else None
+    return known or named_split(part)
 
 
 def _told(extra: Mapping[str, Any]) -> dict[str, Any]:

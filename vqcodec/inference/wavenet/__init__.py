@@ -46,7 +46,10 @@ def announced(
 
 
 def compile_sampler(engine: Engine) -> None:
-    """Have the sampler of a CPU compiled, or read from its cache, for processes forked later."""
+    """Have the sampler of a CPU compiled, or read from its cache, for processes forked later.
+
+    The engine is of a model with a WaveNet. Raises VqcodecError if numba is not installed.
+    """
     codes = np.zeros((engine.config.quantizer.n_codebooks, 1), np.uint16)
     condition = engine.wavenet_condition(codes, np.zeros(engine.config.speaker.dim, np.float32))
     engine.sample([condition], seeds=[[0]], temperature=1.0)
